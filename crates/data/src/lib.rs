@@ -1,0 +1,1 @@
+//! Parquet text to packed, memory-mapped training rows.

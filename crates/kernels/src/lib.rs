@@ -1,0 +1,1 @@
+//! Tensors and every operation of a training step, on each device.

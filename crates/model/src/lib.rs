@@ -1,0 +1,1 @@
+//! The GPT: configuration, parameters, forward, backward, generation, checkpoints.

@@ -1,0 +1,1 @@
+//! Optimizers over slabs of equal shapes: AdamW, Muon with NorMuon, schedules, groups.

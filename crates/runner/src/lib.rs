@@ -1,0 +1,1 @@
+//! Pipelines of typed, cached stages, and the runner binary.
