@@ -1,1 +1,26 @@
-//! Tensors and every operation of a training step, on each device.
+//! Tensors, and every operation of a training step behind one object-safe trait.
+//!
+//! A [`Tensor`] owns memory on a device; [`Ref`] and [`Mut`] are views of it with Rust's borrow rules. [`Device`] lists
+//! what a training step computes, each operation with its formula and shapes. Two devices are here: [`reference`], the
+//! definition in plain f64 loops, and [`cpu`], f32 on all cores; [`traced`] wraps any device and records
+//! what it did. This crate knows no layers, no parameters' meaning and no optimizer.
+
+pub mod cpu;
+mod device;
+mod error;
+mod expr;
+mod params;
+pub mod reference;
+mod shape;
+pub mod shapes;
+mod tensor;
+pub mod traced;
+
+pub use device::{
+    AdamW, Attention, AttentionShape, Coef, Dense, Device, Loss, Memory, Pointwise, Update,
+};
+pub use error::{Error, Result};
+pub use expr::{Binary, Expr, Unary};
+pub use params::{Grads, ParamId, Params, Slab, SlabSpec, Weights};
+pub use shape::Shape;
+pub use tensor::{Allocation, DType, Element, HostAllocation, Mut, Place, Ref, Tensor};

@@ -1,0 +1,1 @@
+//! The `cpu` device: f32 on all cores.

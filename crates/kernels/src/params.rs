@@ -1,0 +1,268 @@
+//! `Params`: parameters stored as slabs, one per (group, shape), so that an optimizer works on whole stacks while a
+//! model asks for one matrix at a time. Knows names and shapes, not what they mean.
+
+use crate::{Coef, Device, Error, Mut, Ref, Result, Shape, Tensor};
+
+/// A parameter's number: its place in the model's own list of parameters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ParamId(pub usize);
+
+/// Parameters of one shape that are updated together.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SlabSpec {
+    /// The optimizer group they belong to.
+    pub group: String,
+    /// Which parameters, in stacking order.
+    pub params: Vec<ParamId>,
+    /// Their names, in the same order.
+    pub names: Vec<String>,
+    /// One parameter's shape: (R, S), or (S) for vectors.
+    pub shape: Shape,
+}
+
+impl SlabSpec {
+    /// (K, R, S): the stack's shape; a vector counts as one row.
+    pub fn stacked(&self) -> Shape {
+        let (rows, cols) = match *self.shape {
+            [rows, cols] => (rows, cols),
+            _ => (1, self.shape.elements()),
+        };
+        Shape::from([self.params.len(), rows, cols])
+    }
+}
+
+/// What an optimizer updates in one call: K parameters of one shape.
+pub struct Slab<'a> {
+    /// What they are.
+    pub spec: &'a SlabSpec,
+    /// Master weights (K, R, S).
+    pub weight: Mut<'a>,
+    /// Gradients (K, R, S), which the optimizer may use as scratch.
+    pub grad: Mut<'a>,
+}
+
+/// All parameters of a model and their gradients, on one device.
+pub struct Params {
+    specs: Vec<SlabSpec>,
+    /// Per parameter id: its slab and its place in the stack.
+    index: Vec<(usize, usize)>,
+    master: Vec<Tensor>,
+    /// Weights in the compute dtype, where that is not the master dtype.
+    compute: Vec<Option<Tensor>>,
+    grad: Vec<Tensor>,
+}
+
+impl Params {
+    /// Allocates zeroed slabs. Each of the ids 0..n must occur in exactly one slab.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when an id is missing or occurs twice; [`Error::OutOfMemory`].
+    pub fn new(dev: &dyn Device, specs: Vec<SlabSpec>) -> Result<Self> {
+        let index = index_of(&specs)?;
+        let mut params = Self { specs, index, master: vec![], compute: vec![], grad: vec![] };
+        for spec in &params.specs {
+            params.master.push(dev.master(spec.stacked())?);
+            params.grad.push(dev.master(spec.stacked())?);
+            params.compute.push(if dev.compute_dtype() == dev.master_dtype() {
+                None
+            } else {
+                Some(dev.activations(spec.stacked())?)
+            });
+        }
+        Ok(params)
+    }
+
+    /// The slabs' descriptions, in slab order.
+    pub fn specs(&self) -> &[SlabSpec] {
+        &self.specs
+    }
+
+    /// The number of parameters (tensors, not elements).
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Weights to read and gradients to add to, both at once.
+    pub fn split(&mut self) -> (Weights<'_>, Grads<'_>) {
+        let weights = Weights {
+            specs: &self.specs,
+            index: &self.index,
+            master: &self.master,
+            compute: &self.compute,
+        };
+        (weights, Grads { specs: &self.specs, index: &self.index, grad: &mut self.grad })
+    }
+
+    /// Weights to read.
+    pub fn weights(&self) -> Weights<'_> {
+        Weights {
+            specs: &self.specs,
+            index: &self.index,
+            master: &self.master,
+            compute: &self.compute,
+        }
+    }
+
+    /// Slab `i`, for its optimizer.
+    pub fn slab(&mut self, i: usize) -> Slab<'_> {
+        Slab {
+            spec: &self.specs[i],
+            weight: self.master[i].view_mut(),
+            grad: self.grad[i].view_mut(),
+        }
+    }
+
+    /// One parameter's master weights, to write: initialisation and checkpoints.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when there is no such parameter.
+    pub fn master_mut(&mut self, id: ParamId) -> Result<Mut<'_>> {
+        let (slab, k) = locate(&self.index, id)?;
+        self.master[slab].view_mut().at(k)?.reshape(self.specs[slab].shape)
+    }
+
+    /// Sets every gradient to zero.
+    ///
+    /// # Errors
+    /// As [`Memory::fill`](crate::Memory::fill).
+    pub fn zero_grads(&mut self, dev: &dyn Device) -> Result<()> {
+        self.grad.iter_mut().try_for_each(|g| dev.fill(g.view_mut(), 0.0))
+    }
+
+    /// Rounds master weights to the compute dtype; to be called after every change of them. Nothing to do where the types are one.
+    ///
+    /// # Errors
+    /// As [`Memory::cast`](crate::Memory::cast).
+    pub fn refresh_compute(&mut self, dev: &dyn Device) -> Result<()> {
+        for (compute, master) in self.compute.iter_mut().zip(&self.master) {
+            if let Some(compute) = compute {
+                dev.cast(compute.view_mut(), master.view())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of master weights, compute weights and gradients.
+    pub fn bytes(&self) -> usize {
+        let compute = self.compute.iter().flatten();
+        self.master.iter().chain(&self.grad).chain(compute).map(Tensor::bytes).sum()
+    }
+}
+
+/// Every parameter, to read.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
+    specs: &'a [SlabSpec],
+    index: &'a [(usize, usize)],
+    master: &'a [Tensor],
+    compute: &'a [Option<Tensor>],
+}
+
+impl<'a> Weights<'a> {
+    /// A parameter in the compute dtype, in its own shape.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when there is no such parameter.
+    pub fn get(&self, id: ParamId) -> Result<Ref<'a>> {
+        let (slab, k) = locate(self.index, id)?;
+        let tensor = self.compute[slab].as_ref().unwrap_or(&self.master[slab]);
+        tensor.view().at(k)?.reshape(self.specs[slab].shape)
+    }
+
+    /// A parameter in the master dtype, in its own shape.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when there is no such parameter.
+    pub fn master(&self, id: ParamId) -> Result<Ref<'a>> {
+        let (slab, k) = locate(self.index, id)?;
+        self.master[slab].view().at(k)?.reshape(self.specs[slab].shape)
+    }
+
+    /// `times` · element `i` of a vector parameter, as a factor.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn coef(&self, id: ParamId, i: usize, times: f64) -> Result<Coef<'a>> {
+        Ok(Coef::new(self.master(id)?.rows(i..i + 1)?, times))
+    }
+}
+
+/// Every parameter's gradient, to add to.
+pub struct Grads<'a> {
+    specs: &'a [SlabSpec],
+    index: &'a [(usize, usize)],
+    grad: &'a mut [Tensor],
+}
+
+impl Grads<'_> {
+    /// A parameter's gradient, in its own shape and the master dtype.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when there is no such parameter.
+    pub fn get(&mut self, id: ParamId) -> Result<Mut<'_>> {
+        let (slab, k) = locate(self.index, id)?;
+        self.grad[slab].view_mut().at(k)?.reshape(self.specs[slab].shape)
+    }
+
+    /// Two different parameters' gradients at once.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`]; [`Error::Argument`] when they are the same parameter.
+    pub fn pair(&mut self, a: ParamId, b: ParamId) -> Result<(Mut<'_>, Mut<'_>)> {
+        let (slab_a, k_a) = locate(self.index, a)?;
+        let (slab_b, k_b) = locate(self.index, b)?;
+        let (shape_a, shape_b) = (self.specs[slab_a].shape, self.specs[slab_b].shape);
+        if a == b {
+            let what = format!("parameter {} asked for twice", a.0);
+            return Err(Error::Argument { op: "pair", what });
+        }
+        if slab_a == slab_b {
+            let (low, high) = (k_a.min(k_b), k_a.max(k_b));
+            let (head, tail) = self.grad[slab_a].view_mut().split_rows(high)?;
+            let (low, high) = (head.at(low)?, tail.at(0)?);
+            let (a, b) = if k_a < k_b { (low, high) } else { (high, low) };
+            return Ok((a.reshape(shape_a)?, b.reshape(shape_b)?));
+        }
+        let [tensor_a, tensor_b] = self
+            .grad
+            .get_disjoint_mut([slab_a, slab_b])
+            .map_err(|e| Error::Argument { op: "pair", what: e.to_string() })?;
+        let a = tensor_a.view_mut().at(k_a)?.reshape(shape_a)?;
+        let b = tensor_b.view_mut().at(k_b)?.reshape(shape_b)?;
+        Ok((a, b))
+    }
+}
+
+fn locate(index: &[(usize, usize)], id: ParamId) -> Result<(usize, usize)> {
+    index.get(id.0).copied().ok_or(Error::OutOfRange {
+        op: "parameter",
+        start: id.0,
+        end: id.0 + 1,
+        shape: Shape::from([index.len()]),
+    })
+}
+
+fn index_of(specs: &[SlabSpec]) -> Result<Vec<(usize, usize)>> {
+    let fault = |what: String| Error::Argument { op: "Params::new", what };
+    let n: usize = specs.iter().map(|s| s.params.len()).sum();
+    let mut index = vec![None; n];
+    for (slab, spec) in specs.iter().enumerate() {
+        if spec.shape.is_empty() || spec.shape.len() > 2 {
+            return Err(fault(format!("parameters of shape {}; 1 or 2 dimensions", spec.shape)));
+        }
+        for (k, (id, name)) in spec.params.iter().zip(&spec.names).enumerate() {
+            let place = index
+                .get_mut(id.0)
+                .ok_or_else(|| fault(format!("{name} has number {} of {n}", id.0)))?;
+            if place.replace((slab, k)).is_some() {
+                return Err(fault(format!("{name} is in two slabs")));
+            }
+        }
+    }
+    index.into_iter().map(|p| p.ok_or_else(|| fault("a parameter is in no slab".into()))).collect()
+}

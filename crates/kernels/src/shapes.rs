@@ -1,0 +1,1 @@
+//! Shape checks, one per operation, shared by all devices.

@@ -1,0 +1,1 @@
+//! `Traced`: a wrapper that records what any device did.
