@@ -4,6 +4,7 @@
 //! every element is the same sequence of operations whatever the number of threads.
 
 use super::matrix::{Mat, MatMut};
+use super::simd::vectorised;
 use super::work::Workers;
 
 /// dst = alpha·a·b, or dst += alpha·a·b when `accumulate`, on this thread.
@@ -36,12 +37,12 @@ pub(super) fn multiply(dst: MatMut<'_>, accumulate: bool, alpha: f32, a: Mat<'_>
     }
 }
 
-/// Rows and columns of a tile of an m × n result.
-fn tile(m: usize, n: usize) -> (usize, usize) {
+/// Rows and columns of a tile of `count` m × n results.
+fn tile(m: usize, n: usize, count: usize) -> (usize, usize) {
     const TILES: usize = 16;
     let (mut rows, mut cols) = (256, 256);
-    while m.div_ceil(rows) * n.div_ceil(cols) < TILES && rows.max(cols) > 64 {
-        if rows.min(m) >= cols.min(n) {
+    while count * m.div_ceil(rows) * n.div_ceil(cols) < TILES && rows.max(cols) > 64 {
+        if rows > 64 && (rows.min(m) >= cols.min(n) || cols == 64) {
             rows /= 2;
         } else {
             cols /= 2;
@@ -50,25 +51,63 @@ fn tile(m: usize, n: usize) -> (usize, usize) {
     (rows, cols)
 }
 
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// Nothing.
+    Zero,
+    /// What the result's place holds.
+    Old,
+    /// A number times a matrix of the result's size.
+    Scaled(f32, Mat<'a>),
+}
+
+/// start + alpha·a·b.
+pub(super) struct Product<'a> {
+    pub(super) start: Start<'a>,
+    pub(super) alpha: f32,
+    pub(super) a: Mat<'a>,
+    pub(super) b: Mat<'a>,
+}
+
 impl Workers {
-    /// dst = alpha·a·b, or dst += alpha·a·b when `accumulate`, on all threads.
-    pub(super) fn multiply(
+    /// dst = product, on all threads.
+    pub(super) fn multiply(&self, dst: MatMut<'_>, start: Start<'_>, a: Mat<'_>, b: Mat<'_>) {
+        self.multiply_all(1, dst, |_| Product { start, alpha: 1.0, a, b });
+    }
+
+    /// `count` results of one size, below each other in `dst`: the i-th = product(i), on all threads.
+    pub(super) fn multiply_all<'a>(
         &self,
+        count: usize,
         dst: MatMut<'_>,
-        accumulate: bool,
-        alpha: f32,
-        a: Mat<'_>,
-        b: Mat<'_>,
+        product: impl Fn(usize) -> Product<'a> + Sync + Send,
     ) {
-        let (m, n) = (dst.rows, dst.cols);
-        let (tile_rows, tile_cols) = tile(m, n);
-        let across = n.div_ceil(tile_cols);
+        if count == 0 {
+            return;
+        }
+        let (m, n) = (dst.rows / count, dst.cols);
+        let (tile_rows, tile_cols) = tile(m, n, count);
+        let (down, across) = (m.div_ceil(tile_rows), n.div_ceil(tile_cols));
         let dst = dst.share();
-        self.tasks(m.div_ceil(tile_rows) * across, |task| {
-            let (row, col) = (task / across * tile_rows, task % across * tile_cols);
-            let (rows, cols) = (row..m.min(row + tile_rows), col..n.min(col + tile_cols));
+        self.tasks(count * down * across, |task| {
+            let (i, row, col) = (task / (down * across), task / across % down, task % across);
+            let rows = row * tile_rows..m.min((row + 1) * tile_rows);
+            let cols = col * tile_cols..n.min((col + 1) * tile_cols);
             // SAFETY: each task has a tile of its own.
-            let dst = unsafe { dst.part(rows.clone(), cols.clone()) };
+            let mut dst = unsafe { dst.part(i * m + rows.start..i * m + rows.end, cols.clone()) };
+            let Product { start, alpha, a, b } = product(i);
+            if let Start::Scaled(factor, of) = start {
+                let of = of.part(rows.clone(), cols.clone());
+                for r in 0..of.rows {
+                    let (to, from) = (dst.row(r), of.row(r));
+                    vectorised(
+                        #[inline(always)]
+                        || to.iter_mut().zip(from).for_each(|(to, from)| *to = factor * from),
+                    );
+                }
+            }
+            let accumulate = !matches!(start, Start::Zero);
             multiply(dst, accumulate, alpha, a.part(rows, 0..a.cols), b.part(0..b.rows, cols));
         });
     }

@@ -74,13 +74,7 @@ impl<'a> MatMut<'a> {
     /// All of `data`, row-major.
     pub(super) fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(data.len(), rows * cols, "a {rows} by {cols} matrix");
-        Self {
-            address: data.as_mut_ptr(),
-            rows,
-            cols,
-            row_stride: cols,
-            borrow: PhantomData,
-        }
+        Self { address: data.as_mut_ptr(), rows, cols, row_stride: cols, borrow: PhantomData }
     }
 
     /// Row `i`.

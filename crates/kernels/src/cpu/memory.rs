@@ -3,12 +3,12 @@
 use bytemuck::Pod;
 
 use super::work::{BLOCK_ELEMENTS, rows};
-use super::{Cpu, NAME};
-use crate::{DType, Error, HostAllocation, Memory, Mut, Place, Ref, Result, Shape, Tensor};
+use super::{Cpu, DTYPES};
+use crate::{DType, Error, HostAllocation, Memory, Mut, Place, Ref, Result, Shape, Tensor, shapes};
 
 impl Memory for Cpu {
     fn name(&self) -> &'static str {
-        NAME
+        DTYPES.device
     }
 
     fn place(&self) -> Place {
@@ -25,32 +25,28 @@ impl Memory for Cpu {
 
     fn alloc(&self, dtype: DType, shape: Shape) -> Result<Tensor> {
         let bytes = shape.iter().try_fold(dtype.bytes(), |bytes, &dim| bytes.checked_mul(dim));
-        let allocation = bytes
-            .and_then(HostAllocation::new)
-            .ok_or(Error::OutOfMemory { device: NAME, bytes: bytes.unwrap_or(usize::MAX) })?;
+        let allocation = bytes.and_then(HostAllocation::new).ok_or(Error::OutOfMemory {
+            device: DTYPES.device,
+            bytes: bytes.unwrap_or(usize::MAX),
+        })?;
         Tensor::from_allocation(Box::new(allocation), dtype, shape)
     }
 
     fn write(&self, dst: Mut<'_>, src: &[u8]) -> Result<()> {
-        let dst = bytes_mut("write", dst)?;
-        equal_lengths("write", dst.len(), src.len())?;
-        dst.copy_from_slice(src);
+        shapes::write(&DTYPES, &dst, src)?;
+        bytes_mut(dst).copy_from_slice(src);
         Ok(())
     }
 
     fn read(&self, dst: &mut [u8], src: Ref<'_>) -> Result<()> {
-        let src = bytes("read", src)?;
-        equal_lengths("read", src.len(), dst.len())?;
-        dst.copy_from_slice(src);
+        shapes::read(&DTYPES, dst, &src)?;
+        dst.copy_from_slice(bytes(src));
         Ok(())
     }
 
     fn copy(&self, dst: Mut<'_>, src: Ref<'_>) -> Result<()> {
-        if dst.dtype() != src.dtype() {
-            return Err(Error::DType { op: "copy", got: src.dtype(), asked: dst.dtype() });
-        }
-        same_elements("copy", dst.shape(), src.shape())?;
-        let (dst, src) = (bytes_mut("copy", dst)?, bytes("copy", src)?);
+        shapes::copy(&DTYPES, &dst, &src)?;
+        let (dst, src) = (bytes_mut(dst), bytes(src));
         self.workers.blocks(dst.len(), 4 * BLOCK_ELEMENTS, rows(dst, 1), |first, dst| {
             dst.data.copy_from_slice(&src[first..first + dst.data.len()]);
         });
@@ -58,12 +54,12 @@ impl Memory for Cpu {
     }
 
     fn cast(&self, dst: Mut<'_>, src: Ref<'_>) -> Result<()> {
-        same_elements("cast", dst.shape(), src.shape())?;
+        shapes::cast(&DTYPES, &dst, &src)?;
         let (to, from) = (dst.dtype(), src.dtype());
         if to == from {
             return self.copy(dst, src);
         }
-        let (dst, src) = (bytes_mut("cast", dst)?, bytes("cast", src)?);
+        let (dst, src) = (bytes_mut(dst), bytes(src));
         match (to, from) {
             (DType::F32, DType::F64) => self.convert(dst, src, |x: f64| x as f32),
             (DType::F64, DType::F32) => self.convert(dst, src, |x: f32| f64::from(x)),
@@ -71,7 +67,7 @@ impl Memory for Cpu {
             (DType::F32, DType::BF16) => self.convert(dst, src, f32_from_bf16),
             _ => {
                 let dtypes = vec![to, from];
-                return Err(Error::Unsupported { op: "cast", device: NAME, dtypes });
+                return Err(Error::Unsupported { op: "cast", device: DTYPES.device, dtypes });
             }
         }
         Ok(())
@@ -79,7 +75,8 @@ impl Memory for Cpu {
 
     fn fill(&self, dst: Mut<'_>, value: f64) -> Result<()> {
         let dtype = dst.dtype();
-        let dst = bytes_mut("fill", dst)?;
+        shapes::fill(&DTYPES, &dst)?;
+        let dst = bytes_mut(dst);
         match dtype {
             DType::F64 => self.set(dst, value),
             DType::F32 => self.set(dst, value as f32),
@@ -128,38 +125,18 @@ pub(super) fn f32_from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-fn on_host(op: &'static str, place: Place) -> Result<()> {
-    if place == Place::Host {
-        return Ok(());
-    }
-    Err(Error::Place { op, got: place, expected: Place::Host })
-}
-
-fn bytes<'a>(op: &'static str, src: Ref<'a>) -> Result<&'a [u8]> {
-    on_host(op, src.place())?;
+/// All bytes of a view that was found to be on the host.
+fn bytes(src: Ref<'_>) -> &[u8] {
+    assert_eq!(src.place(), Place::Host);
     let len = src.shape().elements() * src.dtype().bytes();
     // SAFETY: a view on the host has this many initialised bytes, borrowed for 'a.
-    Ok(unsafe { std::slice::from_raw_parts(src.address(), len) })
+    unsafe { std::slice::from_raw_parts(src.address(), len) }
 }
 
-fn bytes_mut<'a>(op: &'static str, dst: Mut<'a>) -> Result<&'a mut [u8]> {
-    on_host(op, dst.place())?;
+/// As [`bytes`], to write.
+fn bytes_mut(dst: Mut<'_>) -> &mut [u8] {
+    assert_eq!(dst.place(), Place::Host);
     let len = dst.shape().elements() * dst.dtype().bytes();
     // SAFETY: as above, and the view, consumed here, is unique for 'a.
-    Ok(unsafe { std::slice::from_raw_parts_mut(dst.address(), len) })
-}
-
-fn same_elements(op: &'static str, dst: Shape, src: Shape) -> Result<()> {
-    if dst.elements() == src.elements() {
-        return Ok(());
-    }
-    let expected = format!("{} elements as dst", dst.elements());
-    Err(Error::Shape { op, arg: "src", got: src, expected })
-}
-
-fn equal_lengths(op: &'static str, tensor: usize, host: usize) -> Result<()> {
-    if tensor == host {
-        return Ok(());
-    }
-    Err(Error::Argument { op, what: format!("{host} host bytes for a tensor of {tensor} bytes") })
+    unsafe { std::slice::from_raw_parts_mut(dst.address(), len) }
 }

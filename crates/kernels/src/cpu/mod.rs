@@ -20,12 +20,14 @@ mod pointwise;
 mod polar;
 mod rotary;
 mod simd;
+mod slab;
 mod smear;
 mod update;
 mod value_gate;
 mod work;
 
-use crate::{Error, Result};
+use crate::shapes::Dtypes;
+use crate::{DType, Error, Place, Result};
 
 /// The processor: f32, all cores.
 ///
@@ -68,5 +70,6 @@ impl Cpu {
     }
 }
 
-/// The name in messages.
-const NAME: &str = "cpu";
+/// What the device holds tensors in.
+const DTYPES: Dtypes =
+    Dtypes { device: "cpu", place: Place::Host, compute: DType::F32, master: DType::F32 };

@@ -61,6 +61,23 @@ pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     add_up(lanes)
 }
 
+/// Σ f(x), in f64.
+#[inline(always)]
+pub(super) fn sum_f64(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += f(f64::from(chunk[i]));
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(f64::from(x));
+    }
+    lanes.iter().sum()
+}
+
 /// The largest value; −∞ of nothing. A NaN is passed over.
 #[inline(always)]
 pub(super) fn max(x: &[f32]) -> f32 {

@@ -166,6 +166,15 @@ impl Cut for Partials<'_> {
     }
 }
 
+/// Adds the blocks' parts, in block order, to `total`.
+pub(super) fn add_partials(total: &mut [f32], partials: &[f64]) {
+    let width = total.len();
+    for (i, total) in total.iter_mut().enumerate() {
+        let sum: f64 = partials[i..].iter().step_by(width).sum();
+        *total = (f64::from(*total) + sum) as f32;
+    }
+}
+
 impl<A: Cut, B: Cut> Cut for (A, B) {
     fn cut(self, rows: usize) -> (Self, Self) {
         let ((a, a2), (b, b2)) = (self.0.cut(rows), self.1.cut(rows));
