@@ -233,7 +233,7 @@ pub fn relu2_backward(d: &Dtypes, dx: &Mut<'_>, x: &Ref<'_>) -> Result<usize> {
 /// # Errors
 /// [`Error::Place`](crate::Error::Place), [`Error::Unsupported`](crate::Error::Unsupported) for integers,
 /// [`Error::Shape`](crate::Error::Shape); [`Error::Argument`](crate::Error::Argument) unless there is one expression per
-/// output and each names only inputs, outputs and scalars that are given.
+/// output, of at most [`Expr::MAX_OUTPUTS`], and each names only inputs, outputs and scalars that are given.
 pub fn map(
     d: &Dtypes,
     exprs: &[Expr],
@@ -244,6 +244,9 @@ pub fn map(
     let op = d.op("map", &[])?;
     op.require(exprs.len() == out.len(), || {
         format!("{} expressions for {} outputs", exprs.len(), out.len())
+    })?;
+    op.require(out.len() <= Expr::MAX_OUTPUTS, || {
+        format!("{} outputs, at most {}", out.len(), Expr::MAX_OUTPUTS)
     })?;
     let n = out.first().map_or(0, |m| m.shape().elements());
     let outs = out.iter().map(|m| ("out", m as &dyn View));
