@@ -1,1 +1,24 @@
-//! Parquet text to packed, memory-mapped training rows.
+#![doc = include_str!("../README.md")]
+
+mod batch;
+mod error;
+mod files;
+mod order;
+mod pack;
+mod progress;
+mod rng;
+mod rows;
+mod shard;
+mod text;
+mod tokenizer;
+
+pub use batch::{Batch, BatchReader};
+pub use error::{Error, Result};
+pub use files::digest_file;
+pub use order::Order;
+pub use pack::{PackRule, PackSettings, PackStats, Packer, Remainder};
+pub use progress::{Progress, Silent};
+pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
+pub use shard::{Row, SHARD_FORMAT, Shard, TokenType};
+pub use text::{TextFile, Texts};
+pub use tokenizer::{BpeSettings, BpeStats, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};
