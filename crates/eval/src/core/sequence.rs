@@ -31,16 +31,12 @@ pub fn sequences(item: &Item, texts: Vec<Vec<u32>>, bos: u32) -> Result<Vec<Sequ
         .collect();
     let shortest = all.iter().map(Vec::len).min().unwrap_or(0);
     let same = |at: &dyn Fn(&[i32]) -> i32| all.windows(2).all(|pair| at(&pair[0]) == at(&pair[1]));
-    let starts: Vec<usize> = match item {
-        Item::Schema { .. } => {
-            let common =
-                (0..shortest).take_while(|i| same(&|tokens| tokens[tokens.len() - 1 - i])).count();
-            all.iter().map(|tokens| tokens.len() - common).collect()
-        }
-        _ => {
-            let common = (0..shortest).take_while(|&i| same(&|tokens| tokens[i])).count();
-            vec![common; all.len()]
-        }
+    let starts: Vec<usize> = if let Item::Schema { .. } = item {
+        let common = (0..shortest).take_while(|i| same(&|t| t[t.len() - 1 - i])).count();
+        all.iter().map(|tokens| tokens.len() - common).collect()
+    } else {
+        let common = (0..shortest).take_while(|&i| same(&|t| t[i])).count();
+        vec![common; all.len()]
     };
     let scored = |(tokens, start)| Sequence { tokens, start };
     let mut sequences: Vec<Sequence> = all.into_iter().zip(starts).map(scored).collect();
