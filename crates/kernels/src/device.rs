@@ -16,7 +16,7 @@
     reason = "the module's head says once what every operation may fail with"
 )]
 
-use crate::{DType, Expr, Mut, Place, Ref, Result, Shape, Tensor};
+use crate::{Bf16, DType, Expr, Mut, Place, Ref, Result, Shape, Tensor};
 
 /// Everything a training step needs of a machine. See the module's head for what holds for every operation.
 pub trait Device: Memory + Dense + Attention + Loss + Pointwise + Update + Send + Sync {}
@@ -391,7 +391,8 @@ pub trait Pointwise {
     /// device. All expressions of an element are evaluated before any of its outputs is written.
     ///
     /// # Shapes
-    /// All `out` and `ins` have the same number of elements; any mix of float types.
+    /// All `out` and `ins` have the same number of elements; any mix of float types; one expression per output, of which
+    /// there are at most [`Expr::MAX_OUTPUTS`].
     fn map(
         &self,
         exprs: &[Expr],
@@ -519,7 +520,7 @@ impl dyn Device + '_ {
                 self.write(dst, bytemuck::cast_slice(&src))
             }
             DType::BF16 => {
-                let src: Vec<u16> = src.iter().map(|&x| bf16_bits(x as f32)).collect();
+                let src: Vec<Bf16> = src.iter().map(|&x| Bf16::from_f64(x)).collect();
                 self.write(dst, bytemuck::cast_slice(&src))
             }
         }
@@ -530,15 +531,12 @@ impl dyn Device + '_ {
     /// # Errors
     /// As [`Memory::read`].
     pub fn read_f64(&self, src: Ref<'_>) -> Result<Vec<f64>> {
-        let n = src.shape().elements();
         match src.dtype() {
             DType::F64 => self.read_as::<f64>(src),
             DType::F32 => Ok(self.read_as::<f32>(src)?.into_iter().map(f64::from).collect()),
             DType::I32 => Ok(self.read_as::<i32>(src)?.into_iter().map(f64::from).collect()),
             DType::BF16 => {
-                let mut bits = vec![0u16; n];
-                self.read(bytemuck::cast_slice_mut(&mut bits), src)?;
-                Ok(bits.iter().map(|&b| f32::from_bits(u32::from(b) << 16) as f64).collect())
+                Ok(self.read_as::<Bf16>(src)?.into_iter().map(|x| f64::from(x.to_f32())).collect())
             }
         }
     }
@@ -571,13 +569,4 @@ fn check_len(op: &'static str, shape: Shape, len: usize) -> Result<()> {
         return Ok(());
     }
     Err(crate::Error::Argument { op, what: format!("{len} values for a tensor of shape {shape}") })
-}
-
-/// Round to nearest, ties to even; NaN stays NaN.
-fn bf16_bits(x: f32) -> u16 {
-    let bits = x.to_bits();
-    if x.is_nan() {
-        return ((bits >> 16) | 0x40) as u16;
-    }
-    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }

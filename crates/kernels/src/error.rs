@@ -21,7 +21,7 @@ pub enum Error {
         /// The shape it should have, given the other arguments.
         expected: String,
     },
-    /// An argument is outside what the operation's formula allows (a window of 0, an odd head dim, …).
+    /// An argument is outside what the operation's formula allows (an odd head dim, fewer keys than queries, …).
     #[error("{op}: {what}")]
     Argument {
         /// The operation.

@@ -55,13 +55,16 @@ pub enum Binary {
     Mul,
     /// x / y.
     Div,
-    /// The smaller.
+    /// The smaller; the other where one is NaN.
     Min,
-    /// The larger.
+    /// The larger; the other where one is NaN.
     Max,
 }
 
 impl Expr {
+    /// The most outputs of one [`map`](crate::Pointwise::map), so that a device can hold an element's in registers.
+    pub const MAX_OUTPUTS: usize = 8;
+
     /// Element of the i-th input.
     pub fn input(i: usize) -> Self {
         Self::Input(i)

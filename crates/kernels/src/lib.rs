@@ -5,6 +5,7 @@
 //! definition in plain f64 loops, and [`cpu`], f32 on all cores; [`traced`] wraps any device and records
 //! what it did. This crate knows no layers, no parameters' meaning and no optimizer.
 
+mod bf16;
 pub mod cpu;
 mod device;
 mod error;
@@ -16,6 +17,7 @@ pub mod shapes;
 mod tensor;
 pub mod traced;
 
+pub use bf16::Bf16;
 pub use device::{
     AdamW, Attention, AttentionShape, Coef, Dense, Device, Loss, Memory, Pointwise, Update,
 };

@@ -255,6 +255,10 @@ fn index_of(specs: &[SlabSpec]) -> Result<Vec<(usize, usize)>> {
         if spec.shape.is_empty() || spec.shape.len() > 2 {
             return Err(fault(format!("parameters of shape {}; 1 or 2 dimensions", spec.shape)));
         }
+        if spec.names.len() != spec.params.len() {
+            let (names, params) = (spec.names.len(), spec.params.len());
+            return Err(fault(format!("{names} names for {params} parameters of {}", spec.group)));
+        }
         for (k, (id, name)) in spec.params.iter().zip(&spec.names).enumerate() {
             let place = index
                 .get_mut(id.0)

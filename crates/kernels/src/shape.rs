@@ -21,9 +21,9 @@ impl Shape {
         Some(Self { dims: inline, rank: dims.len() })
     }
 
-    /// The number of elements: the product of the dimensions, 1 for a scalar shape.
+    /// The number of elements: the product of the dimensions, 1 for a scalar shape, `usize::MAX` where it would overflow.
     pub fn elements(&self) -> usize {
-        self.iter().product()
+        self.iter().fold(1, |n, &dim| n.saturating_mul(dim))
     }
 }
 

@@ -35,7 +35,7 @@ impl DType {
     }
 }
 
-/// A host type that elements can be seen as.
+/// A host type that elements can be seen as; of the size of its `DTYPE`, which is checked where it is used.
 pub trait Element: bytemuck::Pod + Send + Sync {
     /// The element type it is.
     const DTYPE: DType;
@@ -136,7 +136,7 @@ impl Tensor {
         dtype: DType,
         shape: Shape,
     ) -> Result<Self> {
-        if shape.elements() * dtype.bytes() > allocation.bytes() {
+        if shape.elements().saturating_mul(dtype.bytes()) > allocation.bytes() {
             let what = format!("{} bytes for shape {shape} of {dtype:?}", allocation.bytes());
             return Err(Error::Argument { op: "from_allocation", what });
         }
@@ -221,7 +221,7 @@ fn rows_of(
     if range.start > range.end || range.end > rows {
         return Err(out_of_range());
     }
-    let stride = inner.iter().product::<usize>() * dtype.bytes();
+    let stride = inner.iter().fold(dtype.bytes(), |n, &dim| n.saturating_mul(dim));
     let mut dims = [0; Shape::MAX_RANK];
     dims[..shape.len()].copy_from_slice(&shape);
     dims[0] = range.len();
@@ -237,11 +237,17 @@ fn reshaped(shape: Shape, to: Shape) -> Result<Shape> {
     Err(Error::Shape { op: "reshape", arg: "self", got: shape, expected })
 }
 
-/// Checks that elements may be seen as host values of type `T`.
-fn seen_as<T: Element>(place: Place, dtype: DType) -> Result<()> {
+fn on_host(place: Place) -> Result<()> {
     if place != Place::Host {
         return Err(Error::Place { op: "slice", got: place, expected: Place::Host });
     }
+    Ok(())
+}
+
+/// Checks that elements may be seen as host values of type `T`.
+fn seen_as<T: Element>(place: Place, dtype: DType) -> Result<()> {
+    const { assert!(size_of::<T>() == T::DTYPE.bytes() && align_of::<T>() <= size_of::<T>()) };
+    on_host(place)?;
     if dtype != T::DTYPE {
         return Err(Error::DType { op: "slice", got: dtype, asked: T::DTYPE });
     }
@@ -306,6 +312,17 @@ impl<'a> Ref<'a> {
         // SAFETY: host memory of at least this many initialised elements, aligned to 64 bytes at the tensor's start
         // (and to the element anywhere in it), borrowed for 'a.
         Ok(unsafe { std::slice::from_raw_parts(self.address.cast(), self.shape.elements()) })
+    }
+
+    /// The elements' bytes on the host, whatever their type.
+    ///
+    /// # Errors
+    /// [`Error::Place`] off the host.
+    pub fn host_bytes(self) -> Result<&'a [u8]> {
+        on_host(self.place)?;
+        let bytes = self.shape.elements() * self.dtype.bytes();
+        // SAFETY: host memory of this many initialised bytes, borrowed for 'a.
+        Ok(unsafe { std::slice::from_raw_parts(self.address, bytes) })
     }
 }
 
@@ -415,5 +432,17 @@ impl<'a> Mut<'a> {
         seen_as::<T>(self.place, self.dtype)?;
         // SAFETY: as for `Ref::slice`, and this view is unique for 'a.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.shape.elements()) })
+    }
+
+    /// The elements' bytes on the host, whatever their type.
+    ///
+    /// # Errors
+    /// [`Error::Place`] off the host.
+    pub fn host_bytes(self) -> Result<&'a mut [u8]> {
+        on_host(self.place)?;
+        let bytes = self.shape.elements() * self.dtype.bytes();
+        // SAFETY: host memory of this many initialised bytes, borrowed by this view alone for 'a; all of the element
+        // types hold any bytes.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.address, bytes) })
     }
 }
