@@ -1,6 +1,6 @@
 //! `sample`: continues prompts with a trained model.
 
-use farthing_model::{Generator, Sampling};
+use farthing_model::Sampling;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -60,24 +60,24 @@ impl Stage for Sample {
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
         let Loaded { dev, gpt, params, tokenizer } = Loaded::open(ctx)?;
-        let bos = tokenizer.bos();
+        let bos = tokenizer.bos() as i32;
         let progress = ctx.progress(config.prompts.len() as u64, "prompts");
         let mut out = ctx.metrics("text")?;
         for (i, prompt) in config.prompts.iter().enumerate() {
             ctx.check_cancelled()?;
             let mut tokens = vec![bos];
-            tokens.extend(tokenizer.encode(prompt)?);
+            tokens.extend(tokenizer.encode(prompt)?.into_iter().map(|t| t as i32));
             let sampling = Sampling {
                 temperature: config.temperature,
                 top_k: config.top_k,
                 seed: ctx.seed.wrapping_add(i as u64),
             };
-            let capacity = tokens.len() + config.max_tokens;
-            let mut generator =
-                Generator::new(dev.as_ref(), &gpt, params.weights(), capacity)?;
+            let room = tokens.len() + config.max_tokens;
+            let mut generator = gpt.generator(dev.as_ref(), params.weights(), room)?;
             let new = generator.generate(&tokens, config.max_tokens, &sampling, |t| t == bos)?;
+            let new: Vec<u32> = new.into_iter().map(|t| t as u32).collect();
             let text = tokenizer.decode(&new);
-            ctx.log(format!("{prompt}|{text}"));
+            ctx.log(format!("{prompt}{text}"));
             out.write(&json!({
                 "prompt": prompt, "text": text, "temperature": config.temperature,
             }))?;

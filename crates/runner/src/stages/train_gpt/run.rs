@@ -213,11 +213,9 @@ impl Trainer<'_> {
         for first in (0..setup.rows).step_by(batch.rows()) {
             reader.read(step, first..first + batch.rows(), batch)?;
             let (weights, mut grads) = params.split();
-            let micro = farthing_model::Batch {
-                inputs: batch.inputs(),
-                targets: batch.targets(),
-                order: Some(batch.sorted()),
-            };
+            let micro =
+                farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets())
+                    .with_order(batch.sorted());
             setup.gpt.forward_backward(*dev, weights, &mut grads, workspace, &micro, scale)?;
             loss += workspace.loss_sum(*dev)? * scale;
         }
