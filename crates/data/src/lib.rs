@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod batch;
+mod build;
 mod error;
+mod fetch;
 mod files;
 mod order;
 mod pack;
@@ -11,9 +13,12 @@ mod rows;
 mod shard;
 mod text;
 mod tokenizer;
+pub mod world;
 
 pub use batch::{Batch, BatchReader};
+pub use build::{PackConfig, TOKENIZER, pack, train_bpe};
 pub use error::{Error, Result};
+pub use fetch::{FILES, FetchSettings, FileEntry, Files, ShardRange, fetch};
 pub use files::digest_file;
 pub use order::Order;
 pub use pack::{PackRule, PackSettings, PackStats, Packer, Remainder};

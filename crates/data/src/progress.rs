@@ -1,7 +1,7 @@
 //! What a long function tells its caller while it runs; it knows no screen.
 
-/// Receives the progress of one function. Every method has an empty default.
-pub trait Progress {
+/// Receives the progress of one function, on whichever thread does the work. Every method has an empty default.
+pub trait Progress: Send {
     /// How much there is to do in all, if that is known, in `unit` (for example "documents").
     fn total(&mut self, total: Option<u64>, unit: &'static str) {
         let _ = (total, unit);

@@ -19,6 +19,8 @@ pub const MANIFEST_FORMAT: &str = "farthing-manifest-1";
 pub struct Manifest {
     /// [`MANIFEST_FORMAT`].
     pub format: String,
+    /// BLAKE3 of everything that the rows depend on: text, tokenizer, settings.
+    pub input: String,
     /// BLAKE3 of the canonical tokenizer file that encoded the text.
     pub tokenizer: String,
     /// Entries of that tokenizer's vocabulary.

@@ -97,9 +97,8 @@ pub(crate) struct ShardBuffer {
 }
 
 impl ShardBuffer {
-    pub(crate) fn new(kind: TokenType, row_tokens: usize, rows: usize) -> Self {
-        let bytes = Vec::with_capacity(rows * row_tokens * kind.bytes());
-        Self { kind, row_tokens, bytes, rows: 0 }
+    pub(crate) fn new(kind: TokenType, row_tokens: usize) -> Self {
+        Self { kind, row_tokens, bytes: Vec::new(), rows: 0 }
     }
 
     pub(crate) fn rows(&self) -> usize {

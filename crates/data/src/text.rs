@@ -32,6 +32,14 @@ impl std::fmt::Debug for TextFile {
 }
 
 impl TextFile {
+    /// Reads the footer alone: whether this is parquet at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Parquet`].
+    pub fn check(path: impl AsRef<Path>) -> Result<()> {
+        footer(path.as_ref()).map(drop)
+    }
+
     /// Reads the footer and finds the column.
     ///
     /// # Errors
@@ -39,9 +47,7 @@ impl TextFile {
     /// [`Error::ColumnType`].
     pub fn open(path: impl AsRef<Path>, column: &str) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-            .map_err(|e| damaged(path, None, &e))?;
+        let metadata = footer(path)?;
         let schema = metadata.schema();
         let found: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
         let Some(index) = found.iter().position(|name| name == column) else {
@@ -109,6 +115,11 @@ impl TextFile {
             .build()
             .map_err(|e| damaged(&self.path, Some(group), &e))
     }
+}
+
+fn footer(path: &Path) -> Result<ArrowReaderMetadata> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(|e| damaged(path, None, &e))
 }
 
 fn is_text(kind: &DataType) -> bool {

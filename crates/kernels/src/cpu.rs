@@ -1,1 +1,0 @@
-//! The `cpu` device: f32 on all cores.

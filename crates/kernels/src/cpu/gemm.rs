@@ -1,0 +1,114 @@
+//! Matrix products: the `gemm` crate on one tile of the result at a time.
+//!
+//! The result is cut into tiles of a size that depends on its shape alone and each tile is one single-threaded product, so
+//! every element is the same sequence of operations whatever the number of threads.
+
+use super::matrix::{Mat, MatMut};
+use super::simd::vectorised;
+use super::work::Workers;
+
+/// dst = alpha·a·b, or dst += alpha·a·b when `accumulate`, on this thread.
+pub(super) fn multiply(dst: MatMut<'_>, accumulate: bool, alpha: f32, a: Mat<'_>, b: Mat<'_>) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    assert!(dst.rows == m && dst.cols == n && b.rows == k, "({m}, {k}) by ({}, {n})", b.rows);
+    // SAFETY: the views hold m·k, k·n and m·n elements at these strides, `dst` uniquely.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.address,
+            1,
+            dst.row_stride as isize,
+            accumulate,
+            a.address,
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.address,
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            alpha,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Rows and columns of a tile of `count` m × n results.
+fn tile(m: usize, n: usize, count: usize) -> (usize, usize) {
+    const TILES: usize = 16;
+    let (mut rows, mut cols) = (256, 256);
+    while count * m.div_ceil(rows) * n.div_ceil(cols) < TILES && rows.max(cols) > 64 {
+        if rows > 64 && (rows.min(m) >= cols.min(n) || cols == 64) {
+            rows /= 2;
+        } else {
+            cols /= 2;
+        }
+    }
+    (rows, cols)
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// Nothing.
+    Zero,
+    /// What the result's place holds.
+    Old,
+    /// A number times a matrix of the result's size.
+    Scaled(f32, Mat<'a>),
+}
+
+/// start + alpha·a·b.
+pub(super) struct Product<'a> {
+    pub(super) start: Start<'a>,
+    pub(super) alpha: f32,
+    pub(super) a: Mat<'a>,
+    pub(super) b: Mat<'a>,
+}
+
+impl Workers {
+    /// dst = product, on all threads.
+    pub(super) fn multiply(&self, dst: MatMut<'_>, start: Start<'_>, a: Mat<'_>, b: Mat<'_>) {
+        self.multiply_all(1, dst, |_| Product { start, alpha: 1.0, a, b });
+    }
+
+    /// `count` results of one size, below each other in `dst`: the i-th = product(i), on all threads.
+    pub(super) fn multiply_all<'a>(
+        &self,
+        count: usize,
+        dst: MatMut<'_>,
+        product: impl Fn(usize) -> Product<'a> + Sync + Send,
+    ) {
+        if count == 0 {
+            return;
+        }
+        let (m, n) = (dst.rows / count, dst.cols);
+        let (tile_rows, tile_cols) = tile(m, n, count);
+        let (down, across) = (m.div_ceil(tile_rows), n.div_ceil(tile_cols));
+        let dst = dst.share();
+        self.tasks(count * down * across, |task| {
+            let (i, row, col) = (task / (down * across), task / across % down, task % across);
+            let rows = row * tile_rows..m.min((row + 1) * tile_rows);
+            let cols = col * tile_cols..n.min((col + 1) * tile_cols);
+            // SAFETY: each task has a tile of its own.
+            let mut dst = unsafe { dst.part(i * m + rows.start..i * m + rows.end, cols.clone()) };
+            let Product { start, alpha, a, b } = product(i);
+            if let Start::Scaled(factor, of) = start {
+                let of = of.part(rows.clone(), cols.clone());
+                for r in 0..of.rows {
+                    let (to, from) = (dst.row(r), of.row(r));
+                    vectorised(
+                        #[inline(always)]
+                        || to.iter_mut().zip(from).for_each(|(to, from)| *to = factor * from),
+                    );
+                }
+            }
+            let accumulate = !matches!(start, Start::Zero);
+            multiply(dst, accumulate, alpha, a.part(rows, 0..a.cols), b.part(0..b.rows, cols));
+        });
+    }
+}

@@ -1,0 +1,262 @@
+//! `map`: small elementwise programs, interpreted one chunk of elements at a time.
+//!
+//! Each node of an expression is one loop over a chunk that stays in the first-level cache, so that the tree is walked once per
+//! chunk. Values are f32, whatever the tensors' types.
+
+use super::memory::{bf16_from_f32, f32_from_bf16};
+use super::simd::{self, vectorised};
+use super::work::{BLOCK_ELEMENTS, Workers};
+use crate::{Binary, DType, Expr, Mut, Ref, Unary};
+
+/// Elements of a chunk.
+const CHUNK: usize = 512;
+
+/// See [`Pointwise::map`](crate::Pointwise::map). Arguments were checked.
+pub(super) fn run(
+    workers: &Workers,
+    n: usize,
+    exprs: &[Expr],
+    out: &mut [Mut<'_>],
+    ins: &[Ref<'_>],
+    scalars: &[f64],
+) {
+    let depth = exprs.iter().map(depth).max().unwrap_or(0);
+    let out = Outputs(out);
+    workers.tasks(n.div_ceil(BLOCK_ELEMENTS), |task| {
+        let end = n.min((task + 1) * BLOCK_ELEMENTS);
+        workers.scratch((exprs.len() + depth) * CHUNK, |scratch: &mut [f32]| {
+            let (results, stack) = scratch.split_at_mut(exprs.len() * CHUNK);
+            for first in (task * BLOCK_ELEMENTS..end).step_by(CHUNK) {
+                let len = CHUNK.min(end - first);
+                let chunk = Chunk { out: &out, ins, scalars, first, len };
+                for (expr, result) in exprs.iter().zip(results.chunks_exact_mut(CHUNK)) {
+                    chunk.eval(expr, stack);
+                    result[..len].copy_from_slice(&stack[..len]);
+                }
+                for (i, result) in results.chunks_exact(CHUNK).enumerate() {
+                    // SAFETY: elements first..first + len are this task's alone.
+                    unsafe { out.store(i, first, &result[..len]) };
+                }
+            }
+        });
+    });
+}
+
+/// Chunks of stack that an expression's value takes.
+fn depth(expr: &Expr) -> usize {
+    match expr {
+        Expr::Unary(_, x) => depth(x),
+        Expr::Binary(_, x, y) => depth(x).max(1 + depth(y)),
+        Expr::Select(x, y, z) => depth(x).max(1 + depth(y)).max(2 + depth(z)),
+        _ => 1,
+    }
+}
+
+/// Outputs of which tasks read and write disjoint elements.
+struct Outputs<'a, 'b>(&'a mut [Mut<'b>]);
+
+// SAFETY: elements are touched through `load` and `store` only, whose callers promise that they are theirs alone.
+unsafe impl Sync for Outputs<'_, '_> {}
+
+impl Outputs<'_, '_> {
+    /// # Safety
+    /// No other thread writes these elements meanwhile.
+    unsafe fn load(&self, i: usize, first: usize, to: &mut [f32]) {
+        // SAFETY: the caller's promise; arguments were checked to have as many elements.
+        unsafe { load(self.0[i].address(), self.0[i].dtype(), first, to) }
+    }
+
+    /// # Safety
+    /// No other thread reads or writes these elements meanwhile.
+    unsafe fn store(&self, i: usize, first: usize, from: &[f32]) {
+        let (address, n) = (self.0[i].address(), from.len());
+        // SAFETY: as above, and the caller alone touches them.
+        unsafe {
+            match self.0[i].dtype() {
+                DType::F64 => {
+                    let to = std::slice::from_raw_parts_mut(address.cast::<f64>().add(first), n);
+                    to.iter_mut().zip(from).for_each(|(to, &x)| *to = f64::from(x));
+                }
+                DType::BF16 => {
+                    let to = std::slice::from_raw_parts_mut(address.cast::<u16>().add(first), n);
+                    to.iter_mut().zip(from).for_each(|(to, &x)| *to = bf16_from_f32(x));
+                }
+                _ => std::slice::from_raw_parts_mut(address.cast::<f32>().add(first), n)
+                    .copy_from_slice(from),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// Floats of type `dtype` from `address` on, at least `first + to.len()`, that no one writes meanwhile.
+unsafe fn load(address: *const u8, dtype: DType, first: usize, to: &mut [f32]) {
+    let n = to.len();
+    // SAFETY: the caller's promise.
+    unsafe {
+        match dtype {
+            DType::F64 => {
+                let from = std::slice::from_raw_parts(address.cast::<f64>().add(first), n);
+                to.iter_mut().zip(from).for_each(|(to, &x)| *to = x as f32);
+            }
+            DType::BF16 => {
+                let from = std::slice::from_raw_parts(address.cast::<u16>().add(first), n);
+                to.iter_mut().zip(from).for_each(|(to, &x)| *to = f32_from_bf16(x));
+            }
+            _ => {
+                to.copy_from_slice(std::slice::from_raw_parts(address.cast::<f32>().add(first), n))
+            }
+        }
+    }
+}
+
+/// Elements first..first + len of everything.
+struct Chunk<'a, 'b, 'c> {
+    out: &'a Outputs<'b, 'c>,
+    ins: &'a [Ref<'a>],
+    scalars: &'a [f64],
+    first: usize,
+    len: usize,
+}
+
+impl Chunk<'_, '_, '_> {
+    /// Leaves the value in the first chunk of `stack`.
+    fn eval(&self, expr: &Expr, stack: &mut [f32]) {
+        let n = self.len;
+        match expr {
+            // SAFETY: arguments were checked to be floats of as many elements; nobody writes inputs.
+            Expr::Input(i) => unsafe {
+                load(self.ins[*i].address(), self.ins[*i].dtype(), self.first, &mut stack[..n]);
+            },
+            // SAFETY: these elements are this task's alone, and it writes them after all expressions.
+            Expr::Old(i) => unsafe { self.out.load(*i, self.first, &mut stack[..n]) },
+            Expr::Scalar(i) => stack[..n].fill(self.scalars[*i] as f32),
+            Expr::Const(value) => stack[..n].fill(*value as f32),
+            Expr::Unary(f, x) => {
+                self.eval(x, stack);
+                unary(*f, &mut stack[..n]);
+            }
+            Expr::Binary(f, x, y) => {
+                self.eval(x, stack);
+                let (x, rest) = stack.split_at_mut(CHUNK);
+                self.eval(y, rest);
+                binary(*f, &mut x[..n], &rest[..n]);
+            }
+            Expr::Select(x, y, z) => {
+                self.eval(x, stack);
+                let (x, rest) = stack.split_at_mut(CHUNK);
+                self.eval(y, rest);
+                let (y, rest) = rest.split_at_mut(CHUNK);
+                self.eval(z, rest);
+                for ((x, y), z) in x[..n].iter_mut().zip(&y[..n]).zip(&rest[..n]) {
+                    *x = if *x >= 0.0 { *y } else { *z };
+                }
+            }
+        }
+    }
+}
+
+fn unary(f: Unary, x: &mut [f32]) {
+    match f {
+        Unary::Neg => each(
+            x,
+            #[inline(always)]
+            |x| -x,
+        ),
+        Unary::Abs => each(
+            x,
+            #[inline(always)]
+            |x| x.abs(),
+        ),
+        Unary::Sign => each(
+            x,
+            #[inline(always)]
+            |x| f32::from(x > 0.0) - f32::from(x < 0.0),
+        ),
+        Unary::Sqrt => each(
+            x,
+            #[inline(always)]
+            |x| x.sqrt(),
+        ),
+        Unary::Exp => each(
+            x,
+            #[inline(always)]
+            |x| simd::exp(x),
+        ),
+        Unary::Ln => each(
+            x,
+            #[inline(always)]
+            |x| x.ln(),
+        ),
+        Unary::Tanh => each(
+            x,
+            #[inline(always)]
+            |x| simd::tanh(x),
+        ),
+    }
+}
+
+fn binary(f: Binary, x: &mut [f32], y: &[f32]) {
+    match f {
+        Binary::Add => pairs(
+            x,
+            y,
+            #[inline(always)]
+            |x, y| x + y,
+        ),
+        Binary::Sub => pairs(
+            x,
+            y,
+            #[inline(always)]
+            |x, y| x - y,
+        ),
+        Binary::Mul => pairs(
+            x,
+            y,
+            #[inline(always)]
+            |x, y| x * y,
+        ),
+        Binary::Div => pairs(
+            x,
+            y,
+            #[inline(always)]
+            |x, y| x / y,
+        ),
+        Binary::Min => pairs(
+            x,
+            y,
+            #[inline(always)]
+            |x, y| x.min(y),
+        ),
+        Binary::Max => pairs(
+            x,
+            y,
+            #[inline(always)]
+            |x, y| x.max(y),
+        ),
+    }
+}
+
+fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    vectorised(
+        #[inline(always)]
+        || {
+            x.iter_mut().for_each(
+                #[inline(always)]
+                |x| *x = f(*x),
+            )
+        },
+    );
+}
+
+fn pairs(x: &mut [f32], y: &[f32], f: impl Fn(f32, f32) -> f32) {
+    vectorised(
+        #[inline(always)]
+        || {
+            x.iter_mut().zip(y).for_each(
+                #[inline(always)]
+                |(x, &y)| *x = f(*x, y),
+            )
+        },
+    );
+}

@@ -1,0 +1,142 @@
+//! Allocation, copies and casts.
+
+use bytemuck::Pod;
+
+use super::work::{BLOCK_ELEMENTS, rows};
+use super::{Cpu, DTYPES};
+use crate::{DType, Error, HostAllocation, Memory, Mut, Place, Ref, Result, Shape, Tensor, shapes};
+
+impl Memory for Cpu {
+    fn name(&self) -> &'static str {
+        DTYPES.device
+    }
+
+    fn place(&self) -> Place {
+        Place::Host
+    }
+
+    fn compute_dtype(&self) -> DType {
+        DType::F32
+    }
+
+    fn master_dtype(&self) -> DType {
+        DType::F32
+    }
+
+    fn alloc(&self, dtype: DType, shape: Shape) -> Result<Tensor> {
+        let bytes = shape.iter().try_fold(dtype.bytes(), |bytes, &dim| bytes.checked_mul(dim));
+        let allocation = bytes.and_then(HostAllocation::new).ok_or(Error::OutOfMemory {
+            device: DTYPES.device,
+            bytes: bytes.unwrap_or(usize::MAX),
+        })?;
+        Tensor::from_allocation(Box::new(allocation), dtype, shape)
+    }
+
+    fn write(&self, dst: Mut<'_>, src: &[u8]) -> Result<()> {
+        shapes::write(&DTYPES, &dst, src)?;
+        bytes_mut(dst).copy_from_slice(src);
+        Ok(())
+    }
+
+    fn read(&self, dst: &mut [u8], src: Ref<'_>) -> Result<()> {
+        shapes::read(&DTYPES, dst, &src)?;
+        dst.copy_from_slice(bytes(src));
+        Ok(())
+    }
+
+    fn copy(&self, dst: Mut<'_>, src: Ref<'_>) -> Result<()> {
+        shapes::copy(&DTYPES, &dst, &src)?;
+        let (dst, src) = (bytes_mut(dst), bytes(src));
+        self.workers.blocks(dst.len(), 4 * BLOCK_ELEMENTS, rows(dst, 1), |first, dst| {
+            dst.data.copy_from_slice(&src[first..first + dst.data.len()]);
+        });
+        Ok(())
+    }
+
+    fn cast(&self, dst: Mut<'_>, src: Ref<'_>) -> Result<()> {
+        shapes::cast(&DTYPES, &dst, &src)?;
+        let (to, from) = (dst.dtype(), src.dtype());
+        if to == from {
+            return self.copy(dst, src);
+        }
+        let (dst, src) = (bytes_mut(dst), bytes(src));
+        match (to, from) {
+            (DType::F32, DType::F64) => self.convert(dst, src, |x: f64| x as f32),
+            (DType::F64, DType::F32) => self.convert(dst, src, |x: f32| f64::from(x)),
+            (DType::BF16, DType::F32) => self.convert(dst, src, bf16_from_f32),
+            (DType::F32, DType::BF16) => self.convert(dst, src, f32_from_bf16),
+            _ => {
+                let dtypes = vec![to, from];
+                return Err(Error::Unsupported { op: "cast", device: DTYPES.device, dtypes });
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&self, dst: Mut<'_>, value: f64) -> Result<()> {
+        let dtype = dst.dtype();
+        shapes::fill(&DTYPES, &dst)?;
+        let dst = bytes_mut(dst);
+        match dtype {
+            DType::F64 => self.set(dst, value),
+            DType::F32 => self.set(dst, value as f32),
+            DType::I32 => self.set(dst, value as i32),
+            DType::BF16 => self.set(dst, bf16_from_f32(value as f32)),
+        }
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Cpu {
+    fn convert<A: Pod + Send + Sync, B: Pod + Send + Sync>(
+        &self,
+        dst: &mut [u8],
+        src: &[u8],
+        f: impl Fn(A) -> B + Sync,
+    ) {
+        let dst: &mut [B] = bytemuck::cast_slice_mut(dst);
+        let src: &[A] = bytemuck::cast_slice(src);
+        self.workers.blocks(dst.len(), BLOCK_ELEMENTS, rows(dst, 1), |first, dst| {
+            let src = &src[first..first + dst.data.len()];
+            dst.data.iter_mut().zip(src).for_each(|(d, &s)| *d = f(s));
+        });
+    }
+
+    fn set<T: Pod + Send + Sync>(&self, dst: &mut [u8], value: T) {
+        let dst: &mut [T] = bytemuck::cast_slice_mut(dst);
+        self.workers.blocks(dst.len(), BLOCK_ELEMENTS, rows(dst, 1), |_, dst| dst.data.fill(value));
+    }
+}
+
+/// Round to nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+pub(super) fn bf16_from_f32(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
+    if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded }
+}
+
+#[inline(always)]
+pub(super) fn f32_from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// All bytes of a view that was found to be on the host.
+fn bytes(src: Ref<'_>) -> &[u8] {
+    assert_eq!(src.place(), Place::Host);
+    let len = src.shape().elements() * src.dtype().bytes();
+    // SAFETY: a view on the host has this many initialised bytes, borrowed for 'a.
+    unsafe { std::slice::from_raw_parts(src.address(), len) }
+}
+
+/// As [`bytes`], to write.
+fn bytes_mut(dst: Mut<'_>) -> &mut [u8] {
+    assert_eq!(dst.place(), Place::Host);
+    let len = dst.shape().elements() * dst.dtype().bytes();
+    // SAFETY: as above, and the view, consumed here, is unique for 'a.
+    unsafe { std::slice::from_raw_parts_mut(dst.address(), len) }
+}

@@ -1,0 +1,227 @@
+//! Loops compiled for the vectors the machine has, and the functions inside them: exp, tanh, sigmoid, dot products.
+//!
+//! Loops stay plain Rust over slices. [`vectorised`] runs them in a function compiled for AVX-512, AVX2 or the baseline,
+//! chosen at run time; everything they call is `inline(always)`. Sums go to a fixed number of lanes and multiplications
+//! are not fused with additions, so that these loops give the same bits on every machine.
+
+use std::f32::consts::LOG2_E;
+
+/// Runs `f` compiled for the widest vectors of this machine. `f` must only call what is `inline(always)`.
+#[inline(always)]
+pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Lanes of a sum: two AVX-512 registers.
+const LANES: usize = 32;
+
+#[inline(always)]
+fn add_up(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Σ f(x).
+#[inline(always)]
+pub(super) fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += f(chunk[i]);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(x);
+    }
+    add_up(lanes)
+}
+
+/// Σ x·y.
+#[inline(always)]
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_rest, y_rest) = (xs.remainder(), ys.remainder());
+    for (x, y) in xs.zip(ys) {
+        for i in 0..LANES {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
+        *lane += x * y;
+    }
+    add_up(lanes)
+}
+
+/// Σ f(x), in f64.
+#[inline(always)]
+pub(super) fn sum_f64(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += f(f64::from(chunk[i]));
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(f64::from(x));
+    }
+    lanes.iter().sum()
+}
+
+/// The largest value; −∞ of nothing. A NaN is passed over.
+#[inline(always)]
+pub(super) fn max(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
+        }
+    }
+    let mut max = f32::NEG_INFINITY;
+    for &x in lanes.iter().chain(rest) {
+        max = if x > max { x } else { max };
+    }
+    max
+}
+
+/// x = f(x), and Σ f(x).
+#[inline(always)]
+pub(super) fn map_sum(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let mut chunks = x.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for i in 0..LANES {
+            let y = f(chunk[i]);
+            chunk[i] = y;
+            lanes[i] += y;
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(chunks.into_remainder()) {
+        *x = f(*x);
+        *lane += *x;
+    }
+    add_up(lanes)
+}
+
+/// eˣ, within 2 ulp where the result is a normal number; 0 below −104, ∞ above 88.73, NaN for NaN.
+///
+/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7 (remainder below 5.3e-9), times 2ⁿ in
+/// two factors so that both ends of the range are right.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    // 1.5·2²³: adding it rounds to an integer, which then stands in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    // 355/512, short enough that n times it is exact, and ln 2 less that.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = if x < -104.0 { -104.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let rounded = x * LOG2_E + ROUND;
+    let n = rounded - ROUND;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 1.0 / 5040.0;
+    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = p * r + c;
+    }
+    let n = (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    let half = n >> 1;
+    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+/// 2ⁿ for −127 < n < 128.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// 1/(1 + e⁻ˣ), within 3 ulp above x = −87.
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// tanh x, within 4 ulp.
+///
+/// |x| < 1: Lambert's continued fraction cut after seven terms (truncation below 1e-9 of the value); else 1 − 2/(e²ˣ + 1).
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    let s = x * x;
+    let above = ((s + 378.0) * s + 17_325.0) * s + 135_135.0;
+    let below = ((28.0 * s + 3150.0) * s + 62_370.0) * s + 135_135.0;
+    let near = x * above / below;
+    let a = x.abs();
+    let far = (1.0 - 2.0 / (exp(2.0 * a) + 1.0)).copysign(x);
+    if a < 1.0 { near } else { far }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// |got − exact| in units of `exact`'s last place.
+    fn ulps(got: f32, exact: f64) -> f64 {
+        let near = exact as f32;
+        let ulp = f64::from(f32::from_bits(near.abs().to_bits() + 1)) - f64::from(near.abs());
+        (f64::from(got) - exact).abs() / ulp
+    }
+
+    fn worst(from: f32, to: f32, f: fn(f32) -> f32, exact: fn(f64) -> f64) -> f64 {
+        let steps = 400_000;
+        (0..=steps)
+            .map(|i| from + (to - from) * (i as f32 / steps as f32))
+            .map(|x| ulps(vectorised(|| f(x)), exact(f64::from(x))))
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn exp_is_within_2_ulp() {
+        let near = worst(-1.0, 1.0, exp, f64::exp);
+        let wide = worst(-87.0, 88.7, exp, f64::exp);
+        assert!(near < 2.0 && wide < 2.0, "{near} {wide}");
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+        let tiny = f64::from(exp(-100.0)) / (-100f64).exp();
+        assert!((tiny - 1.0).abs() < 0.05, "a subnormal result is rounded, not flushed: {tiny}");
+    }
+
+    #[test]
+    fn tanh_is_within_4_ulp() {
+        let worst = worst(-1.2, 1.2, tanh, f64::tanh).max(worst(1.0, 12.0, tanh, f64::tanh));
+        assert!(worst < 4.0, "{worst}");
+        assert_eq!((tanh(100.0), tanh(-100.0), tanh(0.0)), (1.0, -1.0, 0.0));
+        assert!(tanh(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sigmoid_is_within_3_ulp() {
+        let worst = worst(-87.0, 30.0, sigmoid, |x| 1.0 / (1.0 + (-x).exp()));
+        assert!(worst < 3.0, "{worst}");
+    }
+
+    #[test]
+    fn sums_take_every_element() {
+        for n in [0, 1, 31, 32, 33, 100] {
+            let mut x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            let total = (n * (n + 1) / 2) as f32;
+            assert_eq!(vectorised(|| sum_of(&x, |x| x)), total);
+            assert_eq!(vectorised(|| dot(&x, &vec![2.0; n as usize])), 2.0 * total);
+            assert_eq!(vectorised(|| max(&x)), if n == 0 { f32::NEG_INFINITY } else { n as f32 });
+            assert_eq!(vectorised(|| map_sum(&mut x, |x| 3.0 * x)), 3.0 * total);
+            assert!(x.iter().zip(1..).all(|(&x, i)| x == 3.0 * i as f32));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Gated value embeddings, forward and backward.
+
+use super::simd::{dot, sigmoid, vectorised};
+use super::work::{Partials, Workers, add_partials, block_rows, rows};
+use crate::shapes::GateDims;
+
+/// See [`Attention::value_gate`](crate::Attention::value_gate).
+pub(super) fn forward(
+    workers: &Workers,
+    dims: GateDims,
+    max: f32,
+    v: &mut [f32],
+    gate: &mut [f32],
+    ve: &[f32],
+    x: &[f32],
+    w: &[f32],
+) {
+    let GateDims { n, k, d, c, g } = dims;
+    if k * d == 0 {
+        return;
+    }
+    let cut = (rows(v, k * d), rows(gate, k));
+    workers.blocks(n, block_rows(k * d), cut, |first, (v, gate)| {
+        let heads = v.data.chunks_exact_mut(k * d).zip(gate.data.chunks_exact_mut(k));
+        for (n, (v, gate)) in (first..).zip(heads) {
+            let (x, ve) = (&x[n * c..n * c + g], &ve[n * k * d..(n + 1) * k * d]);
+            vectorised(
+                #[inline(always)]
+                || {
+                    let heads = v.chunks_exact_mut(d).zip(ve.chunks_exact(d)).zip(gate);
+                    for (head, ((v, ve), gate)) in heads.enumerate() {
+                        *gate = max * sigmoid(dot(x, &w[head * g..(head + 1) * g]));
+                        v.iter_mut().zip(ve).for_each(|(v, ve)| *v += *gate * ve);
+                    }
+                },
+            );
+        }
+    });
+}
+
+/// See [`Attention::value_gate_backward`](crate::Attention::value_gate_backward).
+pub(super) fn backward(
+    workers: &Workers,
+    dims: GateDims,
+    max: f32,
+    dve: &mut [f32],
+    dw: &mut [f32],
+    dx: &mut [f32],
+    dv: &[f32],
+    ve: &[f32],
+    gate: &[f32],
+    x: &[f32],
+    w: &[f32],
+) {
+    let GateDims { n, k, d, c, g } = dims;
+    if k * d == 0 || c == 0 {
+        return;
+    }
+    let block = block_rows(k * d);
+    workers.scratch(Partials::len(n, block, k * g), |partials: &mut [f64]| {
+        partials.fill(0.0);
+        let cut = (rows(dve, k * d), rows(dx, c), Partials::new(partials, k * g, block));
+        workers.blocks(n, block, cut, |first, (dve, dx, dw)| {
+            let each = dve.data.chunks_exact_mut(k * d).zip(dx.data.chunks_exact_mut(c));
+            for (n, (dve, dx)) in (first..).zip(each) {
+                let (x, dx) = (&x[n * c..n * c + g], &mut dx[..g]);
+                let (dv, ve) = (&dv[n * k * d..(n + 1) * k * d], &ve[n * k * d..(n + 1) * k * d]);
+                let gate = &gate[n * k..(n + 1) * k];
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for head in 0..k {
+                            let (gate, span) = (gate[head], head * d..(head + 1) * d);
+                            let (dv, ve) = (&dv[span.clone()], &ve[span.clone()]);
+                            dve[span].iter_mut().zip(dv).for_each(|(dve, dv)| *dve = gate * dv);
+                            // gate = max·σ, and σ' = σ·(1 − σ).
+                            let dlogit = dot(dv, ve) * gate * (1.0 - gate / max);
+                            let span = head * g..(head + 1) * g;
+                            let w = &w[span.clone()];
+                            dx.iter_mut().zip(w).for_each(|(dx, w)| *dx += dlogit * w);
+                            let dw = dw.data[span].iter_mut();
+                            dw.zip(x).for_each(|(dw, x)| *dw += f64::from(dlogit * x));
+                        }
+                    },
+                );
+            }
+        });
+        add_partials(dw, partials);
+    });
+}
