@@ -70,7 +70,7 @@ fn force_only_from_until() {
     assert_eq!(forced.why("hi"), "forced");
 }
 
-const SLOW: &str = "[stage.slow]\nuses = \"slow\"\nsteps = 30\nexec = { sleep_ms = 10 }\n\n[stage.hi]\nuses = \"write\"\nneeds = [\"slow\"]\ntext = \"a\"\n";
+const SLOW: &str = "[stage.slow]\nuses = \"slow\"\nsteps = 60\nexec = { sleep_ms = 20 }\n\n[stage.hi]\nuses = \"write\"\nneeds = [\"slow\"]\ntext = \"a\"\n";
 
 #[test]
 fn killed_at_any_moment_it_completes_with_equal_bytes() {
@@ -85,10 +85,14 @@ fn killed_at_any_moment_it_completes_with_equal_bytes() {
         .collect();
 
     let place = Place::with(SLOW);
-    // Moments spread over the run, by the golden ratio.
-    for i in 1..=6 {
+    // Ten moments spread over less time than the work takes, by the golden ratio.
+    for i in 1..=10 {
         let mut child = place.spawn(&["p.toml"]);
-        std::thread::sleep(Duration::from_millis(20 + 190 * (i * 618 % 1000) / 1000));
+        let began = Instant::now();
+        while place.entries(".partial").is_empty() && began.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(20 + 150 * (i * 618 % 1000) / 1000));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(

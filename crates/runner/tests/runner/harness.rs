@@ -54,6 +54,7 @@ impl Place {
             .args(["harness::child", "--exact", "--nocapture", "--test-threads=2"])
             .env(ARGS, serde_json::to_string(&all).unwrap())
             .env("COLUMNS", "100")
+            .env("RUST_BACKTRACE", "0")
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -129,30 +130,23 @@ impl Output {
     }
 }
 
+/// Replaces times (`1.2 s`) and the names of run folders.
 fn normalise(text: &str) -> String {
-    let mut out: Vec<String> = Vec::new();
-    for line in text.lines() {
-        let words: Vec<String> = line
-            .split(' ')
-            .map(|word| {
-                let tail = word.rsplit('/').next().unwrap_or(word);
-                let is_run = tail.len() == 20
-                    && tail.bytes().take(8).all(|b| b.is_ascii_digit())
-                    && tail.as_bytes()[15] == b'-';
-                let parts: Vec<&str> = word.split('/').collect();
-                if is_run || parts.iter().any(|p| p.len() == 20 && p.as_bytes()[15] == b'-') {
-                    let replaced = parts.iter().map(|p| if p.len() == 20 { "TIME-ID" } else { p });
-                    return replaced.collect::<Vec<_>>().join("/");
-                }
-                let is_time = word.len() == 3
-                    && word.as_bytes()[1] == b'.'
-                    && word.bytes().filter(u8::is_ascii_digit).count() == 2;
-                if is_time { "0.0".to_owned() } else { word.to_owned() }
-            })
-            .collect();
-        out.push(words.join(" ").trim_end().to_owned());
-    }
-    out.join("\n")
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let word = |(i, word): (usize, &&str)| {
+            let seconds =
+                words.get(i + 1).is_some_and(|next| next.starts_with('s') && next.len() <= 2);
+            if seconds && word.len() == 3 && word.parse::<f64>().is_ok() {
+                return "0.0".to_owned();
+            }
+            let is_run = |part: &str| part.len() == 20 && part.as_bytes()[15] == b'-';
+            let parts = word.split('/').map(|part| if is_run(part) { "TIME-ID" } else { part });
+            parts.collect::<Vec<_>>().join("/")
+        };
+        words.iter().enumerate().map(word).collect::<Vec<_>>().join(" ").trim_end().to_owned()
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Every file under a folder with its bytes.
