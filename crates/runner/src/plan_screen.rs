@@ -97,9 +97,14 @@ pub(crate) fn plan(
 
 /// `--graph dot`.
 pub(crate) fn dot(pipeline: &Pipeline) -> String {
-    let mut out = format!("digraph \"{}\" {{\n  rankdir = LR;\n  node [shape = box];\n", pipeline.name);
+    let mut out =
+        format!("digraph \"{}\" {{\n  rankdir = LR;\n  node [shape = box];\n", pipeline.name);
     for stage in &pipeline.stages {
-        let _ = writeln!(out, "  \"{}\" [label = \"{}\\n{}\"];", stage.name, stage.name, stage.kind.name);
+        let _ = writeln!(
+            out,
+            "  \"{}\" [label = \"{}\\n{}\"];",
+            stage.name, stage.name, stage.kind.name
+        );
     }
     edges(pipeline, |from, to, label| {
         let attributes = if label.is_empty() {

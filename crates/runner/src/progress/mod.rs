@@ -282,3 +282,35 @@ impl Rates {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_in_words() {
+        let mut rates = Rates::default();
+        let second = Duration::from_secs(70);
+        assert_eq!(describe(None, second, &mut rates), "running for 1m10s");
+
+        let progress = Progress::new(5_000, "steps");
+        progress.figure("loss", "3.4");
+        progress.figure("loss", "3.21");
+        progress.message("warming up");
+        let none = describe(Some(&progress), second, &mut rates);
+        assert_eq!(none, "0 of 5,000 steps  0%  loss 3.21  warming up");
+
+        // Where a resumed stage starts is not speed.
+        let progress = Progress::new(5_000, "steps");
+        progress.set(4_000);
+        assert_eq!(describe(Some(&progress), second, &mut rates), "4,000 of 5,000 steps  80%");
+        progress.advance(500);
+        let moving = describe(Some(&progress), second, &mut rates);
+        assert!(moving.starts_with("4,500 of 5,000 steps  90%  "), "{moving}");
+        assert!(moving.contains(" steps/s  ") && moving.ends_with(" left"), "{moving}");
+
+        let unknown = Progress::new(0, "bytes");
+        unknown.advance(12_500_000);
+        assert!(describe(Some(&unknown), second, &mut Rates::default()).starts_with("12.5 MB"));
+    }
+}
