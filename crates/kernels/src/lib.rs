@@ -6,10 +6,12 @@
 //! what it did. This crate knows no layers, no parameters' meaning and no optimizer.
 
 mod bf16;
+pub mod conformance;
 pub mod cpu;
 mod device;
 mod error;
 mod expr;
+mod open;
 mod params;
 pub mod reference;
 mod shape;
@@ -23,6 +25,7 @@ pub use device::{
 };
 pub use error::{Error, Result};
 pub use expr::{Binary, Expr, Unary};
+pub use open::{DeviceKind, open};
 pub use params::{Grads, ParamId, Params, Slab, SlabSpec, Weights};
 pub use shape::Shape;
 pub use tensor::{Allocation, DType, Element, HostAllocation, Mut, Place, Ref, Tensor};

@@ -249,3 +249,168 @@ fn pick(logits: &[f64], candidates: &mut [u32], sampling: &Sampling, u: f64) -> 
     }
     top
 }
+
+#[cfg(test)]
+mod tests {
+    use farthing_kernels::Params;
+    use farthing_kernels::reference::Reference;
+
+    use super::*;
+    use crate::{Batch, GptConfig, Mode, ModelConfig, Preset};
+
+    const BOTH: [Preset; 2] = [Preset::Nanochat202601, Preset::Nanochat202607];
+
+    /// Four layers with short windows, grouped queries, and weights that are not the silent starting ones.
+    fn model(preset: Preset, dev: &dyn Device) -> (Gpt, Params) {
+        let small = ModelConfig {
+            aspect_ratio: Some(8),
+            head_dim: Some(16),
+            kv_heads: Some(1),
+            short_window: Some(3),
+            ..ModelConfig::new(preset, 4)
+        };
+        let config: GptConfig = small.resolve(50, 12).unwrap();
+        let gpt = Gpt::new(config).unwrap();
+        let mut params = Params::new(dev, gpt.single_group()).unwrap();
+        for spec in gpt.params() {
+            let stream = Stream::new(1, &spec.name);
+            let scale = if spec.name.contains("lambda") { 0.7 } else { 0.3 };
+            let values: Vec<f64> =
+                (0..spec.shape.elements()).map(|i| scale * stream.normal(i as u64)).collect();
+            dev.write_f64(params.master_mut(spec.id).unwrap(), &values).unwrap();
+        }
+        params.refresh_compute(dev).unwrap();
+        (gpt, params)
+    }
+
+    fn tokens(n: usize) -> Vec<i32> {
+        (0..n).map(|i| (Stream::new(3, "text").bits(i as u64) % 50) as i32).collect()
+    }
+
+    /// Softcapped logits of every position, from one pass over the whole row.
+    fn all_logits(gpt: &Gpt, dev: &dyn Device, params: &Params, text: &[i32]) -> Vec<Vec<f64>> {
+        let n = text.len();
+        let mut ws = gpt.workspace(dev, 1, n, Mode::Evaluate).unwrap();
+        let ignored = vec![-1; n];
+        let batch = Batch::new(n, text, &ignored);
+        gpt.evaluate(dev, params.weights(), &mut ws, &batch, false).unwrap();
+        let logits = dev.read_f64(first(&ws.buffers.logits, n).unwrap()).unwrap();
+        logits.chunks(gpt.config().padded_vocab()).map(|row| row[..50].to_vec()).collect()
+    }
+
+    fn furthest(a: &[f64], b: &[f64]) -> f64 {
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    }
+
+    fn kept_equals_full(dev: &dyn Device) {
+        let text = tokens(30);
+        for preset in BOTH {
+            let (gpt, params) = model(preset, dev);
+            let full = all_logits(&gpt, dev, &params, &text);
+            let spread = furthest(&full[3], &full[20]);
+            assert!(spread > 0.1, "logits hardly differ: {spread}");
+            for prompt in [1, 5, 29] {
+                let mut generator = gpt.generator(dev, params.weights(), 30).unwrap();
+                let mut error =
+                    furthest(generator.feed(&text[..prompt]).unwrap(), &full[prompt - 1]);
+                for t in prompt..30 {
+                    error = error.max(furthest(generator.feed(&text[t..=t]).unwrap(), &full[t]));
+                }
+                assert!(error < 1e-5, "{preset:?}, prompt of {prompt}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn logits_with_kept_keys_are_the_full_forward_passes() {
+        kept_equals_full(&Reference::new());
+    }
+
+    #[test]
+    fn a_prompt_longer_than_a_piece_is_the_same() {
+        let dev = Reference::new();
+        let text = tokens(2 * PIECE + 5);
+        let (gpt, params) = model(Preset::Nanochat202607, &dev);
+        let full = all_logits(&gpt, &dev, &params, &text);
+        let mut generator = gpt.generator(&dev, params.weights(), text.len()).unwrap();
+        let error = furthest(generator.feed(&text).unwrap(), &full[text.len() - 1]);
+        assert!(error < 1e-5, "{error:e}");
+    }
+
+    #[test]
+    fn greedy_text_is_the_most_likely_and_another_text_begins_afresh() {
+        let dev = Reference::new();
+        let (gpt, params) = model(Preset::Nanochat202607, &dev);
+        let mut generator = gpt.generator(&dev, params.weights(), 20).unwrap();
+        let out = generator.generate(&[1, 2], 8, &Sampling::GREEDY, |_| false).unwrap();
+        assert_eq!(out.len(), 8);
+        let text = [&[1, 2], &out[..]].concat();
+        for (t, row) in all_logits(&gpt, &dev, &params, &text).iter().enumerate().skip(1).take(8) {
+            let best = (0..50).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+            assert_eq!(text[t + 1], best as i32);
+        }
+        generator.reset();
+        assert_eq!(generator.generate(&[1, 2], 8, &Sampling::GREEDY, |_| false).unwrap(), out);
+        generator.reset();
+        let stopped = generator.generate(&[1, 2], 8, &Sampling::GREEDY, |id| id == out[0]).unwrap();
+        assert!(stopped.is_empty());
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities_and_the_seed() {
+        let logits = [0.0, 2.0, 1.0, f64::MIN];
+        let sampling = Sampling { temperature: 0.5, top_k: None, seed: 0 };
+        let mut candidates = [0, 1, 2, 3];
+        let mut counts = [0.0; 4];
+        let n = 20_000;
+        for i in 0..n {
+            let u = Stream::new(1, "u").uniform(i);
+            counts[pick(&logits, &mut candidates, &sampling, u) as usize] += 1.0 / n as f64;
+        }
+        let total: f64 = [0.0f64, 4.0, 2.0].iter().map(|z| z.exp()).sum();
+        for (count, z) in counts.iter().zip([0.0f64, 4.0, 2.0, f64::NEG_INFINITY]) {
+            assert!((count - z.exp() / total).abs() < 0.01, "{counts:?}");
+        }
+        let two = Sampling { top_k: Some(2), ..sampling };
+        for i in 0..1000 {
+            let u = Stream::new(2, "u").uniform(i);
+            assert!(matches!(pick(&logits, &mut candidates, &two, u), 1 | 2));
+        }
+        let equal = [1.0, 3.0, 3.0, 0.0];
+        assert_eq!(pick(&equal, &mut candidates, &Sampling::GREEDY, 0.9), 1);
+
+        let dev = Reference::new();
+        let (gpt, params) = model(Preset::Nanochat202601, &dev);
+        let text = |seed| {
+            let sampling = Sampling { temperature: 1.0, top_k: None, seed };
+            let mut generator = gpt.generator(&dev, params.weights(), 20).unwrap();
+            generator.generate(&[4], 12, &sampling, |_| false).unwrap()
+        };
+        assert_eq!(text(1), text(1));
+        assert_ne!(text(1), text(2));
+    }
+
+    #[test]
+    fn requests_that_cannot_be_met_are_refused() {
+        let dev = Reference::new();
+        let (gpt, params) = model(Preset::Nanochat202601, &dev);
+        assert!(gpt.generator(&dev, params.weights(), 0).is_err());
+        let mut generator = gpt.generator(&dev, params.weights(), 4).unwrap();
+        assert!(matches!(generator.draw(&Sampling::GREEDY), Err(Error::Generation { .. })));
+        assert!(matches!(generator.feed(&[]), Err(Error::Generation { .. })));
+        assert!(matches!(generator.feed(&[1, 2, 3, 4, 5]), Err(Error::Generation { .. })));
+        assert!(matches!(generator.feed(&[50]), Err(Error::Token { id: 50, .. })));
+        assert!(generator.is_empty());
+        for sampling in [
+            Sampling { temperature: -1.0, ..Sampling::GREEDY },
+            Sampling { temperature: f64::NAN, ..Sampling::GREEDY },
+            Sampling { top_k: Some(0), ..Sampling::GREEDY },
+        ] {
+            let refused = generator.generate(&[1], 1, &sampling, |_| false);
+            assert!(matches!(refused, Err(Error::Generation { .. })));
+        }
+        let out = generator.generate(&[1, 2], 9, &Sampling::GREEDY, |_| false).unwrap();
+        assert_eq!(out.len(), 3, "two tokens of room, and the one that needs none");
+    }
+}

@@ -139,17 +139,22 @@ pub enum Error {
     Foreign(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// "did you mean `x`? there are: …", the first half only where something is near.
-pub(crate) fn suggest(given: &str, known: &[impl AsRef<str>]) -> String {
-    let names: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
-    let near = names
+/// The known name that is a slip away from the given one, if any.
+pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
         .iter()
         .map(|name| (strsim::damerau_levenshtein(given, name), *name))
         .filter(|(distance, _)| *distance * 3 <= given.len().max(3))
-        .min();
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// "did you mean `x`? there are: …", the first half only where something is near.
+fn suggest(given: &str, known: &[String]) -> String {
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
     let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    match near {
-        Some((_, name)) => format!("did you mean `{name}`? there are: {list}"),
+    match nearest(given, &names) {
+        Some(name) => format!("did you mean `{name}`? there are: {list}"),
         None => format!("there are: {list}"),
     }
 }

@@ -3,7 +3,7 @@
 use farthing_kernels::{ParamId, Shape, SlabSpec};
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::error::suggest;
+use crate::error::nearest;
 use crate::{Error, Group, Origin, Result};
 
 /// One parameter of a model: its checkpoint name, shape and number.
@@ -45,7 +45,7 @@ pub fn resolve(groups: &[Group], params: &[Listed<'_>]) -> Result<Vec<SlabSpec>>
             specs[at].names.push(name.to_owned());
         }
         if specs.len() == first && group.origin != Origin::Preset {
-            return Err(matches_nothing(group, &params));
+            return Err(matches_nothing(groups, &sets, g, &params, &owners));
         }
     }
     Ok(specs)
@@ -95,22 +95,46 @@ fn glob(group: &str, pattern: &str) -> Result<Glob> {
     if pattern.is_empty() || pattern.contains(['/', '\\']) {
         return Err(fault("names are segments joined by dots".into()));
     }
+    if pattern.split('.').any(|segment| segment.contains("**") && segment != "**") {
+        return Err(fault("`**` must be a whole segment".into()));
+    }
     let path = pattern.replace('.', "/");
     let glob = GlobBuilder::new(&path).literal_separator(true).backslash_escape(false).build();
     glob.map_err(|e| fault(e.kind().to_string()))
 }
 
-fn matches_nothing(group: &Group, params: &[Listed<'_>]) -> Error {
-    let names: Vec<&str> = params.iter().map(|(name, _, _)| *name).collect();
-    let literal = group.params.iter().find(|p| !p.contains(['*', '?', '[', '{']));
-    let hint = match (literal, group.origin) {
-        (Some(pattern), Origin::File) => suggest(pattern, &names),
-        (None, Origin::File) => {
-            "its patterns match no name, or only names that another group of the file matches; \
-             `runner --plan` lists the parameters"
-                .to_owned()
+/// Says why: the model lacks them, a name is misspelt, or other groups were first.
+fn matches_nothing(
+    groups: &[Group],
+    sets: &[GlobSet],
+    g: usize,
+    params: &[Listed<'_>],
+    owners: &[usize],
+) -> Error {
+    let group = &groups[g];
+    let mut taken: Vec<&str> = params
+        .iter()
+        .zip(owners)
+        .filter(|((name, ..), _)| sets[g].is_match(name.replace('.', "/")))
+        .map(|(_, &owner)| groups[owner].name.as_str())
+        .collect();
+    taken.dedup();
+    let names: Vec<&str> = params.iter().map(|(name, ..)| *name).collect();
+    let near = group.params.iter().find_map(|pattern| nearest(pattern, &names));
+    let hint = match (near, group.origin) {
+        _ if !taken.is_empty() => {
+            let first = "all that it matches belongs to groups whose `params` the file writes";
+            format!("{first}: {}", taken.join(", "))
         }
-        _ => "the model as configured has no such parameter; remove the group from the file".into(),
+        (_, Origin::Preset | Origin::Adjusted) => {
+            "the model as configured has no such parameter; remove the group from the file".into()
+        }
+        (Some(name), _) => {
+            format!("did you mean `{name}`? the model has {} parameters", names.len())
+        }
+        (None, _) => {
+            format!("its patterns match none of the model's {} parameters", names.len())
+        }
     };
     Error::MatchesNothing { group: group.name.clone(), patterns: group.params.clone(), hint }
 }

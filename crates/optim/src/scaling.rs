@@ -106,16 +106,19 @@ impl Scaling {
         let Size { scaling_params, reference_scaling_params, model_dim, depth } = *size;
         let ratio = self.tokens_per_param;
         if !(ratio > 0.0 && ratio.is_finite()) {
-            return refuse(
-                format!("tokens_per_param is {ratio}"),
-                "a number above 0; the recipe's is 12",
-            );
+            let what = format!("tokens_per_param is {ratio}");
+            return refuse(what, "a number above 0; the recipe's is 12");
         }
-        if scaling_params == 0 || reference_scaling_params == 0 || model_dim == 0 || depth == 0 {
-            return refuse(format!("a model of {size:?}"), "every figure is above 0");
-        }
-        if given.batch_tokens == Some(0) || given.steps == Some(0) {
-            return refuse(format!("{given:?}"), "at least one step of at least one row");
+        let figures = [
+            ("the model's scaling parameters", Some(scaling_params)),
+            ("the scaling parameters at depth 12", Some(reference_scaling_params)),
+            ("model_dim", Some(model_dim as u64)),
+            ("depth", Some(depth as u64)),
+            ("batch_tokens", given.batch_tokens),
+            ("steps", given.steps),
+        ];
+        if let Some((what, _)) = figures.iter().find(|(_, figure)| *figure == Some(0)) {
+            return refuse(format!("{what}: 0"), "a number above 0");
         }
         let reference_batch = REFERENCE_BATCH_TOKENS as f64;
         let tokens = (ratio * scaling_params as f64) as u64;
@@ -140,10 +143,10 @@ impl Scaling {
                 let exponent = (reference_batch * growth).log2().round_ties_even();
                 let batch = 2f64.powf(exponent.max(0.0)) as u64;
                 why.push(format!(
-                    "batch {} tokens = 2^round(log2(524,288 × (horizon / {} at depth 12)^{BATCH_EXPONENT} = {:.0}))",
+                    "batch {} tokens = 2^round(log2(524,288 × (horizon / {} at depth 12)^{BATCH_EXPONENT} = {}))",
                     commas(batch),
                     commas(reference_tokens as u64),
-                    reference_batch * growth
+                    commas((reference_batch * growth).round() as u64)
                 ));
                 batch
             }

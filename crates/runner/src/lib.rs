@@ -42,17 +42,27 @@
 //! ```
 
 mod app;
+mod cache;
 mod cancel;
 mod cli;
 mod ctx;
+mod expect;
 mod extras;
+mod failure;
 mod figure;
+mod grammar;
 mod kind;
 mod metrics;
+mod plan;
+mod plan_screen;
 mod progress;
 mod resources;
+mod result_screen;
+mod run;
+mod runs;
 mod stage;
 pub mod stages;
+mod table;
 
 pub use app::App;
 pub use cancel::{Cancel, Cancelled};

@@ -24,13 +24,18 @@ fn polar_step(x: &mut [f64], scratch: &mut [f64], r: usize, s: usize, [a, b, c]:
     let (gram, scratch) = scratch.split_at_mut(m * m);
     let (poly, moved) = scratch.split_at_mut(m * m);
     let moved = &mut moved[..r * s];
-    for i in 0..m {
-        for j in 0..m {
-            gram[i * m + j] = if r <= s {
-                dot(&x[i * s..(i + 1) * s], &x[j * s..(j + 1) * s])
-            } else {
-                (0..r).map(|row| x[row * s + i] * x[row * s + j]).sum()
-            };
+    if r <= s {
+        for i in 0..m {
+            for j in 0..m {
+                gram[i * m + j] = dot(&x[i * s..(i + 1) * s], &x[j * s..(j + 1) * s]);
+            }
+        }
+    } else {
+        gram.fill(0.0);
+        for row in x.chunks(s) {
+            for i in 0..m {
+                add_scaled(&mut gram[i * m..(i + 1) * m], row[i], row);
+            }
         }
     }
     product(poly, gram, gram, m, m, m);

@@ -127,6 +127,17 @@ impl Watch {
         progress
     }
 
+    /// A line about the stage as a whole, for the screen and the log.
+    pub(crate) fn event(&self, line: &str) {
+        self.shared.screen.line(&format!("{}: {line}", self.shared.stage));
+        self.shared.log_only(line);
+    }
+
+    /// Lines for the log alone.
+    pub(crate) fn log_only(&self, text: &str) {
+        text.lines().for_each(|line| self.shared.log_only(line));
+    }
+
     /// A line for the screen and the log.
     pub(crate) fn log(&self, line: &str) {
         self.shared.line(line);

@@ -1,0 +1,142 @@
+//! What makes a device a device: each operation, compared with [`Reference`] on the same inputs.
+//!
+//! For people who write a device: call [`run_all`], or one body per test. Inputs come from a counter-based generator and
+//! are rounded to the device's own types before either side sees them, so that only the arithmetic differs. What an
+//! operation overwrites holds NaN before the call. A body returns the largest relative error ‖Δ‖/‖reference‖ over its
+//! cases and outputs, or the first case beyond [`tolerance`]. Speed and independence of threads are not judged here.
+
+mod attention;
+mod case;
+mod dense;
+mod loss;
+mod memory;
+mod pointwise;
+mod update;
+
+pub use attention::{
+    attention, attention_backward, rotary_norm, rotary_norm_backward, value_gate,
+    value_gate_backward,
+};
+pub use dense::{embed, embed_backward, linear, linear_dw, linear_dx};
+pub use loss::{argmax, cross_entropy, sum, sum_squares};
+pub use memory::{cast, copy, fill, refusals, write_read};
+pub use pointwise::{
+    map, mix, mix_backward, mix_norm, relu2, relu2_backward, rms_norm, rms_norm_backward, smear,
+    smear_backward,
+};
+pub use update::{
+    adamw, cautious_update, equilibrate_rows, nesterov, polar_express, renormalize, variance_reduce,
+};
+
+#[cfg(doc)]
+use crate::reference::Reference;
+use crate::{DType, Device, Error};
+
+/// Why a device does not conform.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Mismatch {
+    /// The device, or the reference, refused the call.
+    #[error("{op}, {case}: {source}")]
+    Refused {
+        /// The operation.
+        op: &'static str,
+        /// The case, with its sizes.
+        case: String,
+        /// What it said.
+        source: Box<Error>,
+    },
+    /// An output is further from the reference's than allowed.
+    #[error(
+        "{op}, {case}: output {output} is off by {error:e} (‖Δ‖/‖reference‖), allowed {tolerance:e}{first}"
+    )]
+    Differs {
+        /// The operation.
+        op: &'static str,
+        /// The case, with its sizes.
+        case: String,
+        /// Which output, counted from 0 in the order of the method's arguments.
+        output: usize,
+        /// The relative error; infinite where a value is not a number.
+        error: f64,
+        /// What is allowed.
+        tolerance: f64,
+        /// The element furthest off, in words.
+        first: String,
+    },
+    /// Something else than a number is wrong.
+    #[error("{op}, {case}: {what}")]
+    Wrong {
+        /// The operation.
+        op: &'static str,
+        /// The case.
+        case: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// The largest relative error of an operation that conforms.
+pub type Outcome = Result<f64, Mismatch>;
+
+/// One operation's body.
+pub type Body = fn(&dyn Device) -> Outcome;
+
+/// Every operation's name and body, in the order of the traits.
+pub const BODIES: &[(&str, Body)] = &[
+    ("write_read", write_read),
+    ("copy", copy),
+    ("cast", cast),
+    ("fill", fill),
+    ("refusals", refusals),
+    ("linear", linear),
+    ("linear_dx", linear_dx),
+    ("linear_dw", linear_dw),
+    ("embed", embed),
+    ("embed_backward", embed_backward),
+    ("rotary_norm", rotary_norm),
+    ("rotary_norm_backward", rotary_norm_backward),
+    ("value_gate", value_gate),
+    ("value_gate_backward", value_gate_backward),
+    ("attention", attention),
+    ("attention_backward", attention_backward),
+    ("cross_entropy", cross_entropy),
+    ("argmax", argmax),
+    ("sum", sum),
+    ("sum_squares", sum_squares),
+    ("rms_norm", rms_norm),
+    ("rms_norm_backward", rms_norm_backward),
+    ("mix", mix),
+    ("mix_norm", mix_norm),
+    ("mix_backward", mix_backward),
+    ("smear", smear),
+    ("smear_backward", smear_backward),
+    ("relu2", relu2),
+    ("relu2_backward", relu2_backward),
+    ("map", map),
+    ("adamw", adamw),
+    ("nesterov", nesterov),
+    ("equilibrate_rows", equilibrate_rows),
+    ("polar_express", polar_express),
+    ("renormalize", renormalize),
+    ("variance_reduce", variance_reduce),
+    ("cautious_update", cautious_update),
+];
+
+/// Runs every body, whatever fails.
+pub fn run_all(dev: &dyn Device) -> Vec<(&'static str, Outcome)> {
+    BODIES.iter().map(|&(name, body)| (name, body(dev))).collect()
+}
+
+/// The relative error allowed to outputs of a type, on a device that computes in `compute`.
+pub fn tolerance(compute: DType, output: DType) -> f64 {
+    let of = |dtype| -> f64 {
+        match dtype {
+            DType::F64 => 1e-12,
+            DType::F32 => 2e-5,
+            DType::BF16 => 1e-2,
+            DType::I32 => 0.0,
+        }
+    };
+    if output == DType::I32 { 0.0 } else { of(compute).max(of(output)) }
+}

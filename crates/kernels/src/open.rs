@@ -1,0 +1,103 @@
+//! Opening a device by name: "cpu", "reference", "cuda", "cuda:1".
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::reference::Reference;
+use crate::{Device, Error, Result};
+
+/// Which device to open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// All cores, in f32.
+    Cpu,
+    /// One thread, in f64: the definition.
+    Reference,
+    /// The CUDA device with this ordinal.
+    Cuda(u32),
+}
+
+impl FromStr for DeviceKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let ordinal = |n: &str| n.parse().ok().map(Self::Cuda);
+        let kind = match name {
+            "cpu" => Some(Self::Cpu),
+            "reference" => Some(Self::Reference),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => name.strip_prefix("cuda:").and_then(ordinal),
+        };
+        kind.ok_or_else(|| Error::Unavailable {
+            what: format!("no device is called `{name}`"),
+            hint: "use cpu, reference, cuda or cuda:N".into(),
+        })
+    }
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => write!(f, "cpu"),
+            Self::Reference => write!(f, "reference"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+/// Opens a device. `threads` is how many the `cpu` device uses, 0 for one per core; others have no use for it.
+///
+/// # Errors
+/// [`Error::Unavailable`], with a hint, when this build or machine lacks the device.
+pub fn open(kind: DeviceKind, threads: usize) -> Result<Box<dyn Device>> {
+    match kind {
+        DeviceKind::Cpu => Err(Error::Unavailable {
+            what: format!("the cpu device, on {threads} threads, is not in this build"),
+            hint: "use reference".into(),
+        }),
+        DeviceKind::Reference => Ok(Box::new(Reference::new())),
+        DeviceKind::Cuda(ordinal) => Err(Error::Unavailable {
+            what: format!("cuda:{ordinal} cannot be opened: this build has no CUDA backend"),
+            hint: "use cpu".into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DeviceKind, open};
+
+    #[test]
+    fn names_parse_and_print() {
+        for (name, kind) in [
+            ("cpu", DeviceKind::Cpu),
+            ("reference", DeviceKind::Reference),
+            ("cuda:0", DeviceKind::Cuda(0)),
+            ("cuda:7", DeviceKind::Cuda(7)),
+        ] {
+            assert_eq!(name.parse::<DeviceKind>().unwrap(), kind);
+            assert_eq!(kind.to_string(), name);
+        }
+        assert_eq!("cuda".parse::<DeviceKind>().unwrap(), DeviceKind::Cuda(0));
+    }
+
+    #[test]
+    fn unknown_names_say_what_there_is() {
+        for name in ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "CPU"] {
+            let message = name.parse::<DeviceKind>().unwrap_err().to_string();
+            assert!(message.contains(&format!("`{name}`")), "{message}");
+            assert!(message.ends_with("hint: use cpu, reference, cuda or cuda:N"), "{message}");
+        }
+    }
+
+    #[test]
+    fn cuda_is_an_error_with_a_hint() {
+        let message = open(DeviceKind::Cuda(1), 0).err().unwrap().to_string();
+        assert_eq!(
+            message,
+            "cuda:1 cannot be opened: this build has no CUDA backend\nhint: use cpu"
+        );
+        assert_eq!(open(DeviceKind::Reference, 0).unwrap().name(), "reference");
+    }
+}
