@@ -180,8 +180,8 @@ fn lengths(out: &mut String, pack: &Pack) {
     let most = pack.lengths.iter().map(|l| l.documents).max().unwrap_or(0).max(1);
     let _ = write!(
         out,
-        "<figure class=\"lengths\"><figcaption>Document lengths in tokens, {}</figcaption>\n<div>\n",
-        esc(&pack.split)
+        "<figure class=\"lengths\"><figcaption>Documents by length in tokens ({})</figcaption>\n<div>\n",
+        esc(&pack.measured())
     );
     for l in &pack.lengths {
         let height = 100.0 * l.documents as f64 / most as f64;
@@ -206,14 +206,20 @@ fn parameters(out: &mut String, model: &Model) {
 }
 
 fn configuration(out: &mut String, model: &Model) {
-    if model.config.is_empty() {
+    if model.config.is_empty() && model.built.is_empty() {
         return;
     }
-    out.push_str("<h2>Configuration</h2>\n<details><summary>Every key of the training</summary>\n");
-    table(out, &["key", "value"], "--", model.config.iter(), |(key, value)| {
-        vec![key.clone(), value.clone()]
-    });
-    out.push_str("</details>\n");
+    out.push_str("<h2>Configuration</h2>\n");
+    pairs(out, "The model as built", &model.built);
+    pairs(out, "Every key of the training", &model.config);
+}
+
+fn pairs(out: &mut String, title: &str, pairs: &[(String, String)]) {
+    if !pairs.is_empty() {
+        let _ = writeln!(out, "<details><summary>{title}</summary>");
+        table(out, &["key", "value"], "--", pairs, |(key, value)| vec![key.clone(), value.clone()]);
+        out.push_str("</details>\n");
+    }
 }
 
 /// A table; `align` has a letter per column, `r` for numbers. Cells are escaped here.

@@ -29,13 +29,16 @@ pub(super) fn render(model: &Model) -> String {
             vec![esc(name), count(*n)]
         });
     }
-    if !model.config.is_empty() {
-        out.push_str("\n## Configuration of the training\n");
-        table(&mut out, &["key", "value"], "--", model.config.iter(), |(key, value)| {
-            vec![esc(key), esc(value)]
-        });
-    }
+    pairs(&mut out, "Model", &model.built);
+    pairs(&mut out, "Configuration of the training", &model.config);
     out
+}
+
+fn pairs(out: &mut String, title: &str, pairs: &[(String, String)]) {
+    if !pairs.is_empty() {
+        let _ = write!(out, "\n## {title}\n");
+        table(out, &["key", "value"], "--", pairs, |(key, value)| vec![esc(key), esc(value)]);
+    }
 }
 
 fn facts(out: &mut String, facts: &[Fact]) {
@@ -139,7 +142,7 @@ fn packing(out: &mut String, model: &Model) {
     });
     out.push_str("\nBound: what must be lost if no document is split over rows.\n");
     for pack in model.packs.iter().filter(|p| !p.lengths.is_empty()) {
-        let _ = write!(out, "\nDocument lengths, {}:\n", esc(&pack.split));
+        let _ = write!(out, "\nDocument lengths ({}):\n", esc(&pack.measured()));
         table(out, &["tokens", "documents"], "rr", pack.lengths.iter(), |l| {
             vec![format!("{} – {}", count(l.from), count(l.to)), count(l.documents)]
         });

@@ -39,7 +39,7 @@ impl Default for ReportConfig {
 ///
 /// # Inputs
 /// JSON lines, each with its kind under `record`:
-/// `train`: `run` (config, parameters by group, tokens, steps, flops_per_token), `step` (step, loss, lr, tokens so far,
+/// `train`: `run` (config, model, parameters by group, tokens, steps, flops_per_token), `step` (step, loss, lr, tokens so far,
 /// tokens_per_s, seconds so far), `eval` (step, val_bpb, val_loss), `final` (tokens, tokens_per_s, seconds);
 /// `bpb`: `bpb` (bpb, tokens); `core`: `task` (task, type, accuracy, baseline, centered, examples), `core` (core, accuracy,
 /// chance), all shares of 1; `pack`: `pack` and `tokenizer`: `tokenizer`, as those stages write them. `sample` has
@@ -107,6 +107,7 @@ impl Model {
             && self.tokenizer.is_empty()
             && self.packs.is_empty()
             && self.config.is_empty()
+            && self.built.is_empty()
     }
 }
 

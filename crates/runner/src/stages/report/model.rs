@@ -21,6 +21,8 @@ pub(super) struct Model {
     pub(super) tokenizer: Vec<Fact>,
     pub(super) packs: Vec<Pack>,
     pub(super) parameters: Vec<(String, u64)>,
+    /// The model as it was built.
+    pub(super) built: Vec<(String, String)>,
     /// The training's configuration, keys dotted.
     pub(super) config: Vec<(String, String)>,
 }
@@ -100,6 +102,7 @@ impl Model {
         model.curve = Curve::new(&steps, &model.evals);
         if let Some(run) = run {
             model.parameters = run.parameters.into_iter().collect();
+            flatten("", &run.model, &mut model.built);
             flatten("", &run.config, &mut model.config);
         }
         model

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Result;
+use crate::progress::format::count;
 
 /// A line of the training's metrics.
 #[derive(Debug, Deserialize)]
@@ -28,6 +29,9 @@ pub(super) enum TrainRecord {
 pub(super) struct RunRecord {
     #[serde(default)]
     pub(super) config: Value,
+    /// The model as it was built, derived sizes included.
+    #[serde(default)]
+    pub(super) model: Value,
     /// Parameters of each optimizer group.
     #[serde(default)]
     pub(super) parameters: BTreeMap<String, u64>,
@@ -194,4 +198,13 @@ pub(super) fn read<T: DeserializeOwned>(path: Option<&Path>) -> Result<Vec<T>> {
         })?);
     }
     Ok(records)
+}
+
+impl Pack {
+    /// Whose lengths [`Pack::lengths`] counts.
+    pub(super) fn measured(&self) -> String {
+        let n = self.lengths.iter().map(|l| l.documents).sum::<u64>();
+        let all = if n < self.documents { "the first " } else { "all " };
+        format!("{}, {all}{} documents", self.split, count(n))
+    }
 }

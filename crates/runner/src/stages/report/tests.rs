@@ -15,7 +15,8 @@ fn inputs(steps: u64) -> BTreeMap<&'static str, String> {
         "schedule": { "warmdown_frac": 0.65 }, "note": "<b>|*" });
     let groups =
         json!({ "wte": 262_144, "lm_head": 262_144, "matrices": 786_432, "value_embeds": 524_288 });
-    let run = json!({ "record": "run", "config": config, "parameters": groups, "tokens": steps * 4_096,
+    let run = json!({ "record": "run", "config": config,
+        "model": { "channels": 128, "heads": 4 }, "parameters": groups, "tokens": steps * 4_096,
         "steps": steps, "flops_per_token": 7_340_032.0 });
     let _ = writeln!(train, "{run}");
     for step in 0..=steps {
