@@ -4,7 +4,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use crate::{Ctx, Extras, PlanCtx, PlanLine, Port, Resources, Result, Stage};
+use crate::{Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage};
 
 type Value<'a> = Spanned<DeValue<'a>>;
 type ParseResult<T> = std::result::Result<T, toml::de::Error>;
@@ -57,6 +57,7 @@ pub(crate) trait Job: Send {
     /// The config after defaults, as one JSON text in the struct's order.
     fn config_json(&self) -> Result<String>;
     fn check(&self, extras: &Extras) -> Result<()>;
+    fn promises(&self) -> Vec<Promise>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
     fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()>;
 }
@@ -82,6 +83,10 @@ impl<S: Stage> Job for Settings<S> {
 
     fn check(&self, extras: &Extras) -> Result<()> {
         S::check(&self.config, extras)
+    }
+
+    fn promises(&self) -> Vec<Promise> {
+        S::promises(&self.config)
     }
 
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {

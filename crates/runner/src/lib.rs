@@ -37,7 +37,7 @@ pub use figure::Figure;
 pub use metrics::Metrics;
 pub use progress::Progress;
 pub use resources::{Accelerator, Resources};
-pub use stage::{At, NoExec, PlanLine, Port, Stage, port};
+pub use stage::{At, NoExec, PlanLine, Port, Promise, Stage, port};
 
 /// What a stage returns. Library errors keep their `hint:` lines on the way to the screen.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;
