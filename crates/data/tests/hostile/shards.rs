@@ -55,7 +55,7 @@ fn a_flipped_byte_anywhere_in_the_data_is_found_and_the_shard_named() {
     let path: PathBuf = dir.join("rows_00001.safetensors");
     let bytes = fs::read(&path).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize + 8;
-    for at in [header, header + 1, (header + bytes.len()) / 2, bytes.len() - 1] {
+    for at in [header, header + 1, usize::midpoint(header, bytes.len()), bytes.len() - 1] {
         let mut bad = bytes.clone();
         bad[at] ^= 0x10;
         fs::remove_file(&path).unwrap();

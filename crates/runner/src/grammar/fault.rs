@@ -52,8 +52,7 @@ impl Faults {
         }
         let n = list.len();
         let file = self.sources.get(0).map_or("", |s| &s.name);
-        out.push_str(&format!("{n} fault{} in {file}\n", if n == 1 { "" } else { "s" }));
-        out
+        out + &format!("{n} fault{} in {file}\n", if n == 1 { "" } else { "s" })
     }
 
     fn render_one(&self, fault: &Fault, colour: bool) -> String {

@@ -109,7 +109,8 @@ impl Watch {
         });
         let silent = matches!(shared.screen, Screen::Silent);
         let drawn = Arc::clone(&shared);
-        let spawn = || std::thread::Builder::new().name("progress".into()).spawn(|| draw(drawn));
+        let spawn =
+            || std::thread::Builder::new().name("progress".into()).spawn(move || draw(&drawn));
         // Without a thread there is no display, and the work goes on.
         let drawer = if silent { None } else { spawn().ok() };
         Self { shared, drawer }
@@ -178,7 +179,7 @@ impl Shared {
 }
 
 /// Draws until the watch is over.
-fn draw(shared: Arc<Shared>) {
+fn draw(shared: &Shared) {
     let bar = shared.screen.bar(&shared.stage);
     let mut rates = Rates::default();
     let mut next_log = Duration::from_secs(5);
