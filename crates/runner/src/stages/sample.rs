@@ -85,8 +85,20 @@ impl Stage for Sample {
             out.write(&json!({
                 "prompt": prompt, "text": text, "temperature": config.temperature,
             }))?;
+            ctx.summary(format!("sample {}", i + 1), one_line(&format!("{prompt}{text}")));
             progress.advance(1);
         }
         Ok(())
     }
+}
+
+/// The beginning of a text, on one line.
+fn one_line(text: &str) -> String {
+    const MOST: usize = 160;
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = line.char_indices().nth(MOST) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
 }
