@@ -104,8 +104,8 @@ pub struct Tokenizer {
     json: String,
 }
 
-fn failed(reason: impl ToString, hint: impl Into<String>) -> Error {
-    Error::Tokenizer { reason: reason.to_string(), hint: hint.into() }
+fn failed(reason: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::Tokenizer { reason: reason.into(), hint: hint.into() }
 }
 
 impl Tokenizer {
@@ -130,7 +130,9 @@ impl Tokenizer {
             SplitDelimiterBehavior::Isolated,
             false,
         )
-        .map_err(|e| failed(e, "this is a fault of this crate: the split regex is fixed"))?;
+        .map_err(|e| {
+            failed(e.to_string(), "this is a fault of this crate: the split regex is fixed")
+        })?;
         let byte_level = ByteLevel::new(false, false, false);
         inner.with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Sequence::new(vec![
             PreTokenizerWrapper::Split(split),
@@ -149,7 +151,7 @@ impl Tokenizer {
         let cut = Cut { texts, settings, stats: &mut stats, fault: &mut fault };
         inner
             .train(&mut trainer, cut)
-            .map_err(|e| failed(e, "the text could not be cut into pieces"))?;
+            .map_err(|e| failed(e.to_string(), "the text could not be cut into pieces"))?;
         if let Some(fault) = fault {
             return Err(fault);
         }

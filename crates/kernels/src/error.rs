@@ -103,4 +103,16 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
+    /// A file could not be written.
+    #[error(
+        "{op}: {path}: {source}\nhint: check that the directory exists, is writable and has room"
+    )]
+    Io {
+        /// The operation.
+        op: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }

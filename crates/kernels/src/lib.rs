@@ -3,7 +3,7 @@
 //! A [`Tensor`] owns memory on a device; [`Ref`] and [`Mut`] are views of it with Rust's borrow rules. [`Device`] lists
 //! what a training step computes, each operation with its formula and shapes. Two devices are here: [`reference`], the
 //! definition in plain f64 loops, and [`cpu`], f32 on all cores; [`traced`] wraps any device and records
-//! what it did. This crate knows no layers, no parameters' meaning and no optimizer.
+//! what it did, and [`conformance`] holds any device to the definition. This crate knows no layers, no parameters' meaning and no optimizer.
 
 mod bf16;
 pub mod conformance;
@@ -29,3 +29,7 @@ pub use open::{DeviceKind, open};
 pub use params::{Grads, ParamId, Params, Slab, SlabSpec, Weights};
 pub use shape::Shape;
 pub use tensor::{Allocation, DType, Element, HostAllocation, Mut, Place, Ref, Tensor};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

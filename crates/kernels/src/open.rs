@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::cpu::Cpu;
 use crate::reference::Reference;
 use crate::{Device, Error, Result};
 
@@ -52,10 +53,7 @@ impl fmt::Display for DeviceKind {
 /// [`Error::Unavailable`], with a hint, when this build or machine lacks the device.
 pub fn open(kind: DeviceKind, threads: usize) -> Result<Box<dyn Device>> {
     match kind {
-        DeviceKind::Cpu => Err(Error::Unavailable {
-            what: format!("the cpu device, on {threads} threads, is not in this build"),
-            hint: "use reference".into(),
-        }),
+        DeviceKind::Cpu => Ok(Box::new(Cpu::new(threads)?)),
         DeviceKind::Reference => Ok(Box::new(Reference::new())),
         DeviceKind::Cuda(ordinal) => Err(Error::Unavailable {
             what: format!("cuda:{ordinal} cannot be opened: this build has no CUDA backend"),

@@ -270,3 +270,107 @@ fn index_of(specs: &[SlabSpec]) -> Result<Vec<(usize, usize)>> {
     }
     index.into_iter().map(|p| p.ok_or_else(|| fault("a parameter is in no slab".into()))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Cpu;
+    use crate::reference::Reference;
+
+    fn spec(group: &str, ids: &[usize], shape: impl Into<Shape>) -> SlabSpec {
+        SlabSpec {
+            group: group.into(),
+            params: ids.iter().map(|&id| ParamId(id)).collect(),
+            names: ids.iter().map(|id| format!("p{id}")).collect(),
+            shape: shape.into(),
+        }
+    }
+
+    /// Matrices 2, 0, 3 (2 × 2) in one slab, vector 1 (3) in another.
+    fn params(dev: &dyn Device) -> Params {
+        let specs = vec![spec("muon", &[2, 0, 3], [2, 2]), spec("adamw", &[1], [3])];
+        Params::new(dev, specs).unwrap()
+    }
+
+    fn fault(specs: Vec<SlabSpec>) -> String {
+        Params::new(&Reference::new(), specs).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn each_number_belongs_to_exactly_one_slab() {
+        let twice = fault(vec![spec("a", &[0, 1], [2, 2]), spec("b", &[1], [3])]);
+        assert!(twice.contains("p1 is in two slabs") || twice.contains("in no slab"), "{twice}");
+        let beyond = fault(vec![spec("a", &[0, 5], [2, 2])]);
+        assert_eq!(beyond, "Params::new: p5 has number 5 of 2");
+        let rank = fault(vec![spec("a", &[0], [2, 2, 2])]);
+        assert_eq!(rank, "Params::new: parameters of shape (2, 2, 2); 1 or 2 dimensions");
+        let unnamed = SlabSpec { names: vec![], ..spec("a", &[0], [2]) };
+        assert_eq!(fault(vec![unnamed]), "Params::new: 0 names for 1 parameters of a");
+    }
+
+    #[test]
+    fn a_parameter_is_its_row_of_the_stack() {
+        let dev: &dyn Device = &Reference::new();
+        let mut params = params(dev);
+        assert_eq!((params.len(), params.is_empty()), (4, false));
+        assert_eq!(*params.specs()[0].stacked(), [3, 2, 2]);
+        assert_eq!(*params.specs()[1].stacked(), [1, 1, 3]);
+        for id in [0, 2, 3] {
+            let master = params.master_mut(ParamId(id)).unwrap();
+            dev.write_f64(master, &[id as f64; 4]).unwrap();
+        }
+        dev.write_f64(params.master_mut(ParamId(1)).unwrap(), &[5.0, 6.0, 7.0]).unwrap();
+        let slab = params.slab(0);
+        assert_eq!(
+            dev.read_f64(slab.weight.view()).unwrap(),
+            [2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 3.0]
+        );
+        let weights = params.weights();
+        assert_eq!(*weights.get(ParamId(1)).unwrap().shape(), [3]);
+        assert_eq!(dev.read_f64(weights.get(ParamId(3)).unwrap()).unwrap(), [3.0; 4]);
+        let coef = weights.coef(ParamId(1), 2, 0.5).unwrap();
+        assert_eq!(coef.times, 0.5);
+        assert_eq!(dev.read_f64(coef.parameter.unwrap()).unwrap(), [7.0]);
+        assert!(weights.coef(ParamId(1), 3, 1.0).is_err());
+        assert!(weights.get(ParamId(4)).is_err());
+        assert!(weights.get(ParamId(usize::MAX)).is_err());
+    }
+
+    #[test]
+    fn two_gradients_at_once() {
+        let dev: &dyn Device = &Reference::new();
+        let mut params = params(dev);
+        let (weights, mut grads) = params.split();
+        assert!(weights.get(ParamId(0)).is_ok(), "weights and gradients at the same time");
+        // In one slab, in both orders, and across slabs: a marks the first, b the second.
+        for (a, b) in [(0, 2), (2, 0), (2, 3), (3, 0), (0, 1), (1, 3)] {
+            let (a, b) = (ParamId(a), ParamId(b));
+            let (first, second) = grads.pair(a, b).unwrap();
+            dev.fill(first, 1.0).unwrap();
+            dev.fill(second, 2.0).unwrap();
+            let mut read = |id| dev.read_f64(grads.get(id).unwrap().view()).unwrap();
+            assert!(read(a).iter().all(|&x| x == 1.0), "{a:?} {b:?}");
+            assert!(read(b).iter().all(|&x| x == 2.0), "{a:?} {b:?}");
+        }
+        let same = grads.pair(ParamId(3), ParamId(3)).err().unwrap().to_string();
+        assert_eq!(same, "pair: parameter 3 asked for twice");
+        assert!(grads.pair(ParamId(0), ParamId(9)).is_err());
+        params.zero_grads(dev).unwrap();
+        let (_, mut grads) = params.split();
+        assert_eq!(dev.read_f64(grads.get(ParamId(0)).unwrap().view()).unwrap(), [0.0; 4]);
+    }
+
+    #[test]
+    fn weights_are_stored_once_where_types_are_one() {
+        let cpu = Cpu::new(1).unwrap();
+        let mut params = params(&cpu);
+        // 15 elements of master weights and as many of gradients, 4 bytes each.
+        assert_eq!(params.bytes(), 2 * 15 * 4);
+        (&cpu as &dyn Device)
+            .write_f64(params.master_mut(ParamId(1)).unwrap(), &[1.0, 2.0, 3.0])
+            .unwrap();
+        params.refresh_compute(&cpu).unwrap();
+        let compute = params.weights().get(ParamId(1)).unwrap();
+        assert_eq!(compute.slice::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+    }
+}

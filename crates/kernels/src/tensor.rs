@@ -446,3 +446,132 @@ impl<'a> Mut<'a> {
         Ok(unsafe { std::slice::from_raw_parts_mut(self.address, bytes) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::Reference;
+    use crate::{Device, Memory};
+
+    /// 0, 1, 2, … in this shape.
+    fn counted(shape: impl Into<Shape>) -> Tensor {
+        let dev: &dyn Device = &Reference::new();
+        let mut tensor = dev.activations(shape).unwrap();
+        let values: Vec<f64> = (0..tensor.shape().elements()).map(|i| i as f64).collect();
+        dev.write_f64(tensor.view_mut(), &values).unwrap();
+        tensor
+    }
+
+    #[test]
+    fn rows_and_entries_are_where_they_should_be() {
+        let t = counted([3, 2, 2]);
+        let rows = t.view().rows(1..3).unwrap();
+        assert_eq!(*rows.shape(), [2, 2, 2]);
+        assert_eq!(rows.slice::<f64>().unwrap(), [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
+        let entry = rows.at(1).unwrap().at(0).unwrap();
+        assert_eq!(*entry.shape(), [2]);
+        assert_eq!(entry.slice::<f64>().unwrap(), [8.0, 9.0]);
+        let scalar = entry.at(1).unwrap();
+        assert_eq!((scalar.shape().len(), scalar.shape().elements()), (0, 1));
+        assert_eq!(scalar.slice::<f64>().unwrap(), [9.0]);
+        assert_eq!(*t.view().rows(3..3).unwrap().shape(), [0, 2, 2]);
+    }
+
+    #[test]
+    fn rows_outside_are_refused_with_the_figures() {
+        let t = counted([3, 2]);
+        let message = t.view().rows(2..4).err().unwrap().to_string();
+        assert_eq!(message, "rows: rows 2..4 of a tensor of shape (3, 2)");
+        #[allow(clippy::reversed_empty_ranges, reason = "that is what is refused")]
+        let reversed = t.view().rows(2..1);
+        assert!(reversed.is_err());
+        assert!(t.view().at(3).is_err());
+        assert!(t.view().at(usize::MAX).is_err());
+        let scalar = t.view().at(0).unwrap().at(0).unwrap();
+        assert!(scalar.rows(0..1).is_err(), "a scalar has no rows");
+        assert!(scalar.at(0).is_err());
+    }
+
+    #[test]
+    fn split_rows_are_disjoint_and_cover_everything() {
+        let mut t = counted([4, 2]);
+        for at in 0..=4 {
+            let (head, tail) = t.view_mut().split_rows(at).unwrap();
+            assert_eq!((head.shape()[0], tail.shape()[0]), (at, 4 - at));
+            let (head, tail) = (head.slice::<f64>().unwrap(), tail.slice::<f64>().unwrap());
+            assert_eq!([&*head, &*tail].concat(), (0..8).map(f64::from).collect::<Vec<_>>());
+        }
+        assert!(matches!(
+            t.view_mut().split_rows(5),
+            Err(Error::OutOfRange { op: "split_rows", .. })
+        ));
+    }
+
+    #[test]
+    fn what_is_written_through_one_view_is_seen_through_another() {
+        let mut t = counted([2, 3]);
+        let mut view = t.view_mut();
+        view.reborrow().at(1).unwrap().slice::<f64>().unwrap()[2] = -1.0;
+        assert_eq!(view.view().slice::<f64>().unwrap()[5], -1.0);
+        assert_eq!(view.into_ref().reshape([6]).unwrap().slice::<f64>().unwrap()[5], -1.0);
+    }
+
+    #[test]
+    fn reshape_keeps_the_number_of_elements() {
+        let t = counted([2, 6]);
+        assert_eq!(*t.view().reshape([3, 4]).unwrap().shape(), [3, 4]);
+        let message = t.view().reshape([5]).err().unwrap().to_string();
+        assert_eq!(message, "reshape: self has shape (2, 6), expected 5 elements");
+    }
+
+    #[test]
+    fn elements_are_seen_as_their_own_type_only() {
+        let mut t = counted([2]);
+        let asked = t.view().slice::<f32>().err().unwrap().to_string();
+        assert_eq!(asked, "slice: elements are F64, asked for as F32");
+        assert!(t.view_mut().slice::<i32>().is_err());
+        assert_eq!(t.view().host_bytes().unwrap().len(), 16);
+        assert_eq!(t.view_mut().host_bytes().unwrap()[..8], 0f64.to_ne_bytes());
+    }
+
+    #[test]
+    fn memory_is_zero_aligned_and_large_enough() {
+        for elements in [0, 1, 17] {
+            let t = Reference::new().alloc(DType::F32, Shape::from([elements])).unwrap();
+            assert_eq!(t.view().address() as usize % HostAllocation::ALIGN, 0);
+            assert!(t.view().slice::<f32>().unwrap().iter().all(|&x| x == 0.0));
+            assert_eq!(t.bytes(), 4 * elements);
+        }
+        let memory = Box::new(HostAllocation::new(8).unwrap());
+        assert!(Tensor::from_allocation(memory, DType::F32, Shape::from([3])).is_err());
+    }
+
+    #[test]
+    fn a_size_beyond_all_memory_is_an_error() {
+        for shape in [[1 << 33, 1 << 31], [1 << 40, 1 << 40], [usize::MAX, usize::MAX]] {
+            let error = Reference::new().alloc(DType::F64, Shape::from(shape)).err().unwrap();
+            assert!(matches!(error, Error::OutOfMemory { device: "reference", .. }), "{error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_rows_of_any_shape(
+            dims in proptest::collection::vec(0usize..5, 1..=4),
+            start in 0usize..6,
+            len in 0usize..6,
+        ) {
+            let t = counted(Shape::from_dims(&dims).unwrap());
+            let stride: usize = dims[1..].iter().product();
+            match t.view().rows(start..start + len) {
+                Ok(rows) => {
+                    proptest::prop_assert!(start + len <= dims[0]);
+                    let expected: Vec<f64> =
+                        (start * stride..(start + len) * stride).map(|i| i as f64).collect();
+                    proptest::prop_assert_eq!(rows.slice::<f64>().unwrap(), &expected[..]);
+                }
+                Err(_) => proptest::prop_assert!(start + len > dims[0]),
+            }
+        }
+    }
+}

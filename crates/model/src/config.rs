@@ -8,7 +8,6 @@ use crate::{Error, Result};
 
 /// A published setting of the recipe, from which every key that is not written takes its value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum Preset {
     /// nanochat of 29 January 2026: d24 on FineWeb-edu, CORE 0.2585.
     #[serde(rename = "nanochat-2026-01")]

@@ -26,7 +26,12 @@ const BAD_INPUT: u8 = 2;
 
 /// Runs the stages that a pipeline file declares; what ran before with the same config and inputs is not run again
 #[derive(Parser)]
-#[command(name = "runner", version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "runner",
+    version,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true
+)]
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -225,7 +230,8 @@ fn resume_command(program: &str, args: &Args) -> String {
     flag("--from", args.from.clone());
     flag("--until", args.until.clone());
     flag("--threads", args.threads.map(|n| n.to_string()));
-    for (name, path, default) in [("--store", &args.store, "store"), ("--runs", &args.runs, "runs")] {
+    for (name, path, default) in [("--store", &args.store, "store"), ("--runs", &args.runs, "runs")]
+    {
         flag(name, (path != Path::new(default)).then(|| path.display().to_string()));
     }
     words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")

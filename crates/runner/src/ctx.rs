@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 
 use crate::progress::{Progress, Watch};
-use crate::{Cancel, Cancelled, Extras, Figure, Metrics, Resources, Result};
+use crate::{Cancel, Cancelled, Extras, Figure, Metrics, Promise, Resources, Result};
 
 /// Handed to [`Stage::run`](crate::Stage::run).
 pub struct Ctx {
@@ -160,12 +160,25 @@ pub struct PlanCtx {
     /// The pipeline's seed.
     pub seed: u64,
     inputs: BTreeMap<String, PathBuf>,
+    promises: Vec<(&'static str, Promise)>,
     extras: Arc<Extras>,
 }
 
 impl PlanCtx {
-    pub(crate) fn new(seed: u64, inputs: BTreeMap<String, PathBuf>, extras: Arc<Extras>) -> Self {
-        Self { seed, inputs, extras }
+    /// `promises` are those of the stages before, each with the input port that its output is connected to.
+    pub(crate) fn new(
+        seed: u64,
+        inputs: BTreeMap<String, PathBuf>,
+        promises: Vec<(&'static str, Promise)>,
+        extras: Arc<Extras>,
+    ) -> Self {
+        Self { seed, inputs, promises, extras }
+    }
+
+    /// A number that the stage behind an input port promised of it, made or not.
+    pub fn promise(&self, port: &str, fact: &str) -> Option<u64> {
+        let found = self.promises.iter().find(|(input, p)| *input == port && p.fact == fact);
+        found.map(|(_, p)| p.value)
     }
 
     /// The file or folder behind an input port, if it is in the cache already.

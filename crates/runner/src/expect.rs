@@ -42,7 +42,8 @@ fn judge(expectation: &Expectation, summary: &[(String, Figure)]) -> Option<Stri
         return None;
     }
     let bound = |word: &str, x: &Option<f64>| x.map(|x| format!("{word} {}", format::number(x)));
-    let bounds: Vec<String> = [bound("at least", min), bound("at most", max)].into_iter().flatten().collect();
+    let bounds: Vec<String> =
+        [bound("at least", min), bound("at most", max)].into_iter().flatten().collect();
     Some(format!("{name}: got {}, expected {}", format::number(x), bounds.join(" and ")))
 }
 

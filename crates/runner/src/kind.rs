@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use crate::{Ctx, Extras, PlanCtx, PlanLine, Port, Resources, Result, Stage};
+use crate::{Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage};
 
 type Value<'a> = Spanned<DeValue<'a>>;
 type ParseResult<T> = std::result::Result<T, toml::de::Error>;
@@ -61,6 +61,7 @@ pub(crate) trait Job: Send {
     fn check(&self, extras: &Extras) -> Result<()>;
     /// Files from outside of the pipeline that enter the key.
     fn sources(&self) -> Result<Vec<PathBuf>>;
+    fn promises(&self) -> Vec<Promise>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
     fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()>;
 }
@@ -90,6 +91,10 @@ impl<S: Stage> Job for Settings<S> {
 
     fn sources(&self) -> Result<Vec<PathBuf>> {
         S::sources(&self.config)
+    }
+
+    fn promises(&self) -> Vec<Promise> {
+        S::promises(&self.config)
     }
 
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {

@@ -4,42 +4,7 @@
 //! This crate is the only one that knows TOML, the screen and processes. It does no arithmetic of its own: a
 //! [`Stage`] is a thin adapter over one of the other crates, and [`App`] is the explicit registry of them.
 //!
-//! ```
-//! use farthing_runner::{App, Ctx, Port, Result, Stage, port};
-//! use serde::{Deserialize, Serialize};
-//!
-//! #[derive(Serialize, Deserialize)]
-//! #[serde(deny_unknown_fields)]
-//! struct Greeting {
-//!     name: String,
-//! }
-//!
-//! struct Greet;
-//!
-//! impl Stage for Greet {
-//!     type Config = Greeting;
-//!     type Exec = farthing_runner::NoExec;
-//!     const KIND: &'static str = "greet";
-//!     const ABOUT: &'static str = "writes a greeting";
-//!     const VERSION: u32 = 1;
-//!     const INPUTS: &'static [Port] = &[];
-//!     const OUTPUTS: &'static [Port] = &[port("text", "text")];
-//!
-//!     fn run(config: Greeting, _exec: farthing_runner::NoExec, ctx: &mut Ctx) -> Result<()> {
-//!         std::fs::write(ctx.output("text"), format!("hello {}\n", config.name))?;
-//!         Ok(())
-//!     }
-//! }
-//!
-//! let dir = tempfile::tempdir()?;
-//! let file = dir.path().join("hello.toml");
-//! std::fs::write(&file, "[pipeline]\nname = 'hello'\nformat = 1\n[stage.hi]\nuses = 'greet'\nname = 'you'\n")?;
-//! let store = dir.path().join("store");
-//! let runs = dir.path().join("runs");
-//! let args = ["runner", file.to_str().unwrap(), "--store", store.to_str().unwrap(), "--runs", runs.to_str().unwrap()];
-//! assert_eq!(App::new().stage::<Greet>().run(args), 0);
-//! # Ok::<(), std::io::Error>(())
-//! ```
+#![doc = include_str!("../README.md")]
 
 mod app;
 mod cache;
@@ -72,7 +37,7 @@ pub use figure::Figure;
 pub use metrics::Metrics;
 pub use progress::Progress;
 pub use resources::{Accelerator, Resources};
-pub use stage::{At, NoExec, PlanLine, Port, Stage, port};
+pub use stage::{At, NoExec, PlanLine, Port, Promise, Stage, port};
 
 /// What a stage returns. Library errors keep their `hint:` lines on the way to the screen.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

@@ -9,7 +9,7 @@ use crate::grammar::Pipeline;
 use crate::kind::Kind;
 use crate::plan::{Action, Selected, assess, behind};
 use crate::table::Table;
-use crate::{Extras, PlanCtx, Port, Result};
+use crate::{Extras, PlanCtx, Port, Promise, Result};
 
 /// Characters of a key that are shown.
 pub(crate) const SHORT_KEY: usize = 10;
@@ -48,7 +48,12 @@ pub(crate) fn plan(
         table.row([&stage.name, stage.kind.name, state, &key, &seen.reason]);
 
         let mut inputs = BTreeMap::new();
+        let mut promises = Vec::new();
         for edge in &stage.inputs {
+            let given = pipeline.stages[edge.from].job.as_ref().map(|job| job.promises());
+            let of_port = |p: &Promise| p.port == edge.from_port.name;
+            let given = given.unwrap_or_default().into_iter().filter(of_port);
+            promises.extend(given.map(|p| (edge.port.name, p)));
             if let Some(record) = &outputs[edge.from] {
                 let path = cache.entry(&record.key).join(edge.from_port.name);
                 if path.exists() {
@@ -56,7 +61,7 @@ pub(crate) fn plan(
                 }
             }
         }
-        let ctx = PlanCtx::new(pipeline.seed, inputs, Arc::clone(extras));
+        let ctx = PlanCtx::new(pipeline.seed, inputs, promises, Arc::clone(extras));
         let lines = stage.job.as_ref().map(|job| job.plan(&stage.resources, &ctx));
         notes.push(match lines {
             None => Vec::new(),
@@ -97,9 +102,14 @@ pub(crate) fn plan(
 
 /// `--graph dot`.
 pub(crate) fn dot(pipeline: &Pipeline) -> String {
-    let mut out = format!("digraph \"{}\" {{\n  rankdir = LR;\n  node [shape = box];\n", pipeline.name);
+    let mut out =
+        format!("digraph \"{}\" {{\n  rankdir = LR;\n  node [shape = box];\n", pipeline.name);
     for stage in &pipeline.stages {
-        let _ = writeln!(out, "  \"{}\" [label = \"{}\\n{}\"];", stage.name, stage.name, stage.kind.name);
+        let _ = writeln!(
+            out,
+            "  \"{}\" [label = \"{}\\n{}\"];",
+            stage.name, stage.name, stage.kind.name
+        );
     }
     edges(pipeline, |from, to, label| {
         let attributes = if label.is_empty() {

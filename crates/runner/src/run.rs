@@ -122,7 +122,13 @@ pub(crate) fn run(
             }
             Err((error, why)) => {
                 let seconds = Some(begun.elapsed().as_secs_f64());
-                outcome.stages.push(Done { name: name.clone(), status: "failed", seconds, why, record: None });
+                outcome.stages.push(Done {
+                    name: name.clone(),
+                    status: "failed",
+                    seconds,
+                    why,
+                    record: None,
+                });
                 outcome.failure = Some((name, error));
             }
         }
@@ -209,6 +215,7 @@ impl Step<'_> {
             }
             Action::Cached(record) => {
                 screen.line(&format!("{name}: cached ({reason})"));
+                cache.tidy(&record.key).map_err(named)?;
                 cache.remember(&pipeline.name, &name, &seen.identity).map_err(named)?;
                 Ok(Some((*record, reason, false)))
             }

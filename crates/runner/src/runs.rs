@@ -66,7 +66,9 @@ impl RunFolder {
         let stages = path.join("stages");
         fs::create_dir_all(&stages).with_context(|| {
             let root = root.display();
-            format!("the runs folder {root} cannot be written\nhint: name another one with --runs DIR")
+            format!(
+                "the runs folder {root} cannot be written\nhint: name another one with --runs DIR"
+            )
         })?;
         Ok(Self { path })
     }

@@ -78,8 +78,14 @@ pub trait Stage: 'static {
         Ok(Vec::new())
     }
 
+    /// What is known of an output before it is made, so that the stages that read it can plan: a tokenizer's vocabulary, a
+    /// row's length.
+    fn promises(_config: &Self::Config) -> Vec<Promise> {
+        Vec::new()
+    }
+
     /// What `--plan` prints under the stage: parameters, tokens, FLOPs, estimates. Inputs may not exist yet;
-    /// [`PlanCtx::input`] gives those that do.
+    /// [`PlanCtx::input`] gives those that do, [`PlanCtx::promise`] what is known of all.
     ///
     /// # Errors
     /// Whatever makes the plan impossible; `--plan` shows it under the stage and fails.
@@ -97,6 +103,17 @@ pub trait Stage: 'static {
     /// # Errors
     /// Whatever stops the work. What is in the output folder by then is handed back on the next attempt.
     fn run(config: Self::Config, exec: Self::Exec, ctx: &mut Ctx) -> Result<()>;
+}
+
+/// A number that is certain of an output port before the stage has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// The output port.
+    pub port: &'static str,
+    /// What the number is: `"vocab_size"`, `"row_tokens"`.
+    pub fact: &'static str,
+    /// The number.
+    pub value: u64,
 }
 
 /// The `exec` table of a stage that has no such settings.

@@ -216,7 +216,7 @@ impl<'a> Maker<'a> {
 
     fn questions(&mut self, person: &'a Person, town: &Town, sentences: usize) -> String {
         let labelled = self.rng.chance(0.4);
-        let n = (sentences / 2).clamp(1, 4);
+        let n = (sentences / 2).clamp(2, 4);
         let mut told = vec![];
         let mut person = person;
         for fact in self.facts(n) {
@@ -251,9 +251,8 @@ impl<'a> Maker<'a> {
         if sentences > 2 {
             told.push(format!("{} works as a {}.", second.name, second.job.0));
         }
-        for _ in 4..sentences.min(7) {
+        for fact in self.facts(sentences.clamp(4, 7) - 4) {
             let about = if self.rng.chance(0.5) { one } else { two };
-            let fact = FACTS[self.rng.below(FACTS.len())];
             told.push(self.world.tell(&mut self.rng, about, fact, true));
         }
         told.join(" ")

@@ -131,4 +131,4 @@ pub(super) const WEATHER: [&str; 6] = [
 ];
 
 /// Where people go.
-pub(super) const PLACES: [&str; 5] = ["market", "harbour", "school", "mill", "garden"];
+pub(super) const PLACES: [&str; 5] = ["market", "harbour", "school", "mill", "bakery"];

@@ -190,12 +190,18 @@ impl World {
         let mut items = vec![];
         for index in 0..SCHEMA_ITEMS {
             let mut rng = Stream::new(self.seed, "pronouns", index as u64);
-            let person = &self.people[index % self.people.len()];
-            let went = format!("{} went to the {} because", person.name, rng.pick(&PLACES));
+            let one = &self.people[index % self.people.len()];
+            let others: Vec<_> = self.people.iter().filter(|p| p.woman != one.woman).collect();
+            let mut pair = [one, rng.pick(&others)];
+            rng.shuffle(&mut pair);
+            let place = rng.pick(&PLACES);
+            let gold = rng.below(2);
             items.push(Item::Schema {
-                context_options: vec![format!("{went} she"), format!("{went} he")],
-                continuation: format!("needed {}.", rng.pick(&PRODUCTS)),
-                gold: usize::from(!person.woman),
+                context_options: pair
+                    .map(|p| format!("{} went to the {place} because", p.name))
+                    .to_vec(),
+                continuation: format!("{} needed {}.", pair[gold].they(), rng.pick(&PRODUCTS)),
+                gold,
             });
         }
         items
@@ -282,6 +288,9 @@ mod tests {
                     }
                     // The pair that met is new; what the end says of the right one is told.
                     Item::Schema { context_options, continuation, gold } => {
+                        let other = &context_options[1 - *gold];
+                        let wrong = format!("{other} {continuation}");
+                        assert!(!text.contains(&wrong), "{wrong}");
                         let all = format!("{} {continuation}", context_options[*gold]);
                         let from = all.find(". ").map_or(0, |at| at + 2);
                         all[from..].to_string()

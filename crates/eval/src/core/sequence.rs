@@ -3,7 +3,7 @@
 use super::Item;
 
 /// The tokens of one text, BOS first; tokens `start..` are scored. There may be none: an option that begins every other
-/// option of its item, as five of the published PIQA's do.
+/// option of its item, as four of the published PIQA do in GPT-2's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     /// All tokens.

@@ -264,7 +264,7 @@ mod tests {
     fn the_relative_error_of_zeros() {
         assert_eq!(relative_error(&[0.0], &[0.0], 0.0), 0.0);
         assert_eq!(relative_error(&[1e-9], &[0.0], 0.0), f64::INFINITY);
-        assert_eq!(relative_error(&[3.0, 4.0], &[3.0, 4.5], 0.0), 0.5 / (9.0f64 + 20.25).sqrt());
+        assert_eq!(relative_error(&[3.0, 4.0], &[0.0, 4.0], 0.0), 0.75);
         assert_eq!(relative_error(&[1e-9], &[0.0], 1.0), 1e-9);
         assert_eq!(relative_error(&[f64::NAN], &[f64::NAN], 1.0), f64::INFINITY);
     }

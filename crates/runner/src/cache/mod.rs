@@ -143,10 +143,6 @@ impl Cache {
     pub(crate) fn seal(&self, ports: &[Port], mut record: Record) -> Result<Record> {
         let partial = self.partial(&record.key);
         let about = || format!("sealing {}", partial.display());
-        let scratch = partial.join(SCRATCH);
-        if scratch.exists() {
-            fs::remove_dir_all(&scratch).with_context(about)?;
-        }
         for port in ports {
             let path = partial.join(port.name);
             if path.exists() {
@@ -173,7 +169,18 @@ impl Cache {
         fs::rename(&partial, &entry).with_context(about)?;
         sync(&self.root.join("stages")).with_context(about)?;
         remove_any(&aside).with_context(about)?;
+        self.tidy(&record.key)?;
         Ok(record)
+    }
+
+    /// Deletes what only a resumed attempt would have needed. This comes after the entry is in place, so that a crash
+    /// while sealing costs no checkpoint.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn tidy(&self, key: &str) -> Result<()> {
+        let scratch = self.entry(key).join(SCRATCH);
+        remove_any(&scratch).with_context(|| format!("deleting {}", scratch.display()))
     }
 
     /// Moves a damaged entry out of the way, where it can still be looked at.

@@ -82,7 +82,8 @@ fn inputs(
         let Some(up_kind) = upstream.kind else { continue };
         let Some(found) = up_kind.output(&out) else {
             let help = suggest(&out, up_kind.outputs.iter().map(|p| p.name), "its outputs");
-            let title = format!("stage `{}` (`{}`) has no output `{out}`", upstream.name, up_kind.name);
+            let title =
+                format!("stage `{}` (`{}`) has no output `{out}`", upstream.name, up_kind.name);
             faults.push(Fault::new(title, from.span(), "").help(help));
             continue;
         };
@@ -159,10 +160,12 @@ fn missing_ports(
     faults: &mut Vec<Fault>,
 ) {
     let Some(kind) = header.kind else { return };
-    let absent =
-        |name: &str| !given.iter().any(|(g, _)| g == name || strsim::damerau_levenshtein(g, name) <= 1);
+    let absent = |name: &str| {
+        !given.iter().any(|(g, _)| g == name || strsim::damerau_levenshtein(g, name) <= 1)
+    };
     for port in kind.inputs.iter().filter(|p| !p.optional && absent(p.name)) {
-        let title = format!("stage `{}` lacks the input `{}` ({})", header.name, port.name, port.kind);
+        let title =
+            format!("stage `{}` lacks the input `{}` ({})", header.name, port.name, port.kind);
         let at = inputs.map_or_else(|| header.at.clone(), toml::Spanned::span);
         let help = format!("add `{} = \"STAGE.PORT\"` to its `inputs`", port.name);
         faults.push(Fault::new(title, at, "").help(help).help(who_makes(port.kind, headers)));
@@ -191,7 +194,8 @@ fn needs(
         let Some(index) = headers.iter().position(|h| h.name == name) else {
             let names = headers.iter().map(|h| h.name.as_str());
             let help = suggest(name, names, "stages of this file");
-            faults.push(Fault::new(format!("no stage named `{name}`"), entry.span(), "").help(help));
+            faults
+                .push(Fault::new(format!("no stage named `{name}`"), entry.span(), "").help(help));
             continue;
         };
         if edges.needs.contains(&index) {
@@ -231,7 +235,8 @@ fn expectations(
         let Some((_, upstream)) = given.iter().find(|(g, _)| g == port) else {
             let names = given.iter().map(|(g, _)| g.as_str());
             let help = suggest(port, names, "its inputs");
-            let title = format!("stage `{}` has no input `{port}` to expect anything of", header.name);
+            let title =
+                format!("stage `{}` has no input `{port}` to expect anything of", header.name);
             faults.push(Fault::new(title, key.span(), "").help(help));
             continue;
         };

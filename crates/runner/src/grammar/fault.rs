@@ -52,12 +52,12 @@ impl Faults {
         }
         let n = list.len();
         let file = self.sources.get(0).map_or("", |s| &s.name);
-        out.push_str(&format!("{n} fault{} in {file}\n", if n == 1 { "" } else { "s" }));
-        out
+        out + &format!("{n} fault{} in {file}\n", if n == 1 { "" } else { "s" })
     }
 
     fn render_one(&self, fault: &Fault, colour: bool) -> String {
-        let mut group = Level::ERROR.primary_title(fault.title.as_str()).elements(self.snippets(fault));
+        let mut group =
+            Level::ERROR.primary_title(fault.title.as_str()).elements(self.snippets(fault));
         for help in &fault.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
@@ -66,7 +66,10 @@ impl Faults {
     }
 
     /// A snippet per source, the blamed one first.
-    fn snippets<'a>(&'a self, fault: &'a Fault) -> Vec<Snippet<'a, annotate_snippets::Annotation<'a>>> {
+    fn snippets<'a>(
+        &'a self,
+        fault: &'a Fault,
+    ) -> Vec<Snippet<'a, annotate_snippets::Annotation<'a>>> {
         let mut snippets: Vec<(usize, Snippet<'a, _>)> = Vec::new();
         for (i, (span, label)) in fault.labels.iter().enumerate() {
             let Some((index, local)) = self.sources.locate(span) else { continue };
@@ -92,7 +95,10 @@ impl Faults {
 }
 
 /// The known name nearest to a given one, if it is near enough to be what was meant.
-pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    given: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(given, name), name))

@@ -124,7 +124,11 @@ fn parse(sources: &Sources, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> O
         None => DeTable::new(),
         Some((_, DeValue::Table(table))) => table,
         Some((span, other)) => {
-            faults.push(Fault::new(format!("`vars` is {}", type_name(&other)), span, "expected a table"));
+            faults.push(Fault::new(
+                format!("`vars` is {}", type_name(&other)),
+                span,
+                "expected a table",
+            ));
             DeTable::new()
         }
     };
@@ -145,7 +149,8 @@ fn top_level(root: &DeTable<'_>, faults: &mut Vec<Fault>) {
             "extends" => faults.push(unsupported("extends", key.span())),
             _ => {
                 let help = suggest(name, ["pipeline", "vars", "stage"], "tables of a pipeline");
-                let fault = Fault::new(format!("unknown table `{name}`"), key.span(), "").help(help);
+                let fault =
+                    Fault::new(format!("unknown table `{name}`"), key.span(), "").help(help);
                 faults.push(fault.help(format!("a stage is written `[stage.{name}]`")));
             }
         }
@@ -177,7 +182,8 @@ fn heading<'a>(
 ) -> Option<(String, u64)> {
     let Some(mut table) = table else {
         let help = "start it with\n[pipeline]\nname   = \"…\"\nformat = 1";
-        faults.push(Fault::new("the file has no `[pipeline]` table", 0..0, "").help(help.to_owned()));
+        faults
+            .push(Fault::new("the file has no `[pipeline]` table", 0..0, "").help(help.to_owned()));
         return None;
     };
     vars.substitute(&mut table, faults);
@@ -189,8 +195,10 @@ fn heading<'a>(
         && let Some(version) = format.get_ref().as_integer()
         && version.as_str().parse() != Ok(FORMAT)
     {
-        let title = format!("this file has format {version}, and this runner reads format {FORMAT}");
-        let help = format!("write `format = {FORMAT}`, or use the runner that the file was made for");
+        let title =
+            format!("this file has format {version}, and this runner reads format {FORMAT}");
+        let help =
+            format!("write `format = {FORMAT}`, or use the runner that the file was made for");
         faults.push(Fault::new(title, format.span(), "").help(help));
         return None;
     }

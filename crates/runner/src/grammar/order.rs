@@ -27,12 +27,11 @@ pub(super) fn arrange(drafts: Vec<Draft>, faults: &mut Vec<Fault>) -> Option<Vec
     for (new, &old) in order.iter().enumerate() {
         renumbered[old] = new;
     }
-    let mut stages: Vec<(usize, Declared)> =
-        drafts
-            .into_iter()
-            .enumerate()
-            .map(|(old, draft)| Some((renumbered[old], draft.declared?)))
-            .collect::<Option<_>>()?;
+    let mut stages: Vec<(usize, Declared)> = drafts
+        .into_iter()
+        .enumerate()
+        .map(|(old, draft)| Some((renumbered[old], draft.declared?)))
+        .collect::<Option<_>>()?;
     stages.sort_by_key(|(new, _)| *new);
     for (_, stage) in &mut stages {
         stage.inputs.iter_mut().for_each(|edge| edge.from = renumbered[edge.from]);

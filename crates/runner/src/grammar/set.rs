@@ -9,11 +9,7 @@ use super::source::{Source, Span};
 use super::tree::{Value, merge, shift_table};
 
 /// Lays one `--set` over the document.
-pub(crate) fn apply<'a>(
-    root: &mut DeTable<'a>,
-    source: &'a Source,
-    faults: &mut Vec<Fault>,
-) {
+pub(crate) fn apply<'a>(root: &mut DeTable<'a>, source: &'a Source, faults: &mut Vec<Fault>) {
     match read(source) {
         Ok(fragment) => {
             if let Some(fragment) = address(root, fragment, faults) {
@@ -43,7 +39,10 @@ fn read(source: &Source) -> Result<DeTable<'_>, Box<Fault>> {
     // `key = 0` in place of the whole, to learn whether the key or the value is at fault.
     let probe = format!("{} = 0", &text[..equals]);
     let Ok(probe) = DeTable::parse(&probe).map(Spanned::into_inner) else {
-        return Err(fault(format!("`{key}` is not a dotted key"), whole.start..whole.start + equals));
+        return Err(fault(
+            format!("`{key}` is not a dotted key"),
+            whole.start..whole.start + equals,
+        ));
     };
     let at = source.base + text.len() - text[equals + 1..].trim_start().len();
     let span = at..at + word.len();
@@ -94,7 +93,11 @@ fn address<'a>(
                 for var in table.keys() {
                     if !known.is_some_and(|t| t.contains_key(var.get_ref().as_ref())) {
                         let names = known.into_iter().flat_map(DeTable::keys);
-                        let help = suggest(var.get_ref(), names.map(|k| &**k.get_ref()), "vars of this file");
+                        let help = suggest(
+                            var.get_ref(),
+                            names.map(|k| &**k.get_ref()),
+                            "vars of this file",
+                        );
                         let title = format!("no var named `{}`", var.get_ref());
                         faults.push(Fault::new(title, var.span(), "not in `[vars]`").help(help));
                         return None;

@@ -33,7 +33,8 @@ impl Sources {
     pub(crate) fn locate(&self, span: &Span) -> Option<(usize, Span)> {
         let index = self.list.iter().rposition(|s| s.base <= span.start)?;
         let source = &self.list[index];
-        let start = source.text.floor_char_boundary((span.start - source.base).min(source.text.len()));
+        let start =
+            source.text.floor_char_boundary((span.start - source.base).min(source.text.len()));
         let end = (span.end.saturating_sub(source.base)).clamp(start, source.text.len());
         Some((index, start..source.text.ceil_char_boundary(end)))
     }

@@ -57,10 +57,7 @@ pub(super) fn read_all<'a>(
 }
 
 /// Each stage's name, its place and its table, in the order of the file.
-fn tables<'a>(
-    table: Option<Value<'a>>,
-    faults: &mut Vec<Fault>,
-) -> Vec<(String, Span, Value<'a>)> {
+fn tables<'a>(table: Option<Value<'a>>, faults: &mut Vec<Fault>) -> Vec<(String, Span, Value<'a>)> {
     let Some(table) = table else {
         let help = "add one: `[stage.NAME]` with `uses = \"…\"`; `runner list` shows the kinds";
         faults.push(Fault::new("the file has no stages", 0..0, "").help(help.to_owned()));
@@ -103,7 +100,8 @@ fn header(
             if kind.is_none() {
                 let meant = nearest(given, setting.kinds.keys().copied());
                 let help = meant.map(|name| format!("did you mean `{name}`?"));
-                let fault = Fault::new(format!("unknown kind of stage `{given}`"), span, "").help(help);
+                let fault =
+                    Fault::new(format!("unknown kind of stage `{given}`"), span, "").help(help);
                 faults.push(fault.help("`runner list` shows the kinds".to_owned()));
             }
         }
@@ -148,8 +146,12 @@ fn read_one(
     let job = header
         .kind
         .and_then(|kind| job(kind, keys, span, exec, header, vars, setting.extras, faults));
-    let mut draft =
-        Draft { name: header.name.clone(), at: header.at.clone(), declared: None, places: edges.places };
+    let mut draft = Draft {
+        name: header.name.clone(),
+        at: header.at.clone(),
+        declared: None,
+        places: edges.places,
+    };
     if faults.len() == before
         && let (Some(kind), Some(resources), Some((job, config))) = (header.kind, resources, job)
     {

@@ -62,7 +62,8 @@ fn describe(
         (!list.is_empty()).then(|| format!("known here: {}", list.join(", ")))
     };
     let fault = if message.starts_with("unknown field") {
-        Fault::new(format!("unknown key `{given}`"), span.clone(), format!("in {owner}")).help(choices())
+        Fault::new(format!("unknown key `{given}`"), span.clone(), format!("in {owner}"))
+            .help(choices())
     } else if message.starts_with("unknown variant") {
         let title = format!("unknown value `{given}`");
         Fault::new(title, span.clone(), format!("in {owner}")).help(choices())

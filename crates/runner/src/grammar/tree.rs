@@ -14,9 +14,7 @@ pub(crate) fn shift<'a>(value: Value<'a>, by: usize) -> Value<'a> {
     let span = moved(value.span());
     let inner = match value.into_inner() {
         DeValue::Table(table) => DeValue::Table(shift_table(table, by)),
-        DeValue::Array(array) => {
-            DeValue::Array(array.into_iter().map(|v| shift(v, by)).collect())
-        }
+        DeValue::Array(array) => DeValue::Array(array.into_iter().map(|v| shift(v, by)).collect()),
         other => other,
     };
     Spanned::new(span, inner)

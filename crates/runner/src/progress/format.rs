@@ -62,7 +62,8 @@ pub(crate) fn rate(per_second: f64, unit: &str) -> String {
     }
 }
 
-fn bytes(n: f64) -> String {
+/// Bytes: `12.5 MB`.
+pub(crate) fn bytes(n: f64) -> String {
     let mut n = n;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
         if n < 999.5 || unit == "TB" {

@@ -109,7 +109,8 @@ impl Watch {
         });
         let silent = matches!(shared.screen, Screen::Silent);
         let drawn = Arc::clone(&shared);
-        let spawn = || std::thread::Builder::new().name("progress".into()).spawn(|| draw(drawn));
+        let spawn =
+            || std::thread::Builder::new().name("progress".into()).spawn(move || draw(&drawn));
         // Without a thread there is no display, and the work goes on.
         let drawer = if silent { None } else { spawn().ok() };
         Self { shared, drawer }
@@ -178,7 +179,7 @@ impl Shared {
 }
 
 /// Draws until the watch is over.
-fn draw(shared: Arc<Shared>) {
+fn draw(shared: &Shared) {
     let bar = shared.screen.bar(&shared.stage);
     let mut rates = Rates::default();
     let mut next_log = Duration::from_secs(5);
@@ -281,4 +282,36 @@ impl Rates {
 /// A thread that panicked while it held one of these locks left nothing half-written that matters.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_in_words() {
+        let mut rates = Rates::default();
+        let second = Duration::from_secs(70);
+        assert_eq!(describe(None, second, &mut rates), "running for 1m10s");
+
+        let progress = Progress::new(5_000, "steps");
+        progress.figure("loss", "3.4");
+        progress.figure("loss", "3.21");
+        progress.message("warming up");
+        let none = describe(Some(&progress), second, &mut rates);
+        assert_eq!(none, "0 of 5,000 steps  0%  loss 3.21  warming up");
+
+        // Where a resumed stage starts is not speed.
+        let progress = Progress::new(5_000, "steps");
+        progress.set(4_000);
+        assert_eq!(describe(Some(&progress), second, &mut rates), "4,000 of 5,000 steps  80%");
+        progress.advance(500);
+        let moving = describe(Some(&progress), second, &mut rates);
+        assert!(moving.starts_with("4,500 of 5,000 steps  90%  "), "{moving}");
+        assert!(moving.contains(" steps/s  ") && moving.ends_with(" left"), "{moving}");
+
+        let unknown = Progress::new(0, "bytes");
+        unknown.advance(12_500_000);
+        assert!(describe(Some(&unknown), second, &mut Rates::default()).starts_with("12.5 MB"));
+    }
 }

@@ -25,11 +25,8 @@ impl Stage for EvalCore {
     const KIND: &'static str = "eval-core";
     const ABOUT: &'static str = "accuracy on CORE-format tasks against chance";
     const VERSION: u32 = 1;
-    const INPUTS: &'static [Port] = &[
-        port("model", "checkpoint"),
-        port("bpe", "tokenizer"),
-        port("tasks", "tasks").optional(),
-    ];
+    const INPUTS: &'static [Port] =
+        &[port("model", "checkpoint"), port("bpe", "tokenizer"), port("tasks", "tasks").optional()];
     const OUTPUTS: &'static [Port] = &[port("metrics", "metrics")];
     const USES_SEED: bool = false;
     const FIGURES: &'static [&'static str] = &["core", "accuracy", "chance"];

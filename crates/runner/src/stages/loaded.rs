@@ -36,6 +36,6 @@ impl Loaded {
 
     /// The model as the evaluations see it.
     pub(crate) fn scorer(&self) -> GptScorer<'_> {
-        GptScorer::new(self.dev.as_ref(), &self.gpt, self.params.weights())
+        GptScorer::new(&self.gpt, self.dev.as_ref(), &self.params)
     }
 }

@@ -13,7 +13,7 @@ use super::fetch_parquet::parquet_files;
 use super::train_bpe::check_column;
 use super::watch::Watched;
 use crate::progress::format::count;
-use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
+use crate::{At, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
 
 /// The stage's keys.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -93,6 +93,11 @@ impl Stage for PackBestfit {
     const USES_SEED: bool = false;
     const FIGURES: &'static [&'static str] =
         &["rows", "tokens", "lost_percent", "bound_percent", "utilisation_percent", "val_rows"];
+
+    fn promises(config: &Config) -> Vec<Promise> {
+        let promise = |port| Promise { port, fact: "row_tokens", value: config.row_tokens as u64 };
+        vec![promise("train"), promise("val")]
+    }
 
     fn check(config: &Config, _extras: &Extras) -> Result<()> {
         const MOST: usize = 1 << 24;

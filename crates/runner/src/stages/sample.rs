@@ -43,7 +43,11 @@ impl Stage for Sample {
     fn check(config: &Config, _: &Extras) -> Result<()> {
         let fault = |key: &str, what: String, hint: &str| Err(At::new(key, what).hint(hint).into());
         if config.prompts.is_empty() {
-            return fault("prompts", "no prompt".into(), "give at least one; \"\" starts a document");
+            return fault(
+                "prompts",
+                "no prompt".into(),
+                "give at least one; \"\" starts a document",
+            );
         }
         if config.max_tokens == 0 {
             return fault("max_tokens", "0 tokens to add".into(), "at least 1");

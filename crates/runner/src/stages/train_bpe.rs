@@ -8,7 +8,7 @@ use serde_json::json;
 use super::fetch_parquet::parquet_files;
 use super::watch::Watched;
 use crate::progress::format::count;
-use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
+use crate::{At, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
 
 /// The stage's keys; the recipe's by default.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -57,6 +57,10 @@ impl Stage for TrainBpe {
     const USES_SEED: bool = false;
     const FIGURES: &'static [&'static str] =
         &["vocab_size", "bytes_per_token", "documents", "chars"];
+
+    fn promises(config: &Config) -> Vec<Promise> {
+        vec![Promise { port: "bpe", fact: "vocab_size", value: config.vocab_size as u64 }]
+    }
 
     fn check(config: &Config, _extras: &Extras) -> Result<()> {
         const LEAST: usize = 256 + farthing_data::SPECIAL_TOKENS.len();

@@ -88,8 +88,7 @@ impl TrainConfig {
             return Err(at(&key, &e));
         }
         self.schedule.schedule(self.preset()).map_err(|e| at("schedule", &e))?;
-        let groups =
-            merge(self.preset().groups(), &self.optim).map_err(|e| at("optim", &e))?;
+        let groups = merge(self.preset().groups(), &self.optim).map_err(|e| at("optim", &e))?;
         for group in groups {
             let key = format!("optim.{}", group.name);
             registry.check(&group.uses, &group.options).map_err(|e| {

@@ -23,12 +23,10 @@ impl Stage for TrainGpt {
     const KIND: &'static str = "train-gpt";
     const ABOUT: &'static str = "trains a GPT on packed rows";
     const VERSION: u32 = 1;
-    const INPUTS: &'static [Port] = &[
-        port("train", "packed rows"),
-        port("val", "packed rows"),
-        port("bpe", "tokenizer"),
-    ];
-    const OUTPUTS: &'static [Port] = &[port("checkpoint", "checkpoint"), port("metrics", "metrics")];
+    const INPUTS: &'static [Port] =
+        &[port("train", "packed rows"), port("val", "packed rows"), port("bpe", "tokenizer")];
+    const OUTPUTS: &'static [Port] =
+        &[port("checkpoint", "checkpoint"), port("metrics", "metrics")];
     const FIGURES: &'static [&'static str] =
         &["bpb_start", "bpb_end", "loss", "tokens", "tokens_per_s", "parameters"];
 

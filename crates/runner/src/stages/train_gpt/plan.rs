@@ -7,6 +7,7 @@ use farthing_model::Mode;
 
 use super::config::{TrainConfig, TrainExec};
 use super::setup::Setup;
+use crate::progress::format::{bytes, count, duration};
 use crate::stages::device;
 use crate::{Accelerator, PlanCtx, PlanLine, Resources, Result};
 
@@ -46,7 +47,7 @@ pub(super) fn lines(
     for group in &setup.summary {
         lines.push(PlanLine::new("group", group.to_string()));
     }
-    lines.push(PlanLine::new("parameters", format!("{} in all", commas(setup.elements()))));
+    lines.push(PlanLine::new("parameters", format!("{} in all", count(setup.elements()))));
     for line in &setup.plan.explanation {
         lines.push(PlanLine::new("scaling", line.as_str()));
     }
@@ -55,10 +56,10 @@ pub(super) fn lines(
         "steps",
         format!(
             "{} of {} rows of {} tokens in micro-batches of {micro}: {} tokens",
-            commas(setup.plan.steps),
+            count(setup.plan.steps),
             setup.rows,
             model.seq_len,
-            commas(setup.plan.trained_tokens())
+            count(setup.plan.trained_tokens())
         ),
     ));
     lines.push(PlanLine::new(
@@ -92,7 +93,7 @@ fn time(setup: &Setup, resources: &Resources) -> Result<String> {
         let seconds = setup.flops() / (peak * share * gpus);
         return Ok(format!(
             "about {} if {gpus} × H100 reach {:.0}% of 989 TFLOP/s (an assumption, not a measurement)",
-            crate::duration(seconds),
+            duration(seconds),
             100.0 * share
         ));
     }
@@ -102,8 +103,8 @@ fn time(setup: &Setup, resources: &Resources) -> Result<String> {
     let (low, high) = (setup.flops() / (0.7 * rate), setup.flops() / (0.25 * rate));
     Ok(format!(
         "{} to {} at 25–70% of the {:.0} GFLOP/s that this processor's matrix products reach just now",
-        crate::duration(low),
-        crate::duration(high),
+        duration(low),
+        duration(high),
         rate / 1e9
     ))
 }
@@ -121,12 +122,4 @@ fn product_rate(dev: &dyn Device) -> Result<f64> {
     }
     dev.synchronize()?;
     Ok(2.0 * (N * N * N) as f64 * f64::from(times) / start.elapsed().as_secs_f64())
-}
-
-fn commas(n: u64) -> String {
-    crate::count(n)
-}
-
-fn bytes(n: f64) -> String {
-    crate::bytes(n)
 }

@@ -57,14 +57,8 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
     let order = Order::new(train.len(), setup.rows, ctx.seed)?;
     let train_rows = train.len();
     let params = Params::new(dev, setup.slabs.clone())?;
-    let optimizers = Optimizers::new(
-        registry,
-        dev,
-        &setup.groups,
-        &setup.plan,
-        &setup.schedule,
-        &params,
-    )?;
+    let optimizers =
+        Optimizers::new(registry, dev, &setup.groups, &setup.plan, &setup.schedule, &params)?;
     let workspace = setup.gpt.workspace(dev, micro_rows, seq_len, Mode::Train)?;
     ctx.log(format!(
         "{} parameters in {} groups, {} steps of {} rows of {seq_len} tokens ({} micro-batches), {:.1} epochs of {train_rows} rows, on {}",
@@ -90,7 +84,14 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
 
     let scratch = ctx.scratch()?;
     let resumed = if ctx.resumed {
-        checkpoint::load_newest(&scratch, dev, &trainer.setup.gpt, &mut trainer.params, &mut trainer.optimizers, |line| ctx.log(line))?
+        checkpoint::load_newest(
+            &scratch,
+            dev,
+            &trainer.setup.gpt,
+            &mut trainer.params,
+            &mut trainer.optimizers,
+            |line| ctx.log(line),
+        )?
     } else {
         None
     };
@@ -171,7 +172,15 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         let cancelled = ctx.cancelled();
         if !last && (cancelled || saved.elapsed() >= every) {
             let Trainer { dev, setup, params, optimizers, state, .. } = &mut trainer;
-            checkpoint::save(&scratch, *dev, &setup.gpt, params, optimizers, state, exec.keep_checkpoints)?;
+            checkpoint::save(
+                &scratch,
+                *dev,
+                &setup.gpt,
+                params,
+                optimizers,
+                state,
+                exec.keep_checkpoints,
+            )?;
             saved = Instant::now();
         }
         if cancelled {
@@ -213,9 +222,8 @@ impl Trainer<'_> {
         for first in (0..setup.rows).step_by(batch.rows()) {
             reader.read(step, first..first + batch.rows(), batch)?;
             let (weights, mut grads) = params.split();
-            let micro =
-                farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets())
-                    .with_order(batch.sorted());
+            let micro = farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets())
+                .with_order(batch.sorted());
             setup.gpt.forward_backward(*dev, weights, &mut grads, workspace, &micro, scale)?;
             loss += workspace.loss_sum(*dev)? * scale;
         }
@@ -237,7 +245,7 @@ impl Trainer<'_> {
 
     /// Bits per byte over the first held-out rows.
     fn evaluate(&self, val: &Rows, token_bytes: &[u32], tokens: u64) -> Result<BitsPerByte> {
-        let mut scorer = GptScorer::new(self.dev, &self.setup.gpt, self.params.weights());
+        let mut scorer = GptScorer::new(&self.setup.gpt, self.dev, &self.params);
         let budget = tokens.min(val.len() * (val.row_tokens() as u64 - 1));
         let rows = batches(val, self.batch.rows());
         Ok(bits_per_byte(&mut scorer, rows, token_bytes, budget, &mut Silent)?)
@@ -263,7 +271,10 @@ fn describe(config: &TrainConfig, setup: &Setup) -> serde_json::Value {
 /// Why training stopped by itself.
 fn diverged(step: u64, result: &StepResult, checkpoint: Option<&Path>) -> String {
     let what = if result.loss.is_finite() {
-        format!("the gradient's norm is {} at step {step}, loss {:.4}", result.grad_norm, result.loss)
+        format!(
+            "the gradient's norm is {} at step {step}, loss {:.4}",
+            result.grad_norm, result.loss
+        )
     } else {
         format!("the loss is {} at step {step}", result.loss)
     };

@@ -9,7 +9,7 @@ use farthing_optim::{
 };
 
 use super::config::TrainConfig;
-use crate::{Result, Resources};
+use crate::{Resources, Result};
 
 /// A run before it starts.
 pub(crate) struct Setup {
@@ -35,7 +35,8 @@ impl Setup {
         seq_len: usize,
     ) -> Result<Self> {
         let model = config.model.resolve(vocab_size, seq_len)?;
-        let reference = ModelConfig { depth: farthing_optim::REFERENCE_DEPTH, ..config.model.clone() };
+        let reference =
+            ModelConfig { depth: farthing_optim::REFERENCE_DEPTH, ..config.model.clone() };
         let size = Size {
             scaling_params: model.scaling_params(),
             reference_scaling_params: reference.resolve(vocab_size, seq_len)?.scaling_params(),
