@@ -122,15 +122,7 @@ pub fn fetch(
             (train.iter().map(pick).collect(), val.iter().map(pick).collect());
         (chosen.0, chosen.1, Some("tasks".to_string()))
     } else {
-        let path = match source.strip_prefix("file:") {
-            Some(path) => path.strip_prefix("//").unwrap_or(path),
-            None if source.is_empty() || source.contains("://") => {
-                return Err(Error::UnknownSource { given: source.into() });
-            }
-            None => source,
-        };
-        let found = find(path, base)?;
-        let (train, val) = select(&settings.shards, found.len(), source)?;
+        let (found, train, val) = chosen(settings, base)?;
         progress.total(Some((train.len() + val.len()) as u64), "files");
         let mut bring = |i: &usize| -> Result<PathBuf> {
             let from = &found[*i];
@@ -154,6 +146,33 @@ pub fn fetch(
         .map_err(|e| Error::Manifest { path: path.clone(), reason: e.to_string() })?;
     write_atomic(&path, &[json.as_bytes(), b"\n"])?;
     Ok(files)
+}
+
+/// The local files that [`fetch`] would bring, those to train on first; none where the source is not a local one.
+///
+/// # Errors
+/// Those of [`fetch`], as far as they show without opening a file.
+pub fn local_files(settings: &FetchSettings, base: &Path) -> Result<Vec<PathBuf>> {
+    if settings.source == "embedded://world" {
+        return Ok(vec![]);
+    }
+    let (found, train, val) = chosen(settings, base)?;
+    Ok(train.iter().chain(&val).map(|i| found[*i].clone()).collect())
+}
+
+/// Every file of a local source, and the indices of those to train on and to hold out.
+fn chosen(settings: &FetchSettings, base: &Path) -> Result<(Vec<PathBuf>, Vec<usize>, Vec<usize>)> {
+    let source = settings.source.as_str();
+    let path = match source.strip_prefix("file:") {
+        Some(path) => path.strip_prefix("//").unwrap_or(path),
+        None if source.is_empty() || source.contains("://") => {
+            return Err(Error::UnknownSource { given: source.into() });
+        }
+        None => source,
+    };
+    let found = find(path, base)?;
+    let (train, val) = select(&settings.shards, found.len(), source)?;
+    Ok((found, train, val))
 }
 
 fn entry(path: &Path) -> Result<FileEntry> {

@@ -18,7 +18,7 @@ pub mod world;
 pub use batch::{Batch, BatchReader};
 pub use build::{PackConfig, TOKENIZER, pack, train_bpe};
 pub use error::{Error, Result};
-pub use fetch::{FILES, FetchSettings, FileEntry, Files, ShardRange, fetch};
+pub use fetch::{FILES, FetchSettings, FileEntry, Files, ShardRange, fetch, local_files};
 pub use files::digest_file;
 pub use order::Order;
 pub use pack::{PackRule, PackSettings, PackStats, Packer, Remainder};

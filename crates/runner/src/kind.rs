@@ -1,5 +1,7 @@
 //! A [`Stage`] with its types erased, so that the runner can hold all of them in one registry.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
@@ -57,6 +59,8 @@ pub(crate) trait Job: Send {
     /// The config after defaults, as one JSON text in the struct's order.
     fn config_json(&self) -> Result<String>;
     fn check(&self, extras: &Extras) -> Result<()>;
+    /// Files from outside of the pipeline that enter the key.
+    fn sources(&self) -> Result<Vec<PathBuf>>;
     fn promises(&self) -> Vec<Promise>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
     fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()>;
@@ -83,6 +87,10 @@ impl<S: Stage> Job for Settings<S> {
 
     fn check(&self, extras: &Extras) -> Result<()> {
         S::check(&self.config, extras)
+    }
+
+    fn sources(&self) -> Result<Vec<PathBuf>> {
+        S::sources(&self.config)
     }
 
     fn promises(&self) -> Vec<Promise> {

@@ -118,7 +118,7 @@ pub(crate) fn assess(
     verify: bool,
 ) -> Result<Assessed> {
     let stage = &pipeline.stages[index];
-    let identity = identity(pipeline, index, outputs)?;
+    let identity = identity(pipeline, index, outputs, cache)?;
     let last = cache.last(&pipeline.name, &stage.name);
     let chosen = selected.run.contains(&index);
     let changes = last.as_ref().map(|last| identity.changes_since(last));
@@ -173,7 +173,12 @@ pub(crate) fn assess(
     Ok(Assessed { identity, key: Some(key), action, reason, damage })
 }
 
-fn identity(pipeline: &Pipeline, index: usize, outputs: &[Option<Record>]) -> Result<Identity> {
+fn identity(
+    pipeline: &Pipeline,
+    index: usize,
+    outputs: &[Option<Record>],
+    cache: &Cache,
+) -> Result<Identity> {
     let stage = &pipeline.stages[index];
     let mut inputs = BTreeMap::new();
     for edge in &stage.inputs {
@@ -185,11 +190,16 @@ fn identity(pipeline: &Pipeline, index: usize, outputs: &[Option<Record>]) -> Re
         });
         inputs.insert(edge.port.name.to_owned(), Input { from, digest });
     }
+    let files = stage.job.as_ref().map_or_else(|| Ok(Vec::new()), |job| job.sources());
+    let sources = files
+        .and_then(|files| cache.sources_digest(&files))
+        .map_err(|error| error.context(format!("stage `{}`", stage.name)))?;
     Ok(Identity {
         kind: stage.kind.name.to_owned(),
         version: stage.kind.version,
         config: stage.config.clone(),
         seed: stage.kind.uses_seed.then_some(pipeline.seed),
         inputs,
+        sources,
     })
 }

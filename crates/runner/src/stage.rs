@@ -1,5 +1,7 @@
 //! The seam between the runner and the work: what a kind of stage declares and does.
 
+use std::path::PathBuf;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +67,15 @@ pub trait Stage: 'static {
     /// Whatever is wrong with the config.
     fn check(_config: &Self::Config, _extras: &Extras) -> Result<()> {
         Ok(())
+    }
+
+    /// Files outside of the pipeline that the config names and the stage reads. Their contents enter the key, in this order,
+    /// so that a change of one is noticed; paths and times do not. A file is read again only when its size or time changed.
+    ///
+    /// # Errors
+    /// The files cannot be found.
+    fn sources(_config: &Self::Config) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
     }
 
     /// What is known of an output before it is made, so that the stages that read it can plan: a tokenizer's vocabulary, a

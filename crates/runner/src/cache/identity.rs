@@ -18,6 +18,9 @@ pub(crate) struct Identity {
     /// `None` where the stage makes no use of it.
     pub(crate) seed: Option<u64>,
     pub(crate) inputs: BTreeMap<String, Input>,
+    /// The content of the files from outside that the config names; `None` where it names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sources: Option<String>,
 }
 
 /// What an input port read.
@@ -39,6 +42,7 @@ impl Identity {
         for (port, input) in &self.inputs {
             parts.extend([port.as_str(), input.digest.as_deref()?]);
         }
+        parts.extend(self.sources.as_deref());
         Some(parts_digest(parts.into_iter().map(str::as_bytes))[..32].to_owned())
     }
 
@@ -63,6 +67,9 @@ impl Identity {
             && old != new
         {
             changes.push(format!("seed changed: {old} → {new}"));
+        }
+        if self.sources != old.sources {
+            changes.push("the content of its source files changed".to_owned());
         }
         for (port, input) in &self.inputs {
             let stage = input.from.rsplit_once('.').map_or(&*input.from, |(stage, _)| stage);
@@ -139,6 +146,7 @@ mod tests {
             config,
             seed: Some(1),
             inputs: [("rows".to_owned(), input)].into(),
+            sources: None,
         }
     }
 
@@ -154,6 +162,7 @@ mod tests {
             Identity { version: 2, ..one.clone() },
             Identity { seed: None, ..one.clone() },
             Identity { kind: "other".into(), ..one.clone() },
+            Identity { sources: Some("z".into()), ..one.clone() },
         ] {
             assert_ne!(one.key(), other.key(), "{other:?}");
         }

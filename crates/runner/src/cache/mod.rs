@@ -5,6 +5,7 @@ pub(crate) mod digest;
 pub(crate) mod files;
 pub(crate) mod identity;
 mod lock;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -193,6 +194,14 @@ impl Cache {
         remove_any(&aside).with_context(about)?;
         fs::rename(&entry, &aside).with_context(about)?;
         Ok(aside)
+    }
+
+    /// The content of files from outside, as one digest; `None` for no files. What was read before is remembered.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(crate) fn sources_digest(&self, files: &[PathBuf]) -> Result<Option<String>> {
+        sources::digest(&self.root.join("sources.json"), files)
     }
 
     /// What a stage of a pipeline was the last time.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use farthing_data::world::WorldSettings;
-use farthing_data::{FetchSettings, FileEntry, fetch};
+use farthing_data::{FetchSettings, FileEntry, fetch, local_files};
 
 use super::watch::Watched;
 use crate::progress::format::{amount, count};
@@ -62,7 +62,19 @@ impl Stage for FetchParquet {
             );
             return Err(fault.hint(hint).into());
         }
+        if local && let Err(error) = Self::sources(config) {
+            let text = error.to_string();
+            let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, "check the path"));
+            return Err(At::new("source", what).hint(hint).into());
+        }
         Ok(())
+    }
+
+    fn sources(config: &FetchSettings) -> Result<Vec<PathBuf>> {
+        if is_remote(&config.source) {
+            return Ok(Vec::new());
+        }
+        Ok(local_files(config, &working_directory()?)?)
     }
 
     fn plan(
@@ -82,7 +94,10 @@ impl Stage for FetchParquet {
         } else if is_remote(&config.source) {
             format!("{}; downloads are not built yet", config.source)
         } else {
-            config.source.clone()
+            let files = Self::sources(config)?;
+            let sizes = files.iter().filter_map(|file| fs::metadata(file).ok());
+            let bytes = sizes.map(|meta| meta.len()).sum();
+            format!("{} files, {}", count(files.len() as u64), amount(bytes, "bytes"))
         };
         Ok(vec![PlanLine::new("text", text)])
     }
@@ -96,8 +111,8 @@ impl Stage for FetchParquet {
             ));
         }
         let staged = ctx.scratch()?.join("fetch");
-        let base = std::env::current_dir().context("finding the working directory")?;
-        let files = fetch(&config, &base, &staged, &mut Watched::new(ctx, "files"))?;
+        let files =
+            fetch(&config, &working_directory()?, &staged, &mut Watched::new(ctx, "files"))?;
         let train = place(&staged, &files.train, &ctx.output("train"))?;
         let val = place(&staged, &files.val, &ctx.output("val"))?;
         if let Some(tasks) = &files.tasks {
@@ -144,6 +159,11 @@ fn check_world(config: &FetchSettings) -> Result<()> {
         return Err(At::new("shards.count", what).hint(hint).into());
     }
     Ok(())
+}
+
+/// Where relative paths of sources start.
+fn working_directory() -> Result<PathBuf> {
+    std::env::current_dir().context("finding the working directory")
 }
 
 fn is_remote(source: &str) -> bool {
@@ -254,6 +274,9 @@ mod tests {
             source: text.join("*.parquet").to_str().unwrap().into(),
             ..FetchSettings::default()
         };
+        FetchParquet::check(&local, &Extras::default()).unwrap();
+        let sources = FetchParquet::sources(&local).unwrap();
+        assert_eq!(sources, [text.join("a.parquet"), text.join("b.parquet")]);
         FetchParquet::run(local, NoExec {}, &mut ctx).unwrap();
         let a = fs::read(text.join("a.parquet")).unwrap();
         assert_eq!(fs::read(ctx.output("train").join("00000-a.parquet")).unwrap(), a);
@@ -266,6 +289,11 @@ mod tests {
         for (text, key, what) in [
             ("source = ''", "source", "`` is not a source"),
             ("source = 's3://x'", "source", "`s3://x` is not a source"),
+            (
+                "source = 'no/such/*.parquet'",
+                "source",
+                "no parquet file matches `no/such/*.parquet`",
+            ),
             ("source = 'embedded://moon'", "source", "`embedded://moon`"),
             ("source = 'a.parquet'\nworld = { seed = 2 }", "world", "the source is `a.parquet`"),
             ("source = 'a.parquet'\nshards = { count = 0 }", "shards.count", "0 files"),
