@@ -87,7 +87,7 @@ fn forward_block(
     for (i, keys) in key_blocks(&positions, at.window).enumerate() {
         let mut scores = MatMut::new(&mut scores[..n * keys.len()], n, keys.len());
         let (k, v) = (k.part(keys.clone(), 0..d), v.part(keys.clone(), 0..d));
-        multiply(scores.part(0..n, 0..keys.len()), false, at.scale as f32, q, k.t());
+        multiply(&mut scores, false, at.scale as f32, q, k.t());
         vectorised(
             #[inline(always)]
             || {
@@ -95,12 +95,14 @@ fn forward_block(
                     let seen = visible(&keys, positions.start + r, at.window);
                     let kept = softmax_row(scores.row(r), seen, &mut largest[r], &mut total[r]);
                     if i > 0 && kept != 1.0 {
-                        sums.row(r).iter_mut().for_each(|x| *x *= kept);
+                        for x in sums.row(r) {
+                            *x *= kept;
+                        }
                     }
                 }
             },
         );
-        multiply(sums.part(0..n, 0..d), i > 0, 1.0, scores.view(), v);
+        multiply(&mut sums, i > 0, 1.0, scores.view(), v);
     }
     for r in 0..n {
         let scale = 1.0 / total[r];
@@ -212,8 +214,12 @@ impl Head<'_> {
     ) {
         let (t, d) = (self.q.rows, self.q.cols);
         let scale = at.scale as f32;
-        for r in 0..t {
-            delta[r] = vectorised(|| simd::dot(self.dout.row(r), self.out.row(r)));
+        for (r, delta) in delta.iter_mut().enumerate() {
+            let (dout, out) = (self.dout.row(r), self.out.row(r));
+            *delta = vectorised(
+                #[inline(always)]
+                || simd::dot(dout, out),
+            );
         }
         let (probabilities, gradients) = scratch.split_at_mut(QUERIES * KEYS);
         for start in (0..t).step_by(QUERIES) {
@@ -225,8 +231,8 @@ impl Head<'_> {
                 let (k, v) = (self.k.part(keys.clone(), 0..d), self.v.part(keys.clone(), 0..d));
                 let mut p = MatMut::new(&mut probabilities[..n * m], n, m);
                 let mut dp = MatMut::new(&mut gradients[..n * m], n, m);
-                multiply(p.part(0..n, 0..m), false, scale, q, k.t());
-                multiply(dp.part(0..n, 0..m), false, 1.0, dout, v.t());
+                multiply(&mut p, false, scale, q, k.t());
+                multiply(&mut dp, false, 1.0, dout, v.t());
                 vectorised(
                     #[inline(always)]
                     || {
@@ -238,9 +244,9 @@ impl Head<'_> {
                         }
                     },
                 );
-                multiply(dv.part(keys.clone(), 0..d), true, 1.0, p.view().t(), dout);
-                multiply(dk.part(keys, 0..d), true, 1.0, dp.view().t(), q);
-                multiply(dq.part(queries.clone(), 0..d), i > 0, 1.0, dp.view(), k);
+                multiply(&mut dv.part(keys.clone(), 0..d), true, 1.0, p.view().t(), dout);
+                multiply(&mut dk.part(keys, 0..d), true, 1.0, dp.view().t(), q);
+                multiply(&mut dq.part(queries.clone(), 0..d), i > 0, 1.0, dp.view(), k);
             }
         }
     }

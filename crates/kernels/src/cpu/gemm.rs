@@ -8,7 +8,7 @@ use super::simd::vectorised;
 use super::work::Workers;
 
 /// dst = alpha·a·b, or dst += alpha·a·b when `accumulate`, on this thread.
-pub(super) fn multiply(dst: MatMut<'_>, accumulate: bool, alpha: f32, a: Mat<'_>, b: Mat<'_>) {
+pub(super) fn multiply(dst: &mut MatMut<'_>, accumulate: bool, alpha: f32, a: Mat<'_>, b: Mat<'_>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert!(dst.rows == m && dst.cols == n && b.rows == k, "({m}, {k}) by ({}, {n})", b.rows);
     // SAFETY: the views hold m·k, k·n and m·n elements at these strides, `dst` uniquely.
@@ -38,11 +38,13 @@ pub(super) fn multiply(dst: MatMut<'_>, accumulate: bool, alpha: f32, a: Mat<'_>
 }
 
 /// Rows and columns of a tile of `count` m × n results.
+///
+/// Tall tiles, because a tile of x·wᵀ packs its part of w anew; but at least [`TILES`] of them, so that small results
+/// still fill several threads.
 fn tile(m: usize, n: usize, count: usize) -> (usize, usize) {
-    const TILES: usize = 16;
-    let (mut rows, mut cols) = (256, 256);
-    while count * m.div_ceil(rows) * n.div_ceil(cols) < TILES && rows.max(cols) > 64 {
-        if rows > 64 && (rows.min(m) >= cols.min(n) || cols == 64) {
+    let (mut rows, mut cols) = (512, 256);
+    while count * m.div_ceil(rows) * n.div_ceil(cols) < TILES && (rows > 32 || cols > 64) {
+        if cols == 64 || (rows > 32 && rows.min(m) >= cols.min(n)) {
             rows /= 2;
         } else {
             cols /= 2;
@@ -50,6 +52,12 @@ fn tile(m: usize, n: usize, count: usize) -> (usize, usize) {
     }
     (rows, cols)
 }
+
+/// Tiles that a result is cut into at least, unless they would be smaller than 32 × 64.
+const TILES: usize = 8;
+
+/// Multiplications of a product that is not worth waking another thread for.
+const SMALL: usize = 1 << 17;
 
 /// What a product is added to.
 #[derive(Clone, Copy)]
@@ -87,7 +95,9 @@ impl Workers {
             return;
         }
         let (m, n) = (dst.rows / count, dst.cols);
-        let (tile_rows, tile_cols) = tile(m, n, count);
+        let k = product(0).a.cols;
+        let small = count * m * n * k <= SMALL;
+        let (tile_rows, tile_cols) = if small { (m.max(1), n.max(1)) } else { tile(m, n, count) };
         let (down, across) = (m.div_ceil(tile_rows), n.div_ceil(tile_cols));
         let dst = dst.share();
         self.tasks(count * down * across, |task| {
@@ -108,7 +118,7 @@ impl Workers {
                 }
             }
             let accumulate = !matches!(start, Start::Zero);
-            multiply(dst, accumulate, alpha, a.part(rows, 0..a.cols), b.part(0..b.rows, cols));
+            multiply(&mut dst, accumulate, alpha, a.part(rows, 0..a.cols), b.part(0..b.rows, cols));
         });
     }
 }

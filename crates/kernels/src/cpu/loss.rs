@@ -103,7 +103,9 @@ fn cross_entropy_row(
     grad: Option<f32>,
 ) -> f32 {
     let inverse = 1.0 / softcap;
-    row.iter_mut().for_each(|x| *x = softcap * simd::tanh(*x * inverse));
+    for x in row.iter_mut() {
+        *x = softcap * simd::tanh(*x * inverse);
+    }
     let Some(target) = target else {
         if grad.is_some() {
             row.fill(0.0);

@@ -3,10 +3,11 @@
 //! Each node of an expression is one loop over a chunk that stays in the first-level cache, so that the tree is walked once per
 //! chunk. Values are f32, whatever the tensors' types.
 
-use super::memory::{bf16_from_f32, f32_from_bf16};
+#![allow(clippy::cast_ptr_alignment, reason = "a view's address is aligned to its elements")]
+
 use super::simd::{self, vectorised};
 use super::work::{BLOCK_ELEMENTS, Workers};
-use crate::{Binary, DType, Expr, Mut, Ref, Unary};
+use crate::{Bf16, Binary, DType, Expr, Mut, Ref, Unary};
 
 /// Elements of a chunk.
 const CHUNK: usize = 512;
@@ -78,8 +79,8 @@ impl Outputs<'_, '_> {
                     to.iter_mut().zip(from).for_each(|(to, &x)| *to = f64::from(x));
                 }
                 DType::BF16 => {
-                    let to = std::slice::from_raw_parts_mut(address.cast::<u16>().add(first), n);
-                    to.iter_mut().zip(from).for_each(|(to, &x)| *to = bf16_from_f32(x));
+                    let to = std::slice::from_raw_parts_mut(address.cast::<Bf16>().add(first), n);
+                    to.iter_mut().zip(from).for_each(|(to, &x)| *to = Bf16::from_f32(x));
                 }
                 _ => std::slice::from_raw_parts_mut(address.cast::<f32>().add(first), n)
                     .copy_from_slice(from),
@@ -100,8 +101,8 @@ unsafe fn load(address: *const u8, dtype: DType, first: usize, to: &mut [f32]) {
                 to.iter_mut().zip(from).for_each(|(to, &x)| *to = x as f32);
             }
             DType::BF16 => {
-                let from = std::slice::from_raw_parts(address.cast::<u16>().add(first), n);
-                to.iter_mut().zip(from).for_each(|(to, &x)| *to = f32_from_bf16(x));
+                let from = std::slice::from_raw_parts(address.cast::<Bf16>().add(first), n);
+                to.iter_mut().zip(from).for_each(|(to, &x)| *to = x.to_f32());
             }
             _ => {
                 to.copy_from_slice(std::slice::from_raw_parts(address.cast::<f32>().add(first), n))

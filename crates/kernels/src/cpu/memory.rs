@@ -4,7 +4,7 @@ use bytemuck::Pod;
 
 use super::work::{BLOCK_ELEMENTS, rows};
 use super::{Cpu, DTYPES};
-use crate::{DType, Error, HostAllocation, Memory, Mut, Place, Ref, Result, Shape, Tensor, shapes};
+use crate::{Bf16, DType, Error, HostAllocation, Memory, Mut, Place, Ref, Result, Shape, Tensor, shapes};
 
 impl Memory for Cpu {
     fn name(&self) -> &'static str {
@@ -63,8 +63,10 @@ impl Memory for Cpu {
         match (to, from) {
             (DType::F32, DType::F64) => self.convert(dst, src, |x: f64| x as f32),
             (DType::F64, DType::F32) => self.convert(dst, src, |x: f32| f64::from(x)),
-            (DType::BF16, DType::F32) => self.convert(dst, src, bf16_from_f32),
-            (DType::F32, DType::BF16) => self.convert(dst, src, f32_from_bf16),
+            (DType::BF16, DType::F32) => self.convert(dst, src, Bf16::from_f32),
+            (DType::F32, DType::BF16) => self.convert(dst, src, Bf16::to_f32),
+            (DType::BF16, DType::F64) => self.convert(dst, src, Bf16::from_f64),
+            (DType::F64, DType::BF16) => self.convert(dst, src, |x: Bf16| f64::from(x.to_f32())),
             _ => {
                 let dtypes = vec![to, from];
                 return Err(Error::Unsupported { op: "cast", device: DTYPES.device, dtypes });
@@ -81,7 +83,7 @@ impl Memory for Cpu {
             DType::F64 => self.set(dst, value),
             DType::F32 => self.set(dst, value as f32),
             DType::I32 => self.set(dst, value as i32),
-            DType::BF16 => self.set(dst, bf16_from_f32(value as f32)),
+            DType::BF16 => self.set(dst, Bf16::from_f64(value)),
         }
         Ok(())
     }
@@ -110,19 +112,6 @@ impl Cpu {
         let dst: &mut [T] = bytemuck::cast_slice_mut(dst);
         self.workers.blocks(dst.len(), BLOCK_ELEMENTS, rows(dst, 1), |_, dst| dst.data.fill(value));
     }
-}
-
-/// Round to nearest, ties to even; NaN stays NaN.
-#[inline(always)]
-pub(super) fn bf16_from_f32(x: f32) -> u16 {
-    let bits = x.to_bits();
-    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
-    if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded }
-}
-
-#[inline(always)]
-pub(super) fn f32_from_bf16(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
 }
 
 /// All bytes of a view that was found to be on the host.

@@ -164,7 +164,9 @@ fn forward_row(x: &mut [f32], rstd: &mut [f32], cos: &[f32], sin: &[f32], gain: 
                 + EPSILON)
                 .sqrt();
         let scale = gain * *rstd;
-        x.iter_mut().for_each(|x| *x *= scale);
+        for x in x {
+            *x *= scale;
+        }
     }
 }
 

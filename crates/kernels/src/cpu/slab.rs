@@ -11,7 +11,9 @@ pub(super) fn equilibrate_rows(workers: &Workers, dims: StackDims, x: &mut [f32]
         row_squares(workers, dims, x, factors);
         for factors in factors.chunks_exact_mut(r.max(1)) {
             let target = (factors.iter().sum::<f64>() / r as f64).sqrt();
-            factors.iter_mut().for_each(|f| *f = target / f.sqrt().max(1e-6));
+            for factor in factors {
+                *factor = target / factor.sqrt().max(1e-6);
+            }
         }
         scale_rows(workers, s, x, |row| factors[row] as f32);
     });
@@ -19,9 +21,8 @@ pub(super) fn equilibrate_rows(workers: &Workers, dims: StackDims, x: &mut [f32]
 
 /// See [`Update::renormalize`](crate::Update::renormalize).
 pub(super) fn renormalize(workers: &Workers, dims: StackDims, x: &mut [f32]) {
-    let StackDims { k, r, s } = dims;
+    let StackDims { r, s, .. } = dims;
     scale_matrices(workers, dims, x, |norm| (r.min(s) as f64).sqrt() / norm.max(1e-6));
-    debug_assert_eq!(x.len(), k * r * s);
 }
 
 /// Multiplies each matrix by a function of its Frobenius norm.
@@ -94,7 +95,9 @@ fn factors(squares: &mut [f64], moment: &mut [f32], n: f64, beta2: f64) {
         *square = weight;
     }
     let scale = (n * before).sqrt() / (n * after).sqrt().max(1e-10);
-    squares.iter_mut().for_each(|f| *f *= scale);
+    for factor in squares {
+        *factor *= scale;
+    }
 }
 
 /// Σ x² of each row.
@@ -153,7 +156,11 @@ fn scale_rows(workers: &Workers, s: usize, x: &mut [f32], factor: impl Fn(usize)
             let factor = factor(row);
             vectorised(
                 #[inline(always)]
-                || x.iter_mut().for_each(|x| *x *= factor),
+                || {
+                    for x in x {
+                        *x *= factor;
+                    }
+                },
             );
         }
     });
