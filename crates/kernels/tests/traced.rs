@@ -3,7 +3,7 @@
 use farthing_kernels::conformance::{BODIES, run_all};
 use farthing_kernels::reference::Reference;
 use farthing_kernels::traced::{Call, Traced};
-use farthing_kernels::{Device, Error};
+use farthing_kernels::{Device, Error, Memory};
 
 fn traced() -> Traced {
     Traced::new(Box::new(Reference::new()))
