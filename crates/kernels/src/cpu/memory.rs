@@ -4,7 +4,9 @@ use bytemuck::Pod;
 
 use super::work::{BLOCK_ELEMENTS, rows};
 use super::{Cpu, DTYPES};
-use crate::{Bf16, DType, Error, HostAllocation, Memory, Mut, Place, Ref, Result, Shape, Tensor, shapes};
+use crate::{
+    Bf16, DType, Error, HostAllocation, Memory, Mut, Place, Ref, Result, Shape, Tensor, shapes,
+};
 
 impl Memory for Cpu {
     fn name(&self) -> &'static str {
