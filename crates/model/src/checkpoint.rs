@@ -193,7 +193,7 @@ pub fn load_weights(
         let found = file.info(&spec.name)?;
         if found.shape != spec.shape {
             let (path, name) = (file.path().to_owned(), spec.name.clone());
-            let (found, expected) = (found.shape, spec.shape);
+            let (found, expected) = (found.shape.into(), spec.shape.into());
             return Err(Error::ParameterShape { path, name, found, expected });
         }
         check_float(file, &found)?;
@@ -236,7 +236,7 @@ fn check_float(file: &TensorFile, info: &TensorInfo) -> Result<()> {
 fn copy_tensor(file: &TensorFile, name: &str, dev: &dyn Device, dst: Mut<'_>) -> Result<()> {
     let info = file.info(name)?;
     if info.shape != dst.shape() {
-        let (found, expected) = (info.shape, dst.shape());
+        let (found, expected) = (info.shape.into(), dst.shape().into());
         return Err(Error::ParameterShape {
             path: file.path().to_owned(),
             name: name.into(),

@@ -104,9 +104,9 @@ pub enum Error {
         /// The parameter.
         name: String,
         /// Its shape in the file.
-        found: Shape,
+        found: Box<Shape>,
         /// Its shape in the model.
-        expected: Shape,
+        expected: Box<Shape>,
     },
     /// A tensor's elements are of a type that cannot be loaded.
     #[error("{}: `{name}` has elements of type {found}\nhint: F32, F64 and BF16 can be loaded", path.display())]

@@ -325,6 +325,7 @@ mod tests {
     #[test]
     fn logits_with_kept_keys_are_the_full_forward_passes() {
         kept_equals_full(&Reference::new());
+        kept_equals_full(&farthing_kernels::cpu::Cpu::new(2).unwrap());
     }
 
     #[test]

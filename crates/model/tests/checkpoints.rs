@@ -302,3 +302,23 @@ fn a_writer_that_is_given_the_wrong_bytes_leaves_nothing() {
     let nowhere = folder.path().join("absent/model.safetensors");
     assert!(matches!(TensorWriter::create(&nowhere, &[], &none), Err(Error::Io { .. })));
 }
+
+/// On the `cpu` device files are F32 throughout, and a loaded model is the saved one to the bit.
+#[test]
+fn f32_checkpoints_come_back_to_the_bit() {
+    let cpu = farthing_kernels::cpu::Cpu::new(1).unwrap();
+    let (_folder, path) = in_folder();
+    let before = Model::new(&cpu, config(Preset::Nanochat202607, 16), 1, 16);
+    save_model(&path, &before.gpt, &cpu, before.params.weights(), 1, &[], &BTreeMap::new())
+        .unwrap();
+    let file = TensorFile::open(&path).unwrap();
+    assert!(file.names().iter().all(|name| file.info(name).unwrap().dtype == DType::F32));
+    let (gpt, params) = load_model(&path, &cpu).unwrap();
+    let mut after = Model::new(&cpu, gpt.config().clone(), 1, 16);
+    after.params = params;
+    for i in 0..gpt.params().len() {
+        assert_eq!(before.weight(i), after.weight(i));
+    }
+    let (gpt, _) = load_model(&path, DEV).unwrap();
+    assert_eq!(gpt, before.gpt, "a file of one device loads on another");
+}
