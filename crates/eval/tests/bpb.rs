@@ -1,5 +1,7 @@
 //! Bits per byte against sums done by hand.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 mod common;
 
 use common::Pairs;
@@ -17,8 +19,9 @@ fn model() -> Pairs {
 
 fn batch(rows: &[(&[i32], &[i32])]) -> Result<Batch> {
     let tokens = rows[0].0.len();
-    let join = |part: fn(&(&[i32], &[i32])) -> Vec<i32>| rows.iter().flat_map(part).collect();
-    Batch::new(join(|r| r.0.to_vec()), join(|r| r.1.to_vec()), rows.len(), tokens)
+    let inputs = rows.iter().flat_map(|row| row.0.to_vec()).collect();
+    let targets = rows.iter().flat_map(|row| row.1.to_vec()).collect();
+    Batch::new(inputs, targets, rows.len(), tokens)
 }
 
 const A: (&[i32], &[i32]) = (&[3, 0, 1], &[0, 1, 2]);

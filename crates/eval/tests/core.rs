@@ -1,5 +1,7 @@
 //! CORE on small bundles whose outcomes are worked out by hand, and what it says about faulty ones.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 mod common;
 
 use common::{BOS, Bytes, Pairs};
@@ -133,22 +135,28 @@ fn mixed() -> Pairs {
 #[test]
 fn batching_changes_no_outcome() {
     let dir = tempfile::tempdir().unwrap();
-    let mut files = [String::new(), String::new(), String::new()];
     // More items than are held at once, of lengths from 1 to 100.
-    for i in 0..600usize {
-        let word =
-            |k: usize| "abcdefgh".chars().cycle().skip((i + k) % 8).take(1 + (i * 7 + k * 13) % 50);
-        let [w, x, y]: [String; 3] = [word(0).collect(), word(3).collect(), word(6).collect()];
-        files[0] += &format!(
-            "{{\"query\": \"{w}\", \"choices\": [\"1{x}\", \"2{y}\", \"3{w}\"], \"gold\": {}}}\n",
-            i % 3
-        );
-        files[1] += &format!(
-            "{{\"context_options\": [\"{w}1\", \"{x}2\"], \"continuation\": \"{y}\", \"gold\": {}}}\n",
-            i % 2
-        );
-        files[2] += &format!("{{\"context\": \"{w}\", \"continuation\": \"{}\"}}\n", &x[..1]);
-    }
+    let words = |i: usize| {
+        [0, 3, 6].map(|k| -> String {
+            "abcdefgh".chars().cycle().skip((i + k) % 8).take(1 + (i * 7 + k * 13) % 50).collect()
+        })
+    };
+    let lines = |line: fn(usize, &[String; 3]) -> String| -> String {
+        (0..600).map(|i| line(i, &words(i))).collect::<Vec<_>>().join("\n")
+    };
+    let files = [
+        lines(|i, [w, x, y]| {
+            let gold = i % 3;
+            format!(r#"{{"query": "{w}", "choices": ["1{x}", "2{y}", "3{w}"], "gold": {gold}}}"#)
+        }),
+        lines(|i, [w, x, y]| {
+            let gold = i % 2;
+            format!(
+                r#"{{"context_options": ["{w}1", "{x}2"], "continuation": "{y}", "gold": {gold}}}"#
+            )
+        }),
+        lines(|_, [w, x, _]| format!(r#"{{"context": "{w}", "continuation": "{}"}}"#, &x[..1])),
+    ];
     let tasks = [
         task("a", "multiple_choice", 2, 25.0),
         task("b", "schema", 1, 50.0),
