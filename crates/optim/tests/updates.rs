@@ -6,6 +6,8 @@ mod common;
 use common::oracle::{self, Matrix};
 use common::{devices, distance, numbers, set_grad, set_weight, spec, weight};
 use farthing_kernels::{Device, Params};
+use serde_json::json;
+
 use farthing_optim::{
     AdamW, AdamWConfig, Hyper, NorMuon, NorMuonConfig, Optimizer, Preset, Registry,
 };
@@ -246,7 +248,6 @@ fn numbers_out_of_range_are_refused_by_key() {
     let refused = |uses, json: serde_json::Value| {
         registry.check(uses, json.as_object().unwrap()).unwrap_err().to_string()
     };
-    use serde_json::json;
     assert_eq!(
         refused("adamw", json!({ "betas": [0.8, 1.0] })),
         "betas is 1\nhint: each beta is at least 0 and below 1"
