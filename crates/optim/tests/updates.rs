@@ -6,11 +6,10 @@ mod common;
 use common::oracle::{self, Matrix};
 use common::{devices, distance, numbers, set_grad, set_weight, spec, weight};
 use farthing_kernels::{Device, Params};
-use serde_json::json;
-
 use farthing_optim::{
     AdamW, AdamWConfig, Hyper, NorMuon, NorMuonConfig, Optimizer, Preset, Registry,
 };
+use serde_json::json;
 
 /// What the issue asks for on any device.
 const WITHIN: f64 = 1e-5;
