@@ -1,1 +1,29 @@
-//! Parquet text to packed, memory-mapped training rows.
+#![doc = include_str!("../README.md")]
+
+mod batch;
+mod build;
+mod error;
+mod fetch;
+mod files;
+mod order;
+mod pack;
+mod progress;
+mod rng;
+mod rows;
+mod shard;
+mod text;
+mod tokenizer;
+pub mod world;
+
+pub use batch::{Batch, BatchReader};
+pub use build::{PackConfig, TOKENIZER, pack, train_bpe};
+pub use error::{Error, Result};
+pub use fetch::{FILES, FetchSettings, FileEntry, Files, ShardRange, fetch, local_files};
+pub use files::digest_file;
+pub use order::Order;
+pub use pack::{PackRule, PackSettings, PackStats, Packer, Remainder};
+pub use progress::{Progress, Silent};
+pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
+pub use shard::{Row, SHARD_FORMAT, Shard, TokenType};
+pub use text::{TextFile, Texts};
+pub use tokenizer::{BpeSettings, BpeStats, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};

@@ -1,1 +1,15 @@
-//! Bits per byte and CORE.
+#![doc = include_str!("../README.md")]
+
+mod bpb;
+pub mod core;
+mod encode;
+mod error;
+mod gpt;
+mod language_model;
+mod python_random;
+
+pub use bpb::{BitsPerByte, batches, bits_per_byte};
+pub use encode::Encode;
+pub use error::{BoxError, Error, Result};
+pub use gpt::GptScorer;
+pub use language_model::{Batch, IGNORE, LanguageModel, Scores};

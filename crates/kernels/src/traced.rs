@@ -61,9 +61,8 @@ impl Trace {
     fn record(&mut self, call: Call) {
         if self.calls.len() < self.capacity {
             self.calls.push(call);
-        } else if let Some(slot) = self.calls.get_mut((self.count % self.capacity as u64) as usize)
-        {
-            *slot = call;
+        } else if self.capacity > 0 {
+            self.calls[(self.count % self.capacity as u64) as usize] = call;
         }
         self.count += 1;
         match self.totals.iter_mut().find(|total| total.0 == call.op) {

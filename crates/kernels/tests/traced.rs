@@ -1,9 +1,10 @@
 //! `Traced` passes every operation on unchanged, and writes down what it saw.
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 use farthing_kernels::conformance::{BODIES, run_all};
 use farthing_kernels::reference::Reference;
 use farthing_kernels::traced::{Call, Traced};
-use farthing_kernels::{Device, Error};
+use farthing_kernels::{Device, Error, Memory};
 
 fn traced() -> Traced {
     Traced::new(Box::new(Reference::new()))

@@ -1,1 +1,27 @@
 //! The GPT: configuration, parameters, forward, backward, generation, checkpoints.
+//!
+//! [`Gpt`] is structure only; its weights live in [`farthing_kernels::Params`], in whatever slabs an optimizer wants them. Any
+//! [`farthing_kernels::Device`] runs it. This crate never names an optimizer and reads no files but checkpoints.
+#![doc = include_str!("../README.md")]
+
+mod backward;
+mod checkpoint;
+mod config;
+mod error;
+mod forward;
+mod generate;
+mod gpt;
+mod params;
+mod random;
+mod tensor_file;
+mod workspace;
+
+pub use checkpoint::{Checkpoint, Extra, STATE_PREFIX, load_model, load_weights, save_model};
+pub use config::{GptConfig, ModelConfig, Preset};
+pub use error::{Error, Result};
+pub use generate::{Generator, Sampling};
+pub use gpt::{Batch, Gpt, sort_positions};
+pub use params::{Init, LayerIds, ParamIds, ParamSpec, SmearIds, ValueIds};
+pub use random::Stream;
+pub use tensor_file::{TensorFile, TensorInfo, TensorWriter};
+pub use workspace::{Mode, Workspace};

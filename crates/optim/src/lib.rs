@@ -1,1 +1,36 @@
-//! Optimizers over slabs of equal shapes: AdamW, Muon with NorMuon, schedules, groups.
+//! Optimizers over slabs of equal shapes: AdamW and Muon with NorMuon's variance reduction; parameter groups matched by
+//! name; schedules over the run; scaling rules from depth. Knows parameters' names and shapes, not what they mean.
+//!
+//! An [`Optimizer`] updates one slab ([`farthing_kernels::Slab`]): K parameters of one shape, stacked. [`Optimizers`]
+//! is a whole model's: it resolves nothing itself but joins what the other parts say: [`Preset`] and [`merge`] give the
+//! groups, [`resolve`] the slabs, [`Scaling::plan`] the horizon and factors, [`Schedule`] the course over the run, and
+//! [`Registry`] the rule behind each `uses`.
+#![doc = include_str!("../README.md")]
+
+mod adamw;
+mod error;
+mod group;
+mod keys;
+mod muon;
+mod optimizer;
+mod optimizers;
+mod preset;
+mod registry;
+mod resolve;
+mod scaling;
+mod schedule;
+
+pub use adamw::{AdamW, AdamWConfig};
+pub use error::{Error, Result};
+pub use group::{Group, GroupKeys, Origin, Scale, ScaleKeys, merge};
+pub use muon::{Muon, MuonConfig, NorMuon, NorMuonConfig, POLAR_EXPRESS};
+pub use optimizer::{Hyper, Optimizer, OptimizerKind};
+pub use optimizers::{GroupSummary, Optimizers, summarize};
+pub use preset::Preset;
+pub use registry::Registry;
+pub use resolve::{Listed, resolve};
+pub use scaling::{
+    BatchRule, Overrides, Plan, REFERENCE_BATCH_TOKENS, REFERENCE_DEPTH, Scaling, Size,
+    WeightDecayRule,
+};
+pub use schedule::{Decay, Factors, Momentum, MomentumKeys, Schedule, ScheduleKeys};

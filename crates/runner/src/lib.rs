@@ -1,1 +1,43 @@
-//! Pipelines of typed, cached stages, and the runner binary.
+//! Pipelines of typed, cached stages: the grammar of a pipeline file, the plan, the content-keyed cache, the
+//! progress display and the `runner` command line.
+//!
+//! This crate is the only one that knows TOML, the screen and processes. It does no arithmetic of its own: a
+//! [`Stage`] is a thin adapter over one of the other crates, and [`App`] is the explicit registry of them.
+//!
+#![doc = include_str!("../README.md")]
+
+mod app;
+mod cache;
+mod cancel;
+mod cli;
+mod ctx;
+mod expect;
+mod extras;
+mod failure;
+mod figure;
+mod grammar;
+mod kind;
+mod metrics;
+mod plan;
+mod plan_screen;
+mod progress;
+mod resources;
+mod result_screen;
+mod run;
+mod runs;
+mod stage;
+pub mod stages;
+mod table;
+
+pub use app::App;
+pub use cancel::{Cancel, Cancelled};
+pub use ctx::{Ctx, PlanCtx};
+pub use extras::Extras;
+pub use figure::Figure;
+pub use metrics::Metrics;
+pub use progress::Progress;
+pub use resources::{Accelerator, Resources};
+pub use stage::{At, NoExec, PlanLine, Port, Promise, Stage, port};
+
+/// What a stage returns. Library errors keep their `hint:` lines on the way to the screen.
+pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `runner` binary: the standard stages behind the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    farthing_runner::App::standard().main()
+}

@@ -1,0 +1,63 @@
+//! Speed of the packer alone, on one core, on FineWeb-edu's distribution of lengths; and of reading batches.
+//!
+//! Run with: `cargo bench -p farthing-data --bench pack`
+#![allow(missing_docs, reason = "criterion's macros make undocumented items")]
+#![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use farthing_data::{PackSettings, Packer, Remainder};
+use std::hint::black_box;
+
+/// FineWeb-edu's lengths in tokens: a logarithm piecewise linear in a normal variable.
+fn lengths(n: usize) -> Vec<usize> {
+    let mut state = 11u64;
+    let mut unit = move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    };
+    let mut length = || {
+        let z = (-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos();
+        let log = match z {
+            z if z < 0.0 => 6.4618 + 1.1438 * z,
+            z if z < 1.281_55 => 6.4618 + 0.862_47 * z,
+            z if z < 2.326_35 => 7.5671 + 1.317_96 * (z - 1.281_55),
+            z => 8.9441 + 1.3575 * (z - 2.326_35),
+        };
+        (log.exp().round() as usize).clamp(1, 262_142)
+    };
+    (0..n).map(|_| length()).collect()
+}
+
+fn pack(c: &mut Criterion) {
+    let lengths = lengths(20_000);
+    let tokens: usize = lengths.iter().map(|n| n + 1).sum();
+    let mut group = c.benchmark_group("pack");
+    group.throughput(Throughput::Elements(tokens as u64)).sample_size(10);
+    for context in [512, 2048, 8192] {
+        for remainder in [Remainder::Requeue, Remainder::Discard] {
+            let settings = PackSettings { context, remainder, ..PackSettings::default() };
+            group.bench_function(format!("T{context}/{remainder:?}"), |b| {
+                b.iter_batched(
+                    || lengths.iter().map(|&n| vec![1u32; n]).collect::<Vec<_>>(),
+                    |documents| {
+                        let mut packer = Packer::new(&settings, 0).unwrap();
+                        let mut sink = |row: &[u32]| {
+                            black_box(row);
+                            Ok(())
+                        };
+                        for document in documents {
+                            packer.push(document, &mut sink).unwrap();
+                        }
+                        packer.finish(&mut sink).unwrap()
+                    },
+                    BatchSize::LargeInput,
+                );
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, pack);
+criterion_main!(benches);

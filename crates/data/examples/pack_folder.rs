@@ -1,0 +1,62 @@
+//! Packs a folder of parquet into memory-mapped rows, with a tokenizer trained on the same text.
+//!
+//! Run with: `cargo run --release -p farthing-data --example pack_folder -- embedded://world /tmp/packed 1024 256`
+//! (source: `embedded://world`, a folder of parquet files, or a glob; then output folder, vocabulary, context)
+#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+
+use farthing_data::{
+    BpeSettings, FetchSettings, PackConfig, PackSettings, Silent, fetch, pack, train_bpe,
+};
+use std::path::PathBuf;
+use std::time::Instant;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [source, out, vocab, context] = &args[..] else {
+        return Err("usage: pack_folder SOURCE OUT VOCABULARY CONTEXT".into());
+    };
+    let (out, start) = (PathBuf::from(out), Instant::now());
+    let seconds = || start.elapsed().as_secs_f64();
+
+    let text = out.join("text");
+    let from = FetchSettings { source: source.clone(), ..FetchSettings::default() };
+    let files = fetch(&from, &std::env::current_dir()?, &text, &mut Silent)?;
+    println!(
+        "{:6.2} s  {} files to train on, {} held out",
+        seconds(),
+        files.train.len(),
+        files.val.len()
+    );
+
+    let train = files.train_paths(&text);
+    let bpe = BpeSettings { vocab_size: vocab.parse()?, ..BpeSettings::default() };
+    let (tokenizer, read) = train_bpe(&train, "text", &bpe, &out, &mut Silent)?;
+    println!(
+        "{:6.2} s  {} entries from {} characters",
+        seconds(),
+        tokenizer.vocab_size(),
+        read.chars
+    );
+
+    let settings = PackSettings { context: context.parse()?, ..PackSettings::default() };
+    let config = PackConfig { settings, ..PackConfig::default() };
+    let manifest = pack(&train, &tokenizer, &config, &out, &mut Silent)?;
+    let stats = manifest.stats;
+    println!(
+        "{:6.2} s  {} rows of {} from {} documents with {} tokens ({:.3} bytes each)",
+        seconds(),
+        manifest.rows,
+        manifest.row_tokens,
+        stats.documents,
+        stats.tokens_in,
+        manifest.text_bytes as f64 / (stats.tokens_in - stats.documents) as f64,
+    );
+    println!(
+        "          lost {:.4}% (bound without splitting {:.2}%), continuation pieces {:.2}%, utilisation {:.2}%",
+        100.0 * stats.lost_share(),
+        100.0 * stats.bound_share(),
+        100.0 * stats.continuation_share(),
+        100.0 * stats.utilisation(manifest.row_tokens),
+    );
+    Ok(())
+}

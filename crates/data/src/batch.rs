@@ -1,0 +1,193 @@
+//! Batches on the host: inputs, targets, and positions sorted by token. No device, no thread.
+
+use crate::{Error, Order, Result, Row, Rows};
+use std::ops::Range;
+
+/// The tokens of B rows, in buffers that are allocated once.
+///
+/// # Shapes
+/// `inputs` (B, T) and `targets` (B, T), row-major, `targets[b, t]` is the token after `inputs[b, t]`.
+/// `sorted` (B·T): the positions 0..B·T ordered by the token in `inputs`, equal tokens in increasing position, so
+/// that the gradient of an embedding can be summed in one fixed order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    inputs: Vec<i32>,
+    targets: Vec<i32>,
+    sorted: Vec<i32>,
+    starts: Vec<u32>,
+    rows: usize,
+    tokens: usize,
+}
+
+impl Batch {
+    /// Buffers for `rows` rows (B) of `tokens` positions (T) over a vocabulary of `vocab` entries.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a size is zero or B·T exceeds the range of an i32.
+    pub fn new(rows: usize, tokens: usize, vocab: usize) -> Result<Self> {
+        let n = rows.checked_mul(tokens).filter(|&n| n > 0 && i32::try_from(n).is_ok());
+        let Some(n) = n.filter(|_| vocab > 0) else {
+            return Err(Error::Config {
+                what: format!(
+                    "a batch of {rows} rows of {tokens} tokens over {vocab} entries cannot be made"
+                ),
+                hint: "each must be at least 1, and rows × tokens below 2^31".into(),
+            });
+        };
+        Ok(Self {
+            inputs: vec![0; n],
+            targets: vec![0; n],
+            sorted: vec![0; n],
+            starts: vec![0; vocab + 1],
+            rows,
+            tokens,
+        })
+    }
+
+    /// Rows, B.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Positions per row, T.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// (B, T): the tokens that the model reads.
+    pub fn inputs(&self) -> &[i32] {
+        &self.inputs
+    }
+
+    /// (B, T): the tokens that the model is to predict.
+    pub fn targets(&self) -> &[i32] {
+        &self.targets
+    }
+
+    /// (B·T): positions in `inputs`, sorted stably by token.
+    pub fn sorted(&self) -> &[i32] {
+        &self.sorted
+    }
+
+    fn set_row(&mut self, b: usize, index: u64, row: Row<'_>) -> Result<()> {
+        let span = b * self.tokens..(b + 1) * self.tokens;
+        let (inputs, targets) = (&mut self.inputs[span.clone()], &mut self.targets[span]);
+        let vocab = self.starts.len() - 1;
+        let mut highest = 0;
+        let mut copy = |i: usize, token: u32| {
+            highest = highest.max(token);
+            if i < inputs.len() {
+                inputs[i] = token as i32;
+            }
+            if i > 0 {
+                targets[i - 1] = token as i32;
+            }
+        };
+        match row {
+            Row::U16(row) => row.iter().enumerate().for_each(|(i, &t)| copy(i, u32::from(t))),
+            Row::U32(row) => row.iter().enumerate().for_each(|(i, &t)| copy(i, t)),
+        }
+        if highest as usize >= vocab {
+            let position = (0..row.len()).find(|&i| row.get(i) == Some(highest)).unwrap_or(0);
+            return Err(Error::TokenOutOfRange { row: index, position, token: highest, vocab });
+        }
+        Ok(())
+    }
+
+    /// Counting sort of the positions by token.
+    fn sort(&mut self) {
+        self.starts.fill(0);
+        for &token in &self.inputs {
+            self.starts[token as usize + 1] += 1;
+        }
+        for token in 1..self.starts.len() {
+            self.starts[token] += self.starts[token - 1];
+        }
+        for (position, &token) in self.inputs.iter().enumerate() {
+            let slot = &mut self.starts[token as usize];
+            self.sorted[*slot as usize] = position as i32;
+            *slot += 1;
+        }
+    }
+}
+
+/// Reads the rows of a step, in the order that [`Order`] gives them.
+#[derive(Debug, Clone)]
+pub struct BatchReader {
+    rows: Rows,
+    order: Order,
+}
+
+impl BatchReader {
+    /// Joins rows and an order over as many rows.
+    ///
+    /// # Errors
+    /// [`Error::BatchShape`] when the order is over another number of rows.
+    pub fn new(rows: Rows, order: Order) -> Result<Self> {
+        if order.rows() != rows.len() {
+            return Err(Error::BatchShape {
+                what: format!("the order is over {} rows, there are {}", order.rows(), rows.len()),
+                hint: "build the order with `rows.len()`".into(),
+            });
+        }
+        Ok(Self { rows, order })
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// The order.
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Fills `batch` with the rows `range` of step `step`; a micro-batch or a rank takes its own range of 0..batch rows.
+    ///
+    /// # Shapes
+    /// `range` holds B rows, and rows have T + 1 tokens.
+    ///
+    /// # Errors
+    /// [`Error::BatchShape`] otherwise; [`Error::TokenOutOfRange`] when a token is not in the batch's vocabulary.
+    ///
+    /// # Cost
+    /// One pass over B·(T + 1) tokens and a counting sort; no allocation.
+    pub fn read(&mut self, step: u64, range: Range<usize>, batch: &mut Batch) -> Result<()> {
+        if range.len() != batch.rows || range.end > self.order.batch_rows() {
+            return Err(Error::BatchShape {
+                what: format!(
+                    "rows {}..{} of a step of {} rows were asked for in a batch of {} rows",
+                    range.start,
+                    range.end,
+                    self.order.batch_rows(),
+                    batch.rows
+                ),
+                hint: "the range must lie in the step and hold as many rows as the batch".into(),
+            });
+        }
+        if batch.tokens + 1 != self.rows.row_tokens() {
+            return Err(Error::BatchShape {
+                what: format!(
+                    "a batch of {} positions was asked for from rows of {} tokens",
+                    batch.tokens,
+                    self.rows.row_tokens()
+                ),
+                hint: format!(
+                    "use a sequence length of {}, or pack the text into rows of that length",
+                    self.rows.row_tokens() - 1
+                ),
+            });
+        }
+        for (b, j) in range.enumerate() {
+            let index = self.order.row(step, j);
+            let row = self.rows.row(index).ok_or_else(|| Error::BatchShape {
+                what: format!("row {index} of {} was asked for", self.rows.len()),
+                hint: "build the order with `rows.len()`".into(),
+            })?;
+            batch.set_row(b, index, row)?;
+        }
+        batch.sort();
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! The one error type of the crate: what is wrong, where, with the numbers, and a hint.
+
+use std::path::PathBuf;
+
+/// What this crate's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong between a source of text and a batch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read, write or map a file.
+    #[error("cannot {action} {}: {source}\nhint: check that the path exists, that its permissions allow this, and that the disk is not full", path.display())]
+    Io {
+        /// What was tried: "open", "write", "map", …
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's own reason.
+        source: std::io::Error,
+    },
+    /// A source of data names a scheme or a form that this version does not read.
+    #[error(
+        "source `{given}` is not one this version reads\nhint: use `embedded://world`, or the path of a parquet file, of a directory of them, or a glob such as `text/*.parquet`"
+    )]
+    UnknownSource {
+        /// The source as written.
+        given: String,
+    },
+    /// A path or pattern matches no parquet file.
+    #[error("no parquet file matches `{pattern}`\nhint: give a `.parquet` file, a directory that holds some, or a glob; relative paths start at {}", base.display())]
+    NoFiles {
+        /// The path or glob as written.
+        pattern: String,
+        /// The directory that relative paths start at.
+        base: PathBuf,
+    },
+    /// The selection of files leaves none to train on, or none to hold out.
+    #[error("{what}\nhint: {hint}")]
+    Selection {
+        /// What is left over, with the numbers.
+        what: String,
+        /// What to change.
+        hint: String,
+    },
+    /// A parquet file has no column of that name.
+    #[error("{} has no column `{column}`; its columns are {}\nhint: {hint}", path.display(), found.join(", "))]
+    MissingColumn {
+        /// The parquet file.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// The columns there are.
+        found: Vec<String>,
+        /// "did you mean", or how to name another column.
+        hint: String,
+    },
+    /// The column is there but does not hold text.
+    #[error("column `{column}` of {} holds {found}, expected text (Utf8)\nhint: name a column of strings as the text column", path.display())]
+    ColumnType {
+        /// The parquet file.
+        path: PathBuf,
+        /// The column asked for.
+        column: String,
+        /// Its Arrow type.
+        found: String,
+    },
+    /// A parquet file is damaged: its footer, or one of its row groups.
+    #[error("{}{} cannot be read: {reason}\nhint: the file is damaged or not parquet; fetch it again", path.display(), row_group.map(|g| format!(", row group {g},")).unwrap_or_default())]
+    Parquet {
+        /// The parquet file.
+        path: PathBuf,
+        /// The row group, if the footer could be read.
+        row_group: Option<usize>,
+        /// The reader's reason.
+        reason: String,
+    },
+    /// A parquet file could not be written.
+    #[error("cannot write {}: {reason}\nhint: check the disk's free space", path.display())]
+    WriteParquet {
+        /// The parquet file.
+        path: PathBuf,
+        /// The writer's reason.
+        reason: String,
+    },
+    /// A tokenizer file cannot be used.
+    #[error("tokenizer {} cannot be used: {reason}\nhint: {hint}", path.display())]
+    TokenizerFile {
+        /// The file, usually `tokenizer.json`.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Training or encoding failed inside the tokenizer.
+    #[error("tokenizer: {reason}\nhint: {hint}")]
+    Tokenizer {
+        /// What went wrong, with the numbers.
+        reason: String,
+        /// What to change.
+        hint: String,
+    },
+    /// A setting is outside the range in which it means something.
+    #[error("{what}\nhint: {hint}")]
+    Config {
+        /// The setting and its value.
+        what: String,
+        /// The range.
+        hint: String,
+    },
+    /// A shard is shorter or longer than its header says.
+    #[error("shard {} has {found} bytes, expected {expected}\nhint: the write or the copy was cut short; delete the directory it is in and rerun, only packing restarts", path.display())]
+    ShardSize {
+        /// The shard.
+        path: PathBuf,
+        /// Bytes that the header announces, itself included.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// A shard's header cannot be parsed or contradicts itself.
+    #[error("shard {} has a bad header: {reason}\nhint: this is not a shard written by this version, or it is damaged; delete the directory it is in and rerun, only packing restarts", path.display())]
+    ShardHeader {
+        /// The shard.
+        path: PathBuf,
+        /// What is wrong, with the numbers.
+        reason: String,
+    },
+    /// A shard's bytes are not those that were written.
+    #[error("shard {} is damaged: its {part} has the checksum {found}, expected {expected}\nhint: delete the directory it is in and rerun, only packing restarts", path.display())]
+    ShardChecksum {
+        /// The shard.
+        path: PathBuf,
+        /// "data" or "file".
+        part: &'static str,
+        /// The BLAKE3 digest that was recorded.
+        expected: String,
+        /// The digest of what is there.
+        found: String,
+    },
+    /// A manifest cannot be read or contradicts its shards.
+    #[error("manifest {} cannot be used: {reason}\nhint: delete the directory it is in and rerun the stage that wrote it", path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong, with the numbers.
+        reason: String,
+    },
+    /// A batch was asked for whose shape the rows do not have.
+    #[error("{what}\nhint: {hint}")]
+    BatchShape {
+        /// Both shapes.
+        what: String,
+        /// What to change.
+        hint: String,
+    },
+    /// A row holds a token that the vocabulary does not have.
+    #[error(
+        "row {row} holds token {token} at position {position}, but the vocabulary has {vocab} entries\nhint: pack with the tokenizer that the model is built for"
+    )]
+    TokenOutOfRange {
+        /// The row's index over all shards.
+        row: u64,
+        /// The position in the row.
+        position: usize,
+        /// The token found.
+        token: u32,
+        /// Entries in the vocabulary.
+        vocab: usize,
+    },
+    /// Packing ended without a single whole row.
+    #[error(
+        "{documents} documents with {tokens} tokens do not fill one row of {row_tokens}\nhint: give more text or shorter rows"
+    )]
+    NoRows {
+        /// Documents read.
+        documents: u64,
+        /// Tokens read, BOS included.
+        tokens: u64,
+        /// Tokens per row.
+        row_tokens: usize,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] for `map_err`.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

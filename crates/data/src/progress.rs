@@ -1,0 +1,25 @@
+//! What a long function tells its caller while it runs; it knows no screen.
+
+/// Receives the progress of one function, on whichever thread does the work. Every method has an empty default.
+pub trait Progress: Send {
+    /// How much there is to do in all, if that is known, in `unit` (for example "documents").
+    fn total(&mut self, total: Option<u64>, unit: &'static str) {
+        let _ = (total, unit);
+    }
+
+    /// `n` more units are done.
+    fn advance(&mut self, n: u64) {
+        let _ = n;
+    }
+
+    /// What is happening now, in a few words.
+    fn message(&mut self, text: &str) {
+        let _ = text;
+    }
+}
+
+/// Progress that nobody watches.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Silent;
+
+impl Progress for Silent {}

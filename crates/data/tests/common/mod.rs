@@ -1,0 +1,55 @@
+//! What several test files need: a small packed corpus in a temporary folder, and parquet files with given columns.
+#![allow(dead_code, reason = "no test file uses all of it")]
+
+use arrow::array::{ArrayRef, RecordBatch};
+use farthing_data::world::WorldSettings;
+use farthing_data::{
+    BpeSettings, FetchSettings, Files, Manifest, PackConfig, PackSettings, Silent, Tokenizer,
+    fetch, pack, train_bpe,
+};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use std::fs::File;
+use std::path::Path;
+
+pub(crate) fn world() -> WorldSettings {
+    WorldSettings { seed: 1, train_shards: 2, documents_per_shard: 250, val_documents: 60 }
+}
+
+pub(crate) struct Packed {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) files: Files,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) config: PackConfig,
+    pub(crate) manifest: Manifest,
+}
+
+/// The embedded world, a tokenizer of 400 entries, rows of 65 tokens, several shards.
+pub(crate) fn packed() -> Packed {
+    let dir = tempfile::tempdir().unwrap();
+    let source = "embedded://world".to_string();
+    let settings = FetchSettings { source, world: world(), ..FetchSettings::default() };
+    let text = dir.path().join("text");
+    let files = fetch(&settings, dir.path(), &text, &mut Silent).unwrap();
+    let bpe = BpeSettings { vocab_size: 400, ..BpeSettings::default() };
+    let train = files.train_paths(&text);
+    let (tokenizer, _) = train_bpe(&train, "text", &bpe, dir.path(), &mut Silent).unwrap();
+    let settings = PackSettings { context: 64, buffer_documents: 50, ..PackSettings::default() };
+    let config = PackConfig { settings, shard_bytes: 60_000, ..PackConfig::default() };
+    let out = dir.path().join("rows");
+    let manifest = pack(&train, &tokenizer, &config, &out, &mut Silent).unwrap();
+    Packed { dir, files, tokenizer, config, manifest }
+}
+
+pub(crate) fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>, group_rows: usize) {
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        columns.into_iter().map(|(name, array)| (name, array, true)),
+    )
+    .unwrap();
+    let properties =
+        WriterProperties::builder().set_max_row_group_row_count(Some(group_rows)).build();
+    let file = File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}

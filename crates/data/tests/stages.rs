@@ -1,0 +1,223 @@
+//! From a source to batches: determinism, reuse, recovery, and what the files say.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::{packed, world, write_parquet};
+use farthing_data::world::{Split, World};
+use farthing_data::{
+    Batch, BatchReader, Error, FetchSettings, Files, Order, PackConfig, Remainder, Rows, Shard,
+    ShardRange, Silent, Tokenizer, digest_file, fetch, pack,
+};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+fn digests(dir: &Path) -> BTreeMap<String, String> {
+    fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap())
+        .filter(|e| e.file_type().unwrap().is_file())
+        .map(|e| (e.file_name().into_string().unwrap(), digest_file(e.path()).unwrap()))
+        .collect()
+}
+
+fn on_threads<T: Send>(n: usize, f: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(f)
+}
+
+#[test]
+fn every_byte_is_the_same_on_one_thread_and_on_two() {
+    let (one, two) = (on_threads(1, packed), on_threads(2, packed));
+    for folder in ["text", "text/tasks", "rows", ""] {
+        let a = digests(&one.dir.path().join(folder));
+        assert!(!a.is_empty());
+        assert_eq!(a, digests(&two.dir.path().join(folder)), "{folder:?}");
+    }
+    assert!(one.manifest.shards.len() > 2, "{} shards", one.manifest.shards.len());
+}
+
+#[test]
+fn rows_hold_the_documents_and_nothing_is_lost() {
+    let p = packed();
+    let rows = Rows::open(p.dir.path().join("rows")).unwrap();
+    rows.verify().unwrap();
+    let stats = p.manifest.stats;
+    assert_eq!(rows.len(), stats.rows);
+    assert_eq!(stats.documents, 500);
+    assert!(stats.tokens_dropped_at_end < 65);
+    // A row read back as text consists of pieces of documents.
+    let all: Vec<String> = World::new(1).documents(Split::Train, 500).map(|d| d.text).collect();
+    for i in (0..rows.len()).step_by(37) {
+        let row = rows.row(i).unwrap().to_vec();
+        assert_eq!(row.len(), 65);
+        assert_eq!(row[0], p.tokenizer.bos());
+        for piece in row.split(|&t| t == p.tokenizer.bos()) {
+            let text = p.tokenizer.decode(piece);
+            assert!(all.iter().any(|document| document.contains(&text)), "{text:?}");
+        }
+    }
+    assert!(rows.row(rows.len()).is_none());
+    let shard = &rows.shards()[0];
+    assert_eq!(shard.metadata()["tokenizer"], p.tokenizer.digest());
+    let until: farthing_data::PackStats = serde_json::from_str(&shard.metadata()["stats"]).unwrap();
+    assert_eq!(until.rows, shard.rows() as u64);
+    // Other readers of safetensors understand the file.
+    let bytes = fs::read(shard.path()).unwrap();
+    let other = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = other.tensor("rows").unwrap();
+    assert_eq!(tensor.shape(), [shard.rows(), 65]);
+    assert_eq!(tensor.dtype(), safetensors::Dtype::U16);
+}
+
+#[test]
+fn finished_packing_is_reused_and_an_interrupted_one_begins_again() {
+    let p = packed();
+    let (text, out) = (p.dir.path().join("text"), p.dir.path().join("rows"));
+    let train = p.files.train_paths(&text);
+    let again = || pack(&train, &p.tokenizer, &p.config, &out, &mut Silent);
+    let before = digests(&out);
+    let modified = |file: &str| fs::metadata(out.join(file)).unwrap().modified().unwrap();
+    let time = modified("rows_00000.safetensors");
+    assert_eq!(again().unwrap(), p.manifest);
+    assert_eq!(modified("rows_00000.safetensors"), time, "a finished shard was written again");
+
+    // Killed: no manifest, one shard half written under its temporary name, one damaged.
+    fs::remove_file(out.join("manifest.json")).unwrap();
+    fs::rename(out.join("rows_00002.safetensors"), out.join("rows_00002.safetensors.tmp")).unwrap();
+    fs::write(out.join("rows_00001.safetensors"), b"rubbish").unwrap();
+    fs::write(out.join("rows_99999.safetensors"), b"of a longer run").unwrap();
+    fs::write(out.join("notes.txt"), b"not ours").unwrap();
+    assert_eq!(again().unwrap(), p.manifest);
+    fs::remove_file(out.join("notes.txt")).unwrap();
+    assert_eq!(digests(&out), before);
+
+    // Another packing is not overwritten.
+    let mut other = p.config.clone();
+    other.settings.remainder = Remainder::Discard;
+    let error = pack(&train, &p.tokenizer, &other, &out, &mut Silent).unwrap_err();
+    assert!(error.to_string().contains("belongs to another packing"), "{error}");
+    assert_eq!(digests(&out), before);
+
+    // Nor is a damaged one passed off as finished.
+    let path = out.join("rows_00001.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = again().unwrap_err();
+    assert!(matches!(error, Error::ShardChecksum { .. }), "{error}");
+    assert!(error.to_string().contains("rows_00001"), "{error}");
+}
+
+#[test]
+fn batches_follow_the_order_and_positions_are_sorted() {
+    let p = packed();
+    let rows = Rows::open(p.dir.path().join("rows")).unwrap();
+    let n = rows.len();
+    let order = Order::new(n, 8, 5).unwrap();
+    let mut reader = BatchReader::new(rows.clone(), order).unwrap();
+    let mut batch = Batch::new(4, 64, rows.vocab()).unwrap();
+    for step in [0, 1, n / 8, n] {
+        for micro in [0..4, 4..8] {
+            reader.read(step, micro.clone(), &mut batch).unwrap();
+            for (b, j) in micro.enumerate() {
+                let row = rows.row(order.row(step, j)).unwrap().to_vec();
+                let row: Vec<i32> = row.into_iter().map(|t| t as i32).collect();
+                assert_eq!(batch.inputs()[b * 64..][..64], row[..64]);
+                assert_eq!(batch.targets()[b * 64..][..64], row[1..]);
+                let mut copy = vec![0; 65];
+                rows.fill(order.row(step, j), &mut copy).unwrap();
+                assert_eq!(copy, row);
+            }
+            let mut sorted: Vec<i32> = (0..4 * 64).collect();
+            sorted.sort_by_key(|&at| batch.inputs()[at as usize]);
+            assert_eq!(batch.sorted(), sorted);
+        }
+    }
+    // Shapes that do not fit, and a vocabulary that is too small.
+    let longer = reader.read(0, 0..4, &mut Batch::new(4, 128, 400).unwrap()).unwrap_err();
+    assert!(longer.to_string().contains("128 positions was asked for from rows of 65"), "{longer}");
+    assert!(reader.read(0, 6..10, &mut batch).is_err());
+    assert!(reader.read(0, 0..3, &mut batch).is_err());
+    let narrow = reader.read(0, 0..4, &mut Batch::new(4, 64, 100).unwrap()).unwrap_err();
+    assert!(matches!(narrow, Error::TokenOutOfRange { .. }), "{narrow}");
+    assert!(BatchReader::new(rows, Order::new(n + 1, 8, 5).unwrap()).is_err());
+    assert!(Batch::new(0, 4, 4).is_err());
+}
+
+#[test]
+fn local_files_directories_and_globs_are_found_and_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = dir.path().join("corpus");
+    fs::create_dir_all(corpus.join("more")).unwrap();
+    for name in ["b.parquet", "a.parquet", "more/c.parquet"] {
+        let text = arrow::array::StringArray::from(vec![name]);
+        write_parquet(&corpus.join(name), vec![("text", Arc::new(text))], 10);
+    }
+    fs::write(corpus.join("README.md"), "not parquet").unwrap();
+    let get = |source: &str, shards: ShardRange| {
+        let out = tempfile::tempdir().unwrap();
+        let source = source.to_string();
+        let settings = FetchSettings { source, shards, world: world() };
+        let files = fetch(&settings, dir.path(), out.path(), &mut Silent)?;
+        assert_eq!(Files::load(out.path())?, files);
+        let names = |entries: &[farthing_data::FileEntry]| -> Vec<String> {
+            entries.iter().map(|e| e.file.clone()).collect()
+        };
+        Ok::<_, Error>((names(&files.train), names(&files.val)))
+    };
+    let all = ShardRange::default();
+    let two = (vec!["00000-a.parquet".to_string()], vec!["00001-b.parquet".to_string()]);
+    assert_eq!(get("corpus/*.parquet", all).unwrap(), two);
+    assert_eq!(get("file:corpus", all).unwrap().1, ["00002-c.parquet"]);
+    assert_eq!(get("corpus/**/*.parquet", all).unwrap().0.len(), 2);
+    let first = ShardRange { val: Some(0), ..all };
+    assert_eq!(
+        get("corpus", first).unwrap(),
+        (vec!["00001-b.parquet".into(), "00002-c.parquet".into()], vec!["00000-a.parquet".into()],)
+    );
+    let message = |source: &str, shards| get(source, shards).unwrap_err().to_string();
+    assert!(message("corpus/a.parquet", all).contains("none is left to train on"));
+    assert!(message("corpus", ShardRange { val: Some(3), ..all }).contains("numbered from 0"));
+    assert!(message("corpus", ShardRange { count: Some(9), ..all }).contains("it has 3 files"));
+    assert!(message("nowhere", all).contains("no parquet file matches `nowhere`"));
+    assert!(message("corpus/*.csv", all).contains("no parquet file matches"));
+    assert!(message("s3://bucket/x", all).contains("not one this version reads"));
+    assert!(
+        message("corpus/README.md", ShardRange { val: Some(0), ..all }).contains("none is left")
+    );
+}
+
+#[test]
+fn the_held_out_split_packs_too_and_short_text_is_an_error() {
+    let p = packed();
+    let text = p.dir.path().join("text");
+    let val = p.files.val_paths(&text);
+    let out = p.dir.path().join("val");
+    let manifest = pack(&val, &p.tokenizer, &p.config, &out, &mut Silent).unwrap();
+    assert_eq!(manifest.stats.documents, 60);
+
+    let short = p.dir.path().join("short.parquet");
+    let column = arrow::array::StringArray::from(vec![Some("A few words."), None]);
+    write_parquet(&short, vec![("text", Arc::new(column))], 10);
+    let out = p.dir.path().join("none");
+    let error = pack(&[short], &p.tokenizer, &p.config, &out, &mut Silent).unwrap_err();
+    assert!(matches!(error, Error::NoRows { documents: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_large_vocabulary_is_stored_in_four_bytes() {
+    assert_eq!(farthing_data::TokenType::for_vocab(65_536).bytes(), 2);
+    assert_eq!(farthing_data::TokenType::for_vocab(65_537).bytes(), 4);
+}
+
+#[test]
+fn shards_and_tokenizer_open_alone() {
+    let p = packed();
+    let shard = Shard::open(p.dir.path().join("rows/rows_00000.safetensors")).unwrap();
+    shard.verify().unwrap();
+    let loaded = Tokenizer::load(p.dir.path().join("tokenizer.json")).unwrap();
+    assert_eq!(loaded.digest(), p.tokenizer.digest());
+    assert_eq!(PackConfig::default().text_column, "text");
+}

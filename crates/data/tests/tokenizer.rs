@@ -1,0 +1,185 @@
+//! The tokenizer's vocabulary, files and bytes; identity with Python's `tokenizers` where that is installed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may panic and says why it skips"
+)]
+
+use farthing_data::world::{Split, World};
+use farthing_data::{BpeSettings, Error, SPECIAL_TOKENS, Tokenizer};
+use proptest::prelude::*;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+
+fn texts() -> Vec<String> {
+    World::new(1).documents(Split::Train, 400).map(|d| d.text).collect()
+}
+
+fn settings(vocab_size: usize) -> BpeSettings {
+    BpeSettings { vocab_size, ..BpeSettings::default() }
+}
+
+static TRAINED: LazyLock<Tokenizer> =
+    LazyLock::new(|| Tokenizer::train(texts().into_iter().map(Ok), &settings(500)).unwrap().0);
+
+/// Text of many scripts, digits, contractions, whitespace and control characters.
+const MIXED: &str = "It's 12345 o'clock,\n\n  they'll  say\tÜnïcödé 日本語 🦀🦀 e\u{301}\r\n\u{0} <|bos|> \u{FFFD} don'T  ";
+
+#[test]
+fn special_tokens_are_last_in_their_order_and_count_no_bytes() {
+    let t = &*TRAINED;
+    assert_eq!(t.vocab_size(), 500);
+    let bytes = t.token_bytes();
+    for (i, name) in SPECIAL_TOKENS.iter().enumerate() {
+        let id = 491 + i as u32;
+        assert_eq!(t.token_id(name), Some(id));
+        assert!(t.is_special(id));
+        assert_eq!(bytes[id as usize], 0);
+    }
+    assert_eq!(t.bos(), 491);
+    assert!(!t.is_special(490) && !t.is_special(500));
+    assert!(bytes[..491].iter().all(|&n| n > 0));
+}
+
+#[test]
+fn bytes_of_tokens_add_up_and_a_special_name_in_text_stays_text() {
+    let t = &*TRAINED;
+    let ids = t.encode(MIXED).unwrap();
+    assert_eq!(t.decode(&ids), MIXED);
+    let bytes = t.token_bytes();
+    let sum: u32 = ids.iter().map(|&id| bytes[id as usize]).sum();
+    assert_eq!(sum as usize, MIXED.len());
+    assert!(!ids.contains(&t.bos()));
+    assert_eq!(t.decode(&[t.bos()]), "<|bos|>");
+    // Half a character, and an id that does not exist.
+    let crab = t.encode("🦀").unwrap();
+    assert!(crab.len() > 1);
+    assert_eq!(t.decode(&crab[..1]), "\u{FFFD}");
+    assert_eq!(t.decode_bytes(&crab), "🦀".as_bytes());
+    assert_eq!(t.decode(&[9_999]), "\u{FFFD}");
+}
+
+#[test]
+fn training_is_deterministic_and_obeys_its_limits() {
+    let train = |n: usize, s: &BpeSettings| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+        pool.install(|| Tokenizer::train(texts().into_iter().map(Ok), s).unwrap())
+    };
+    let (one, two) = (train(1, &settings(450)), train(2, &settings(450)));
+    assert_eq!(one.0.digest(), two.0.digest());
+    let all: u64 = texts().iter().map(|t| t.chars().count().min(10_000) as u64).sum();
+    assert_eq!((one.1.documents, one.1.chars), (400, all));
+
+    let cut = BpeSettings { vocab_size: 300, max_chars: 5_000, document_chars: 100 };
+    let read = train(1, &cut).1;
+    assert_eq!(read.chars, 5_000);
+    assert!(read.documents >= 50, "{}", read.documents);
+    let short: u64 = texts().iter().map(|t| t.chars().count().min(100) as u64).sum();
+    let cut = BpeSettings { max_chars: 1 << 40, ..cut };
+    assert_eq!(train(1, &cut).1.chars, short);
+}
+
+#[test]
+fn impossible_vocabularies_are_errors() {
+    let train = |text: &str, vocab: usize| {
+        let texts = std::iter::once(Ok(text.to_string()));
+        Tokenizer::train(texts, &settings(vocab)).map(drop).unwrap_err().to_string()
+    };
+    let small = train("one two", 10_000);
+    assert!(
+        small.contains("10000 were asked for") && small.contains("set vocab_size to at most 270"),
+        "{small}"
+    );
+    assert!(train("text", 264).contains("at least 265"));
+    let broken = std::iter::once(Err(Error::NoFiles { pattern: "x".into(), base: "y".into() }));
+    assert!(matches!(Tokenizer::train(broken, &settings(300)), Err(Error::NoFiles { .. })));
+}
+
+#[test]
+fn files_load_again_and_bad_ones_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    TRAINED.save(&path).unwrap();
+    let loaded = Tokenizer::load(&path).unwrap();
+    assert_eq!(loaded.digest(), TRAINED.digest());
+    assert_eq!(loaded.encode(MIXED).unwrap(), TRAINED.encode(MIXED).unwrap());
+    assert_eq!(farthing_data::digest_file(&path).unwrap(), TRAINED.digest());
+
+    let good = fs::read_to_string(&path).unwrap();
+    let refused = |text: &str, expected: &str| {
+        fs::write(&path, text).unwrap();
+        let error = Tokenizer::load(&path).map(drop).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json") && error.contains(expected), "{error}");
+    };
+    refused("", "does not parse");
+    refused(&good[..good.len() / 2], "does not parse");
+    refused("{\"version\": \"1.0\"}", "does not parse");
+    refused(&good.replace("<|bos|>", "<|start|>"), "neither <|bos|> nor <|endoftext|>");
+    refused(&good.replace("\"type\": \"BPE\"", "\"type\": \"none\""), "does not parse");
+}
+
+#[test]
+fn batches_keep_their_order() {
+    let texts = texts();
+    let all = TRAINED.encode_batch(&texts).unwrap();
+    for (text, ids) in texts.iter().zip(&all) {
+        assert_eq!(&TRAINED.encode(text).unwrap(), ids);
+        assert_eq!(&TRAINED.decode(ids), text);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_back(text in any::<String>()) {
+        let ids = TRAINED.encode(&text).unwrap();
+        prop_assert_eq!(TRAINED.decode(&ids), text);
+    }
+}
+
+/// Data outside the repository, if it is there.
+fn shared(path: &str) -> Option<PathBuf> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    ["../../../shared/data", "../../../../shared/data"]
+        .iter()
+        .map(|up| root.join(up).join(path))
+        .find(|p| p.exists())
+}
+
+#[test]
+fn gpt2s_tokenizer_loads() {
+    let Some(path) = shared("tokenizer/gpt2/tokenizer.json") else {
+        eprintln!("skipped: ../shared/data/tokenizer/gpt2 is absent");
+        return;
+    };
+    let t = Tokenizer::load(path).unwrap();
+    assert_eq!((t.vocab_size(), t.bos()), (50_257, 50_256));
+    assert_eq!(t.encode("Hello world").unwrap(), [15_496, 995]);
+    assert_eq!(t.token_bytes()[995], 6);
+    assert_eq!(t.decode(&t.encode(MIXED).unwrap()), MIXED);
+}
+
+#[test]
+fn python_encodes_identically() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, input) = (dir.path().join("tokenizer.json"), dir.path().join("texts.json"));
+    TRAINED.save(&path).unwrap();
+    let mut texts = texts();
+    texts.push(MIXED.replace("<|bos|>", "bos"));
+    fs::write(&input, serde_json::to_string(&texts).unwrap()).unwrap();
+    let script = "import json, sys\nfrom tokenizers import Tokenizer\nt = Tokenizer.from_file(sys.argv[1])\nprint(json.dumps([e.ids for e in t.encode_batch(json.load(open(sys.argv[2], encoding='utf-8')))]))";
+    let run = Command::new("python3").arg("-c").arg(script).arg(&path).arg(&input).output();
+    let Ok(run) = run else {
+        eprintln!("skipped: no python3");
+        return;
+    };
+    let error = String::from_utf8_lossy(&run.stderr);
+    if error.contains("No module named 'tokenizers'") {
+        eprintln!("skipped: Python's tokenizers is not installed (pip install tokenizers)");
+        return;
+    }
+    assert!(run.status.success(), "{error}");
+    let ids: Vec<Vec<u32>> = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(ids, TRAINED.encode_batch(&texts).unwrap());
+}

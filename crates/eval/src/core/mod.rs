@@ -1,0 +1,258 @@
+//! CORE: accuracy over a set of tasks, each centred on what guessing reaches, averaged.
+//!
+//! Items, few-shot examples and prompts are those of nanochat's core_eval, so that results can be compared with published ones
+//! example by example. This file runs the evaluation; what a prompt is, what is scored and how batches form stand beside it.
+//!
+//! # Source
+//! Li et al., "DataComp-LM" (arXiv 2406.11794); nanochat's core_eval.
+
+mod bundle;
+mod item;
+mod plan;
+mod prompt;
+mod report;
+mod sequence;
+
+pub use bundle::{Bundle, TASKS, Task, TaskType};
+pub use item::{Item, Line, read_items};
+pub use prompt::prompts;
+pub use report::{Example, Report, TaskReport};
+pub use sequence::{Sequence, sequences};
+
+use crate::language_model::score;
+use crate::python_random::PythonRandom;
+use crate::{Encode, Error, LanguageModel, Result, Scores};
+use farthing_data::Progress;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Items whose prompts are in memory at once.
+const CHUNK: usize = 512;
+/// The seed of the items' order.
+const ORDER_SEED: u64 = 1337;
+/// The seed of an item's examples, less its index.
+const EXAMPLES_SEED: u64 = 1234;
+
+/// What of the tasks is evaluated, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Items per task, after the shuffle; all of them if absent.
+    pub max_per_task: Option<usize>,
+    /// About how many positions the model is given at once. Changes speed and memory, not results.
+    pub batch_tokens: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_per_task: None, batch_tokens: 4096 }
+    }
+}
+
+/// A task with its items in the order of evaluation.
+struct Prepared<'a> {
+    task: &'a Task,
+    path: PathBuf,
+    items: Vec<Line>,
+}
+
+/// Evaluates every task of `bundle`.
+///
+/// All files are read and checked before the model is asked for anything.
+///
+/// # Numerics
+/// An option's mean loss and the averages over tasks are f64. Ties go to the first option.
+///
+/// # Errors
+/// Those of [`read_items`]; [`Error::FewShot`], [`Error::Prompt`], [`Error::Encode`], [`Error::Model`], [`Error::NotFinite`],
+/// [`Error::Config`] for settings that leave nothing to evaluate.
+///
+/// # Cost
+/// One pass of the model over every option's prompt, examples included.
+pub fn evaluate(
+    model: &mut dyn LanguageModel,
+    text: &dyn Encode,
+    bundle: &Bundle,
+    settings: &Settings,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
+    if settings.max_per_task == Some(0) || settings.batch_tokens == 0 {
+        return Err(Error::Config {
+            what: format!(
+                "max_per_task {:?} and batch_tokens {} leave nothing to evaluate",
+                settings.max_per_task, settings.batch_tokens
+            ),
+            hint: "both must be at least 1; leave max_per_task out to evaluate every item".into(),
+        });
+    }
+    let prepare = |task| prepare(bundle, task, settings.max_per_task);
+    let tasks: Vec<Prepared<'_>> = bundle.tasks().iter().map(prepare).collect::<Result<_>>()?;
+    let options =
+        |t: &Prepared<'_>| t.items.iter().map(|line| line.item.options() as u64).sum::<u64>();
+    progress.total(Some(tasks.iter().map(options).sum()), "prompts");
+    let mut reports = Vec::with_capacity(tasks.len());
+    for prepared in &tasks {
+        progress.message(&prepared.task.label);
+        let mut examples = Vec::with_capacity(prepared.items.len());
+        for first in (0..prepared.items.len()).step_by(CHUNK) {
+            let range = first..prepared.items.len().min(first + CHUNK);
+            examples.extend(chunk(model, text, prepared, range, settings, progress)?);
+        }
+        reports.push(TaskReport::new(prepared.task, examples));
+    }
+    Ok(Report::new(reports))
+}
+
+/// Reads, shuffles and truncates a task's items.
+fn prepare<'a>(
+    bundle: &Bundle,
+    task: &'a Task,
+    max_per_task: Option<usize>,
+) -> Result<Prepared<'a>> {
+    let path = bundle.path(task);
+    let mut items = read_items(&path, task.task_type)?;
+    PythonRandom::new(ORDER_SEED).shuffle(&mut items);
+    items.truncate(max_per_task.unwrap_or(usize::MAX));
+    if task.num_fewshot >= items.len() {
+        let label = task.label.clone();
+        return Err(Error::FewShot { label, items: items.len(), shots: task.num_fewshot });
+    }
+    Ok(Prepared { task, path, items })
+}
+
+/// The indices of the examples that stand before item `index` of `items`.
+fn examples_of(index: usize, items: usize, shots: usize) -> Vec<usize> {
+    let others = PythonRandom::new(EXAMPLES_SEED + index as u64).sample(items - 1, shots);
+    others.into_iter().map(|other| other + usize::from(other >= index)).collect()
+}
+
+/// Evaluates the items `range` of one task.
+fn chunk(
+    model: &mut dyn LanguageModel,
+    text: &dyn Encode,
+    prepared: &Prepared<'_>,
+    range: Range<usize>,
+    settings: &Settings,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Example>> {
+    let Prepared { task, path, items } = prepared;
+    let mut texts = Vec::new();
+    let mut counts = Vec::with_capacity(range.len());
+    for index in range.clone() {
+        let shots: Vec<&Item> = examples_of(index, items.len(), task.num_fewshot)
+            .into_iter()
+            .map(|i| &items[i].item)
+            .collect();
+        let prompts = prompts(&items[index].item, &shots, &task.continuation_delimiter);
+        counts.push(prompts.len());
+        texts.extend(prompts);
+    }
+    let mut encoded = text.encode_all(&texts)?.into_iter();
+    drop(texts);
+
+    // The options of all items in one list, and for each the line that it comes from.
+    let mut all: Vec<Sequence> = Vec::new();
+    let mut lines: Vec<usize> = Vec::new();
+    let mut spans = Vec::with_capacity(range.len());
+    for (index, count) in range.clone().zip(counts) {
+        let Line { line, item } = &items[index];
+        let own = sequences(item, encoded.by_ref().take(count).collect(), text.bos())
+            .map_err(|reason| Error::Prompt { path: path.clone(), line: *line, reason })?;
+        spans.push(all.len()..all.len() + own.len());
+        lines.extend(own.iter().map(|_| *line));
+        all.extend(own);
+    }
+
+    let greedy = task.task_type == TaskType::LanguageModeling;
+    let lengths: Vec<usize> = all.iter().map(|s| s.tokens.len()).collect();
+    let mut verdicts = vec![Verdict::default(); all.len()];
+    let mut scores = Scores::default();
+    for group in plan::groups(&lengths, settings.batch_tokens) {
+        let batch = plan::batch(&group, &all, text.bos())?;
+        score(model, &batch, greedy, &mut scores)?;
+        for (row, &member) in group.members.iter().enumerate() {
+            let verdict = judge(&all[member], row * group.tokens, &scores, greedy);
+            verdicts[member] = verdict.map_err(|loss| Error::NotFinite {
+                loss,
+                place: format!("on line {} of {}", lines[member], path.display()),
+            })?;
+        }
+        progress.advance(group.members.len() as u64);
+    }
+
+    let judged = range.zip(spans).map(|(index, span)| {
+        let Line { line, item } = &items[index];
+        let chosen = lowest(&verdicts[span.clone()]);
+        let (chosen, correct) = match item {
+            Item::LanguageModeling { .. } => (None, verdicts[span.start].exact),
+            Item::MultipleChoice { gold, .. } | Item::Schema { gold, .. } => {
+                (Some(chosen), chosen == *gold)
+            }
+        };
+        Example { index, line: *line, chosen, correct }
+    });
+    Ok(judged.collect())
+}
+
+/// What the model said about one sequence.
+#[derive(Clone, Copy, Default)]
+struct Verdict {
+    /// The mean loss of the scored tokens; NaN where there are none.
+    mean: f64,
+    /// Whether each of them was the greedy prediction.
+    exact: bool,
+}
+
+/// Reads the verdict on `sequence`, whose row begins at `at`. Fails with a loss that is not finite.
+fn judge(sequence: &Sequence, at: usize, scores: &Scores, greedy: bool) -> Result<Verdict, f64> {
+    let Sequence { tokens, start } = sequence;
+    let scored = at + start - 1..at + tokens.len() - 1;
+    let losses = &scores.losses[scored.clone()];
+    if let Some(&loss) = losses.iter().find(|loss| !loss.is_finite()) {
+        return Err(loss);
+    }
+    let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+    let exact = greedy && scores.predictions[scored] == tokens[*start..];
+    Ok(Verdict { mean, exact })
+}
+
+/// The option with the lowest mean loss, the first of equals. As in Python's `min`, a mean over no tokens (NaN) is chosen
+/// where it stands first and nowhere else; published results rest on that.
+fn lowest(verdicts: &[Verdict]) -> usize {
+    let mut best = 0;
+    for (i, verdict) in verdicts.iter().enumerate() {
+        if verdict.mean < verdicts[best].mean {
+            best = i;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_never_hold_the_item_itself() {
+        // import random
+        // [random.Random(1234+3).sample([i for i in range(12) if i != 3], 5), random.Random(1234+40).sample([i for i in range(50) if i != 40], 4)]
+        assert_eq!(examples_of(3, 12, 5), [2, 7, 5, 4, 1]);
+        assert_eq!(examples_of(40, 50, 4), [7, 47, 20, 29]);
+        for index in 0..9 {
+            let mut examples = examples_of(index, 9, 8);
+            examples.sort_unstable();
+            assert_eq!(examples, (0..9).filter(|&i| i != index).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_lowest_is_the_first_of_equals_and_nan_only_when_first() {
+        let lowest = |means: &[f64]| {
+            lowest(&means.iter().map(|&mean| Verdict { mean, exact: false }).collect::<Vec<_>>())
+        };
+        assert_eq!(lowest(&[2.0, 1.0, 1.0]), 1);
+        assert_eq!(lowest(&[f64::NAN, 1.0, 0.5]), 0);
+        assert_eq!(lowest(&[2.0, f64::NAN, 0.5]), 2);
+    }
+}

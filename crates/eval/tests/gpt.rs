@@ -1,0 +1,135 @@
+//! farthing's own GPT behind the seam, on the reference device (f64).
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+mod common;
+
+use common::{BOS, Bytes};
+use farthing_data::Silent;
+use farthing_eval::core::{Bundle, Settings, evaluate};
+use farthing_eval::{Batch, Error, GptScorer, IGNORE, LanguageModel, Scores, bits_per_byte};
+use farthing_kernels::reference::Reference;
+use farthing_kernels::{Device, Params};
+use farthing_model::{Gpt, ModelConfig, Preset};
+
+const T: usize = 16;
+
+/// Two layers of 32 channels over the byte tokenizer's vocabulary.
+fn gpt(dev: &dyn Device) -> (Gpt, Params) {
+    let config = ModelConfig {
+        aspect_ratio: Some(16),
+        head_dim: Some(16),
+        short_window: Some(5),
+        ..ModelConfig::new(Preset::Nanochat202607, 2)
+    };
+    let gpt = Gpt::new(config.resolve(257, T).unwrap()).unwrap();
+    let mut params = Params::new(dev, gpt.single_group()).unwrap();
+    gpt.initialize(dev, &mut params, 7).unwrap();
+    // A fresh model's output projections are 0; random ones make every part count.
+    for spec in gpt.params() {
+        let view = params.master_mut(spec.id).unwrap();
+        let weights = view.slice::<f64>().unwrap();
+        let mut state = 0x0139_408D_CBBF_7A44 ^ spec.id.0 as u64;
+        for weight in weights.iter_mut().filter(|w| **w == 0.0) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            *weight = (state >> 11) as f64 / (1u64 << 53) as f64 * 0.4 - 0.2;
+        }
+    }
+    (gpt, params)
+}
+
+fn batch(rows: &[&str], tokens: usize) -> Batch {
+    let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+    for row in rows {
+        let ids: Vec<i32> = row.bytes().map(i32::from).collect();
+        let mut input = vec![BOS as i32];
+        input.extend(&ids);
+        let mut target = ids;
+        input.resize(tokens, BOS as i32);
+        target.resize(tokens, IGNORE);
+        inputs.extend(input);
+        targets.extend(target);
+    }
+    Batch::new(inputs, targets, rows.len(), tokens).unwrap()
+}
+
+#[test]
+fn a_row_scores_the_same_in_any_company_and_at_any_length() {
+    let dev = Reference::new();
+    let (gpt, params) = gpt(&dev);
+    let mut model = GptScorer::new(&gpt, &dev, &params);
+    let rows = ["a longer row than T tokens", "short", "middling"];
+    let (mut alone, mut together) = (Scores::default(), Scores::default());
+    // The second batch needs a larger workspace than the first, the last a smaller one; 32 exceeds the model's context.
+    for (order, tokens) in [([1, 2, 1], T), ([0, 1, 2], 32), ([2, 2, 1], 9)] {
+        model.score(&batch(&order.map(|i| rows[i]), tokens), true, &mut together).unwrap();
+        for (at, i) in order.into_iter().enumerate() {
+            let n = rows[i].len();
+            model.score(&batch(&[rows[i]], n + 1), true, &mut alone).unwrap();
+            for t in 0..n {
+                let (one, many) = (alone.losses[t], together.losses[at * tokens + t]);
+                assert!((one - many).abs() < 1e-12, "row {i}, position {t}: {one} and {many}");
+                assert_eq!(alone.predictions[t], together.predictions[at * tokens + t]);
+            }
+            let padding = &together.losses[at * tokens + n..(at + 1) * tokens];
+            assert!(padding.iter().all(|&loss| loss == 0.0));
+        }
+    }
+    // Losses differ from position to position: the weights are at work.
+    assert!(alone.losses.windows(2).any(|w| (w[0] - w[1]).abs() > 1e-3));
+}
+
+#[test]
+fn bits_per_byte_is_the_model_s_loss_over_bytes() {
+    let dev = Reference::new();
+    let (gpt, params) = gpt(&dev);
+    let mut model = GptScorer::new(&gpt, &dev, &params);
+    let rows = ["some held-out te", "xt, cut in rows."];
+    let batch = batch(&rows, 16);
+    let mut scores = Scores::default();
+    model.score(&batch, false, &mut scores).unwrap();
+    assert!(scores.predictions.is_empty());
+    let expected = scores.losses.iter().sum::<f64>() / std::f64::consts::LN_2 / 32.0;
+    let mut token_bytes = vec![1; 257];
+    token_bytes[BOS as usize] = 0;
+    let found = bits_per_byte(&mut model, [Ok(batch)].into_iter(), &token_bytes, 32, &mut Silent);
+    assert!((found.unwrap().bits_per_byte - expected).abs() < 1e-12);
+}
+
+#[test]
+fn core_runs_on_the_model_and_batching_changes_no_outcome() {
+    let dev = Reference::new();
+    let (gpt, params) = gpt(&dev);
+    let dir = tempfile::tempdir().unwrap();
+    let items: Vec<String> = (0..12)
+        .map(|i| format!(r#"{{"query": "{i} is", "choices": ["odd", "even", "zero"], "gold": 1}}"#))
+        .collect();
+    std::fs::write(dir.path().join("t.jsonl"), items.join("\n")).unwrap();
+    std::fs::write(
+        dir.path().join("tasks.json"),
+        r#"[{"label": "t", "uri": "t.jsonl", "task_type": "multiple_choice", "num_fewshot": 1, "random_baseline": 33}]"#,
+    )
+    .unwrap();
+    let bundle = Bundle::open(dir.path()).unwrap();
+    let run = |batch_tokens| {
+        let settings = Settings { max_per_task: None, batch_tokens };
+        let mut model = GptScorer::new(&gpt, &dev, &params);
+        evaluate(&mut model, &Bytes::default(), &bundle, &settings, &mut Silent).unwrap()
+    };
+    assert_eq!(run(1), run(256));
+}
+
+#[test]
+fn a_token_of_another_vocabulary_is_an_error() {
+    let dev = Reference::new();
+    let (gpt, params) = gpt(&dev);
+    let mut model = GptScorer::new(&gpt, &dev, &params);
+    let batch = Batch::new(vec![0, 300], vec![1, IGNORE], 1, 2).unwrap();
+    let error = model.score(&batch, false, &mut Scores::default()).unwrap_err();
+    assert!(
+        matches!(error, Error::Token { token: 300, row: 0, position: 1, vocab: 257 }),
+        "{error}"
+    );
+}

@@ -1,0 +1,271 @@
+//! Checkpoints: a model's weights under nanochat's names, its configuration, and whatever state a trainer adds, in one tensor file.
+//!
+//! Whoever has the file has the model: the configuration travels in the metadata. Tensors that are not parameters have names that begin with
+//! [`STATE_PREFIX`]; what they mean is their owner's affair.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use farthing_kernels::{DType, Device, Mut, Params, Ref, Weights};
+
+use crate::{Error, Gpt, GptConfig, Result, TensorFile, TensorInfo, TensorWriter};
+
+/// How the names of tensors begin that are not parameters.
+pub const STATE_PREFIX: &str = "state.";
+
+const FORMAT: &str = "farthing.format";
+const CONFIG: &str = "farthing.config";
+const STEP: &str = "farthing.step";
+/// The version of the format that this crate writes and reads.
+const FORMAT_VERSION: &str = "1";
+
+/// A tensor to save beside the weights.
+#[derive(Clone)]
+pub struct Extra<'a> {
+    /// Its name, which begins with [`STATE_PREFIX`].
+    pub name: String,
+    /// Its elements, on the device.
+    pub tensor: Ref<'a>,
+}
+
+/// Writes a checkpoint: master weights, configuration, step, `extra` tensors and `metadata`. The file is whole or not there.
+///
+/// # Numerics
+/// Master weights as they are: F32, or F64 on the reference device.
+///
+/// # Errors
+/// [`Error::Write`] for a bad name in `extra` or `metadata`; [`Error::Io`]; [`Error::Kernel`].
+pub fn save_model(
+    path: &Path,
+    gpt: &Gpt,
+    dev: &dyn Device,
+    weights: Weights<'_>,
+    step: u64,
+    extra: &[Extra<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let refuse = |what: String| Err(Error::Write { path: path.to_owned(), what });
+    let mut tensors = Vec::new();
+    let mut views = Vec::new();
+    for spec in gpt.params() {
+        let view = weights.master(spec.id)?;
+        let info = TensorInfo { name: spec.name.clone(), dtype: view.dtype(), shape: spec.shape };
+        tensors.push(info);
+        views.push(view);
+    }
+    for Extra { name, tensor } in extra {
+        if !name.starts_with(STATE_PREFIX) {
+            return refuse(format!("tensor `{name}` must be named `{STATE_PREFIX}…`"));
+        }
+        tensors.push(TensorInfo {
+            name: name.clone(),
+            dtype: tensor.dtype(),
+            shape: tensor.shape(),
+        });
+        views.push(*tensor);
+    }
+    let config = match serde_json::to_string(gpt.config()) {
+        Ok(config) => config,
+        Err(e) => return refuse(format!("the configuration as JSON: {e}")),
+    };
+    let mut all = metadata.clone();
+    let own = [(FORMAT, FORMAT_VERSION.to_owned()), (CONFIG, config), (STEP, step.to_string())];
+    for (key, value) in own {
+        if all.insert(key.into(), value).is_some() {
+            return refuse(format!("metadata `{key}` is reserved"));
+        }
+    }
+    let mut writer = TensorWriter::create(path, &tensors, &all)?;
+    let mut host = Vec::new();
+    for view in views {
+        for view in pieces(view)? {
+            host.resize(view.shape().elements() * view.dtype().bytes(), 0);
+            dev.read(&mut host, view)?;
+            writer.write(&host)?;
+        }
+    }
+    writer.finish()
+}
+
+/// Elements that pass through the host at a time.
+const PIECE: usize = 1 << 22;
+
+/// A tensor as one-dimensional views of at most [`PIECE`] elements.
+fn pieces(view: Ref<'_>) -> Result<impl Iterator<Item = Ref<'_>>> {
+    let n = view.shape().elements();
+    let flat = view.reshape([n])?;
+    // The ranges are within 0..n, so `rows` refuses none of them.
+    Ok((0..n).step_by(PIECE).filter_map(move |start| flat.rows(start..n.min(start + PIECE)).ok()))
+}
+
+/// A checkpoint opened and verified.
+pub struct Checkpoint {
+    file: TensorFile,
+    config: GptConfig,
+    step: u64,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint, verifies its checksum and reads its configuration.
+    ///
+    /// # Errors
+    /// As [`TensorFile::open`]; [`Error::Metadata`] when it is not a checkpoint of this format; [`Error::Config`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = TensorFile::open(path)?;
+        let bad =
+            |key, what: String, hint| Error::Metadata { path: path.to_owned(), key, what, hint };
+        let foreign = "this is not a checkpoint of farthing; weights of other programs can be loaded into a known configuration with load_weights";
+        let get = |key| file.metadata(key).ok_or_else(|| bad(key, "is missing".into(), foreign));
+        let format = get(FORMAT)?;
+        if format != FORMAT_VERSION {
+            let what = format!("is `{format}`, this program reads `{FORMAT_VERSION}`");
+            return Err(bad(FORMAT, what, "use the version of the program that wrote it"));
+        }
+        if !file.has_checksum() {
+            return Err(bad(
+                "farthing.blake3",
+                "is missing".into(),
+                "the file was changed after it was written; use an earlier checkpoint",
+            ));
+        }
+        let config: GptConfig = serde_json::from_str(get(CONFIG)?).map_err(|e| {
+            bad(
+                CONFIG,
+                format!("cannot be read: {e}"),
+                "use the version of the program that wrote it",
+            )
+        })?;
+        config.check()?;
+        let step = get(STEP)?.parse();
+        let step = step.map_err(|e| bad(STEP, format!("is no number: {e}"), foreign))?;
+        Ok(Self { file, config, step })
+    }
+
+    /// The configuration of the model in it.
+    pub fn config(&self) -> &GptConfig {
+        &self.config
+    }
+
+    /// The step after which it was written.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// A metadata entry.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.file.metadata(key)
+    }
+
+    /// The names of tensors that are not parameters.
+    pub fn state_names(&self) -> Vec<String> {
+        self.file.names().into_iter().filter(|name| name.starts_with(STATE_PREFIX)).collect()
+    }
+
+    /// Copies the weights to a device and refreshes their compute copies.
+    ///
+    /// # Errors
+    /// As [`load_weights`].
+    pub fn load(&self, gpt: &Gpt, dev: &dyn Device, params: &mut Params) -> Result<()> {
+        load_weights(&self.file, gpt, dev, params)
+    }
+
+    /// Copies a tensor that is not a parameter to a device.
+    ///
+    /// # Errors
+    /// [`Error::Missing`]; [`Error::ParameterShape`] when `dst` has another shape; [`Error::ElementType`]; [`Error::Kernel`].
+    pub fn load_state(&self, name: &str, dev: &dyn Device, dst: Mut<'_>) -> Result<()> {
+        copy_tensor(&self.file, name, dev, dst)
+    }
+}
+
+/// Copies the weights of a model from any safetensors file with the recipe's names, and refreshes the compute copies.
+///
+/// # Errors
+/// [`Error::ParameterShape`], [`Error::Missing`], [`Error::Unknown`], [`Error::ElementType`], before anything is written;
+/// [`Error::Kernel`].
+pub fn load_weights(
+    file: &TensorFile,
+    gpt: &Gpt,
+    dev: &dyn Device,
+    params: &mut Params,
+) -> Result<()> {
+    for spec in gpt.params() {
+        let found = file.info(&spec.name)?;
+        if found.shape != spec.shape {
+            let (path, name) = (file.path().to_owned(), spec.name.clone());
+            let (found, expected) = (found.shape.into(), spec.shape.into());
+            return Err(Error::ParameterShape { path, name, found, expected });
+        }
+        check_float(file, &found)?;
+    }
+    let known = |name: &String| name.starts_with(STATE_PREFIX) || gpt.find(name).is_some();
+    if let Some(name) = file.names().into_iter().find(|name| !known(name)) {
+        return Err(Error::Unknown { path: file.path().to_owned(), name });
+    }
+    for spec in gpt.params() {
+        copy_tensor(file, &spec.name, dev, params.master_mut(spec.id)?)?;
+    }
+    Ok(params.refresh_compute(dev)?)
+}
+
+/// A model and its weights from a checkpoint alone, each parameter in a slab of its own.
+///
+/// # Errors
+/// As [`Checkpoint::open`] and [`Checkpoint::load`].
+pub fn load_model(path: &Path, dev: &dyn Device) -> Result<(Gpt, Params)> {
+    let checkpoint = Checkpoint::open(path)?;
+    let gpt = Gpt::new(checkpoint.config().clone())?;
+    // Before memory for what the configuration promises is asked for: are the tensors there?
+    for spec in gpt.params() {
+        checkpoint.file.info(&spec.name)?;
+    }
+    let mut params = Params::new(dev, gpt.single_group())?;
+    checkpoint.load(&gpt, dev, &mut params)?;
+    Ok((gpt, params))
+}
+
+fn check_float(file: &TensorFile, info: &TensorInfo) -> Result<()> {
+    if matches!(info.dtype, DType::F64 | DType::F32 | DType::BF16) {
+        return Ok(());
+    }
+    let (path, name) = (file.path().to_owned(), info.name.clone());
+    Err(Error::ElementType { path, name, found: format!("{:?}", info.dtype) })
+}
+
+/// Copies one tensor to `dst`, converting between float types where they differ.
+fn copy_tensor(file: &TensorFile, name: &str, dev: &dyn Device, dst: Mut<'_>) -> Result<()> {
+    let info = file.info(name)?;
+    if info.shape != dst.shape() {
+        let (found, expected) = (info.shape.into(), dst.shape().into());
+        return Err(Error::ParameterShape {
+            path: file.path().to_owned(),
+            name: name.into(),
+            found,
+            expected,
+        });
+    }
+    let bytes = file.bytes(name)?;
+    if info.dtype == dst.dtype() {
+        return Ok(dev.write(dst, bytes)?);
+    }
+    check_float(file, &info)?;
+    let (n, width) = (info.shape.elements(), info.dtype.bytes());
+    let mut rest = dst.reshape([n])?;
+    for piece in bytes.chunks(PIECE * width) {
+        let values: Vec<f64> = piece.chunks_exact(width).map(widen).collect();
+        let (head, tail) = rest.split_rows(values.len())?;
+        dev.write_f64(head, &values)?;
+        rest = tail;
+    }
+    Ok(())
+}
+
+/// A little-endian float of 2 (bf16), 4 or 8 bytes.
+fn widen(bytes: &[u8]) -> f64 {
+    match *bytes {
+        [a, b] => f32::from_le_bytes([0, 0, a, b]) as f64,
+        [a, b, c, d] => f32::from_le_bytes([a, b, c, d]) as f64,
+        [a, b, c, d, e, f, g, h] => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => f64::NAN,
+    }
+}

@@ -1,0 +1,283 @@
+//! `Gpt`: the structure, its parameters' names and numbers, and what may be asked of it. The arithmetic is in `forward` and `backward`.
+
+use farthing_kernels::{DType, Device, Grads, ParamId, Params, SlabSpec, Weights};
+
+use crate::params::{ParamIds, ParamSpec, list, write_init};
+use crate::workspace::{Capacity, Keep, Types, buffers};
+use crate::{Error, GptConfig, Mode, Result, Workspace};
+
+/// A GPT's structure. Weights live in [`Params`], in whatever slabs their owner wants.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Gpt {
+    config: GptConfig,
+    specs: Vec<ParamSpec>,
+    ids: ParamIds,
+}
+
+/// Rows of tokens, row-major (B, T).
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// T, the tokens of each row.
+    pub tokens: usize,
+    /// Token ids, B·T.
+    pub inputs: &'a [i32],
+    /// The token that follows each, or −1 where none is to be predicted; B·T.
+    pub targets: &'a [i32],
+    /// Positions 0..B·T sorted by (id, position), needed for training: see [`sort_positions`].
+    pub order: Option<&'a [i32]>,
+}
+
+impl<'a> Batch<'a> {
+    /// A batch to evaluate.
+    pub fn new(tokens: usize, inputs: &'a [i32], targets: &'a [i32]) -> Self {
+        Self { tokens, inputs, targets, order: None }
+    }
+
+    /// The same batch with the order that training needs.
+    #[must_use]
+    pub fn with_order(self, order: &'a [i32]) -> Self {
+        Self { order: Some(order), ..self }
+    }
+}
+
+/// Fills `order` with the positions of `inputs` sorted by (id, position), so that an embedding's gradient is one run per id. Allocates nothing.
+pub fn sort_positions(inputs: &[i32], order: &mut [i32]) {
+    for (position, place) in order.iter_mut().enumerate() {
+        *place = position as i32;
+    }
+    order.sort_unstable_by_key(|&n| (inputs[n as usize], n));
+}
+
+impl Gpt {
+    /// The structure that a configuration describes.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn new(config: GptConfig) -> Result<Self> {
+        config.check()?;
+        let (specs, ids) = list(&config);
+        Ok(Self { config, specs, ids })
+    }
+
+    /// The numbers it was built from.
+    pub fn config(&self) -> &GptConfig {
+        &self.config
+    }
+
+    /// Its parameters, in the order of their numbers.
+    pub fn params(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    /// The parameters' numbers, by what they do.
+    pub fn ids(&self) -> &ParamIds {
+        &self.ids
+    }
+
+    /// The number of a parameter by its name.
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.specs.iter().find(|spec| spec.name == name).map(|spec| spec.id)
+    }
+
+    /// Elements of all parameters.
+    pub fn param_count(&self) -> u64 {
+        self.specs.iter().map(|spec| spec.shape.elements() as u64).sum()
+    }
+
+    /// Every parameter in a slab of its own: for evaluation, generation and tests.
+    pub fn single_group(&self) -> Vec<SlabSpec> {
+        let slab = |spec: &ParamSpec| SlabSpec {
+            group: "all".into(),
+            params: vec![spec.id],
+            names: vec![spec.name.clone()],
+            shape: spec.shape,
+        };
+        self.specs.iter().map(slab).collect()
+    }
+
+    /// Writes the starting weights of a seed, equal on every device.
+    ///
+    /// # Numerics
+    /// Computed on the host in f64, rounded once to the master type. Each number is a function of (seed, name, index) alone.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`], also when `params` are not of this model.
+    pub fn initialize(&self, dev: &dyn Device, params: &mut Params, seed: u64) -> Result<()> {
+        for spec in &self.specs {
+            write_init(dev, params.master_mut(spec.id)?, spec, seed)?;
+        }
+        Ok(params.refresh_compute(dev)?)
+    }
+
+    /// Allocates every buffer for batches of at most `rows · tokens` positions with rows of at most `tokens` tokens. `tokens`
+    /// may exceed the configuration's `seq_len`: rotary angles go on, windows stay.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] when there is no position; [`Error::Kernel`] when there is not the memory.
+    pub fn workspace(
+        &self,
+        dev: &dyn Device,
+        rows: usize,
+        tokens: usize,
+        mode: Mode,
+    ) -> Result<Workspace> {
+        Workspace::new(&self.config, dev, rows, tokens, mode)
+    }
+
+    /// The device bytes that [`Gpt::workspace`] takes on a device with these types.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] when there is no position.
+    pub fn workspace_bytes(
+        &self,
+        compute: DType,
+        master: DType,
+        rows: usize,
+        tokens: usize,
+        mode: Mode,
+    ) -> Result<usize> {
+        let keep = match mode {
+            Mode::Train => Keep::Train,
+            Mode::Evaluate => Keep::Evaluate,
+        };
+        let mut bytes = 0;
+        let capacity = Capacity::of_batches(rows, tokens)?;
+        buffers(&self.config, capacity, keep, Types { compute, master }, &mut |dtype, shape| {
+            bytes += shape.elements() * dtype.bytes();
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// Losses and gradients of one micro-batch. Adds `loss_scale` · ∂(sum of losses)/∂parameter to `grads`: for the mean over a step of several
+    /// micro-batches, pass 1 / (targets that are not −1 in all of them) each time.
+    ///
+    /// # Numerics
+    /// On `cpu`, each parameter's gradient is within 2e-5 of `reference` (‖Δ‖/‖ref‖), tested in `tests/numerics.rs`; the reference's is within
+    /// 1e-5 of finite differences, tested in `tests/gradients.rs`.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] and [`Error::Token`] before anything is computed; [`Error::Kernel`].
+    ///
+    /// # Cost
+    /// [`GptConfig::flops_per_token`] per position. Nothing is allocated.
+    pub fn forward_backward(
+        &self,
+        dev: &dyn Device,
+        weights: Weights<'_>,
+        grads: &mut Grads<'_>,
+        ws: &mut Workspace,
+        batch: &Batch<'_>,
+        loss_scale: f64,
+    ) -> Result<()> {
+        if ws.mode != Mode::Train {
+            let what = format!("training in a workspace made for {:?}", ws.mode);
+            return Err(Error::Batch { what, hint: "make it with Mode::Train".into() });
+        }
+        let Some(order) = batch.order else {
+            let what = "training needs the order of the inputs".into();
+            return Err(Error::Batch { what, hint: "fill it with sort_positions".into() });
+        };
+        let at = self.begin(dev, ws, batch)?;
+        check_order(batch.inputs, order)?;
+        self.trunk(dev, weights, &mut ws.buffers, at)?;
+        self.backward(dev, weights, grads, &mut ws.buffers, at, order, loss_scale)
+    }
+
+    /// Losses per position, and the most likely next tokens where `predictions` are wanted; read them from the workspace.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] and [`Error::Token`] before anything is computed; [`Error::Kernel`].
+    ///
+    /// # Cost
+    /// A third of [`GptConfig::flops_per_token`] per position. Nothing is allocated.
+    pub fn evaluate(
+        &self,
+        dev: &dyn Device,
+        weights: Weights<'_>,
+        ws: &mut Workspace,
+        batch: &Batch<'_>,
+        predictions: bool,
+    ) -> Result<()> {
+        let at = self.begin(dev, ws, batch)?;
+        self.trunk(dev, weights, &mut ws.buffers, at)?;
+        self.losses(dev, weights, &mut ws.buffers, at, predictions)?;
+        ws.has_predictions = predictions;
+        Ok(())
+    }
+
+    /// Checks a batch and hands it to the device.
+    fn begin(&self, dev: &dyn Device, ws: &mut Workspace, batch: &Batch<'_>) -> Result<Extent> {
+        let n = batch.inputs.len();
+        let refuse = |what: String, hint: &str| Err(Error::Batch { what, hint: hint.into() });
+        if batch.tokens == 0 || n == 0 || !n.is_multiple_of(batch.tokens) {
+            let what = format!("{n} inputs in rows of {} tokens", batch.tokens);
+            return refuse(what, "give whole rows, at least one");
+        }
+        if batch.targets.len() != n {
+            return refuse(
+                format!("{n} inputs and {} targets", batch.targets.len()),
+                "give one target per input",
+            );
+        }
+        if n > ws.capacity || batch.tokens > ws.tokens {
+            let what = format!(
+                "{} rows of {} tokens; the workspace has room for {} positions in rows of at most {}",
+                n / batch.tokens,
+                batch.tokens,
+                ws.capacity,
+                ws.tokens
+            );
+            return refuse(what, "make a larger workspace");
+        }
+        let vocab = self.config.vocab_size;
+        let checks = [("input", batch.inputs, 0), ("target", batch.targets, -1)];
+        for (what, ids, lowest) in checks {
+            let wrong = ids.iter().position(|&id| id < lowest || id as i64 >= vocab as i64);
+            if let Some(at) = wrong {
+                let (row, position) = (at / batch.tokens, at % batch.tokens);
+                return Err(Error::Token { what, id: ids[at], row, position, vocab });
+            }
+        }
+        ws.used = n;
+        ws.has_predictions = false;
+        dev.write_i32(ws.buffers.ids.view_mut().rows(0..n)?, batch.inputs)?;
+        dev.write_i32(ws.buffers.targets.view_mut().rows(0..n)?, batch.targets)?;
+        Ok(Extent { rows: n / batch.tokens, tokens: batch.tokens, past: 0 })
+    }
+}
+
+/// The size of one pass.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// B.
+    pub(crate) rows: usize,
+    /// T.
+    pub(crate) tokens: usize,
+    /// Tokens of earlier passes whose keys and values are kept (generation only).
+    pub(crate) past: usize,
+}
+
+impl Extent {
+    /// N = B·T.
+    pub(crate) fn positions(self) -> usize {
+        self.rows * self.tokens
+    }
+}
+
+/// Strictly ascending pairs (id, position) with positions below N, N of them: a sorted permutation and nothing else.
+fn check_order(inputs: &[i32], order: &[i32]) -> Result<()> {
+    let pair = |&n: &i32| usize::try_from(n).ok().and_then(|i| Some((*inputs.get(i)?, n)));
+    let sorted =
+        order.is_sorted_by(|a, b| matches!((pair(a), pair(b)), (Some(a), Some(b)) if a < b));
+    let single = order.len() != 1 || order[0] == 0;
+    if order.len() == inputs.len() && sorted && single {
+        return Ok(());
+    }
+    let what = format!(
+        "`order` ({} entries) does not list the {} positions sorted by (id, position)",
+        order.len(),
+        inputs.len()
+    );
+    Err(Error::Batch { what, hint: "fill it with sort_positions".into() })
+}

@@ -1,0 +1,324 @@
+//! Checkpoints: what is written comes back, and whatever is wrong with a file is said.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{BOTH, Model, Tokens, config};
+use farthing_kernels::reference::Reference;
+use farthing_kernels::{DType, Device, Params};
+use farthing_model::{
+    Checkpoint, Error, Extra, Gpt, GptConfig, Preset, TensorFile, TensorInfo, TensorWriter,
+    load_model, load_weights, save_model,
+};
+
+const DEV: &Reference = &Reference;
+
+fn model(preset: Preset) -> Model<'static> {
+    Model::new(DEV, config(preset, 16), 1, 16)
+}
+
+fn save(model: &Model<'_>, path: &Path) {
+    let weights = model.params.weights();
+    save_model(path, &model.gpt, DEV, weights, 7, &[], &BTreeMap::new()).unwrap();
+}
+
+fn in_folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    (folder, path)
+}
+
+/// What opening and loading a file fails with, into a model of its own configuration or another.
+fn failure(path: &Path, gpt: Option<&Gpt>) -> Error {
+    let load = || -> Result<(), Error> {
+        let checkpoint = Checkpoint::open(path)?;
+        let own = Gpt::new(checkpoint.config().clone())?;
+        let gpt = gpt.unwrap_or(&own);
+        let mut params = Params::new(DEV, gpt.single_group())?;
+        checkpoint.load(gpt, DEV, &mut params)
+    };
+    load().unwrap_err()
+}
+
+#[test]
+fn a_model_comes_back_from_its_file_alone() {
+    for preset in BOTH {
+        let (_folder, path) = in_folder();
+        let mut before = model(preset);
+        save(&before, &path);
+        let (gpt, params) = load_model(&path, DEV).unwrap();
+        assert_eq!(gpt, before.gpt);
+        for (i, spec) in gpt.params().iter().enumerate() {
+            let after = read(&params, spec.id);
+            assert_eq!(after, before.weight(i), "{}", spec.name);
+        }
+        let tokens = Tokens::new(1, 16, 2);
+        let expected = before.loss(&tokens.batch());
+        before.params = params;
+        assert_eq!(before.loss(&tokens.batch()), expected);
+        assert_eq!(Checkpoint::open(&path).unwrap().step(), 7);
+    }
+}
+
+fn read(params: &Params, id: farthing_kernels::ParamId) -> Vec<f64> {
+    let dev: &dyn Device = DEV;
+    dev.read_f64(params.weights().master(id).unwrap()).unwrap()
+}
+
+#[test]
+fn state_and_metadata_come_back_with_the_weights() {
+    let (_folder, path) = in_folder();
+    let model = model(Preset::Nanochat202607);
+    let dev: &dyn Device = DEV;
+    let mut moment = dev.master([2, 3]).unwrap();
+    dev.write_f64(moment.view_mut(), &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+    let extra = [Extra { name: "state.adamw.m".into(), tensor: moment.view() }];
+    let metadata = BTreeMap::from([("trainer.seed".to_owned(), "1337 \"quoted\" é".to_owned())]);
+    save_model(&path, &model.gpt, DEV, model.params.weights(), 9, &extra, &metadata).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(checkpoint.state_names(), ["state.adamw.m"]);
+    assert_eq!(checkpoint.metadata("trainer.seed"), Some("1337 \"quoted\" é"));
+    let mut back = dev.master([2, 3]).unwrap();
+    checkpoint.load_state("state.adamw.m", DEV, back.view_mut()).unwrap();
+    assert_eq!(dev.read_f64(back.view()).unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let mut params = Params::new(DEV, model.gpt.single_group()).unwrap();
+    checkpoint.load(&model.gpt, DEV, &mut params).unwrap();
+
+    let missing = checkpoint.load_state("state.adamw.v", DEV, back.view_mut()).unwrap_err();
+    assert!(
+        matches!(&missing, Error::Missing { name, .. } if name == "state.adamw.v"),
+        "{missing}"
+    );
+    let badly_named = [Extra { name: "adamw.m".into(), tensor: back.view() }];
+    let refused =
+        save_model(&path, &model.gpt, DEV, model.params.weights(), 9, &badly_named, &metadata);
+    assert!(matches!(refused, Err(Error::Write { .. })));
+    let reserved = BTreeMap::from([("farthing.step".to_owned(), "3".to_owned())]);
+    let refused = save_model(&path, &model.gpt, DEV, model.params.weights(), 9, &[], &reserved);
+    assert!(matches!(refused, Err(Error::Write { .. })));
+    assert_eq!(
+        Checkpoint::open(&path).unwrap().step(),
+        9,
+        "a refused save leaves the file as it was"
+    );
+}
+
+#[test]
+fn equal_content_gives_equal_bytes_and_no_partial_file_stays() {
+    let (folder, path) = in_folder();
+    let model = model(Preset::Nanochat202601);
+    save(&model, &path);
+    let first = fs::read(&path).unwrap();
+    save(&model, &path);
+    assert_eq!(fs::read(&path).unwrap(), first);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn any_single_flipped_bit_is_found() {
+    let (_folder, path) = in_folder();
+    save(&model(Preset::Nanochat202601), &path);
+    let whole = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let in_header = (0..header).step_by(17);
+    let in_data = (header..whole.len()).step_by(whole.len() / 40).chain([whole.len() - 1]);
+    for at in in_header.chain(in_data) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&path, &damaged).unwrap();
+        let error = failure(&path, None);
+        let text = error.to_string();
+        assert!(
+            text.contains("model.safetensors") && text.contains("\nhint: "),
+            "byte {at}: {text}"
+        );
+        if at >= header {
+            assert!(matches!(error, Error::Checksum { .. }), "byte {at}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_cut_file_is_found_wherever_it_was_cut() {
+    let (_folder, path) = in_folder();
+    save(&model(Preset::Nanochat202607), &path);
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 1, 7, 8, 9, 500, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = failure(&path, None);
+        assert!(matches!(error, Error::Header { .. }), "{length} bytes: {error}");
+    }
+    let mut longer = whole;
+    longer.push(0);
+    fs::write(&path, &longer).unwrap();
+    assert!(matches!(failure(&path, None), Error::Header { .. }));
+}
+
+#[test]
+fn hostile_headers_are_refused_without_asking_for_memory() {
+    let (_folder, path) = in_folder();
+    let with_length = |length: u64, json: &str| {
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.extend(json.as_bytes());
+        bytes
+    };
+    let of = |json: &str| with_length(json.len() as u64, json);
+    let cases = [
+        with_length(1 << 60, "{}"),
+        with_length(u64::MAX, "{}"),
+        with_length(90_000_000, "{}"),
+        of("not json"),
+        of("[]"),
+        of(
+            r#"{"a":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4611686018427387904]}}"#,
+        ),
+        of(r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}}"#),
+        of(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#),
+        of(r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[100,104]}}"#),
+    ];
+    for (i, bytes) in cases.iter().enumerate() {
+        fs::write(&path, bytes).unwrap();
+        let Err(error) = TensorFile::open(&path) else { panic!("case {i} was accepted") };
+        assert!(matches!(error, Error::Header { .. }), "case {i}: {error}");
+    }
+    let deep = "[".repeat(200_000);
+    fs::write(&path, of(&deep)).unwrap();
+    assert!(TensorFile::open(&path).is_err());
+    fs::write(&path, of("{}")).unwrap();
+    assert!(matches!(failure(&path, None), Error::Metadata { .. }));
+    assert!(matches!(TensorFile::open(&path.with_file_name("absent")), Err(Error::Io { .. })));
+}
+
+/// A configuration may promise more than the file holds: it is refused before memory is asked for.
+#[test]
+fn a_configuration_larger_than_its_file_is_refused() {
+    let (_folder, path) = in_folder();
+    let mut huge: GptConfig = config(Preset::Nanochat202607, 16);
+    huge.model_dim = 1 << 20;
+    huge.vocab_size = 1 << 30;
+    let metadata = BTreeMap::from([
+        ("farthing.format".to_owned(), "1".to_owned()),
+        ("farthing.step".to_owned(), "0".to_owned()),
+        ("farthing.config".to_owned(), serde_json::to_string(&huge).unwrap()),
+    ]);
+    TensorWriter::create(&path, &[], &metadata).unwrap().finish().unwrap();
+    let Err(error) = load_model(&path, DEV) else { panic!("accepted") };
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
+}
+
+#[test]
+fn another_shape_names_the_parameter_and_both_shapes() {
+    let (_folder, path) = in_folder();
+    save(&model(Preset::Nanochat202601), &path);
+    let mut wider = config(Preset::Nanochat202601, 16);
+    wider.vocab_size = 100;
+    let error = failure(&path, Some(&Gpt::new(wider).unwrap()));
+    let text = error.to_string();
+    assert!(
+        text.contains(
+            "`transformer.wte.weight` has shape (64, 32), the model expects (128, 32)\nhint: "
+        ),
+        "{text}"
+    );
+    let mut deeper = config(Preset::Nanochat202601, 16);
+    deeper.depth = 4;
+    let error = failure(&path, Some(&Gpt::new(deeper).unwrap()));
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
+    let mut shallower = config(Preset::Nanochat202601, 16);
+    shallower.value_embeds = false;
+    let error = failure(&path, Some(&Gpt::new(shallower).unwrap()));
+    assert!(
+        matches!(&error, Error::Unknown { name, .. } if name.contains("ve_gate") || name.starts_with("value_embeds")),
+        "{error}"
+    );
+}
+
+/// A file as another program would write it: F32, no checksum, no configuration.
+#[test]
+fn weights_of_another_program_load_into_a_known_configuration() {
+    let (_folder, path) = in_folder();
+    let gpt = Gpt::new(config(Preset::Nanochat202601, 16)).unwrap();
+    let mut head = serde_json::Map::new();
+    let mut data = Vec::new();
+    for (k, spec) in gpt.params().iter().enumerate() {
+        let start = data.len();
+        for j in 0..spec.shape.elements() {
+            data.extend((k as f32 + j as f32 / 1024.0).to_le_bytes());
+        }
+        let entry = serde_json::json!({"dtype": "F32", "shape": spec.shape.to_vec(), "data_offsets": [start, data.len()]});
+        head.insert(spec.name.clone(), entry);
+    }
+    let json = serde_json::Value::Object(head).to_string();
+    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(json.as_bytes());
+    bytes.extend(&data);
+    fs::write(&path, &bytes).unwrap();
+    let file = TensorFile::open(&path).unwrap();
+    assert!(!file.has_checksum());
+    let mut params = Params::new(DEV, gpt.single_group()).unwrap();
+    load_weights(&file, &gpt, DEV, &mut params).unwrap();
+    for (k, spec) in gpt.params().iter().enumerate() {
+        let expected: Vec<f64> =
+            (0..spec.shape.elements()).map(|j| (k as f32 + j as f32 / 1024.0) as f64).collect();
+        assert_eq!(read(&params, spec.id), expected, "{}", spec.name);
+    }
+    assert!(matches!(failure(&path, None), Error::Metadata { .. }));
+}
+
+/// Our own files are read by the `safetensors` crate as they are.
+#[test]
+fn files_are_plain_safetensors() {
+    let (_folder, path) = in_folder();
+    let model = model(Preset::Nanochat202607);
+    save(&model, &path);
+    let bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), model.gpt.params().len());
+    let c_q = file.tensor("transformer.h.0.attn.c_q.weight").unwrap();
+    assert_eq!((c_q.dtype(), c_q.shape()), (safetensors::Dtype::F64, &[32, 32][..]));
+}
+
+#[test]
+fn a_writer_that_is_given_the_wrong_bytes_leaves_nothing() {
+    let (folder, path) = in_folder();
+    let tensor =
+        |name: &str| TensorInfo { name: name.into(), dtype: DType::F32, shape: [2].into() };
+    let none = BTreeMap::new();
+    let mut short = TensorWriter::create(&path, &[tensor("a")], &none).unwrap();
+    short.write(&[0; 4]).unwrap();
+    assert!(matches!(short.finish(), Err(Error::Write { .. })));
+    let mut long = TensorWriter::create(&path, &[tensor("a")], &none).unwrap();
+    assert!(matches!(long.write(&[0; 12]), Err(Error::Write { .. })));
+    drop(long);
+    assert!(matches!(
+        TensorWriter::create(&path, &[tensor("a"), tensor("a")], &none),
+        Err(Error::Write { .. })
+    ));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let nowhere = folder.path().join("absent/model.safetensors");
+    assert!(matches!(TensorWriter::create(&nowhere, &[], &none), Err(Error::Io { .. })));
+}
+
+/// On the `cpu` device files are F32 throughout, and a loaded model is the saved one to the bit.
+#[test]
+fn f32_checkpoints_come_back_to_the_bit() {
+    let cpu = farthing_kernels::cpu::Cpu::new(1).unwrap();
+    let (_folder, path) = in_folder();
+    let before = Model::new(&cpu, config(Preset::Nanochat202607, 16), 1, 16);
+    save_model(&path, &before.gpt, &cpu, before.params.weights(), 1, &[], &BTreeMap::new())
+        .unwrap();
+    let file = TensorFile::open(&path).unwrap();
+    assert!(file.names().iter().all(|name| file.info(name).unwrap().dtype == DType::F32));
+    let (gpt, params) = load_model(&path, &cpu).unwrap();
+    let mut after = Model::new(&cpu, gpt.config().clone(), 1, 16);
+    after.params = params;
+    for i in 0..gpt.params().len() {
+        assert_eq!(before.weight(i), after.weight(i));
+    }
+    let (gpt, _) = load_model(&path, DEV).unwrap();
+    assert_eq!(gpt, before.gpt, "a file of one device loads on another");
+}

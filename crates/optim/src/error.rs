@@ -1,0 +1,182 @@
+//! What can be wrong with groups, schedules and optimizers, said with names and figures, then a hint.
+
+use farthing_kernels::Shape;
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a group, a plan or an update was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The device refused or failed.
+    #[error(transparent)]
+    Kernels(#[from] farthing_kernels::Error),
+    /// `uses` names no registered optimizer.
+    #[error("no optimizer is called `{name}`\nhint: {}", suggest(name, known))]
+    UnknownOptimizer {
+        /// The name given.
+        name: String,
+        /// The names registered.
+        known: Vec<String>,
+    },
+    /// A key that the optimizer does not have.
+    #[error("optimizer `{uses}` has no key `{key}`\nhint: {}", suggest(key, known))]
+    UnknownKey {
+        /// The optimizer.
+        uses: String,
+        /// The key given.
+        key: String,
+        /// The optimizer's keys.
+        known: Vec<String>,
+    },
+    /// The optimizer's keys could not be read: a value of another type, a key missing.
+    #[error("optimizer `{uses}`: {what}\nhint: its keys are {}", known.join(", "))]
+    Config {
+        /// The optimizer.
+        uses: String,
+        /// What serde said.
+        what: String,
+        /// The optimizer's keys.
+        known: Vec<String>,
+    },
+    /// A value outside what its key allows.
+    #[error("{key} is {value}\nhint: {hint}")]
+    Value {
+        /// The key, with its group where there is one.
+        key: String,
+        /// The value given.
+        value: String,
+        /// What it may be.
+        hint: String,
+    },
+    /// A group's keys are wrong.
+    #[error("group `{group}`: {source}")]
+    Group {
+        /// The group.
+        group: String,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+    /// A rule was given a parameter whose shape it does not update.
+    #[error(
+        "optimizer `{uses}` of group `{group}` cannot update {parameter}: its shape is {shape}, expected {expected}\nhint: match this parameter in a group that uses another optimizer, such as `adamw`"
+    )]
+    Unsuitable {
+        /// The optimizer.
+        uses: &'static str,
+        /// The group.
+        group: String,
+        /// The parameter's name.
+        parameter: String,
+        /// Its shape.
+        shape: Shape,
+        /// What the rule updates.
+        expected: &'static str,
+    },
+    /// A slab other than the one the optimizer was built for.
+    #[error(
+        "optimizer `{uses}` was built for a slab of shape {expected}, given one of {got}\nhint: build one optimizer for each slab of `Params::specs`"
+    )]
+    Slab {
+        /// The optimizer.
+        uses: &'static str,
+        /// The shape it was built for.
+        expected: Shape,
+        /// The slab's shape.
+        got: Shape,
+    },
+    /// A group lacks a key that it must have.
+    #[error("group `{group}` has no `{key}`\nhint: {hint}")]
+    MissingKey {
+        /// The group.
+        group: String,
+        /// The key.
+        key: &'static str,
+        /// Why it is needed.
+        hint: String,
+    },
+    /// A pattern is no glob.
+    #[error(
+        "group `{group}`: pattern `{pattern}`: {what}\nhint: `*` stands for anything within a segment between dots, `**` for any number of segments"
+    )]
+    Pattern {
+        /// The group.
+        group: String,
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A group of the file matches no parameter.
+    #[error("group `{group}` matches no parameter (patterns: {})\nhint: {hint}", patterns.join(", "))]
+    MatchesNothing {
+        /// The group.
+        group: String,
+        /// Its patterns.
+        patterns: Vec<String>,
+        /// What may be meant.
+        hint: String,
+    },
+    /// A parameter belongs to several groups.
+    #[error("parameter {parameter} is matched by {} groups: {}\nhint: narrow the patterns so that one group matches it", groups.len(), groups.join(", "))]
+    MatchedTwice {
+        /// The parameter.
+        parameter: String,
+        /// The groups.
+        groups: Vec<String>,
+    },
+    /// A parameter belongs to no group.
+    #[error("parameter {parameter} is matched by no group (groups: {})\nhint: add a group whose `params` match it", groups.join(", "))]
+    Unmatched {
+        /// The parameter.
+        parameter: String,
+        /// The groups there are.
+        groups: Vec<String>,
+    },
+    /// The numbers of a run do not make one.
+    #[error("{what}\nhint: {hint}")]
+    Plan {
+        /// What does not fit, with the figures.
+        what: String,
+        /// What to change.
+        hint: String,
+    },
+    /// A failure of an optimizer from outside this crate.
+    #[error(transparent)]
+    Foreign(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Says which group it concerns, where it does not already.
+    pub(crate) fn in_group(self, group: &str) -> Self {
+        match self {
+            Self::UnknownOptimizer { .. }
+            | Self::UnknownKey { .. }
+            | Self::Config { .. }
+            | Self::Value { .. }
+            | Self::Foreign(_) => Self::Group { group: group.to_owned(), source: Box::new(self) },
+            other => other,
+        }
+    }
+}
+
+/// The known name that is a slip away from the given one, if any.
+pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(given, name), *name))
+        .filter(|(distance, _)| *distance * 3 <= given.len().max(3))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// "did you mean `x`? there are: …", the first half only where something is near.
+fn suggest(given: &str, known: &[String]) -> String {
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
+    let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    match nearest(given, &names) {
+        Some(name) => format!("did you mean `{name}`? there are: {list}"),
+        None => format!("there are: {list}"),
+    }
+}

@@ -1,0 +1,53 @@
+//! Writing files so that they are either whole or absent after a crash.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Writes JSON beside the target, syncs it and renames it into place.
+///
+/// # Errors
+/// The folder cannot be written.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let mut file = File::create(&temporary)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+/// Reads JSON; `None` where the file is absent or not what it should be.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Makes a file or a whole folder durable.
+///
+/// # Errors
+/// Something cannot be opened or synced.
+pub(crate) fn sync_tree(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync_tree(&entry?.path())?;
+        }
+    }
+    sync(path)
+}
+
+/// Makes one file or folder durable; folders cannot be synced on Windows, and need not be.
+///
+/// # Errors
+/// It cannot be opened or synced.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
+    if cfg!(windows) && path.is_dir() {
+        return Ok(());
+    }
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,185 @@
+//! What a stage's bytes depend on: its kind, version, config, seed and the content of its inputs. The key is a digest of
+//! that; two identities side by side say why a stage runs again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::digest::parts_digest;
+
+/// Everything that enters a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) kind: String,
+    pub(crate) version: u32,
+    /// The typed config after defaults.
+    pub(crate) config: Value,
+    /// `None` where the stage makes no use of it.
+    pub(crate) seed: Option<u64>,
+    pub(crate) inputs: BTreeMap<String, Input>,
+    /// The content of the files from outside that the config names; `None` where it names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sources: Option<String>,
+}
+
+/// What an input port read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Input {
+    /// `stage.port`; a renamed stage changes no key.
+    pub(crate) from: String,
+    /// `None` where the stage behind it has yet to run.
+    pub(crate) digest: Option<String>,
+}
+
+impl Identity {
+    /// The key, once every input is known.
+    pub(crate) fn key(&self) -> Option<String> {
+        let version = self.version.to_string();
+        let config = canonical(&self.config);
+        let seed = self.seed.map_or("no seed".to_owned(), |s| s.to_string());
+        let mut parts = vec!["farthing stage 1", &*self.kind, &version, &config, &seed];
+        for (port, input) in &self.inputs {
+            parts.extend([port.as_str(), input.digest.as_deref()?]);
+        }
+        parts.extend(self.sources.as_deref());
+        Some(parts_digest(parts.into_iter().map(str::as_bytes))[..32].to_owned())
+    }
+
+    /// What differs from an earlier run of the same stage, in words; empty if nothing does.
+    pub(crate) fn changes_since(&self, old: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        if self.kind != old.kind {
+            return vec![format!("kind changed: {} → {}", old.kind, self.kind)];
+        }
+        if self.version != old.version {
+            changes.push(format!("stage version {} → {}", old.version, self.version));
+        }
+        let mut config = Vec::new();
+        compare(&old.config, &self.config, "", &mut config);
+        if !config.is_empty() {
+            let more = config.len().saturating_sub(3);
+            config.truncate(3);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            changes.push(format!("config changed: {}{more}", config.join(", ")));
+        }
+        if let (Some(old), Some(new)) = (old.seed, self.seed)
+            && old != new
+        {
+            changes.push(format!("seed changed: {old} → {new}"));
+        }
+        if self.sources != old.sources {
+            changes.push("the content of its source files changed".to_owned());
+        }
+        for (port, input) in &self.inputs {
+            let stage = input.from.rsplit_once('.').map_or(&*input.from, |(stage, _)| stage);
+            match old.inputs.get(port) {
+                None => changes.push(format!("input {port} is new (stage {stage})")),
+                Some(was) if input.digest.is_some() && was.digest != input.digest => {
+                    changes.push(format!("input {port} changed (stage {stage})"));
+                }
+                Some(_) => {}
+            }
+        }
+        let gone = old.inputs.keys().filter(|port| !self.inputs.contains_key(*port));
+        changes.extend(gone.map(|port| format!("input {port} is gone")));
+        changes
+    }
+}
+
+/// JSON with sorted keys, whatever features of `serde_json` are on.
+fn canonical(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
+            let inner: Vec<String> = sorted
+                .into_iter()
+                .map(|(k, v)| format!("{}:{}", Value::from(k.as_str()), canonical(v)))
+                .collect();
+            format!("{{{}}}", inner.join(","))
+        }
+        Value::Array(list) => {
+            let inner: Vec<String> = list.iter().map(canonical).collect();
+            format!("[{}]", inner.join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Leaves that differ, as `path old → new`.
+fn compare(old: &Value, new: &Value, path: &str, changes: &mut Vec<String>) {
+    if let (Value::Object(a), Value::Object(b)) = (old, new) {
+        let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let null = &Value::Null;
+            compare(a.get(key).unwrap_or(null), b.get(key).unwrap_or(null), &inner, changes);
+        }
+    } else if old != new {
+        changes.push(format!("{path} {} → {}", short(old), short(new)));
+    }
+}
+
+fn short(value: &Value) -> String {
+    let text = match value {
+        Value::Null => return "none".to_owned(),
+        other => canonical(other),
+    };
+    if text.chars().count() <= 40 {
+        return text;
+    }
+    text.chars().take(39).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn identity(config: Value, rows: Option<&str>) -> Identity {
+        let input = Input { from: "pack.train".into(), digest: rows.map(str::to_owned) };
+        Identity {
+            kind: "train".into(),
+            version: 1,
+            config,
+            seed: Some(1),
+            inputs: [("rows".to_owned(), input)].into(),
+            sources: None,
+        }
+    }
+
+    #[test]
+    fn keys_follow_content_alone() {
+        let one = identity(json!({ "a": 1, "b": { "d": 2, "c": 0.1 } }), Some("x"));
+        let mut two = identity(json!({ "b": { "c": 0.1, "d": 2 }, "a": 1 }), Some("x"));
+        two.inputs.get_mut("rows").unwrap().from = "elsewhere.train".into();
+        assert_eq!(one.key(), two.key());
+        for other in [
+            identity(json!({ "a": 1.0 }), Some("x")),
+            identity(one.config.clone(), Some("y")),
+            Identity { version: 2, ..one.clone() },
+            Identity { seed: None, ..one.clone() },
+            Identity { kind: "other".into(), ..one.clone() },
+            Identity { sources: Some("z".into()), ..one.clone() },
+        ] {
+            assert_ne!(one.key(), other.key(), "{other:?}");
+        }
+        assert_eq!(identity(json!({}), None).key(), None);
+    }
+
+    #[test]
+    fn changes_in_words() {
+        let old = identity(json!({ "model": { "depth": 4 }, "lr": 0.02, "gone": true }), Some("x"));
+        let new = identity(json!({ "model": { "depth": 6 }, "lr": 0.02 }), Some("y"));
+        assert_eq!(
+            new.changes_since(&old),
+            [
+                "config changed: gone true → none, model.depth 4 → 6",
+                "input rows changed (stage pack)"
+            ]
+        );
+        assert!(old.changes_since(&old).is_empty());
+    }
+}

@@ -1,0 +1,281 @@
+//! The content-keyed cache of stage outputs: `store/stages/KEY/` is whole or absent, `KEY.partial/` is work under way
+//! or cut off, and `stage.json` inside an entry says what it is made of.
+
+pub(crate) mod digest;
+pub(crate) mod files;
+pub(crate) mod identity;
+mod lock;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use serde::{Deserialize, Serialize};
+
+use crate::ctx::SCRATCH;
+use crate::{Cancel, Figure, Port, Result};
+use digest::OutputDigest;
+use files::{read_json, sync, sync_tree, write_json};
+use identity::Identity;
+pub(crate) use lock::Lock;
+
+const RECORD: &str = "stage.json";
+
+/// The `stage.json` of an entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) key: String,
+    /// The stage that made the entry; others may find it by its key.
+    pub(crate) stage: String,
+    pub(crate) identity: Identity,
+    pub(crate) outputs: BTreeMap<String, OutputDigest>,
+    /// Why it ran.
+    pub(crate) reason: String,
+    pub(crate) seconds: f64,
+    pub(crate) summary: Vec<(String, Figure)>,
+}
+
+/// What the cache has under a key.
+pub(crate) enum Lookup {
+    /// Nothing.
+    Missing,
+    /// Work that was cut off.
+    Partial,
+    /// A whole entry.
+    Whole(Box<Record>),
+    /// An entry that is not what its record says, in words.
+    Damaged(String),
+}
+
+/// A store on disk.
+pub(crate) struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// A store to look into; nothing is created.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Creates the store where it is not there, and makes sure that it can be written.
+    ///
+    /// # Errors
+    /// It cannot; the message says what to do.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let probe = self.root.join(format!(".probe-{}", std::process::id()));
+        let try_all = || {
+            for folder in ["stages", "locks", "last"] {
+                fs::create_dir_all(self.root.join(folder))?;
+            }
+            fs::write(&probe, "")?;
+            fs::remove_file(&probe)
+        };
+        try_all().map_err(|error| {
+            let root = self.root.display();
+            anyhow!(
+                "the cache {root} cannot be written: {error}\n\
+                 hint: make {root} a writable folder, or name another one with --store DIR"
+            )
+        })
+    }
+
+    /// The folder of a whole entry.
+    pub(crate) fn entry(&self, key: &str) -> PathBuf {
+        self.root.join("stages").join(key)
+    }
+
+    fn partial(&self, key: &str) -> PathBuf {
+        self.root.join("stages").join(format!("{key}.partial"))
+    }
+
+    /// Looks a key up; sizes are compared with the record every time, contents if `verify` says so.
+    pub(crate) fn lookup(&self, key: &str, verify: bool) -> Lookup {
+        let entry = self.entry(key);
+        if !entry.exists() {
+            return if self.partial(key).exists() { Lookup::Partial } else { Lookup::Missing };
+        }
+        let Some(record) = read_json::<Record>(&entry.join(RECORD)) else {
+            return Lookup::Damaged(format!("its {RECORD} cannot be read"));
+        };
+        match damage(&entry, &record, verify) {
+            Some(what) => Lookup::Damaged(what),
+            None => Lookup::Whole(Box::new(record)),
+        }
+    }
+
+    /// Takes the lock of a key.
+    ///
+    /// # Errors
+    /// See [`Lock::take`].
+    pub(crate) fn lock(
+        &self,
+        key: &str,
+        cancel: &Cancel,
+        waiting: impl FnOnce(&str),
+    ) -> Result<Lock> {
+        Lock::take(&self.root.join("locks").join(format!("{key}.lock")), cancel, waiting)
+    }
+
+    /// The folder to work in, and whether an earlier attempt left it; `fresh` starts from nothing.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub(crate) fn begin(&self, key: &str, fresh: bool) -> Result<(PathBuf, bool)> {
+        let partial = self.partial(key);
+        let resumed = partial.exists();
+        let make = || {
+            if resumed && fresh {
+                fs::remove_dir_all(&partial)?;
+            }
+            fs::create_dir_all(&partial)
+        };
+        make().with_context(|| format!("making {}", partial.display()))?;
+        Ok((partial, resumed && !fresh))
+    }
+
+    /// Digests the outputs of finished work, makes them durable and moves them into place under the key.
+    ///
+    /// # Errors
+    /// An output is missing, or the disk refuses.
+    pub(crate) fn seal(&self, ports: &[Port], mut record: Record) -> Result<Record> {
+        let partial = self.partial(&record.key);
+        let about = || format!("sealing {}", partial.display());
+        for port in ports {
+            let path = partial.join(port.name);
+            if path.exists() {
+                let digest = digest::output(&path).with_context(about)?;
+                record.outputs.insert(port.name.to_owned(), digest);
+                sync_tree(&path).with_context(about)?;
+            } else if !port.optional {
+                return Err(anyhow!(
+                    "the stage ended without its output `{}` ({})\nhint: this is a fault of stage kind `{}`",
+                    port.name,
+                    port.kind,
+                    record.identity.kind
+                ));
+            }
+        }
+        write_json(&partial.join(RECORD), &record).with_context(about)?;
+        sync(&partial).with_context(about)?;
+        let entry = self.entry(&record.key);
+        let aside = self.root.join("stages").join(format!("{}.old", record.key));
+        if entry.exists() {
+            remove_any(&aside).with_context(about)?;
+            fs::rename(&entry, &aside).with_context(about)?;
+        }
+        fs::rename(&partial, &entry).with_context(about)?;
+        sync(&self.root.join("stages")).with_context(about)?;
+        remove_any(&aside).with_context(about)?;
+        self.tidy(&record.key)?;
+        Ok(record)
+    }
+
+    /// Deletes what only a resumed attempt would have needed. This comes after the entry is in place, so that a crash
+    /// while sealing costs no checkpoint.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn tidy(&self, key: &str) -> Result<()> {
+        let scratch = self.entry(key).join(SCRATCH);
+        remove_any(&scratch).with_context(|| format!("deleting {}", scratch.display()))
+    }
+
+    /// Moves a damaged entry out of the way, where it can still be looked at.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn put_aside(&self, key: &str) -> Result<PathBuf> {
+        let aside = self.root.join("stages").join(format!("{key}.damaged"));
+        let entry = self.entry(key);
+        let about = || format!("moving {} aside", entry.display());
+        remove_any(&aside).with_context(about)?;
+        fs::rename(&entry, &aside).with_context(about)?;
+        Ok(aside)
+    }
+
+    /// The content of files from outside, as one digest; `None` for no files. What was read before is remembered.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(crate) fn sources_digest(&self, files: &[PathBuf]) -> Result<Option<String>> {
+        sources::digest(&self.root.join("sources.json"), files)
+    }
+
+    /// What a stage of a pipeline was the last time.
+    pub(crate) fn last(&self, pipeline: &str, stage: &str) -> Option<Identity> {
+        read_json(&self.last_path(pipeline, stage))
+    }
+
+    /// Remembers what a stage is this time.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn remember(&self, pipeline: &str, stage: &str, identity: &Identity) -> Result<()> {
+        if self.last(pipeline, stage).as_ref() == Some(identity) {
+            return Ok(());
+        }
+        let path = self.last_path(pipeline, stage);
+        let write = || {
+            fs::create_dir_all(self.root.join("last").join(pipeline))?;
+            write_json(&path, identity)
+        };
+        write().with_context(|| format!("writing {}", path.display()))
+    }
+
+    fn last_path(&self, pipeline: &str, stage: &str) -> PathBuf {
+        self.root.join("last").join(pipeline).join(format!("{stage}.json"))
+    }
+}
+
+/// The first way in which an entry is not what its record says.
+fn damage(entry: &Path, record: &Record, verify: bool) -> Option<String> {
+    for (port, output) in &record.outputs {
+        let path = entry.join(port);
+        let shown = |name: &str| {
+            if name.is_empty() { port.clone() } else { format!("{port}/{name}") }
+        };
+        let found = match digest::sizes(&path) {
+            Ok(found) => found,
+            Err(error) => return Some(format!("{port}: {error}")),
+        };
+        for file in &output.files {
+            match found.iter().find(|(name, _)| *name == file.path) {
+                None => return Some(format!("{} is gone", shown(&file.path))),
+                Some((_, bytes)) if *bytes != file.bytes => {
+                    let (name, expected) = (shown(&file.path), file.bytes);
+                    return Some(format!("{name} has {bytes} bytes, expected {expected}"));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some((name, _)) =
+            found.iter().find(|(name, _)| !output.files.iter().any(|f| f.path == *name))
+        {
+            return Some(format!("{} does not belong there", shown(name)));
+        }
+        if verify {
+            let now = match digest::output(&path) {
+                Ok(now) => now,
+                Err(error) => return Some(format!("{port}: {error}")),
+            };
+            let changed = now.files.iter().zip(&output.files).find(|(a, b)| a != b);
+            if let Some((file, _)) = changed {
+                return Some(format!("the bytes of {} changed", shown(&file.path)));
+            }
+        }
+    }
+    None
+}
+
+fn remove_any(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else if path.exists() {
+        fs::remove_file(path)
+    } else {
+        Ok(())
+    }
+}

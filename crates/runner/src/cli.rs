@@ -1,0 +1,258 @@
+//! The command line: arguments in, screens and an exit code out.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::cache::Cache;
+use crate::grammar::{self, Pipeline, Setting};
+use crate::plan::Selection;
+use crate::progress::Screen;
+use crate::run::{Setup, check_selection, run as run_stages};
+use crate::runs::{Lineage, RunFolder};
+use crate::{App, Cancel, Extras, Result, failure, plan_screen, result_screen};
+
+/// Everything went well.
+const DONE: u8 = 0;
+/// A stage failed.
+const FAILED: u8 = 1;
+/// The pipeline file or the command line is at fault.
+const BAD_INPUT: u8 = 2;
+
+/// Runs the stages that a pipeline file declares; what ran before with the same config and inputs is not run again
+#[derive(Parser)]
+#[command(
+    name = "runner",
+    version,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The pipeline file
+    file: Option<PathBuf>,
+    /// Show what would run and why, and run nothing
+    #[arg(long, conflicts_with = "graph")]
+    plan: bool,
+    /// Print the graph of stages, and run nothing
+    #[arg(long, value_name = "FORMAT")]
+    graph: Option<Graph>,
+    /// Set a key for this run: STAGE.KEY=VALUE, vars.NAME=VALUE or pipeline.KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Run this stage alone; its inputs must be in the cache
+    #[arg(long, value_name = "STAGE", conflicts_with_all = ["from", "until"])]
+    only: Option<String>,
+    /// Run this stage and those that read it
+    #[arg(long, value_name = "STAGE")]
+    from: Option<String>,
+    /// Run this stage and those that it reads
+    #[arg(long, value_name = "STAGE")]
+    until: Option<String>,
+    /// Run this stage again although it is cached (repeatable)
+    #[arg(long, value_name = "STAGE")]
+    force: Vec<String>,
+    /// Compare the bytes of cached outputs with their digests, not the sizes alone
+    #[arg(long)]
+    verify: bool,
+    /// Threads for work on the CPU [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Where outputs are cached
+    #[arg(long, value_name = "DIR", default_value = "store")]
+    store: PathBuf,
+    /// Where runs leave their logs, metrics and reports
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the kinds of stages with their ports
+    List,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Graph {
+    /// For Graphviz
+    Dot,
+    /// For Markdown
+    Mermaid,
+}
+
+/// Runs a command line and returns the exit code.
+pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
+    let args = match Args::try_parse_from(argv) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are asked for, and everything else is bad input.
+            let _ = error.print();
+            return if error.use_stderr() { BAD_INPUT } else { DONE };
+        }
+    };
+    if let Some(Command::List) = args.command {
+        out(&plan_screen::list(&app.kinds));
+        return DONE;
+    }
+    let Some(file) = &args.file else {
+        err("error: no pipeline file was given\nhint: run `runner --help`\n");
+        return BAD_INPUT;
+    };
+    let App { kinds, extras } = app;
+    let pipeline = match read(file, &args, &kinds, &extras) {
+        Ok(pipeline) => pipeline,
+        Err(screen) => {
+            err(&screen);
+            return BAD_INPUT;
+        }
+    };
+    match args.graph {
+        Some(Graph::Dot) => out(&plan_screen::dot(&pipeline.0)),
+        Some(Graph::Mermaid) => out(&plan_screen::mermaid(&pipeline.0)),
+        None => {
+            let program = argv.first().map(|p| p.to_string_lossy().into_owned());
+            return match work(pipeline, file, &args, extras, &program.unwrap_or_default()) {
+                Ok(code) => code,
+                Err(error) => {
+                    err(&format!("error: {}\n", failure::lines(&error).join("\n")));
+                    BAD_INPUT
+                }
+            };
+        }
+    }
+    DONE
+}
+
+/// The pipeline and its text's digest, or the error screen.
+fn read(
+    file: &Path,
+    args: &Args,
+    kinds: &BTreeMap<&'static str, crate::kind::Kind>,
+    extras: &Extras,
+) -> Result<(Pipeline, String), String> {
+    let shown = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        let hint = if file.is_dir() { "name a file in it" } else { "check the path" };
+        format!("error: cannot read the pipeline file {shown}: {error}\nhint: {hint}\n")
+    })?;
+    let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
+    let setting = Setting { kinds, extras, threads: args.threads };
+    match grammar::read(&shown, text, &args.set, &setting) {
+        Ok(pipeline) => Ok((pipeline, digest)),
+        Err(faults) => Err(faults.render(std::io::stderr().is_terminal())),
+    }
+}
+
+/// Plans or runs.
+fn work(
+    (pipeline, file_digest): (Pipeline, String),
+    file: &Path,
+    args: &Args,
+    extras: Extras,
+    program: &str,
+) -> Result<u8> {
+    let selection = Selection {
+        only: args.only.clone(),
+        from: args.from.clone(),
+        until: args.until.clone(),
+        force: args.force.clone(),
+    };
+    let setup = Setup {
+        cache: Cache::at(&args.store),
+        selected: selection.resolve(&pipeline)?,
+        verify: args.verify,
+        extras: Arc::new(extras),
+        cancel: Cancel::default(),
+        screen: Screen::of_stderr(),
+    };
+    let shown = file.display().to_string();
+    if args.plan {
+        let Setup { selected, cache, verify, extras, .. } = &setup;
+        let (screen, sound) =
+            plan_screen::plan(&pipeline, &shown, selected, cache, *verify, extras)?;
+        out(&screen);
+        return Ok(if sound { DONE } else { BAD_INPUT });
+    }
+    check_selection(&pipeline, &setup)?;
+    setup.cache.prepare()?;
+    let folder = RunFolder::create(&args.runs, &pipeline.name)?;
+    let lineage = Lineage {
+        pipeline: pipeline.name.clone(),
+        file: shown,
+        file_digest,
+        set: args.set.clone(),
+        seed: pipeline.seed,
+        runner: env!("CARGO_PKG_VERSION"),
+        started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        status: "running",
+        seconds: 0.0,
+        stages: Vec::new(),
+    };
+    stop_on_ctrl_c(&setup.cancel, &setup.screen);
+    let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
+    out(&result_screen::result(&outcome, &folder.path));
+    let Some((stage, error)) = &outcome.failure else { return Ok(DONE) };
+    err(&result_screen::failed(stage, error, &resume_command(program, args)));
+    Ok(FAILED)
+}
+
+/// The first Ctrl-C asks the stage to stop, the second ends the process.
+fn stop_on_ctrl_c(cancel: &Cancel, screen: &Screen) {
+    let (cancel, screen) = (cancel.clone(), screen.clone());
+    let handler = move || {
+        if cancel.requested() {
+            std::process::exit(i32::from(FAILED));
+        }
+        cancel.request();
+        screen.line("stopping as soon as the stage can; press Ctrl-C again to stop at once");
+    };
+    // Fails where another handler is in place: then that one decides.
+    let _ = ctrlc::set_handler(handler);
+}
+
+/// The command that goes on where this one stopped: the same one, without `--force`, which would start from nothing.
+fn resume_command(program: &str, args: &Args) -> String {
+    let mut words = vec![program.to_owned()];
+    words.extend(args.file.iter().map(|f| f.display().to_string()));
+    let mut flag = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            words.extend([name.to_owned(), value]);
+        }
+    };
+    args.set.iter().for_each(|set| flag("--set", Some(set.clone())));
+    flag("--only", args.only.clone());
+    flag("--from", args.from.clone());
+    flag("--until", args.until.clone());
+    flag("--threads", args.threads.map(|n| n.to_string()));
+    for (name, path, default) in [("--store", &args.store, "store"), ("--runs", &args.runs, "runs")]
+    {
+        flag(name, (path != Path::new(default)).then(|| path.display().to_string()));
+    }
+    words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a POSIX shell takes it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Prints a screen. A reader that left early (`runner list | head`) is no error.
+fn out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Prints an error screen.
+fn err(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

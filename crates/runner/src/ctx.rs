@@ -1,0 +1,198 @@
+//! What a running stage is given: its inputs, its output folder, the seed, and ways to speak to whoever watches.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+
+use crate::progress::{Progress, Watch};
+use crate::{Cancel, Cancelled, Extras, Figure, Metrics, Promise, Resources, Result};
+
+/// Handed to [`Stage::run`](crate::Stage::run).
+pub struct Ctx {
+    /// The pipeline's seed.
+    pub seed: u64,
+    /// What the stage may use of the machine.
+    pub resources: Resources,
+    /// Whether an earlier attempt at the same work was cut off and left its output folder: look for a checkpoint.
+    pub resumed: bool,
+    pub(crate) inputs: BTreeMap<String, PathBuf>,
+    pub(crate) dir: PathBuf,
+    pub(crate) extras: Arc<Extras>,
+    pub(crate) cancel: Cancel,
+    pub(crate) watch: Watch,
+    pub(crate) summary: Vec<(String, Figure)>,
+}
+
+impl Ctx {
+    /// A context outside of a pipeline, silent, for tests of one stage: outputs go to `dir`, which must exist.
+    pub fn detached<'a>(
+        dir: impl Into<PathBuf>,
+        inputs: impl IntoIterator<Item = (&'a str, PathBuf)>,
+    ) -> Self {
+        Self {
+            seed: 0,
+            resources: Resources::default(),
+            resumed: false,
+            inputs: inputs.into_iter().map(|(port, path)| (port.to_owned(), path)).collect(),
+            dir: dir.into(),
+            extras: Arc::default(),
+            cancel: Cancel::default(),
+            watch: Watch::silent(),
+            summary: Vec::new(),
+        }
+    }
+
+    /// The same context with these extras.
+    #[must_use]
+    pub fn with_extras(self, extras: Arc<Extras>) -> Self {
+        Self { extras, ..self }
+    }
+
+    /// The file or folder behind an input port.
+    ///
+    /// # Errors
+    /// The port is optional and not connected; use [`Ctx::input_if_any`] for those.
+    pub fn input(&self, port: &str) -> Result<&Path> {
+        self.input_if_any(port).ok_or_else(|| {
+            anyhow!("input `{port}` is not connected\nhint: add it to the stage's `inputs`")
+        })
+    }
+
+    /// The file or folder behind an input port, if the pipeline connects it.
+    pub fn input_if_any(&self, port: &str) -> Option<&Path> {
+        self.inputs.get(port).map(PathBuf::as_path)
+    }
+
+    /// Where an output port's file or folder belongs. The stage creates it; the folder around it exists.
+    pub fn output(&self, port: &str) -> PathBuf {
+        self.dir.join(port)
+    }
+
+    /// A folder for what only a resumed attempt needs, such as checkpoints of a training under way. It survives a
+    /// crash and is deleted when the stage succeeds.
+    ///
+    /// # Errors
+    /// The folder cannot be created.
+    pub fn scratch(&self) -> Result<PathBuf> {
+        let dir = self.dir.join(SCRATCH);
+        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    /// Starts the JSON-lines file of a `"metrics"` output port afresh.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn metrics(&self, port: &str) -> Result<Metrics> {
+        Metrics::create(&self.output(port))
+    }
+
+    /// Opens the JSON-lines file of an earlier attempt, dropping records whose `step` is above `last_step`.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn resume_metrics(&self, port: &str, last_step: u64) -> Result<Metrics> {
+        Metrics::resume(&self.output(port), last_step)
+    }
+
+    /// Starts a progress display over `total` units (0 where unknown), in place of an earlier one.
+    pub fn progress(&self, total: u64, unit: &str) -> Progress {
+        self.watch.progress(total, unit)
+    }
+
+    /// Prints a line on the screen and in the stage's `log.txt`.
+    pub fn log(&self, line: impl AsRef<str>) {
+        self.watch.log(line.as_ref());
+    }
+
+    /// Gives a figure for the final screen, the lineage and `expect`; the last value of a key counts.
+    pub fn summary(&mut self, key: impl Into<String>, value: impl Into<Figure>) {
+        let key = key.into();
+        let value = value.into();
+        match self.summary.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, old)) => *old = value,
+            None => self.summary.push((key, value)),
+        }
+    }
+
+    /// The figures given so far.
+    pub fn figures(&self) -> &[(String, Figure)] {
+        &self.summary
+    }
+
+    /// Whether Ctrl-C was pressed; poll it between steps, leave a checkpoint and return [`Cancelled`].
+    pub fn cancelled(&self) -> bool {
+        self.cancel.requested()
+    }
+
+    /// Fails once Ctrl-C was pressed: `ctx.check_cancelled()?`.
+    ///
+    /// # Errors
+    /// [`Cancelled`] after a request to stop.
+    pub fn check_cancelled(&self) -> Result<(), Cancelled> {
+        self.cancel.check()
+    }
+
+    /// The flag behind [`Ctx::cancelled`], to hand to a thread.
+    pub fn cancel(&self) -> Cancel {
+        self.cancel.clone()
+    }
+
+    /// A value that the application registered with [`App::extra`](crate::App::extra).
+    pub fn extra<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.extras.get()
+    }
+
+    /// Everything that the application registered.
+    pub fn extras(&self) -> &Extras {
+        &self.extras
+    }
+}
+
+/// The name of the folder behind [`Ctx::scratch`].
+pub(crate) const SCRATCH: &str = ".scratch";
+
+/// Handed to [`Stage::plan`](crate::Stage::plan).
+pub struct PlanCtx {
+    /// The pipeline's seed.
+    pub seed: u64,
+    inputs: BTreeMap<String, PathBuf>,
+    promises: Vec<(&'static str, Promise)>,
+    extras: Arc<Extras>,
+}
+
+impl PlanCtx {
+    /// `promises` are those of the stages before, each with the input port that its output is connected to.
+    pub(crate) fn new(
+        seed: u64,
+        inputs: BTreeMap<String, PathBuf>,
+        promises: Vec<(&'static str, Promise)>,
+        extras: Arc<Extras>,
+    ) -> Self {
+        Self { seed, inputs, promises, extras }
+    }
+
+    /// A number that the stage behind an input port promised of it, made or not.
+    pub fn promise(&self, port: &str, fact: &str) -> Option<u64> {
+        let found = self.promises.iter().find(|(input, p)| *input == port && p.fact == fact);
+        found.map(|(_, p)| p.value)
+    }
+
+    /// The file or folder behind an input port, if it is in the cache already.
+    pub fn input(&self, port: &str) -> Option<&Path> {
+        self.inputs.get(port).map(PathBuf::as_path)
+    }
+
+    /// A value that the application registered.
+    pub fn extra<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.extras.get()
+    }
+
+    /// Everything that the application registered.
+    pub fn extras(&self) -> &Extras {
+        &self.extras
+    }
+}

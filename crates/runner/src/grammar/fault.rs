@@ -1,0 +1,125 @@
+//! What is wrong with a pipeline file, and how it looks on the screen.
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+use super::source::{Sources, Span};
+
+/// One fault: what, where, and how to fix it.
+pub(crate) struct Fault {
+    title: String,
+    /// The place to blame first, then the places that explain it.
+    labels: Vec<(Span, String)>,
+    help: Vec<String>,
+}
+
+impl Fault {
+    pub(crate) fn new(title: impl Into<String>, span: Span, label: impl Into<String>) -> Self {
+        Self { title: title.into(), labels: vec![(span, label.into())], help: Vec::new() }
+    }
+
+    #[must_use]
+    pub(crate) fn also(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.labels.push((span, label.into()));
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn help(mut self, help: impl Into<Option<String>>) -> Self {
+        self.help.extend(help.into());
+        self
+    }
+
+    pub(crate) fn span(&self) -> Span {
+        self.labels[0].0.clone()
+    }
+}
+
+/// Every fault of one pipeline, with the texts to show them in.
+pub(crate) struct Faults {
+    pub(crate) sources: Sources,
+    pub(crate) list: Vec<Fault>,
+}
+
+impl Faults {
+    /// The whole error screen, in the order of the file.
+    pub(crate) fn render(&self, colour: bool) -> String {
+        let mut list: Vec<&Fault> = self.list.iter().collect();
+        list.sort_by_key(|f| f.span().start);
+        let mut out = String::new();
+        for fault in &list {
+            out.push_str(&self.render_one(fault, colour));
+            out.push_str("\n\n");
+        }
+        let n = list.len();
+        let file = self.sources.get(0).map_or("", |s| &s.name);
+        out + &format!("{n} fault{} in {file}\n", if n == 1 { "" } else { "s" })
+    }
+
+    fn render_one(&self, fault: &Fault, colour: bool) -> String {
+        let mut group =
+            Level::ERROR.primary_title(fault.title.as_str()).elements(self.snippets(fault));
+        for help in &fault.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        renderer.render(&[group])
+    }
+
+    /// A snippet per source, the blamed one first.
+    fn snippets<'a>(
+        &'a self,
+        fault: &'a Fault,
+    ) -> Vec<Snippet<'a, annotate_snippets::Annotation<'a>>> {
+        let mut snippets: Vec<(usize, Snippet<'a, _>)> = Vec::new();
+        for (i, (span, label)) in fault.labels.iter().enumerate() {
+            let Some((index, local)) = self.sources.locate(span) else { continue };
+            let Some(source) = self.sources.get(index) else { continue };
+            let kind = if i == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+            let mut annotation = kind.span(local);
+            if !label.is_empty() {
+                annotation = annotation.label(label.as_str());
+            }
+            match snippets.iter().position(|(at, _)| *at == index) {
+                Some(at) => {
+                    let (index, snippet) = snippets.remove(at);
+                    snippets.insert(at, (index, snippet.annotation(annotation)));
+                }
+                None => {
+                    let snippet = Snippet::source(source.text.as_str()).path(source.name.as_str());
+                    snippets.push((index, snippet.annotation(annotation)));
+                }
+            }
+        }
+        snippets.into_iter().map(|(_, snippet)| snippet).collect()
+    }
+}
+
+/// The known name nearest to a given one, if it is near enough to be what was meant.
+pub(crate) fn nearest<'a>(
+    given: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(given, name), name))
+        .min()
+        .filter(|(distance, name)| *distance <= 1 + name.len().min(given.len()) / 4)
+        .map(|(_, name)| name)
+}
+
+/// "did you mean …?", or the names there are.
+pub(crate) fn suggest<'a>(
+    given: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    what: &str,
+) -> Option<String> {
+    let known: Vec<&str> = known.into_iter().collect();
+    if let Some(name) = nearest(given, known.iter().copied()) {
+        return Some(format!("did you mean `{name}`?"));
+    }
+    if known.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+    Some(format!("{what}: {}", names.join(", ")))
+}

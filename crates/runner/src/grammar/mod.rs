@@ -1,0 +1,241 @@
+//! The grammar of a pipeline file: TOML text in, a checked graph of stages out, or every fault at once with its place.
+//! Nothing here looks at the cache or runs anything.
+
+mod edges;
+mod fault;
+mod order;
+mod set;
+mod source;
+mod stage;
+mod strict;
+mod tree;
+mod vars;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use crate::kind::{Job, Kind};
+use crate::{Extras, Port, Resources};
+
+pub(crate) use fault::nearest;
+use fault::{Fault, Faults, suggest};
+use source::Sources;
+use tree::{Value, type_name};
+use vars::Vars;
+
+/// The version of the grammar that this crate reads.
+const FORMAT: i64 = 1;
+
+/// A pipeline without faults, its stages in an order in which they can run.
+pub(crate) struct Pipeline {
+    pub(crate) name: String,
+    pub(crate) seed: u64,
+    pub(crate) stages: Vec<Declared>,
+}
+
+/// One `[stage.NAME]` table.
+pub(crate) struct Declared {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// The typed config after defaults.
+    pub(crate) config: serde_json::Value,
+    /// Taken when the stage runs.
+    pub(crate) job: Option<Box<dyn Job>>,
+    pub(crate) inputs: Vec<Edge>,
+    /// Stages to run first, for another reason than their outputs.
+    pub(crate) needs: Vec<usize>,
+    pub(crate) resources: Resources,
+    pub(crate) expect: Vec<Expectation>,
+}
+
+/// An input port and where it comes from.
+pub(crate) struct Edge {
+    pub(crate) port: &'static Port,
+    pub(crate) from: usize,
+    pub(crate) from_port: &'static Port,
+}
+
+/// A bound on a figure of the stage behind an input port.
+#[derive(Clone, Debug)]
+pub(crate) struct Expectation {
+    pub(crate) port: String,
+    pub(crate) figure: String,
+    pub(crate) min: Option<f64>,
+    pub(crate) max: Option<f64>,
+}
+
+impl Pipeline {
+    pub(crate) fn index_of(&self, name: &str) -> Option<usize> {
+        self.stages.iter().position(|s| s.name == name)
+    }
+}
+
+/// What the grammar needs to know of the application and the command line.
+pub(crate) struct Setting<'s> {
+    pub(crate) kinds: &'s BTreeMap<&'static str, Kind>,
+    pub(crate) extras: &'s Extras,
+    pub(crate) threads: Option<usize>,
+}
+
+/// Reads a pipeline.
+///
+/// # Errors
+/// Every fault of the file and of the `--set`s.
+pub(crate) fn read(
+    path: &str,
+    text: String,
+    sets: &[String],
+    setting: &Setting<'_>,
+) -> Result<Pipeline, Faults> {
+    let mut sources = Sources::default();
+    sources.add(path.to_owned(), text);
+    for set in sets {
+        sources.add("--set".to_owned(), set.clone());
+    }
+    let mut list = Vec::new();
+    let pipeline = parse(&sources, setting, &mut list);
+    match pipeline {
+        Some(pipeline) if list.is_empty() => Ok(pipeline),
+        _ => Err(Faults { sources, list }),
+    }
+}
+
+fn parse(sources: &Sources, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> Option<Pipeline> {
+    let environment = vars::environment(sources.iter().map(|s| s.text.as_str()));
+    let mut sources = sources.iter();
+    let file = sources.next()?;
+    let (root, errors) = DeTable::parse_recoverable(&file.text);
+    for error in &errors {
+        faults.push(Fault::new(error.message(), error.span().unwrap_or(0..0), ""));
+    }
+    if !errors.is_empty() {
+        return None;
+    }
+    let mut root = root.into_inner();
+    for source in sources {
+        set::apply(&mut root, source, faults);
+    }
+    top_level(&root, faults);
+
+    let table = match root.remove("vars").map(|v| (v.span(), v.into_inner())) {
+        None => DeTable::new(),
+        Some((_, DeValue::Table(table))) => table,
+        Some((span, other)) => {
+            faults.push(Fault::new(
+                format!("`vars` is {}", type_name(&other)),
+                span,
+                "expected a table",
+            ));
+            DeTable::new()
+        }
+    };
+    let mut vars = Vars::new(table, &environment);
+    let heading = heading(root.remove("pipeline"), &mut vars, faults);
+    let stages = stage::read_all(root.remove("stage"), &mut vars, setting, faults);
+    let stages = order::arrange(stages, faults)?;
+    let (name, seed) = heading?;
+    Some(Pipeline { name, seed, stages })
+}
+
+/// Faults every table that has no meaning.
+fn top_level(root: &DeTable<'_>, faults: &mut Vec<Fault>) {
+    for key in root.keys() {
+        let name = key.get_ref().as_ref();
+        match name {
+            "pipeline" | "vars" | "stage" => {}
+            "extends" => faults.push(unsupported("extends", key.span())),
+            _ => {
+                let help = suggest(name, ["pipeline", "vars", "stage"], "tables of a pipeline");
+                let fault =
+                    Fault::new(format!("unknown table `{name}`"), key.span(), "").help(help);
+                faults.push(fault.help(format!("a stage is written `[stage.{name}]`")));
+            }
+        }
+    }
+}
+
+/// A key that the grammar reserves and this version does not act on.
+fn unsupported(key: &str, span: source::Span) -> Fault {
+    Fault::new(format!("`{key}` is not supported yet"), span, "")
+        .help("take it out: this version would not act on it".to_owned())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Heading {
+    name: String,
+    /// Checked before the rest is read.
+    #[serde(rename = "format")]
+    _format: i64,
+    #[serde(default)]
+    seed: u64,
+}
+
+/// The `[pipeline]` table.
+fn heading<'a>(
+    table: Option<Value<'a>>,
+    vars: &mut Vars<'a>,
+    faults: &mut Vec<Fault>,
+) -> Option<(String, u64)> {
+    let Some(mut table) = table else {
+        let help = "start it with\n[pipeline]\nname   = \"…\"\nformat = 1";
+        faults
+            .push(Fault::new("the file has no `[pipeline]` table", 0..0, "").help(help.to_owned()));
+        return None;
+    };
+    vars.substitute(&mut table, faults);
+    let read = |v: Value<'_>| Heading::deserialize(ValueDeserializer::from(v)).map(drop);
+    let found = strict::faults(read, &table, "`[pipeline]`", vars);
+    // A later grammar may have other keys: its version is the first thing to say.
+    if let DeValue::Table(keys) = table.get_ref()
+        && let Some(format) = keys.get("format")
+        && let Some(version) = format.get_ref().as_integer()
+        && version.as_str().parse() != Ok(FORMAT)
+    {
+        let title =
+            format!("this file has format {version}, and this runner reads format {FORMAT}");
+        let help =
+            format!("write `format = {FORMAT}`, or use the runner that the file was made for");
+        faults.push(Fault::new(title, format.span(), "").help(help));
+        return None;
+    }
+    if !found.is_empty() {
+        faults.extend(found);
+        return None;
+    }
+    let name_at = tree::find(&table, "name").unwrap_or_else(|| table.span());
+    let heading = Heading::deserialize(ValueDeserializer::from(table)).ok()?;
+    if !is_plain(&heading.name) {
+        faults.push(plain_name_fault("pipeline", &heading.name, name_at));
+        return None;
+    }
+    Some((heading.name, heading.seed))
+}
+
+/// Whether a name can be a folder's name everywhere.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    name.chars().all(plain) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+fn plain_name_fault(what: &str, name: &str, span: source::Span) -> Fault {
+    Fault::new(format!("`{name}` is no name for a {what}"), span, "")
+        .help("names are made of A-Z a-z 0-9 - _ . and start with a letter or digit".to_owned())
+}
+
+/// A table's value, or a fault.
+fn expect_table<'v, 'a>(
+    value: &'v Spanned<DeValue<'a>>,
+    what: &str,
+    faults: &mut Vec<Fault>,
+) -> Option<&'v DeTable<'a>> {
+    if let DeValue::Table(table) = value.get_ref() {
+        return Some(table);
+    }
+    let title = format!("{what} is {}", type_name(value.get_ref()));
+    faults.push(Fault::new(title, value.span(), "expected a table"));
+    None
+}

@@ -1,0 +1,265 @@
+//! The `[stage.NAME]` tables: takes out the runner's own keys and gives the rest to the stage's strict struct.
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::edges::{self, Wanted};
+use super::fault::{Fault, nearest};
+use super::source::Span;
+use super::tree::{Value, find, non_finite, type_name};
+use super::vars::Vars;
+use super::{Declared, Setting, expect_table, is_plain, plain_name_fault, strict, unsupported};
+use crate::kind::{Job, Kind};
+use crate::resources::ResourcesTable;
+use crate::stage::At;
+use crate::{Extras, Resources};
+
+/// Keys that no version of a stage's config may use: the runner's, now or later.
+const LATER: [&str; 4] = ["matrix", "retry", "skip", "extends"];
+
+/// A stage as read, its edges resolved to indices in the list of all stages.
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) at: Span,
+    /// `None` where the table has faults, which are in the list.
+    pub(super) declared: Option<Declared>,
+    /// Where each edge and each need is written.
+    pub(super) places: Vec<(usize, Span)>,
+}
+
+/// What a first look at a table gives: enough for other stages' edges to be checked.
+pub(super) struct Header {
+    pub(super) name: String,
+    pub(super) at: Span,
+    /// `None` where it is missing or unknown, which is a fault already.
+    pub(super) kind: Option<Kind>,
+    pub(super) kind_at: Option<Span>,
+}
+
+/// Reads every stage, in the order of the file.
+pub(super) fn read_all<'a>(
+    table: Option<Value<'a>>,
+    vars: &mut Vars<'a>,
+    setting: &Setting<'_>,
+    faults: &mut Vec<Fault>,
+) -> Vec<Draft> {
+    let mut tables = tables(table, faults);
+    let mut headers = Vec::new();
+    for (name, at, table) in &mut tables {
+        if !is_plain(name) || ["vars", "pipeline"].contains(&name.as_str()) {
+            faults.push(plain_name_fault("stage", name, at.clone()));
+        }
+        vars.substitute(table, faults);
+        headers.push(header(name, at, table, setting, faults));
+    }
+    let tables = tables.into_iter().enumerate();
+    tables.map(|(i, (_, _, table))| read_one(i, table, &headers, vars, setting, faults)).collect()
+}
+
+/// Each stage's name, its place and its table, in the order of the file.
+fn tables<'a>(table: Option<Value<'a>>, faults: &mut Vec<Fault>) -> Vec<(String, Span, Value<'a>)> {
+    let Some(table) = table else {
+        let help = "add one: `[stage.NAME]` with `uses = \"…\"`; `runner list` shows the kinds";
+        faults.push(Fault::new("the file has no stages", 0..0, "").help(help.to_owned()));
+        return Vec::new();
+    };
+    if expect_table(&table, "`stage`", faults).is_none() {
+        return Vec::new();
+    }
+    let DeValue::Table(table) = table.into_inner() else { return Vec::new() };
+    let mut list = Vec::new();
+    for (key, value) in table {
+        if expect_table(&value, &format!("`stage.{}`", key.get_ref()), faults).is_some() {
+            list.push((key.get_ref().to_string(), key.span(), value));
+        }
+    }
+    list.sort_by_key(|(_, at, _)| at.start);
+    list
+}
+
+fn header(
+    name: &str,
+    at: &Span,
+    table: &Value<'_>,
+    setting: &Setting<'_>,
+    faults: &mut Vec<Fault>,
+) -> Header {
+    let uses = match table.get_ref() {
+        DeValue::Table(table) => table.get("uses"),
+        _ => None,
+    };
+    let mut kind = None;
+    match uses.map(|u| (u.get_ref(), u.span())) {
+        None => {
+            let title = format!("stage `{name}` does not say what it `uses`");
+            let help = "add `uses = \"KIND\"`; `runner list` shows the kinds".to_owned();
+            faults.push(Fault::new(title, at.clone(), "").help(help));
+        }
+        Some((DeValue::String(given), span)) => {
+            kind = setting.kinds.get(given.as_ref()).copied();
+            if kind.is_none() {
+                let meant = nearest(given, setting.kinds.keys().copied());
+                let help = meant.map(|name| format!("did you mean `{name}`?"));
+                let fault =
+                    Fault::new(format!("unknown kind of stage `{given}`"), span, "").help(help);
+                faults.push(fault.help("`runner list` shows the kinds".to_owned()));
+            }
+        }
+        Some((other, span)) => {
+            let title = format!("`uses` is {}", type_name(other));
+            faults.push(Fault::new(title, span, "expected the name of a kind"));
+        }
+    }
+    let kind_at = uses.map(toml::Spanned::span);
+    Header { name: name.to_owned(), at: at.clone(), kind, kind_at }
+}
+
+fn read_one(
+    index: usize,
+    table: Value<'_>,
+    headers: &[Header],
+    vars: &Vars<'_>,
+    setting: &Setting<'_>,
+    faults: &mut Vec<Fault>,
+) -> Draft {
+    let header = &headers[index];
+    let before = faults.len();
+    let span = table.span();
+    let mut keys = match table.into_inner() {
+        DeValue::Table(keys) => keys,
+        _ => DeTable::new(),
+    };
+    keys.remove("uses");
+    for later in LATER {
+        if let Some((key, _)) = keys.remove_entry(later) {
+            faults.push(unsupported(later, key.span()));
+        }
+    }
+    let wanted = Wanted {
+        inputs: keys.remove("inputs"),
+        needs: keys.remove("needs"),
+        expect: keys.remove("expect"),
+    };
+    let edges = edges::resolve(&wanted, header, headers, vars, faults);
+    let resources = resources(keys.remove("resources"), header, vars, setting, faults);
+    let exec = keys.remove("exec");
+    let job = header
+        .kind
+        .and_then(|kind| job(kind, keys, span, exec, header, vars, setting.extras, faults));
+    let mut draft = Draft {
+        name: header.name.clone(),
+        at: header.at.clone(),
+        declared: None,
+        places: edges.places,
+    };
+    if faults.len() == before
+        && let (Some(kind), Some(resources), Some((job, config))) = (header.kind, resources, job)
+    {
+        draft.declared = Some(Declared {
+            name: header.name.clone(),
+            kind,
+            config,
+            job: Some(job),
+            inputs: edges.inputs,
+            needs: edges.needs,
+            resources,
+            expect: edges.expect,
+        });
+    }
+    draft
+}
+
+fn resources(
+    table: Option<Value<'_>>,
+    header: &Header,
+    vars: &Vars<'_>,
+    setting: &Setting<'_>,
+    faults: &mut Vec<Fault>,
+) -> Option<Resources> {
+    let Some(table) = table else {
+        return ResourcesTable::default().resolve(setting.threads).ok();
+    };
+    let read = |v: Value<'_>| ResourcesTable::deserialize(ValueDeserializer::from(v)).map(drop);
+    let owner = format!("`resources` of stage `{}`", header.name);
+    let found = strict::faults(read, &table, &owner, vars);
+    if !found.is_empty() {
+        faults.extend(found);
+        return None;
+    }
+    let span = table.span();
+    let table = ResourcesTable::deserialize(ValueDeserializer::from(table)).ok()?;
+    match table.resolve(setting.threads) {
+        Ok(resources) => Some(resources),
+        Err(title) => {
+            faults.push(Fault::new(title, span, format!("in {owner}")));
+            None
+        }
+    }
+}
+
+fn job(
+    kind: Kind,
+    keys: DeTable<'_>,
+    span: Span,
+    exec: Option<Value<'_>>,
+    header: &Header,
+    vars: &Vars<'_>,
+    extras: &Extras,
+    faults: &mut Vec<Fault>,
+) -> Option<(Box<dyn Job>, serde_json::Value)> {
+    let table = toml::Spanned::new(span, DeValue::Table(keys));
+    let before = faults.len();
+    let mut infinite = Vec::new();
+    non_finite(&table, &mut infinite);
+    for span in infinite {
+        faults.push(Fault::new("a setting must be a finite number", span, ""));
+    }
+    let owner = format!("stage `{}` (`{}`)", header.name, kind.name);
+    faults.extend(strict::faults(kind.read_config, &table, &owner, vars));
+    if let Some(exec) = &exec {
+        let owner = format!("`exec` of stage `{}`", header.name);
+        faults.extend(strict::faults(kind.read_exec, exec, &owner, vars));
+    }
+    if faults.len() > before {
+        return None;
+    }
+    let job = match (kind.build)(table.clone(), exec) {
+        Ok(job) => job,
+        Err(error) => {
+            let span = error.span().unwrap_or_else(|| header.at.clone());
+            faults.push(Fault::new(error.message(), span, format!("in {owner}")));
+            return None;
+        }
+    };
+    if let Err(error) = job.check(extras) {
+        faults.push(check_fault(&error, &table, header));
+        return None;
+    }
+    // Through text, so that an f32 of 0.02 is 0.02 and not the f64 next to it.
+    let config = job.config_json().and_then(|text| Ok(serde_json::from_str(&text)?));
+    match config {
+        Ok(config) => Some((job, config)),
+        Err(error) => {
+            let title = format!("the config of {owner} does not serialise: {error}");
+            faults.push(Fault::new(title, header.at.clone(), ""));
+            None
+        }
+    }
+}
+
+/// What a stage's own check found, at the key it names or at the stage.
+fn check_fault(error: &anyhow::Error, table: &Value<'_>, header: &Header) -> Fault {
+    let owner = format!("in stage `{}`", header.name);
+    if let Some(At { key, message, hint }) = error.downcast_ref() {
+        let span = find(table, key).unwrap_or_else(|| header.at.clone());
+        return Fault::new(message.as_str(), span, owner).help(hint.clone());
+    }
+    let text = format!("{error:#}");
+    let (hints, lines): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.starts_with("hint: "));
+    let mut fault = Fault::new(lines.join("\n"), header.at.clone(), owner);
+    for hint in hints {
+        fault = fault.help(hint.trim_start_matches("hint: ").to_owned());
+    }
+    fault
+}

@@ -1,0 +1,107 @@
+//! Operations on parsed TOML that keep each value's place: shifting, merging, looking up.
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::source::Span;
+
+/// A value and where it stands.
+pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
+
+/// Moves every span by a source's base.
+pub(crate) fn shift(value: Value<'_>, by: usize) -> Value<'_> {
+    let moved = |span: Span| span.start + by..span.end + by;
+    let span = moved(value.span());
+    let inner = match value.into_inner() {
+        DeValue::Table(table) => DeValue::Table(shift_table(table, by)),
+        DeValue::Array(array) => DeValue::Array(array.into_iter().map(|v| shift(v, by)).collect()),
+        other => other,
+    };
+    Spanned::new(span, inner)
+}
+
+/// Moves every span of a table.
+pub(crate) fn shift_table(table: DeTable<'_>, by: usize) -> DeTable<'_> {
+    let shift_key = |key: Spanned<DeString<'_>>| {
+        let span = key.span();
+        (span.start + by..span.end + by, key.into_inner().into_owned())
+    };
+    table
+        .into_iter()
+        .map(|(key, value)| {
+            let (span, key) = shift_key(key);
+            (Spanned::new(span, DeString::from(key)), shift(value, by))
+        })
+        .collect()
+}
+
+/// Lays `over` on `base`: tables merge key by key, everything else replaces.
+pub(crate) fn merge<'a>(base: &mut DeTable<'a>, over: DeTable<'a>) {
+    for (key, value) in over {
+        let below = base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut);
+        match (below, value) {
+            (Some(DeValue::Table(below)), value) if value.get_ref().is_table() => {
+                if let DeValue::Table(value) = value.into_inner() {
+                    merge(below, value);
+                }
+            }
+            (_, value) => {
+                base.remove(key.get_ref().as_ref());
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The place of a dotted key, or of the deepest table on the way to it.
+pub(crate) fn find(root: &Value<'_>, dotted: &str) -> Option<Span> {
+    let mut at = root;
+    let mut place = None;
+    for name in dotted.split('.') {
+        let DeValue::Table(table) = at.get_ref() else { break };
+        let Some((key, value)) = table.get_key_value(name) else { break };
+        place = Some(if value.get_ref().is_table() { key.span() } else { value.span() });
+        at = value;
+    }
+    place
+}
+
+/// Removes the innermost entry that a span blames (its key, or its value or a part of that) and returns its name.
+pub(crate) fn remove_at(value: &mut Value<'_>, span: &Span) -> Option<String> {
+    let DeValue::Table(table) = value.get_mut() else { return None };
+    let within = |outer: &Span| outer.start <= span.start && span.end <= outer.end;
+    for (_, inner) in table.iter_mut() {
+        if let Some(name) = remove_at(inner, span) {
+            return Some(name);
+        }
+    }
+    let (key, _) = table.iter().find(|(k, v)| within(&k.span()) || within(&v.span()))?;
+    let name = key.get_ref().to_string();
+    table.remove(name.as_str());
+    Some(name)
+}
+
+/// A name of the value's type with its article.
+pub(crate) fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// Every float of a value that is not finite: JSON, and so the cache key, could not tell them apart.
+pub(crate) fn non_finite(value: &Value<'_>, found: &mut Vec<Span>) {
+    match value.get_ref() {
+        DeValue::Float(x) if !x.as_str().parse::<f64>().is_ok_and(f64::is_finite) => {
+            found.push(value.span());
+        }
+        DeValue::Table(table) => table.values().for_each(|v| non_finite(v, found)),
+        DeValue::Array(array) => array.iter().for_each(|v| non_finite(v, found)),
+        _ => {}
+    }
+}

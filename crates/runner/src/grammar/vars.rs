@@ -1,0 +1,153 @@
+//! `${name}` and `${env:NAME}`: a string that is nothing but one of them takes the var's value with its type; inside a
+//! longer string the value's text is spliced in. `$${` writes `${`. A replaced value stays where it is used, and the
+//! place where the var is set is remembered beside it.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Fault, suggest};
+use super::source::Span;
+use super::tree::{Value, type_name};
+
+/// The vars of a file, and where they were used.
+pub(crate) struct Vars<'a> {
+    table: DeTable<'a>,
+    environment: &'a BTreeMap<String, String>,
+    /// (where used, name, where set)
+    uses: Vec<(Span, String, Span)>,
+    /// The vars being resolved, to find one that is made of itself.
+    open: Vec<String>,
+}
+
+impl<'a> Vars<'a> {
+    pub(crate) fn new(table: DeTable<'a>, environment: &'a BTreeMap<String, String>) -> Self {
+        Self { table, environment, uses: Vec::new(), open: Vec::new() }
+    }
+
+    /// Replaces everywhere below a value.
+    pub(crate) fn substitute(&mut self, value: &mut Value<'a>, faults: &mut Vec<Fault>) {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::Table(table) => {
+                for (_, value) in table.iter_mut() {
+                    self.substitute(value, faults);
+                }
+            }
+            DeValue::Array(array) => {
+                for value in array.iter_mut() {
+                    self.substitute(value, faults);
+                }
+            }
+            DeValue::String(text) if text.contains("${") => {
+                let text = text.to_string();
+                match self.expand(&text, &span, faults) {
+                    Ok(new) => *value.get_mut() = new,
+                    Err(fault) => faults.push(*fault),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The var used at a place and where it was set, for a second label.
+    pub(crate) fn origin(&self, span: &Span) -> Option<(&str, Span)> {
+        let hit = |used: &Span| used.start <= span.start && span.end <= used.end;
+        self.uses.iter().find(|(used, ..)| hit(used)).map(|(_, name, set)| (&**name, set.clone()))
+    }
+
+    fn expand(
+        &mut self,
+        text: &str,
+        span: &Span,
+        faults: &mut Vec<Fault>,
+    ) -> Result<DeValue<'a>, Box<Fault>> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            if rest[..at].ends_with('$') {
+                out.push_str(&rest[..at - 1]);
+                out.push_str("${");
+                rest = &rest[at + 2..];
+                continue;
+            }
+            out.push_str(&rest[..at]);
+            let Some(len) = rest[at..].find('}') else {
+                let help = "close it, or write `$${` for a literal `${`".to_owned();
+                return Err(Box::new(Fault::new("`${` without `}`", span.clone(), "").help(help)));
+            };
+            let name = &rest[at + 2..at + len];
+            let value = self.value(name, span, faults)?;
+            let after = &rest[at + len + 1..];
+            if out.is_empty() && after.is_empty() && at == 0 {
+                return Ok(value);
+            }
+            match &value {
+                DeValue::String(s) => out.push_str(s),
+                DeValue::Integer(i) => out.push_str(&i.to_string()),
+                DeValue::Float(x) => out.push_str(x.as_str()),
+                DeValue::Boolean(b) => out.push_str(if *b { "true" } else { "false" }),
+                other => {
+                    let title = format!("`${{{name}}}` is {}, which has no text", type_name(other));
+                    let help = "use it as the whole string, to take its value".to_owned();
+                    return Err(Box::new(Fault::new(title, span.clone(), "").help(help)));
+                }
+            }
+            rest = after;
+        }
+        out.push_str(rest);
+        Ok(DeValue::String(out.into()))
+    }
+
+    fn value(
+        &mut self,
+        name: &str,
+        span: &Span,
+        faults: &mut Vec<Fault>,
+    ) -> Result<DeValue<'a>, Box<Fault>> {
+        if let Some(variable) = name.strip_prefix("env:") {
+            let Some(text) = self.environment.get(variable) else {
+                let title = format!("environment variable `{variable}` is not set");
+                let help = format!("run `{variable}=… runner …`, or put the value under `[vars]`");
+                return Err(Box::new(Fault::new(title, span.clone(), "used here").help(help)));
+            };
+            // As with `--set`: a TOML value if it reads as one, a string otherwise.
+            return Ok(match DeValue::parse(text).map(Spanned::into_inner) {
+                Ok(value) if !matches!(value, DeValue::Table(_) | DeValue::Array(_)) => value,
+                _ => DeValue::String(text.as_str().into()),
+            });
+        }
+        let Some((key, value)) = self.table.get_key_value(name) else {
+            let known = self.table.keys().map(|k| &**k.get_ref());
+            let help = suggest(name, known, "vars of this file");
+            let title = format!("no var named `{name}`");
+            return Err(Box::new(Fault::new(title, span.clone(), "used here").help(help)));
+        };
+        let set = key.span();
+        if self.open.iter().any(|open| open == name) {
+            let title = format!("var `{name}` is made of itself");
+            return Err(Box::new(Fault::new(title, set, "")));
+        }
+        let mut value = value.clone();
+        self.open.push(name.to_owned());
+        self.substitute(&mut value, faults);
+        self.open.pop();
+        self.uses.push((span.clone(), name.to_owned(), set));
+        Ok(value.into_inner())
+    }
+}
+
+/// The values of every environment variable that the texts name, read once, before anything is parsed.
+pub(crate) fn environment<'t>(texts: impl Iterator<Item = &'t str>) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for text in texts {
+        for piece in text.split("${env:").skip(1) {
+            let name = piece.split('}').next().unwrap_or_default();
+            if let Ok(value) = std::env::var(name) {
+                found.insert(name.to_owned(), value);
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,107 @@
+//! A [`Stage`] with its types erased, so that the runner can hold all of them in one registry.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeValue, ValueDeserializer};
+
+use crate::{Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage};
+
+type Value<'a> = Spanned<DeValue<'a>>;
+type ParseResult<T> = std::result::Result<T, toml::de::Error>;
+
+/// What the registry knows of a kind of stage.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) version: u32,
+    pub(crate) inputs: &'static [Port],
+    pub(crate) outputs: &'static [Port],
+    pub(crate) figures: &'static [&'static str],
+    pub(crate) uses_seed: bool,
+    /// Reads the stage's own keys; called again without the faulty keys to find all of them.
+    pub(crate) read_config: fn(Value<'_>) -> ParseResult<()>,
+    /// Reads the `exec` table.
+    pub(crate) read_exec: fn(Value<'_>) -> ParseResult<()>,
+    /// Reads both for good.
+    pub(crate) build: fn(Value<'_>, Option<Value<'_>>) -> ParseResult<Box<dyn Job>>,
+}
+
+impl Kind {
+    pub(crate) fn of<S: Stage>() -> Self {
+        Self {
+            name: S::KIND,
+            about: S::ABOUT,
+            version: S::VERSION,
+            inputs: S::INPUTS,
+            outputs: S::OUTPUTS,
+            figures: S::FIGURES,
+            uses_seed: S::USES_SEED,
+            read_config: |v| S::Config::deserialize(ValueDeserializer::from(v)).map(drop),
+            read_exec: |v| S::Exec::deserialize(ValueDeserializer::from(v)).map(drop),
+            build: build::<S>,
+        }
+    }
+
+    pub(crate) fn input(&self, name: &str) -> Option<&'static Port> {
+        self.inputs.iter().find(|p| p.name == name)
+    }
+
+    pub(crate) fn output(&self, name: &str) -> Option<&'static Port> {
+        self.outputs.iter().find(|p| p.name == name)
+    }
+}
+
+/// A stage of a pipeline with its settings read.
+pub(crate) trait Job: Send {
+    /// The config after defaults, as one JSON text in the struct's order.
+    fn config_json(&self) -> Result<String>;
+    fn check(&self, extras: &Extras) -> Result<()>;
+    /// Files from outside of the pipeline that enter the key.
+    fn sources(&self) -> Result<Vec<PathBuf>>;
+    fn promises(&self) -> Vec<Promise>;
+    fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
+    fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()>;
+}
+
+struct Settings<S: Stage> {
+    config: S::Config,
+    exec: S::Exec,
+}
+
+fn build<S: Stage>(config: Value<'_>, exec: Option<Value<'_>>) -> ParseResult<Box<dyn Job>> {
+    let config = S::Config::deserialize(ValueDeserializer::from(config))?;
+    let exec = match exec {
+        Some(exec) => S::Exec::deserialize(ValueDeserializer::from(exec))?,
+        None => S::Exec::default(),
+    };
+    Ok(Box::new(Settings::<S> { config, exec }))
+}
+
+impl<S: Stage> Job for Settings<S> {
+    fn config_json(&self) -> Result<String> {
+        Ok(serde_json::to_string(&self.config)?)
+    }
+
+    fn check(&self, extras: &Extras) -> Result<()> {
+        S::check(&self.config, extras)
+    }
+
+    fn sources(&self) -> Result<Vec<PathBuf>> {
+        S::sources(&self.config)
+    }
+
+    fn promises(&self) -> Vec<Promise> {
+        S::promises(&self.config)
+    }
+
+    fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
+        S::plan(&self.config, &self.exec, resources, ctx)
+    }
+
+    fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()> {
+        S::run(self.config, self.exec, ctx)
+    }
+}

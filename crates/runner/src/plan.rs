@@ -1,0 +1,205 @@
+//! What a run would do and why: walks the stages in order, computes each key as far as its inputs are known, and looks
+//! it up. The run itself takes the same steps, one stage at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::anyhow;
+
+use crate::Result;
+use crate::cache::identity::{Identity, Input};
+use crate::cache::{Cache, Lookup, Record};
+use crate::grammar::{Declared, Pipeline, nearest};
+
+/// Which stages to look at and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    pub(crate) only: Option<String>,
+    pub(crate) from: Option<String>,
+    pub(crate) until: Option<String>,
+    pub(crate) force: Vec<String>,
+}
+
+/// A selection with names resolved.
+pub(crate) struct Selected {
+    pub(crate) run: BTreeSet<usize>,
+    pub(crate) force: BTreeSet<usize>,
+}
+
+impl Selection {
+    /// Resolves the names.
+    ///
+    /// # Errors
+    /// A name that no stage has.
+    pub(crate) fn resolve(&self, pipeline: &Pipeline) -> Result<Selected> {
+        let index = |flag: &str, name: &String| {
+            pipeline.index_of(name).ok_or_else(|| {
+                let names = pipeline.stages.iter().map(|s| s.name.as_str());
+                let hint = nearest(name, names.clone()).map_or_else(
+                    || format!("stages of this file: {}", names.collect::<Vec<_>>().join(", ")),
+                    |meant| format!("did you mean `{meant}`?"),
+                );
+                anyhow!("{flag} {name}: no stage has that name\nhint: {hint}")
+            })
+        };
+        let mut run: BTreeSet<usize> = (0..pipeline.stages.len()).collect();
+        if let Some(only) = &self.only {
+            let only = index("--only", only)?;
+            run.retain(|&i| i == only);
+        }
+        if let Some(from) = &self.from {
+            let from = index("--from", from)?;
+            let below = closure(pipeline, from, |i, j| behind(&pipeline.stages[j]).contains(&i));
+            run.retain(|i| below.contains(i));
+        }
+        if let Some(until) = &self.until {
+            let until = index("--until", until)?;
+            let above = closure(pipeline, until, |i, j| behind(&pipeline.stages[i]).contains(&j));
+            run.retain(|i| above.contains(i));
+        }
+        let force = self.force.iter().map(|name| index("--force", name)).collect::<Result<_>>()?;
+        Ok(Selected { run, force })
+    }
+}
+
+/// The stages that a stage reads or needs.
+pub(crate) fn behind(stage: &Declared) -> BTreeSet<usize> {
+    stage.inputs.iter().map(|e| e.from).chain(stage.needs.iter().copied()).collect()
+}
+
+fn closure(
+    pipeline: &Pipeline,
+    start: usize,
+    next: impl Fn(usize, usize) -> bool,
+) -> BTreeSet<usize> {
+    let mut found = BTreeSet::from([start]);
+    let mut open = vec![start];
+    while let Some(i) = open.pop() {
+        for j in 0..pipeline.stages.len() {
+            if next(i, j) && found.insert(j) {
+                open.push(j);
+            }
+        }
+    }
+    found
+}
+
+/// What is to be done about a stage.
+pub(crate) enum Action {
+    /// Its outputs are there.
+    Cached(Box<Record>),
+    /// It runs.
+    Run,
+    /// It cannot be said before these stages have run.
+    Waits(Vec<String>),
+    /// The selection leaves it out, and nothing of it is there.
+    Absent,
+}
+
+/// A stage as far as it is known.
+pub(crate) struct Assessed {
+    pub(crate) identity: Identity,
+    pub(crate) key: Option<String>,
+    pub(crate) action: Action,
+    pub(crate) reason: String,
+    /// What is wrong with the entry under the key.
+    pub(crate) damage: Option<String>,
+}
+
+/// Looks at one stage; `outputs` are the records of the stages before it, where they are there.
+///
+/// # Errors
+/// The config does not serialise.
+pub(crate) fn assess(
+    pipeline: &Pipeline,
+    index: usize,
+    outputs: &[Option<Record>],
+    selected: &Selected,
+    cache: &Cache,
+    verify: bool,
+) -> Result<Assessed> {
+    let stage = &pipeline.stages[index];
+    let identity = identity(pipeline, index, outputs, cache)?;
+    let last = cache.last(&pipeline.name, &stage.name);
+    let chosen = selected.run.contains(&index);
+    let changes = last.as_ref().map(|last| identity.changes_since(last));
+    let Some(key) = identity.key() else {
+        let waits: Vec<String> = stage
+            .inputs
+            .iter()
+            .filter(|e| outputs[e.from].is_none())
+            .map(|e| pipeline.stages[e.from].name.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let reason = match changes {
+            Some(changes) if !changes.is_empty() => changes.join("; "),
+            None => "never run".to_owned(),
+            Some(_) => format!("runs if {} gives other bytes", waits.join(" or ")),
+        };
+        let action = if chosen { Action::Waits(waits) } else { Action::Absent };
+        return Ok(Assessed { identity, key: None, action, reason, damage: None });
+    };
+
+    let mut damage = None;
+    let forced = chosen && selected.force.contains(&index);
+    let (action, reason) = match cache.lookup(&key, verify) {
+        Lookup::Whole(record) if !forced => {
+            let reason = match &changes {
+                Some(changes) if changes.is_empty() => "same config and inputs".to_owned(),
+                Some(changes) => format!("ran before with this: {}", changes.join("; ")),
+                None => "another pipeline ran this".to_owned(),
+            };
+            (Action::Cached(record), reason)
+        }
+        _ if !chosen => (Action::Absent, "left out".to_owned()),
+        found => {
+            let mut reason = match changes {
+                _ if forced => "forced".to_owned(),
+                None => "never run".to_owned(),
+                Some(changes) if !changes.is_empty() => changes.join("; "),
+                Some(_) => "not in the cache".to_owned(),
+            };
+            match found {
+                Lookup::Partial if !forced => reason.push_str("; resumes what was cut off"),
+                Lookup::Damaged(what) => {
+                    reason = format!("the cache entry is damaged: {what}");
+                    damage = Some(what);
+                }
+                _ => {}
+            }
+            (Action::Run, reason)
+        }
+    };
+    Ok(Assessed { identity, key: Some(key), action, reason, damage })
+}
+
+fn identity(
+    pipeline: &Pipeline,
+    index: usize,
+    outputs: &[Option<Record>],
+    cache: &Cache,
+) -> Result<Identity> {
+    let stage = &pipeline.stages[index];
+    let mut inputs = BTreeMap::new();
+    for edge in &stage.inputs {
+        let from = format!("{}.{}", pipeline.stages[edge.from].name, edge.from_port.name);
+        let record = outputs[edge.from].as_ref();
+        // An optional output that was not written is content too: none.
+        let digest = record.map(|r| {
+            r.outputs.get(edge.from_port.name).map_or_else(String::new, |o| o.digest.clone())
+        });
+        inputs.insert(edge.port.name.to_owned(), Input { from, digest });
+    }
+    let files = stage.job.as_ref().map_or_else(|| Ok(Vec::new()), |job| job.sources());
+    let sources = files
+        .and_then(|files| cache.sources_digest(&files))
+        .map_err(|error| error.context(format!("stage `{}`", stage.name)))?;
+    Ok(Identity {
+        kind: stage.kind.name.to_owned(),
+        version: stage.kind.version,
+        config: stage.config.clone(),
+        seed: stage.kind.uses_seed.then_some(pipeline.seed),
+        inputs,
+        sources,
+    })
+}

@@ -1,0 +1,317 @@
+//! Progress of a running stage. Stages count; one thread per stage looks at the counts from time to time and draws
+//! rate, time left and figures, so that counting costs a few atomics and a stage that counts nothing still shows that
+//! it lives.
+
+pub(crate) mod format;
+mod screen;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub(crate) use screen::Screen;
+
+/// A count under way, to be advanced from any thread.
+#[derive(Clone)]
+pub struct Progress(Arc<Count>);
+
+struct Count {
+    unit: String,
+    started: Instant,
+    total: AtomicU64,
+    done: AtomicU64,
+    first: AtomicU64,
+    words: Mutex<Words>,
+}
+
+#[derive(Default)]
+struct Words {
+    message: String,
+    figures: Vec<(String, String)>,
+}
+
+impl Progress {
+    fn new(total: u64, unit: &str) -> Self {
+        Self(Arc::new(Count {
+            unit: unit.to_owned(),
+            started: Instant::now(),
+            total: AtomicU64::new(total),
+            done: AtomicU64::new(0),
+            first: AtomicU64::new(0),
+            words: Mutex::default(),
+        }))
+    }
+
+    /// Counts `n` more units.
+    pub fn advance(&self, n: u64) {
+        self.0.done.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Sets the count, as when a resumed stage starts in the middle; a first call does not count as speed.
+    pub fn set(&self, done: u64) {
+        if self.0.done.swap(done, Ordering::Relaxed) == 0 {
+            self.0.first.store(done, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the total once it is known.
+    pub fn set_total(&self, total: u64) {
+        self.0.total.store(total, Ordering::Relaxed);
+    }
+
+    /// Says what is under way.
+    pub fn message(&self, text: impl Into<String>) {
+        lock(&self.0.words).message = text.into();
+    }
+
+    /// Shows a figure beside the count, such as the loss; the last value of a name stays.
+    pub fn figure(&self, name: &str, value: impl Into<String>) {
+        let mut words = lock(&self.0.words);
+        let value = value.into();
+        match words.figures.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => *old = value,
+            None => words.figures.push((name.to_owned(), value)),
+        }
+    }
+}
+
+/// The display of one running stage: its lines, its log file, its count.
+pub(crate) struct Watch {
+    shared: Arc<Shared>,
+    drawer: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    stage: String,
+    screen: Screen,
+    started: Instant,
+    log: Mutex<Option<File>>,
+    count: Mutex<Option<Progress>>,
+    over: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Watch {
+    /// Starts to watch a stage; `log` takes every line beside the screen.
+    pub(crate) fn start(stage: &str, screen: Screen, log: Option<File>) -> Self {
+        let shared = Arc::new(Shared {
+            stage: stage.to_owned(),
+            screen,
+            started: Instant::now(),
+            log: Mutex::new(log),
+            count: Mutex::default(),
+            over: Mutex::new(false),
+            wake: Condvar::new(),
+        });
+        let silent = matches!(shared.screen, Screen::Silent);
+        let drawn = Arc::clone(&shared);
+        let spawn =
+            || std::thread::Builder::new().name("progress".into()).spawn(move || draw(&drawn));
+        // Without a thread there is no display, and the work goes on.
+        let drawer = if silent { None } else { spawn().ok() };
+        Self { shared, drawer }
+    }
+
+    /// Shows nothing.
+    pub(crate) fn silent() -> Self {
+        Self::start("", Screen::Silent, None)
+    }
+
+    /// Replaces the count.
+    pub(crate) fn progress(&self, total: u64, unit: &str) -> Progress {
+        let progress = Progress::new(total, unit);
+        *lock(&self.shared.count) = Some(progress.clone());
+        progress
+    }
+
+    /// A line about the stage as a whole, for the screen and the log.
+    pub(crate) fn event(&self, line: &str) {
+        self.shared.screen.line(&format!("{}: {line}", self.shared.stage));
+        self.shared.log_only(line);
+    }
+
+    /// Lines for the log alone.
+    pub(crate) fn log_only(&self, text: &str) {
+        text.lines().for_each(|line| self.shared.log_only(line));
+    }
+
+    /// A line for the screen and the log.
+    pub(crate) fn log(&self, line: &str) {
+        self.shared.line(line);
+    }
+
+    /// Seconds since the start.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.shared.started.elapsed().as_secs_f64()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        *lock(&self.shared.over) = true;
+        self.shared.wake.notify_all();
+        if let Some(drawer) = self.drawer.take() {
+            // A display that panicked has nothing to say about the work.
+            let _ = drawer.join();
+        }
+    }
+}
+
+impl Shared {
+    fn line(&self, text: &str) {
+        for line in text.lines() {
+            self.screen.line(&format!("  {}: {line}", self.stage));
+            self.log_only(line);
+        }
+    }
+
+    fn log_only(&self, line: &str) {
+        if let Some(file) = lock(&self.log).as_mut() {
+            let seconds = self.started.elapsed().as_secs_f64();
+            // The log is a convenience: a full disk will stop the stage itself.
+            let _ = writeln!(file, "{seconds:>9.1}  {line}");
+        }
+    }
+}
+
+/// Draws until the watch is over.
+fn draw(shared: &Shared) {
+    let bar = shared.screen.bar(&shared.stage);
+    let mut rates = Rates::default();
+    let mut next_log = Duration::from_secs(5);
+    let mut over = lock(&shared.over);
+    loop {
+        let elapsed = shared.started.elapsed();
+        let interval = shared.screen.interval(elapsed);
+        let (guard, _) =
+            shared.wake.wait_timeout(over, interval).unwrap_or_else(PoisonError::into_inner);
+        over = guard;
+        if *over {
+            break;
+        }
+        let elapsed = shared.started.elapsed();
+        let count = lock(&shared.count).clone();
+        let text = describe(count.as_ref(), elapsed, &mut rates);
+        match &bar {
+            None => shared.screen.line(&format!("  {}: {text}", shared.stage)),
+            Some(bar) => {
+                if let Some(Progress(count)) = &count {
+                    bar.set_length(count.total.load(Ordering::Relaxed));
+                    bar.set_position(count.done.load(Ordering::Relaxed));
+                }
+                bar.set_message(text.clone());
+                bar.tick();
+            }
+        }
+        if elapsed >= next_log {
+            shared.log_only(&text);
+            next_log = elapsed + Screen::Lines.interval(elapsed);
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+/// The count in words: `1,200/5,000 steps  24%  35.0 steps/s  1m48s left  loss 3.21`.
+fn describe(count: Option<&Progress>, elapsed: Duration, rates: &mut Rates) -> String {
+    let Some(Progress(count)) = count else {
+        return format!("running for {}", format::duration(elapsed.as_secs_f64()));
+    };
+    let done = count.done.load(Ordering::Relaxed);
+    let total = count.total.load(Ordering::Relaxed);
+    let mut parts = Vec::new();
+    if total > 0 {
+        let percent = 100.0 * done as f64 / total as f64;
+        parts.push(format!(
+            "{} of {}",
+            amount_of(done, &count.unit),
+            format::amount(total, &count.unit)
+        ));
+        parts.push(format!("{percent:.0}%"));
+    } else {
+        parts.push(format::amount(done, &count.unit));
+    }
+    if let Some(rate) = rates.update(count, done) {
+        parts.push(format::rate(rate, &count.unit));
+        if total > done {
+            parts.push(format!("{} left", format::duration((total - done) as f64 / rate)));
+        }
+    }
+    let words = lock(&count.words);
+    parts.extend(words.figures.iter().map(|(name, value)| format!("{name} {value}")));
+    if !words.message.is_empty() {
+        parts.push(words.message.clone());
+    }
+    parts.join("  ")
+}
+
+fn amount_of(done: u64, unit: &str) -> String {
+    if unit == "bytes" { format::amount(done, unit) } else { format::count(done) }
+}
+
+/// The rate over the last quarter of a minute or so, so that it follows a change and still stands quietly.
+#[derive(Default)]
+struct Rates {
+    since: Option<Instant>,
+    seen: VecDeque<(Instant, u64)>,
+}
+
+impl Rates {
+    fn update(&mut self, count: &Count, done: u64) -> Option<f64> {
+        if self.since != Some(count.started) {
+            self.since = Some(count.started);
+            self.seen.clear();
+            self.seen.push_back((count.started, count.first.load(Ordering::Relaxed)));
+        }
+        let now = Instant::now();
+        self.seen.push_back((now, done));
+        while self.seen.len() > 2 && now - self.seen[1].0 > Duration::from_secs(15) {
+            self.seen.pop_front();
+        }
+        let &(then, before) = self.seen.front()?;
+        let rate = done.checked_sub(before)? as f64 / (now - then).as_secs_f64();
+        (rate.is_finite() && rate > 0.0).then_some(rate)
+    }
+}
+
+/// A thread that panicked while it held one of these locks left nothing half-written that matters.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_in_words() {
+        let mut rates = Rates::default();
+        let second = Duration::from_secs(70);
+        assert_eq!(describe(None, second, &mut rates), "running for 1m10s");
+
+        let progress = Progress::new(5_000, "steps");
+        progress.figure("loss", "3.4");
+        progress.figure("loss", "3.21");
+        progress.message("warming up");
+        let none = describe(Some(&progress), second, &mut rates);
+        assert_eq!(none, "0 of 5,000 steps  0%  loss 3.21  warming up");
+
+        // Where a resumed stage starts is not speed.
+        let progress = Progress::new(5_000, "steps");
+        progress.set(4_000);
+        assert_eq!(describe(Some(&progress), second, &mut rates), "4,000 of 5,000 steps  80%");
+        progress.advance(500);
+        let moving = describe(Some(&progress), second, &mut rates);
+        assert!(moving.starts_with("4,500 of 5,000 steps  90%  "), "{moving}");
+        assert!(moving.contains(" steps/s  ") && moving.ends_with(" left"), "{moving}");
+
+        let unknown = Progress::new(0, "bytes");
+        unknown.advance(12_500_000);
+        assert!(describe(Some(&unknown), second, &mut Rates::default()).starts_with("12.5 MB"));
+    }
+}

@@ -1,0 +1,59 @@
+//! Where progress goes: bars on a terminal, plain lines elsewhere, nothing in detached stages.
+
+use std::io::Write;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// The process's standard error as a place for progress.
+#[derive(Clone)]
+pub(crate) enum Screen {
+    /// Nothing is shown.
+    Silent,
+    /// Whole lines, now and then.
+    Lines,
+    /// A bar under the lines, redrawn in place.
+    Bars(MultiProgress),
+}
+
+impl Screen {
+    /// Bars if standard error is a terminal, lines otherwise.
+    pub(crate) fn of_stderr() -> Self {
+        use std::io::IsTerminal;
+        if std::io::stderr().is_terminal() { Self::Bars(MultiProgress::new()) } else { Self::Lines }
+    }
+
+    /// Prints a line above any bar. A standard error that is gone is no reason to stop the work.
+    pub(crate) fn line(&self, text: &str) {
+        match self {
+            Self::Silent => {}
+            Self::Lines => {
+                let _ = writeln!(std::io::stderr().lock(), "{text}");
+            }
+            Self::Bars(bars) => {
+                let _ = bars.println(text);
+            }
+        }
+    }
+
+    /// How often a stage's state is drawn after it has run for this long: lines thin out from one in 5 s to one a
+    /// minute.
+    pub(crate) fn interval(&self, elapsed: Duration) -> Duration {
+        match self {
+            Self::Silent => Duration::from_secs(3_600),
+            Self::Lines => (elapsed / 12).clamp(Duration::from_secs(5), Duration::from_secs(60)),
+            Self::Bars(_) => Duration::from_millis(120),
+        }
+    }
+
+    /// The bar of one stage, on a terminal.
+    pub(crate) fn bar(&self, stage: &str) -> Option<ProgressBar> {
+        let Self::Bars(bars) = self else { return None };
+        let bar = bars.add(ProgressBar::new(0));
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {bar:24} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(stage.to_owned());
+        Some(bar)
+    }
+}

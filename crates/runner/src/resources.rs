@@ -1,0 +1,80 @@
+//! What a stage may use of the machine. Never part of a cache key: the same bytes come out whatever is used.
+
+use serde::Deserialize;
+
+/// Where a stage computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Accelerator {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// NVIDIA GPUs.
+    Cuda,
+}
+
+impl std::fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        })
+    }
+}
+
+/// A stage's `resources` table after defaults and `--threads`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// Where to compute.
+    pub device: Accelerator,
+    /// Accelerators to use; 0 on a CPU.
+    pub gpus: u32,
+    /// Threads for work on the CPU, at least 1.
+    pub threads: usize,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { device: Accelerator::Cpu, gpus: 0, threads: available_threads() }
+    }
+}
+
+/// The table as a file spells it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResourcesTable {
+    #[serde(default)]
+    device: Accelerator,
+    gpus: Option<u32>,
+    threads: Option<usize>,
+}
+
+impl ResourcesTable {
+    /// Fills in the defaults; `--threads` wins over the file.
+    ///
+    /// # Errors
+    /// A sentence when the keys contradict each other.
+    pub(crate) fn resolve(&self, threads: Option<usize>) -> Result<Resources, String> {
+        let gpus = match (self.device, self.gpus) {
+            (Accelerator::Cpu, None | Some(0)) => 0,
+            (Accelerator::Cpu, Some(n)) => {
+                return Err(format!("`gpus = {n}` needs `device = \"cuda\"`"));
+            }
+            (Accelerator::Cuda, Some(0)) => {
+                return Err("`device = \"cuda\"` needs at least one GPU, got `gpus = 0`".to_owned());
+            }
+            (Accelerator::Cuda, n) => n.unwrap_or(1),
+        };
+        let threads = match threads.or(self.threads) {
+            Some(0) => return Err("`threads = 0`, expected at least 1".to_owned()),
+            Some(n) => n,
+            None => available_threads(),
+        };
+        Ok(Resources { device: self.device, gpus, threads })
+    }
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

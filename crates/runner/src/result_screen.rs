@@ -1,0 +1,78 @@
+//! The screen at the end of a run: what each stage did and why, the figures, and where the report is.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::failure;
+use crate::progress::format;
+use crate::run::Outcome;
+use crate::table::Table;
+
+/// The table of stages, the figures and the paths.
+pub(crate) fn result(outcome: &Outcome, folder: &Path) -> String {
+    let mut out = String::from("\n");
+    let mut table = Table::default();
+    table.row(["stage", "status", "time", "why"]);
+    for stage in &outcome.stages {
+        let time = stage.seconds.map_or("-".to_owned(), format::duration);
+        table.row([&stage.name, stage.status, &time, &stage.why]);
+    }
+    push(&mut out, &table);
+
+    let mut figures = Table::default();
+    let mut any = false;
+    for stage in &outcome.stages {
+        let summary = stage.record.as_ref().map_or(&[][..], |r| &r.summary);
+        for (i, (key, value)) in summary.iter().enumerate() {
+            any = true;
+            let value = value.to_string();
+            let mut lines = value.lines();
+            let first = lines.next().unwrap_or_default();
+            figures.row([if i == 0 { &stage.name } else { "" }, key, first]);
+            lines.for_each(|line| figures.row(["", "", line]));
+        }
+    }
+    if any {
+        out.push('\n');
+        push(&mut out, &figures);
+    }
+
+    out.push('\n');
+    for report in &outcome.reports {
+        let _ = writeln!(out, "report  {}", report.display());
+    }
+    let _ = writeln!(out, "run     {}", folder.display());
+    if outcome.failure.is_none() {
+        let cached = outcome.stages.iter().filter(|s| s.status == "cached").count();
+        let n = outcome.stages.len();
+        let s = if n == 1 { "" } else { "s" };
+        let what = if cached == n { "nothing to do" } else { "done" };
+        let time = format::duration(outcome.seconds);
+        let _ = writeln!(out, "{what} in {time}: {n} stage{s}, {cached} cached");
+    }
+    out
+}
+
+fn push(out: &mut String, table: &Table) {
+    for line in table.lines(2) {
+        out.push_str(&line);
+        out.push('\n');
+    }
+}
+
+/// What failed and how to go on.
+pub(crate) fn failed(stage: &str, error: &anyhow::Error, resume: &str) -> String {
+    let stopped = error.is::<crate::Cancelled>();
+    let mut out = if stopped {
+        format!("stopped in stage `{stage}`\n")
+    } else {
+        format!("error: stage `{stage}` failed\n")
+    };
+    if !stopped {
+        for line in failure::lines(error) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    let _ = write!(out, "\nwhat is done so far is kept; resume with\n  {resume}\n");
+    out
+}

@@ -1,0 +1,170 @@
+//! The folder of one run: its lineage, each stage's log and metrics, and copies of the reports.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::cache::files::write_json;
+use crate::{Figure, Result};
+
+/// The `run.json` of a run, rewritten after each stage.
+#[derive(Serialize)]
+pub(crate) struct Lineage {
+    pub(crate) pipeline: String,
+    pub(crate) file: String,
+    /// BLAKE3 of the file's text.
+    pub(crate) file_digest: String,
+    pub(crate) set: Vec<String>,
+    pub(crate) seed: u64,
+    pub(crate) runner: &'static str,
+    /// Seconds since 1970.
+    pub(crate) started: u64,
+    /// `running`, `done` or `failed`.
+    pub(crate) status: &'static str,
+    pub(crate) seconds: f64,
+    pub(crate) stages: Vec<StageLineage>,
+}
+
+/// One stage of a run.
+#[derive(Clone, Serialize)]
+pub(crate) struct StageLineage {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) key: String,
+    pub(crate) status: &'static str,
+    pub(crate) reason: String,
+    /// Of the run that made the outputs, be it this one or an earlier.
+    pub(crate) seconds: f64,
+    pub(crate) config: serde_json::Value,
+    /// Port to `stage.port` and digest.
+    pub(crate) inputs: BTreeMap<String, (String, Option<String>)>,
+    /// Port to digest.
+    pub(crate) outputs: BTreeMap<String, String>,
+    pub(crate) folder: PathBuf,
+    pub(crate) summary: Vec<(String, Figure)>,
+}
+
+/// The folder `runs/NAME/TIME-ID`.
+pub(crate) struct RunFolder {
+    pub(crate) path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes a new folder.
+    ///
+    /// # Errors
+    /// It cannot be made; the message says what to do.
+    pub(crate) fn create(root: &Path, pipeline: &str) -> Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let salt = format!("{}.{}", std::process::id(), now.as_nanos());
+        let id = blake3::hash(salt.as_bytes()).to_hex();
+        let path = root.join(pipeline).join(format!("{}-{}", timestamp(now.as_secs()), &id[..4]));
+        let stages = path.join("stages");
+        fs::create_dir_all(&stages).with_context(|| {
+            let root = root.display();
+            format!(
+                "the runs folder {root} cannot be written\nhint: name another one with --runs DIR"
+            )
+        })?;
+        Ok(Self { path })
+    }
+
+    /// A stage's folder with its log, opened.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(crate) fn log(&self, stage: &str) -> Result<File> {
+        let path = self.stage(stage)?.join("log.txt");
+        File::create(&path).with_context(|| format!("creating {}", path.display()))
+    }
+
+    fn stage(&self, stage: &str) -> Result<PathBuf> {
+        let path = self.path.join("stages").join(stage);
+        fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Copies a metrics output beside the log: `metrics.jsonl`, or `PORT.jsonl` for a port of another name.
+    ///
+    /// # Errors
+    /// The copy fails.
+    pub(crate) fn keep_metrics(&self, stage: &str, port: &str, source: &Path) -> Result<()> {
+        if source.is_file() {
+            let target = self.stage(stage)?.join(format!("{port}.jsonl"));
+            fs::copy(source, &target).with_context(|| format!("writing {}", target.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Copies a report's files into the run's folder and returns where they are.
+    ///
+    /// # Errors
+    /// The copy fails.
+    pub(crate) fn keep_report(&self, port: &str, source: &Path) -> Result<Vec<PathBuf>> {
+        if source.is_file() {
+            return Ok(vec![copy(source, &self.path.join(port))?]);
+        }
+        let mut copies = Vec::new();
+        let mut entries: Vec<PathBuf> = fs::read_dir(source)
+            .and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect())
+            .with_context(|| format!("reading {}", source.display()))?;
+        entries.sort();
+        for entry in entries.iter().filter(|e| e.is_file()) {
+            copies.push(copy(entry, &self.path.join(entry.file_name().unwrap_or_default()))?);
+        }
+        Ok(copies)
+    }
+
+    /// Writes `run.json`.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(crate) fn write(&self, lineage: &Lineage) -> Result<()> {
+        let path = self.path.join("run.json");
+        write_json(&path, lineage).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+fn copy(source: &Path, target: &Path) -> Result<PathBuf> {
+    fs::copy(source, target).with_context(|| format!("writing {}", target.display()))?;
+    Ok(target.to_owned())
+}
+
+/// `20261123-205242`, UTC.
+fn timestamp(seconds: u64) -> String {
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = date(days);
+    let (h, m, s) = (time / 3_600, time / 60 % 60, time % 60);
+    format!("{year:04}{month:02}{day:02}-{h:02}{m:02}{s:02}")
+}
+
+/// The Gregorian date of a day since 1970-01-01, counted from a March so that leap days come last.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468; // since 0000-03-01
+    let era = days / 146_097; // 400 years
+    let of_era = days % 146_097;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        // Values of `date -u -d @SECONDS +%Y%m%d-%H%M%S`.
+        assert_eq!(timestamp(0), "19700101-000000");
+        assert_eq!(timestamp(951_782_400), "20000229-000000");
+        assert_eq!(timestamp(1_795_467_162), "20261123-205242");
+        assert_eq!(timestamp(4_107_542_399), "21000228-235959");
+    }
+}

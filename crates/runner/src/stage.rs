@@ -1,0 +1,163 @@
+//! The seam between the runner and the work: what a kind of stage declares and does.
+
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{Ctx, Extras, PlanCtx, Resources, Result};
+
+/// An end of an edge: a file or a directory that a stage reads or writes.
+///
+/// An output port is the file or directory `ctx.output(name)`, whatever is inside. Kinds are compared when the graph
+/// is built, so that a tokenizer is never read as rows. Two kinds mean something to the runner: `"metrics"` files are
+/// copied to the run's folder as `metrics.jsonl`, and `"report"` folders are copied into it whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The port's name in pipeline files.
+    pub name: &'static str,
+    /// What travels along it: `"parquet files"`, `"tokenizer"`, `"packed rows"`, `"checkpoint"`, `"metrics"`, …
+    pub kind: &'static str,
+    /// Whether a pipeline may leave an input unconnected, or the stage an output unwritten.
+    pub optional: bool,
+}
+
+impl Port {
+    /// The same port, optional.
+    #[must_use]
+    pub const fn optional(self) -> Self {
+        Self { optional: true, ..self }
+    }
+}
+
+/// A port that must be there.
+pub const fn port(name: &'static str, kind: &'static str) -> Port {
+    Port { name, kind, optional: false }
+}
+
+/// One kind of work, pure in (config, inputs, seed): the same key gives the same bytes.
+pub trait Stage: 'static {
+    /// The stage's own keys in its `[stage.NAME]` table, which enter the cache key after defaults are filled in. Put
+    /// `#[serde(deny_unknown_fields)]` on it and on every struct inside, and never `#[serde(flatten)]`, which would
+    /// accept unknown keys in silence. The names `uses inputs needs matrix resources retry skip exec expect` are taken.
+    type Config: DeserializeOwned + Serialize + Send;
+    /// Settings that say how and not what (connections, checkpoint interval): the `exec` table, never in the key.
+    /// [`NoExec`] for none.
+    type Exec: DeserializeOwned + Default + Send;
+    /// The name in `uses = "…"`.
+    const KIND: &'static str;
+    /// One line for `runner list`.
+    const ABOUT: &'static str = "";
+    /// Raise when the same config and inputs would now give other bytes.
+    const VERSION: u32;
+    /// What the stage reads.
+    const INPUTS: &'static [Port];
+    /// What the stage writes.
+    const OUTPUTS: &'static [Port];
+    /// Whether the pipeline's seed changes the bytes, and so belongs in the key.
+    const USES_SEED: bool = true;
+    /// The names of the figures the stage gives with [`Ctx::summary`]; if any are listed, a pipeline that expects another
+    /// one is faulted before anything runs.
+    const FIGURES: &'static [&'static str] = &[];
+
+    /// Rejects a config that parses but cannot work; runs before any stage does. An [`At`] error is shown at the key it
+    /// names.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the config.
+    fn check(_config: &Self::Config, _extras: &Extras) -> Result<()> {
+        Ok(())
+    }
+
+    /// Files outside of the pipeline that the config names and the stage reads. Their contents enter the key, in this order,
+    /// so that a change of one is noticed; paths and times do not. A file is read again only when its size or time changed.
+    ///
+    /// # Errors
+    /// The files cannot be found.
+    fn sources(_config: &Self::Config) -> Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+
+    /// What is known of an output before it is made, so that the stages that read it can plan: a tokenizer's vocabulary, a
+    /// row's length.
+    fn promises(_config: &Self::Config) -> Vec<Promise> {
+        Vec::new()
+    }
+
+    /// What `--plan` prints under the stage: parameters, tokens, FLOPs, estimates. Inputs may not exist yet;
+    /// [`PlanCtx::input`] gives those that do, [`PlanCtx::promise`] what is known of all.
+    ///
+    /// # Errors
+    /// Whatever makes the plan impossible; `--plan` shows it under the stage and fails.
+    fn plan(
+        _config: &Self::Config,
+        _exec: &Self::Exec,
+        _resources: &Resources,
+        _ctx: &PlanCtx,
+    ) -> Result<Vec<PlanLine>> {
+        Ok(Vec::new())
+    }
+
+    /// Does the work: writes every output that is not optional under [`Ctx::output`].
+    ///
+    /// # Errors
+    /// Whatever stops the work. What is in the output folder by then is handed back on the next attempt.
+    fn run(config: Self::Config, exec: Self::Exec, ctx: &mut Ctx) -> Result<()>;
+}
+
+/// A number that is certain of an output port before the stage has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// The output port.
+    pub port: &'static str,
+    /// What the number is: `"vocab_size"`, `"row_tokens"`.
+    pub fact: &'static str,
+    /// The number.
+    pub value: u64,
+}
+
+/// The `exec` table of a stage that has no such settings.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoExec {}
+
+/// One line of `--plan`: a name and what is said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanLine {
+    /// What the line is about; may be empty.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+impl PlanLine {
+    /// A line of `--plan`.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), text: text.into() }
+    }
+}
+
+/// A fault of one config key, for [`Stage::check`]: the screen shows the key's line in the pipeline file.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct At {
+    /// The key, dotted where it is nested: `model.depth`.
+    pub key: String,
+    /// What is wrong, with the numbers.
+    pub message: String,
+    /// How to fix it.
+    pub hint: Option<String>,
+}
+
+impl At {
+    /// A fault of `key`.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into(), hint: None }
+    }
+
+    /// The same fault with a way to fix it.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}

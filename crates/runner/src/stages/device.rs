@@ -1,0 +1,19 @@
+//! From a stage's resources to a device. Says what is missing when there is none.
+
+use anyhow::bail;
+use farthing_kernels::{Device, DeviceKind};
+
+use crate::{Accelerator, Resources, Result};
+
+/// Opens the device that a stage's `resources` ask for.
+pub(crate) fn open(resources: &Resources) -> Result<Box<dyn Device>> {
+    match resources.device {
+        Accelerator::Cpu => Ok(farthing_kernels::open(DeviceKind::Cpu, resources.threads)?),
+        Accelerator::Cuda if resources.gpus > 1 => bail!(
+            "{} GPUs are asked for, this version computes on one device\n\
+             hint: set `resources = {{ device = \"cuda\", gpus = 1 }}`, or train on `device = \"cpu\"`",
+            resources.gpus
+        ),
+        Accelerator::Cuda => Ok(farthing_kernels::open(DeviceKind::Cuda(0), resources.threads)?),
+    }
+}

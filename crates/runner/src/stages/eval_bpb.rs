@@ -1,0 +1,72 @@
+//! `eval-bpb`: bits per byte of a model on held-out rows.
+
+use farthing_data::Rows;
+use farthing_eval::{batches, bits_per_byte};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{loaded::Loaded, watch::Watched};
+use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
+
+/// The stage's keys.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Tokens to evaluate, at most what is held out; the recipe's 80 · 524,288 by default.
+    #[serde(default = "tokens")]
+    pub tokens: u64,
+}
+
+fn tokens() -> u64 {
+    80 * 524_288
+}
+
+/// Positions that a batch stays under.
+const BATCH_TOKENS: usize = 4_096;
+
+/// Evaluates bits per byte.
+pub struct EvalBpb;
+
+impl Stage for EvalBpb {
+    type Config = Config;
+    type Exec = NoExec;
+    const KIND: &'static str = "eval-bpb";
+    const ABOUT: &'static str = "bits per byte of a model on held-out rows";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] =
+        &[port("model", "checkpoint"), port("val", "packed rows"), port("bpe", "tokenizer")];
+    const OUTPUTS: &'static [Port] = &[port("metrics", "metrics")];
+    const USES_SEED: bool = false;
+    const FIGURES: &'static [&'static str] = &["bpb", "loss", "tokens"];
+
+    fn check(config: &Config, _: &Extras) -> Result<()> {
+        if config.tokens == 0 {
+            return Err(At::new("tokens", "0 tokens to evaluate").hint("at least one row").into());
+        }
+        Ok(())
+    }
+
+    fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
+        let loaded = Loaded::open(ctx)?;
+        let rows = Rows::open(ctx.input("val")?)?;
+        super::check_rows(&rows, &loaded.tokenizer, "val")?;
+        let row_tokens = rows.row_tokens() - 1;
+        let budget = config.tokens.min(rows.len() * row_tokens as u64);
+        let result = bits_per_byte(
+            &mut loaded.scorer(),
+            batches(&rows, (BATCH_TOKENS / row_tokens).max(1)),
+            &loaded.tokenizer.token_bytes(),
+            budget,
+            &mut Watched::new(ctx, "tokens"),
+        )?;
+        let loss = result.nats / result.targets as f64;
+        ctx.metrics("metrics")?.write(&json!({
+            "record": "bpb", "bpb": result.bits_per_byte, "loss": loss,
+            "tokens": result.tokens, "bytes": result.bytes,
+        }))?;
+        ctx.summary("bpb", result.bits_per_byte);
+        ctx.summary("loss", loss);
+        ctx.summary("tokens", result.tokens);
+        Ok(())
+    }
+}

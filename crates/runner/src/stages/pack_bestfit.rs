@@ -1,0 +1,242 @@
+//! `pack-bestfit`: text, encoded and packed into rows of T + 1 tokens that begin with BOS, without padding.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use farthing_data::{
+    Manifest, PackConfig, PackRule, PackSettings, Remainder, Texts, Tokenizer, pack,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::fetch_parquet::parquet_files;
+use super::train_bpe::check_column;
+use super::watch::Watched;
+use crate::progress::format::count;
+use crate::{At, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
+
+/// The stage's keys.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// T, the positions that a model sees; rows have one token more.
+    pub row_tokens: usize,
+    /// How documents are laid into rows.
+    #[serde(default)]
+    pub rule: PackRule,
+    /// What becomes of the part of a document that is cut off at the end of a row.
+    #[serde(default = "discard")]
+    pub remainder: Remainder,
+    /// Documents to choose from.
+    #[serde(default = "buffer_documents")]
+    pub buffer_documents: usize,
+    /// About how large a shard becomes.
+    #[serde(default = "shard_bytes")]
+    pub shard_bytes: usize,
+    /// The column that holds the text.
+    #[serde(default = "text_column")]
+    pub text_column: String,
+}
+
+/// As the recipe's figures were made.
+fn discard() -> Remainder {
+    Remainder::Discard
+}
+
+fn buffer_documents() -> usize {
+    PackSettings::default().buffer_documents
+}
+
+fn shard_bytes() -> usize {
+    PackConfig::default().shard_bytes
+}
+
+fn text_column() -> String {
+    PackConfig::default().text_column
+}
+
+impl Config {
+    fn library(&self) -> PackConfig {
+        PackConfig {
+            text_column: self.text_column.clone(),
+            shard_bytes: self.shard_bytes,
+            settings: PackSettings {
+                rule: self.rule,
+                context: self.row_tokens,
+                buffer_documents: self.buffer_documents,
+                remainder: self.remainder,
+            },
+        }
+    }
+}
+
+/// Documents whose lengths the metrics show.
+const LENGTHS_OF: usize = 4_096;
+
+/// Packs the text to train on and the text held out.
+#[derive(Debug)]
+pub struct PackBestfit;
+
+impl Stage for PackBestfit {
+    type Config = Config;
+    type Exec = NoExec;
+    const KIND: &'static str = "pack-bestfit";
+    const ABOUT: &'static str = "text as rows of tokens without padding";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] =
+        &[port("train", "parquet files"), port("val", "parquet files"), port("bpe", "tokenizer")];
+    const OUTPUTS: &'static [Port] = &[
+        port("train", "packed rows"),
+        port("val", "packed rows"),
+        port("metrics", "metrics").optional(),
+    ];
+    const USES_SEED: bool = false;
+    const FIGURES: &'static [&'static str] =
+        &["rows", "tokens", "lost_percent", "bound_percent", "utilisation_percent", "val_rows"];
+
+    fn promises(config: &Config) -> Vec<Promise> {
+        let promise = |port| Promise { port, fact: "row_tokens", value: config.row_tokens as u64 };
+        vec![promise("train"), promise("val")]
+    }
+
+    fn check(config: &Config, _extras: &Extras) -> Result<()> {
+        const MOST: usize = 1 << 24;
+        if !(1..=MOST).contains(&config.row_tokens) {
+            let what = format!("rows of {} tokens cannot be packed", config.row_tokens);
+            let hint = "between 1 and 16,777,216; the model's context";
+            return Err(At::new("row_tokens", what).hint(hint).into());
+        }
+        if config.buffer_documents == 0 {
+            let fault =
+                At::new("buffer_documents", "a buffer of 0 documents has nothing to choose from");
+            return Err(fault.hint("at least 1; 1,000 loses little").into());
+        }
+        if config.shard_bytes == 0 {
+            let fault = At::new("shard_bytes", "a shard of 0 bytes holds no row");
+            return Err(fault.hint("100_000_000 by default").into());
+        }
+        check_column(&config.text_column)?;
+        // Whatever else the library minds.
+        Ok(config.library().settings.check()?)
+    }
+
+    fn run(config: Config, _exec: NoExec, ctx: &mut Ctx) -> Result<()> {
+        let tokenizer = Tokenizer::load(ctx.input("bpe")?)?;
+        let library = config.library();
+        let mut metrics = ctx.metrics("metrics")?;
+        let mut manifests = Vec::new();
+        for split in ["train", "val"] {
+            let files = parquet_files(ctx, split)?;
+            let out = ctx.output(split);
+            let mut watched = Watched::new(ctx, "documents");
+            let manifest = pack(&files, &tokenizer, &library, &out, &mut watched)
+                .with_context(|| format!("packing `{split}`"))?;
+            ctx.log(format!(
+                "{split}: {} rows of {} tokens from {} documents, {:.2}% of the tokens lost",
+                count(manifest.rows),
+                count(manifest.row_tokens as u64),
+                count(manifest.stats.documents),
+                100.0 * manifest.stats.lost_share(),
+            ));
+            let lengths = lengths(&files, &tokenizer, &config.text_column)?;
+            metrics.write(&record(split, &manifest, &lengths))?;
+            manifests.push(manifest);
+            ctx.check_cancelled()?;
+        }
+        let [train, val] = &manifests[..] else { return Ok(()) };
+        ctx.summary("rows", train.rows);
+        ctx.summary("tokens", train.rows * train.row_tokens as u64);
+        ctx.summary("lost_percent", 100.0 * train.stats.lost_share());
+        ctx.summary("bound_percent", 100.0 * train.stats.bound_share());
+        let utilisation = train.stats.utilisation(train.row_tokens);
+        ctx.summary("utilisation_percent", 100.0 * utilisation);
+        ctx.summary("val_rows", val.rows);
+        Ok(())
+    }
+}
+
+fn record(split: &str, manifest: &Manifest, lengths: &[Value]) -> Value {
+    let stats = &manifest.stats;
+    json!({
+        "record": "pack", "split": split, "documents": stats.documents, "tokens_in": stats.tokens_in,
+        "tokens_kept": stats.tokens_kept, "text_bytes": manifest.text_bytes, "rows": manifest.rows,
+        "row_tokens": manifest.row_tokens, "lost": stats.lost_share(), "bound": stats.bound_share(),
+        "utilisation": stats.utilisation(manifest.row_tokens), "continuation": stats.continuation_share(),
+        "lengths_of": lengths.iter().filter_map(|l| l["documents"].as_u64()).sum::<u64>(),
+        "lengths": lengths,
+    })
+}
+
+/// How many of the first documents have how many tokens, BOS included: a record for each power of two up to the longest.
+fn lengths(files: &[PathBuf], tokenizer: &Tokenizer, column: &str) -> Result<Vec<Value>> {
+    let texts: Vec<String> =
+        Texts::open(files, column)?.take(LENGTHS_OF).collect::<farthing_data::Result<_>>()?;
+    let mut counts: Vec<u64> = Vec::new();
+    for tokens in tokenizer.encode_batch(&texts)? {
+        let power = (tokens.len() + 1).ilog2() as usize;
+        counts.resize(counts.len().max(power + 1), 0);
+        counts[power] += 1;
+    }
+    let first = counts.iter().position(|n| *n > 0).unwrap_or(0);
+    let bucket = |(power, n): (usize, &u64)| json!({ "from": 1u64 << power, "to": (2u64 << power) - 1, "documents": n });
+    Ok(counts.iter().enumerate().skip(first).map(bucket).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::fetch_parquet::FetchParquet;
+    use crate::stages::train_bpe::{self, TrainBpe};
+    use farthing_data::Rows;
+
+    #[test]
+    fn the_world_in_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let world = "source = 'embedded://world'\n\
+            world = { train_shards = 1, documents_per_shard = 300, val_documents = 50 }";
+        let mut fetch = Ctx::detached(dir.path(), []);
+        FetchParquet::run(toml::from_str(world).unwrap(), NoExec {}, &mut fetch).unwrap();
+        let mut bpe = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
+        let config = train_bpe::Config { vocab_size: 400, ..train_bpe::Config::default() };
+        TrainBpe::run(config, NoExec {}, &mut bpe).unwrap();
+
+        let out = dir.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        let inputs = [
+            ("train", fetch.output("train")),
+            ("val", fetch.output("val")),
+            ("bpe", bpe.output("bpe")),
+        ];
+        let mut ctx = Ctx::detached(&out, inputs);
+        PackBestfit::run(toml::from_str("row_tokens = 64").unwrap(), NoExec {}, &mut ctx).unwrap();
+        let rows = Rows::open(ctx.output("train")).unwrap();
+        rows.verify().unwrap();
+        assert_eq!(rows.row_tokens(), 65);
+        assert_eq!(rows.manifest().settings.remainder, Remainder::Discard);
+        assert_eq!(rows.manifest().stats.documents, 300);
+        assert!(!Rows::open(ctx.output("val")).unwrap().is_empty());
+        let figures: Vec<_> = ctx.figures().iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(figures, PackBestfit::FIGURES);
+
+        let metrics = std::fs::read_to_string(ctx.output("metrics")).unwrap();
+        let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+        assert_eq!((&first["split"], &first["lengths_of"]), (&json!("train"), &json!(300)));
+        assert_eq!(first["utilisation"], json!(1.0));
+    }
+
+    #[test]
+    fn faults_name_their_key() {
+        for (text, key) in [
+            ("row_tokens = 0", "row_tokens"),
+            ("row_tokens = 64\nbuffer_documents = 0", "buffer_documents"),
+            ("row_tokens = 64\nshard_bytes = 0", "shard_bytes"),
+            ("row_tokens = 64\ntext_column = ''", "text_column"),
+        ] {
+            let config: Config = toml::from_str(text).unwrap();
+            let error = PackBestfit::check(&config, &Extras::default()).unwrap_err();
+            assert_eq!(error.downcast_ref::<At>().unwrap().key, key);
+        }
+        assert!(toml::from_str::<Config>("").is_err());
+        assert!(toml::from_str::<Config>("row_tokens = 64\nrule = 'newest-first'").is_err());
+    }
+}

@@ -1,0 +1,257 @@
+//! What a report says, computed once from the records; the Markdown and the HTML only lay it out.
+
+use serde_json::Value;
+
+use super::curve::Curve;
+use super::records::{
+    Bpb, BpbRecord, Core, CoreRecord, EvalRecord, FinalRecord, Pack, PackRecord, RunRecord, Sample,
+    Task, Tokenizer, TokenizerRecord, TrainRecord,
+};
+use crate::progress::format::{count, duration, number};
+
+/// Everything a report shows.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) title: String,
+    pub(super) headline: Vec<Fact>,
+    pub(super) curve: Option<Curve>,
+    pub(super) evals: Vec<EvalRecord>,
+    pub(super) tasks: Vec<Task>,
+    pub(super) samples: Vec<Sample>,
+    pub(super) tokenizer: Vec<Fact>,
+    pub(super) packs: Vec<Pack>,
+    pub(super) parameters: Vec<(String, u64)>,
+    /// The model as it was built.
+    pub(super) built: Vec<(String, String)>,
+    /// The training's configuration, keys dotted.
+    pub(super) config: Vec<(String, String)>,
+}
+
+/// A figure with its name and a remark.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Fact {
+    pub(super) name: &'static str,
+    pub(super) value: String,
+    pub(super) note: String,
+}
+
+impl Fact {
+    fn new(name: &'static str, value: impl Into<String>, note: impl Into<String>) -> Self {
+        Self { name, value: value.into(), note: note.into() }
+    }
+}
+
+/// The records of every input.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) train: Vec<TrainRecord>,
+    pub(super) bpb: Vec<BpbRecord>,
+    pub(super) core: Vec<CoreRecord>,
+    pub(super) sample: Vec<Sample>,
+    pub(super) pack: Vec<PackRecord>,
+    pub(super) tokenizer: Vec<TokenizerRecord>,
+}
+
+impl Model {
+    pub(super) fn new(title: String, records: Records) -> Self {
+        let mut model = Self { title, samples: records.sample, ..Self::default() };
+        let (mut run, mut end, mut ended) = (None, FinalRecord::default(), false);
+        let mut steps = Vec::new();
+        for record in records.train {
+            match record {
+                TrainRecord::Run(r) => run = Some(r),
+                TrainRecord::Step(step) => steps.push(step),
+                TrainRecord::Eval(eval) => model.evals.push(eval),
+                TrainRecord::Final(f) => (end, ended) = (f, true),
+                TrainRecord::Other => {}
+            }
+        }
+        let bpb = records.bpb.into_iter().rev().find_map(|r| match r {
+            BpbRecord::Bpb(bpb) => Some(bpb),
+            BpbRecord::Other => None,
+        });
+        let mut core = None;
+        for record in records.core {
+            match record {
+                CoreRecord::Task(task) => model.tasks.push(task),
+                CoreRecord::Core(c) => core = Some(c),
+                CoreRecord::Other => {}
+            }
+        }
+        model.packs.extend(records.pack.into_iter().filter_map(|r| match r {
+            PackRecord::Pack(pack) => Some(pack),
+            PackRecord::Other => None,
+        }));
+        for record in records.tokenizer {
+            if let TokenizerRecord::Tokenizer(t) = record {
+                model.tokenizer = tokenizer_facts(&t);
+            }
+        }
+        model.quality(bpb.as_ref(), core.as_ref());
+        if end.tokens.is_none() {
+            end.tokens = steps.last().and_then(|s| s.tokens);
+        }
+        if end.seconds.is_none() {
+            end.seconds = steps.last().and_then(|s| s.seconds);
+        }
+        if end.tokens_per_s.is_none() {
+            end.tokens_per_s = median(steps.iter().filter_map(|s| s.tokens_per_s).collect());
+        }
+        let cut_at = steps.last().filter(|_| !ended).map(|s| s.step);
+        model.effort(run.as_ref(), &end, cut_at);
+        model.curve = Curve::new(&steps, &model.evals);
+        if let Some(run) = run {
+            model.parameters = run.parameters.into_iter().collect();
+            flatten("", &run.model, &mut model.built);
+            flatten("", &run.config, &mut model.config);
+        }
+        model
+    }
+
+    /// How good the model is.
+    fn quality(&mut self, bpb: Option<&Bpb>, core: Option<&Core>) {
+        let first = self.evals.first().and_then(|e| e.val_bpb);
+        let last = bpb.and_then(|b| b.bpb).or_else(|| {
+            let last = self.evals.last().filter(|_| self.evals.len() > 1);
+            last.and_then(|e| e.val_bpb)
+        });
+        let value = match (first, last) {
+            (Some(first), Some(last)) => Some(format!("{first:.4} → {last:.4}")),
+            (one, other) => one.or(other).map(|x| format!("{x:.4}")),
+        };
+        if let Some(value) = value {
+            let note = match bpb.and_then(|b| b.tokens) {
+                Some(n) => format!("of held-out text, {} tokens; lower is better", short(n as f64)),
+                None => "of held-out text; lower is better".into(),
+            };
+            self.headline.push(Fact::new("Bits per byte", value, note));
+        }
+        if let Some(core) = core {
+            let tasks = self.tasks.len();
+            let note = format!("chance {}", percent(core.chance));
+            self.headline.push(Fact::new("Task accuracy", percent(core.accuracy), note));
+            let plural = if tasks == 1 { "task" } else { "tasks" };
+            let note = format!("accuracy centred on chance, mean over {tasks} {plural}");
+            self.headline.push(Fact::new("CORE", format!("{:.4}", core.centered), note));
+        }
+    }
+
+    /// What the model took.
+    fn effort(&mut self, run: Option<&RunRecord>, end: &FinalRecord, cut_at: Option<u64>) {
+        let parameters = run.map_or(0, |r| r.parameters.values().sum::<u64>());
+        if parameters > 0 {
+            let note = format!("{} in all", count(parameters));
+            self.headline.push(Fact::new("Parameters", short(parameters as f64), note));
+        }
+        let tokens = end.tokens.or(run.and_then(|r| r.tokens));
+        if let Some(tokens) = tokens {
+            let planned = run.and_then(|r| r.steps);
+            let note = match (cut_at, planned) {
+                (Some(step), _) => format!("the records end at step {}", count(step)),
+                (None, Some(steps)) => format!("in {} steps", count(steps)),
+                (None, None) => String::new(),
+            };
+            self.headline.push(Fact::new("Training tokens", short(tokens as f64), note));
+        }
+        if let Some(rate) = end.tokens_per_s {
+            let rate = count(rate.round().max(0.0) as u64);
+            self.headline.push(Fact::new("Speed", format!("{rate} tokens/s"), ""));
+        }
+        if let Some(seconds) = end.seconds {
+            self.headline.push(Fact::new("Training time", duration(seconds), ""));
+        }
+        if let (Some(tokens), Some(flops)) = (tokens, run.and_then(|r| r.flops_per_token)) {
+            let note = format!("{} FLOPs per token", short(flops));
+            let value = format!("{} FLOPs", short(flops * tokens as f64));
+            self.headline.push(Fact::new("Compute", value, note));
+        }
+    }
+}
+
+fn tokenizer_facts(t: &Tokenizer) -> Vec<Fact> {
+    let mut facts = vec![Fact::new("Vocabulary", count(t.vocab_size), "entries")];
+    if let Some(x) = t.bytes_per_token {
+        facts.push(Fact::new("Bytes per token", format!("{x:.3}"), "on a sample of the text"));
+    }
+    let note = format!("{} characters", short(t.chars as f64));
+    facts.push(Fact::new("Trained on", format!("{} documents", count(t.documents)), note));
+    facts
+}
+
+/// `12.5 M`; the prefixes of the SI, and the integer itself below ten thousand.
+pub(super) fn short(x: f64) -> String {
+    if !x.is_finite() || x.abs() < 9_999.5 {
+        return number(x);
+    }
+    let mut x = x;
+    for unit in ["k", "M", "G", "T", "P", "E"] {
+        x /= 1000.0;
+        if x.abs() < 999.5 {
+            let decimals = usize::from(x.abs() < 99.95) + usize::from(x.abs() < 9.995);
+            return format!("{x:.decimals$} {unit}");
+        }
+    }
+    format!("{:.3e}", x * 1e18)
+}
+
+/// A share in percent.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.1}%", 100.0 * share)
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// At most `most` of `items`, evenly spread, the first and the last among them.
+pub(super) fn spread<T>(items: &[T], most: usize) -> Vec<&T> {
+    if items.len() <= most || most < 2 {
+        return items.iter().take(most.max(items.len().min(most))).collect();
+    }
+    (0..most).map(|i| &items[i * (items.len() - 1) / (most - 1)]).collect()
+}
+
+/// Tables of a configuration become dotted keys.
+fn flatten(key: &str, value: &Value, out: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                flatten(&key, value, out);
+            }
+        }
+        Value::Null => {}
+        Value::String(text) => out.push((key.into(), text.clone())),
+        other => out.push((key.into(), other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_keeps_three_digits() {
+        let shown = [0.0, 812.0, 9_999.0, 12_345.0, 999_600.0, 26_900_000.0, 4.5e18].map(short);
+        assert_eq!(shown, ["0", "812", "9,999", "12.3 k", "1.00 M", "26.9 M", "4.50 E"]);
+    }
+
+    #[test]
+    fn spread_keeps_both_ends() {
+        let items: Vec<_> = (0..100).collect();
+        assert_eq!(spread(&items, 4), [&0, &33, &66, &99]);
+        assert_eq!(spread(&items[..3], 4), [&0, &1, &2]);
+        assert!(spread(&items[..0], 4).is_empty());
+    }
+
+    #[test]
+    fn configuration_becomes_dotted_keys() {
+        let mut out = Vec::new();
+        let config =
+            serde_json::json!({ "model": { "depth": 4, "windows": "SSSL" }, "steps": null });
+        flatten("", &config, &mut out);
+        let out: Vec<_> = out.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(out, ["model.depth=4", "model.windows=SSSL"]);
+    }
+}

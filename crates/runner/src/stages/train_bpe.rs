@@ -1,0 +1,197 @@
+//! `train-bpe`: a byte-level BPE tokenizer from parquet files of text.
+
+use anyhow::Context;
+use farthing_data::{BpeSettings, TOKENIZER, Texts, Tokenizer, train_bpe};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::fetch_parquet::parquet_files;
+use super::watch::Watched;
+use crate::progress::format::count;
+use crate::{At, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
+
+/// The stage's keys; the recipe's by default.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// V: entries in all, the 256 bytes and the 9 special tokens included.
+    pub vocab_size: usize,
+    /// Characters to train on, at most.
+    pub max_chars: u64,
+    /// Documents are cut to this many characters.
+    pub document_chars: usize,
+    /// The column that holds the text.
+    pub text_column: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let BpeSettings { vocab_size, max_chars, document_chars } = BpeSettings::default();
+        Self { vocab_size, max_chars, document_chars, text_column: "text".into() }
+    }
+}
+
+impl Config {
+    fn settings(&self) -> BpeSettings {
+        let Self { vocab_size, max_chars, document_chars, .. } = *self;
+        BpeSettings { vocab_size, max_chars, document_chars }
+    }
+}
+
+/// Text whose bytes per token are measured.
+const SAMPLE_BYTES: usize = 1 << 20;
+
+/// Trains a tokenizer; the port `bpe` is its `tokenizer.json`.
+#[derive(Debug)]
+pub struct TrainBpe;
+
+impl Stage for TrainBpe {
+    type Config = Config;
+    type Exec = NoExec;
+    const KIND: &'static str = "train-bpe";
+    const ABOUT: &'static str = "a byte-level BPE tokenizer from text";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[port("text", "parquet files")];
+    const OUTPUTS: &'static [Port] =
+        &[port("bpe", "tokenizer"), port("metrics", "metrics").optional()];
+    const USES_SEED: bool = false;
+    const FIGURES: &'static [&'static str] =
+        &["vocab_size", "bytes_per_token", "documents", "chars"];
+
+    fn promises(config: &Config) -> Vec<Promise> {
+        vec![Promise { port: "bpe", fact: "vocab_size", value: config.vocab_size as u64 }]
+    }
+
+    fn check(config: &Config, _extras: &Extras) -> Result<()> {
+        const LEAST: usize = 256 + farthing_data::SPECIAL_TOKENS.len();
+        if config.vocab_size < LEAST {
+            let what = format!("a vocabulary of {} entries has no room", config.vocab_size);
+            let hint = format!("at least {LEAST}: the 256 bytes and the 9 special tokens");
+            return Err(At::new("vocab_size", what).hint(hint).into());
+        }
+        if config.max_chars == 0 || config.document_chars == 0 {
+            let key = if config.max_chars == 0 { "max_chars" } else { "document_chars" };
+            return Err(At::new(key, "0 characters leave no text to train on")
+                .hint("at least 1")
+                .into());
+        }
+        check_column(&config.text_column)?;
+        // Whatever else the library minds.
+        Ok(config.settings().check()?)
+    }
+
+    fn run(config: Config, _exec: NoExec, ctx: &mut Ctx) -> Result<()> {
+        let files = parquet_files(ctx, "text")?;
+        let staged = ctx.scratch()?;
+        let (tokenizer, stats) = train_bpe(
+            &files,
+            &config.text_column,
+            &config.settings(),
+            &staged,
+            &mut Watched::new(ctx, "documents"),
+        )?;
+        let (from, to) = (staged.join(TOKENIZER), ctx.output("bpe"));
+        std::fs::rename(&from, &to)
+            .with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
+
+        let texts = Texts::open(&files, &config.text_column)?;
+        let bytes_per_token = bytes_per_token(&tokenizer, texts)?;
+        ctx.metrics("metrics")?.write(&json!({
+            "record": "tokenizer", "vocab_size": tokenizer.vocab_size(), "documents": stats.documents,
+            "chars": stats.chars, "bytes_per_token": bytes_per_token,
+        }))?;
+        ctx.log(format!(
+            "{} entries from {} characters in {} documents, {bytes_per_token:.3} bytes per token",
+            count(tokenizer.vocab_size() as u64),
+            count(stats.chars),
+            count(stats.documents),
+        ));
+        ctx.summary("vocab_size", tokenizer.vocab_size());
+        ctx.summary("bytes_per_token", bytes_per_token);
+        ctx.summary("documents", stats.documents);
+        ctx.summary("chars", stats.chars);
+        Ok(())
+    }
+}
+
+/// The fault of a column without a name.
+pub(super) fn check_column(name: &str) -> Result<()> {
+    if name.is_empty() {
+        let fault = At::new("text_column", "the column that holds the text has no name");
+        return Err(fault.hint("leave `text_column` out if it is `text`").into());
+    }
+    Ok(())
+}
+
+/// UTF-8 bytes per token over the first megabyte of the text.
+fn bytes_per_token(tokenizer: &Tokenizer, texts: Texts) -> Result<f64> {
+    let (mut sample, mut bytes) = (Vec::new(), 0);
+    for text in texts {
+        let text = text?;
+        bytes += text.len();
+        sample.push(text);
+        if bytes >= SAMPLE_BYTES {
+            break;
+        }
+    }
+    let tokens: usize = tokenizer.encode_batch(&sample)?.iter().map(Vec::len).sum();
+    Ok(bytes as f64 / tokens.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::fetch_parquet::FetchParquet;
+
+    #[test]
+    fn a_tokenizer_of_the_world() {
+        let dir = tempfile::tempdir().unwrap();
+        let world = "source = 'embedded://world'\n\
+            world = { train_shards = 1, documents_per_shard = 300, val_documents = 10 }";
+        let mut fetch = Ctx::detached(dir.path(), []);
+        FetchParquet::run(toml::from_str(world).unwrap(), NoExec {}, &mut fetch).unwrap();
+        let mut ctx = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
+        let config = Config { vocab_size: 512, ..Config::default() };
+        TrainBpe::run(config, NoExec {}, &mut ctx).unwrap();
+
+        let tokenizer = Tokenizer::load(ctx.output("bpe")).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 512);
+        let figure =
+            |name: &str| ctx.figures().iter().find(|(n, _)| n == name).unwrap().1.number().unwrap();
+        assert_eq!(figure("documents"), 300.0);
+        assert!(figure("bytes_per_token") > 1.5, "{}", figure("bytes_per_token"));
+        assert_eq!(ctx.figures().len(), TrainBpe::FIGURES.len());
+        let record = std::fs::read_to_string(ctx.output("metrics")).unwrap();
+        assert!(record.starts_with("{\"bytes_per_token\":"), "{record}");
+    }
+
+    #[test]
+    fn a_missing_column_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let world = "source = 'embedded://world'\n\
+            world = { train_shards = 1, documents_per_shard = 20, val_documents = 10 }";
+        let mut fetch = Ctx::detached(dir.path(), []);
+        FetchParquet::run(toml::from_str(world).unwrap(), NoExec {}, &mut fetch).unwrap();
+        let mut ctx = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
+        let config = Config { text_column: "texts".into(), ..Config::default() };
+        let error = TrainBpe::run(config, NoExec {}, &mut ctx).unwrap_err().to_string();
+        assert!(error.contains("has no column `texts`"), "{error}");
+        assert!(error.contains("hint: did you mean `text`?"), "{error}");
+    }
+
+    #[test]
+    fn faults_name_their_key() {
+        for (text, key) in [
+            ("vocab_size = 264", "vocab_size"),
+            ("max_chars = 0", "max_chars"),
+            ("document_chars = 0", "document_chars"),
+            ("text_column = ''", "text_column"),
+        ] {
+            let config: Config = toml::from_str(text).unwrap();
+            let error = TrainBpe::check(&config, &Extras::default()).unwrap_err();
+            assert_eq!(error.downcast_ref::<At>().unwrap().key, key);
+        }
+        TrainBpe::check(&Config::default(), &Extras::default()).unwrap();
+        assert!(toml::from_str::<Config>("vocab = 512").is_err());
+    }
+}

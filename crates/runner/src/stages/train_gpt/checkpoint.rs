@@ -1,0 +1,134 @@
+//! What survives a kill: checkpoints of weights, optimizer state and the loop's own numbers. Each appears whole, by rename; the
+//! last few are kept, and one that is damaged is passed over for the one before it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use farthing_kernels::{Device, Params};
+use farthing_model::{Checkpoint, Extra, Gpt, STATE_PREFIX, save_model};
+use farthing_optim::Optimizers;
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// The file of a trained model in a checkpoint port.
+pub const MODEL_FILE: &str = "model.safetensors";
+
+const STATE: &str = "farthing.train";
+const PREFIX: &str = "step-";
+const SUFFIX: &str = ".safetensors";
+
+/// The loop's own numbers after a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct TrainState {
+    /// Steps done.
+    pub(super) step: u64,
+    /// Tokens trained on.
+    pub(super) tokens: u64,
+    /// Loss of the last step, nats per token.
+    pub(super) last_loss: f64,
+    /// Bits per byte before the first step.
+    pub(super) first_bpb: f64,
+    /// Bits per byte at the last evaluation.
+    pub(super) last_bpb: f64,
+    /// Seconds since the start, over all attempts.
+    pub(super) seconds: f64,
+    /// Of them, seconds inside steps.
+    pub(super) train_seconds: f64,
+}
+
+/// Writes the state after `state.step` steps, and deletes all but the newest `keep` checkpoints.
+pub(super) fn save(
+    dir: &Path,
+    dev: &dyn Device,
+    gpt: &Gpt,
+    params: &Params,
+    optimizers: &mut Optimizers,
+    state: &TrainState,
+    keep: usize,
+) -> Result<()> {
+    let tensors = optimizers.state();
+    let extra: Vec<Extra<'_>> = tensors
+        .iter()
+        .map(|(name, t)| Extra { name: format!("{STATE_PREFIX}{name}"), tensor: t.view() })
+        .collect();
+    let metadata = BTreeMap::from([(STATE.to_owned(), serde_json::to_string(state)?)]);
+    let path = dir.join(format!("{PREFIX}{:010}{SUFFIX}", state.step));
+    save_model(&path, gpt, dev, params.weights(), state.step, &extra, &metadata)?;
+    for (_, old) in list(dir)?.into_iter().rev().skip(keep.max(1)) {
+        std::fs::remove_file(&old).with_context(|| format!("deleting {}", old.display()))?;
+    }
+    Ok(())
+}
+
+/// Writes the trained weights alone.
+pub(super) fn save_final(
+    dir: &Path,
+    dev: &dyn Device,
+    gpt: &Gpt,
+    params: &Params,
+    step: u64,
+) -> Result<()> {
+    let path = dir.join(MODEL_FILE);
+    Ok(save_model(&path, gpt, dev, params.weights(), step, &[], &BTreeMap::new())?)
+}
+
+/// Restores the newest checkpoint that is whole; `None` when there is none.
+pub(super) fn load_newest(
+    dir: &Path,
+    dev: &dyn Device,
+    gpt: &Gpt,
+    params: &mut Params,
+    optimizers: &mut Optimizers,
+    log: impl Fn(String),
+) -> Result<Option<TrainState>> {
+    for (_, path) in list(dir)?.into_iter().rev() {
+        match load(&path, dev, gpt, params, optimizers) {
+            Ok(state) => return Ok(Some(state)),
+            Err(e) => log(format!("passing over a checkpoint: {e:#}")),
+        }
+    }
+    Ok(None)
+}
+
+/// The newest checkpoint, unopened.
+pub(super) fn newest(dir: &Path) -> Result<Option<PathBuf>> {
+    Ok(list(dir)?.pop().map(|(_, path)| path))
+}
+
+fn load(
+    path: &Path,
+    dev: &dyn Device,
+    gpt: &Gpt,
+    params: &mut Params,
+    optimizers: &mut Optimizers,
+) -> Result<TrainState> {
+    let checkpoint = Checkpoint::open(path)?;
+    let state = checkpoint
+        .metadata(STATE)
+        .with_context(|| format!("{} holds no training state", path.display()))?;
+    let state: TrainState = serde_json::from_str(state)
+        .with_context(|| format!("the training state in {}", path.display()))?;
+    checkpoint.load(gpt, dev, params)?;
+    for (name, tensor) in optimizers.state() {
+        checkpoint.load_state(&format!("{STATE_PREFIX}{name}"), dev, tensor.view_mut())?;
+    }
+    Ok(state)
+}
+
+/// The checkpoints in a folder, oldest first.
+fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let about = || format!("listing {}", dir.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(about)? {
+        let path = entry.with_context(about)?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let step = name.strip_prefix(PREFIX).and_then(|n| n.strip_suffix(SUFFIX));
+        if let Some(step) = step.and_then(|s| s.parse().ok()) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

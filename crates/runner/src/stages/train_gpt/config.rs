@@ -1,0 +1,139 @@
+//! The keys of a `train-gpt` stage, and their canonical form for the cache: every preset and default written out, so that
+//! spelling one out changes nothing.
+
+use std::collections::BTreeMap;
+
+use farthing_model::ModelConfig;
+use farthing_optim::{GroupKeys, Preset, Registry, ScheduleKeys, merge};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
+
+use crate::{At, Result};
+
+/// What is trained and how. Every number that is absent is the preset's.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// The model: preset, depth, and any number of the recipe.
+    pub model: ModelConfig,
+    /// Horizon, batch, and how rates, momentum and decay run.
+    #[serde(default)]
+    pub schedule: ScheduleKeys,
+    /// Optimizer groups, by name, laid over the preset's.
+    #[serde(default)]
+    pub optim: BTreeMap<String, GroupKeys>,
+    /// When and how much to evaluate on held-out rows during training.
+    #[serde(default)]
+    pub evaluate: EvaluateConfig,
+}
+
+/// Evaluation on held-out rows during training; the first and the last step are always evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateConfig {
+    /// Steps between evaluations.
+    pub every_steps: u64,
+    /// Tokens of each, at most what is held out.
+    pub tokens: u64,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self { every_steps: 250, tokens: 524_288 }
+    }
+}
+
+/// How, not what: none of it enters the cache key.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainExec {
+    /// Rows per micro-batch, a divisor of a step's rows; chosen from the row length when absent. Another number sums
+    /// gradients in another order, so the last bits of the weights may differ.
+    pub micro_batch_rows: Option<usize>,
+    /// Seconds between checkpoints.
+    pub checkpoint_every_s: f64,
+    /// Checkpoints kept while training.
+    pub keep_checkpoints: usize,
+}
+
+impl Default for TrainExec {
+    fn default() -> Self {
+        Self { micro_batch_rows: None, checkpoint_every_s: 60.0, keep_checkpoints: 2 }
+    }
+}
+
+impl TrainConfig {
+    /// The optimizers' side of the model's preset.
+    pub(crate) fn preset(&self) -> Preset {
+        match self.model.preset {
+            farthing_model::Preset::Nanochat202601 => Preset::January2026,
+            farthing_model::Preset::Nanochat202607 => Preset::July2026,
+        }
+    }
+
+    /// Faults that need no data: keys of groups, domains of numbers.
+    pub(crate) fn check(&self, registry: &Registry) -> Result<()> {
+        // Any vocabulary and row length will do: they come with the data.
+        let at = |key: &str, e: &dyn std::fmt::Display| -> anyhow::Error {
+            let text = e.to_string();
+            let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+            let fault = At::new(key, message);
+            if hint.is_empty() { fault.into() } else { fault.hint(hint).into() }
+        };
+        if let Err(e) = self.model.resolve(65_536, 2_048) {
+            let key = match &e {
+                farthing_model::Error::Config { key, .. } => format!("model.{key}"),
+                _ => "model".to_owned(),
+            };
+            return Err(at(&key, &e));
+        }
+        self.schedule.schedule(self.preset()).map_err(|e| at("schedule", &e))?;
+        let groups = merge(self.preset().groups(), &self.optim).map_err(|e| at("optim", &e))?;
+        for group in groups {
+            let key = format!("optim.{}", group.name);
+            registry.check(&group.uses, &group.options).map_err(|e| {
+                use farthing_optim::Error;
+                match &e {
+                    Error::UnknownKey { key: k, .. } => at(&format!("{key}.{k}"), &e),
+                    Error::UnknownOptimizer { .. } => at(&format!("{key}.uses"), &e),
+                    _ => at(&key, &e),
+                }
+            })?;
+        }
+        if self.evaluate.every_steps == 0 {
+            let fault = At::new("evaluate.every_steps", "0 steps between evaluations");
+            return Err(fault.hint("at least 1; the last step is evaluated in any case").into());
+        }
+        Ok(())
+    }
+
+    fn canonical(&self) -> Option<Value> {
+        // The vocabulary and the row length belong to the inputs, whose digests are in the key; what the preset derives
+        // from the row length stays as the file has it.
+        let mut model = serde_json::to_value(self.model.resolve(65_536, 2_048).ok()?).ok()?;
+        let fields = model.as_object_mut()?;
+        fields.remove("vocab_size");
+        fields.remove("seq_len");
+        fields.insert("short_window".into(), json!(self.model.short_window));
+        fields.insert("preset".into(), json!(self.model.preset));
+        let preset = self.preset();
+        Some(json!({
+            "model": model,
+            "schedule": self.schedule.schedule(preset).ok()?,
+            "scaling": self.schedule.scaling(preset),
+            "batch_tokens": self.schedule.batch_tokens,
+            "steps": self.schedule.steps,
+            "optim": merge(preset.groups(), &self.optim).ok()?,
+            "evaluate": self.evaluate,
+        }))
+    }
+}
+
+impl Serialize for TrainConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let canonical = self.canonical().ok_or_else(|| {
+            serde::ser::Error::custom("the model, schedule or optimizer groups do not resolve")
+        })?;
+        canonical.serialize(serializer)
+    }
+}

@@ -1,0 +1,59 @@
+//! `train-gpt`: trains a GPT on packed rows. `config` has the keys, `setup` what follows from them, `run` the loop, `checkpoint`
+//! what survives a kill.
+
+mod checkpoint;
+mod config;
+mod plan;
+mod run;
+mod setup;
+
+pub use checkpoint::MODEL_FILE;
+pub use config::{EvaluateConfig, TrainConfig, TrainExec};
+
+use farthing_optim::Registry;
+
+use crate::{Ctx, Extras, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
+
+/// Trains a GPT.
+pub struct TrainGpt;
+
+impl Stage for TrainGpt {
+    type Config = TrainConfig;
+    type Exec = TrainExec;
+    const KIND: &'static str = "train-gpt";
+    const ABOUT: &'static str = "trains a GPT on packed rows";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] =
+        &[port("train", "packed rows"), port("val", "packed rows"), port("bpe", "tokenizer")];
+    const OUTPUTS: &'static [Port] =
+        &[port("checkpoint", "checkpoint"), port("metrics", "metrics")];
+    const FIGURES: &'static [&'static str] =
+        &["bpb_start", "bpb_end", "loss", "tokens", "tokens_per_s", "parameters"];
+
+    fn check(config: &TrainConfig, extras: &Extras) -> Result<()> {
+        config.check(registry(extras)?)
+    }
+
+    fn plan(
+        config: &TrainConfig,
+        exec: &TrainExec,
+        resources: &Resources,
+        ctx: &PlanCtx,
+    ) -> Result<Vec<PlanLine>> {
+        plan::lines(config, exec, resources, ctx)
+    }
+
+    fn run(config: TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
+        run::run(&config, exec, ctx)
+    }
+}
+
+/// The optimizers that the application registered.
+fn registry(extras: &Extras) -> Result<&Registry> {
+    extras.get().ok_or_else(|| {
+        anyhow::anyhow!(
+            "the application has no optimizers\nhint: start from `App::standard()`, or add \
+             `.extra(farthing_optim::Registry::standard())`"
+        )
+    })
+}

@@ -1,0 +1,30 @@
+//! Lets the libraries' progress appear on the stage's display.
+
+use crate::{Ctx, Progress};
+
+/// A stage's display as the data and eval crates know progress.
+pub(crate) struct Watched<'a> {
+    ctx: &'a Ctx,
+    progress: Progress,
+}
+
+impl<'a> Watched<'a> {
+    /// Starts a display of a count whose total is not known yet.
+    pub(crate) fn new(ctx: &'a Ctx, unit: &str) -> Self {
+        Self { ctx, progress: ctx.progress(0, unit) }
+    }
+}
+
+impl farthing_data::Progress for Watched<'_> {
+    fn total(&mut self, total: Option<u64>, unit: &'static str) {
+        self.progress = self.ctx.progress(total.unwrap_or(0), unit);
+    }
+
+    fn advance(&mut self, n: u64) {
+        self.progress.advance(n);
+    }
+
+    fn message(&mut self, text: &str) {
+        self.progress.message(text);
+    }
+}

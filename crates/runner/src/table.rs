@@ -1,0 +1,31 @@
+//! Columns of text, aligned.
+
+/// Rows of cells, each column as wide as its widest cell, two spaces apart.
+#[derive(Default)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) {
+        self.rows.push(cells.map(str::to_owned).to_vec());
+    }
+
+    /// One line per row, indented, without trailing spaces.
+    pub(crate) fn lines(&self, indent: usize) -> Vec<String> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |c: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(c));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        self.rows
+            .iter()
+            .map(|row| {
+                let cells = row.iter().zip(&widths).map(|(cell, &w)| format!("{cell:<w$}"));
+                let line = cells.collect::<Vec<_>>().join("  ");
+                format!("{:indent$}{}", "", line.trim_end())
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,8 @@
+//! The command line as its user sees it: every error screen, every other screen, and what the cache does.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod cache;
+mod errors;
+mod harness;
+mod screens;
+mod toys;
