@@ -98,7 +98,7 @@ impl Files {
 }
 
 /// Brings the parquet files of a source into `out` and lists them in `out/files.json`, which is written last. Local files
-/// are hard-linked where the file system allows, else copied; relative paths start at `base`.
+/// are copied; relative paths start at `base`.
 /// Called again after a kill it begins again; the result is the same.
 ///
 /// # Errors
@@ -130,7 +130,7 @@ pub fn fetch(
             TextFile::check(from)?;
             let name = from.file_name().unwrap_or_default().to_string_lossy();
             let to = out.join(format!("{i:05}-{name}"));
-            link(from, &to)?;
+            copy(from, &to)?;
             progress.advance(1);
             Ok(to)
         };
@@ -260,14 +260,13 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn link(from: &Path, to: &Path) -> Result<()> {
+fn copy(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {
         fs::remove_file(to).map_err(Error::io("replace", to))?;
     }
     // The target of a symbolic link, not the link: the list names contents.
     let from = fs::canonicalize(from).map_err(Error::io("open", from))?;
-    if fs::hard_link(&from, to).is_err() {
-        fs::copy(&from, to).map_err(Error::io("copy", &from))?;
-    }
+    // Not hard-linked: an edit of the source in place would change what was fetched. File systems that can, share the blocks.
+    fs::copy(&from, to).map_err(Error::io("copy", &from))?;
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Tensors, and every operation of a training step behind one object-safe trait.
 //!
 //! A [`Tensor`] owns memory on a device; [`Ref`] and [`Mut`] are views of it with Rust's borrow rules. [`Device`] lists
-//! what a training step computes, each operation with its formula and shapes. Two devices are here: [`reference`], the
-//! definition in plain f64 loops, and [`cpu`], f32 on all cores; [`traced`] wraps any device and records
-//! what it did, and [`conformance`] holds any device to the definition. This crate knows no layers, no parameters' meaning and no optimizer.
+//! what a training step computes, each operation with its formula and shapes. Two devices are here: [`mod@reference`], the
+//! definition in plain f64 loops, and [`cpu`], f32 on all cores. [`traced`] wraps any device and records what it did;
+//! [`conformance`] holds any device to the definition. This crate knows no layers, no parameters' meaning and no optimizer.
 
 mod bf16;
 pub mod conformance;

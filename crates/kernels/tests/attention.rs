@@ -1,4 +1,5 @@
 //! Properties of attention: what a window and a key/value cache must not change.
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 mod common;
 

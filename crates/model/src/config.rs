@@ -271,7 +271,7 @@ impl GptConfig {
                 return Err(fault(key, format!("is {value}"), format!("at most {MAX_COUNT}")));
             }
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             let what = format!("is {}, an odd number", self.head_dim);
             return Err(fault(
                 "head_dim",
@@ -279,7 +279,7 @@ impl GptConfig {
                 "rotary embedding turns pairs: use an even number",
             ));
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let what =
                 format!("is {}, which does not divide heads = {}", self.kv_heads, self.heads);
             return Err(fault(

@@ -22,7 +22,7 @@ impl Gpt {
         self.embed(dev, weights, buf, at)?;
         for (i, ids) in self.ids().layers.iter().enumerate() {
             self.attention_branch(dev, weights, buf, at, i, ids)?;
-            self.mlp_branch(dev, weights, buf, at, i, ids)?;
+            mlp_branch(dev, weights, buf, at, i, ids)?;
         }
         self.final_norm(dev, weights, buf, at)
     }
@@ -136,29 +136,6 @@ impl Gpt {
         Ok(dev.linear(first_mut(x, n)?, first(&layer.att, n)?, projection, true)?)
     }
 
-    /// x += c_proj · relu²(c_fc · norm(x)).
-    fn mlp_branch(
-        &self,
-        dev: &dyn Device,
-        weights: Weights<'_>,
-        buf: &mut Buffers<Tensor>,
-        at: Extent,
-        i: usize,
-        ids: &LayerIds,
-    ) -> Result<()> {
-        let n = at.positions();
-        let target = buf.slots[i + 1];
-        let slot = buf.layer_slot(i);
-        let (layer, x) = (&mut buf.layers[slot], &mut buf.stream[target]);
-        let (n2, rstd2) = (first_mut(&mut layer.n2, n)?, first_mut(&mut layer.rstd2, n)?);
-        dev.rms_norm(n2, rstd2, first(x, n)?)?;
-        let (hidden, n2) = (first_mut(&mut layer.h, n)?, first(&layer.n2, n)?);
-        dev.linear(hidden, n2, weights.get(ids.c_fc)?, false)?;
-        dev.relu2(first_mut(&mut buf.act, n)?, first(&layer.h, n)?)?;
-        let projection = weights.get(ids.mlp_proj)?;
-        Ok(dev.linear(first_mut(x, n)?, first(&buf.act, n)?, projection, true)?)
-    }
-
     /// normed = norm(x − backout_lambda · x_mid), or norm(x).
     fn final_norm(
         &self,
@@ -219,6 +196,28 @@ impl Gpt {
     }
 }
 
+/// x += c_proj · relu²(c_fc · norm(x)).
+fn mlp_branch(
+    dev: &dyn Device,
+    weights: Weights<'_>,
+    buf: &mut Buffers<Tensor>,
+    at: Extent,
+    i: usize,
+    ids: &LayerIds,
+) -> Result<()> {
+    let n = at.positions();
+    let target = buf.slots[i + 1];
+    let slot = buf.layer_slot(i);
+    let (layer, x) = (&mut buf.layers[slot], &mut buf.stream[target]);
+    let (n2, rstd2) = (first_mut(&mut layer.n2, n)?, first_mut(&mut layer.rstd2, n)?);
+    dev.rms_norm(n2, rstd2, first(x, n)?)?;
+    let (hidden, n2) = (first_mut(&mut layer.h, n)?, first(&layer.n2, n)?);
+    dev.linear(hidden, n2, weights.get(ids.c_fc)?, false)?;
+    dev.relu2(first_mut(&mut buf.act, n)?, first(&layer.h, n)?)?;
+    let projection = weights.get(ids.mlp_proj)?;
+    Ok(dev.linear(first_mut(x, n)?, first(&buf.act, n)?, projection, true)?)
+}
+
 /// One tensor to write and all others to read.
 struct Others<'a> {
     before: &'a [Tensor],
@@ -240,6 +239,6 @@ fn split_one(tensors: &mut [Tensor], i: usize) -> (&mut Tensor, Others<'_>) {
 }
 
 /// Keys or values as (B, T, heads, D).
-pub(crate) fn heads<'a>(x: Ref<'a>, at: Extent, heads: usize, d: usize) -> Result<Ref<'a>> {
+pub(crate) fn heads(x: Ref<'_>, at: Extent, heads: usize, d: usize) -> Result<Ref<'_>> {
     Ok(x.reshape([at.rows, at.tokens, heads, d])?)
 }

@@ -210,7 +210,7 @@ impl Gpt {
     fn begin(&self, dev: &dyn Device, ws: &mut Workspace, batch: &Batch<'_>) -> Result<Extent> {
         let n = batch.inputs.len();
         let refuse = |what: String, hint: &str| Err(Error::Batch { what, hint: hint.into() });
-        if batch.tokens == 0 || n == 0 || n % batch.tokens != 0 {
+        if batch.tokens == 0 || n == 0 || !n.is_multiple_of(batch.tokens) {
             let what = format!("{n} inputs in rows of {} tokens", batch.tokens);
             return refuse(what, "give whole rows, at least one");
         }

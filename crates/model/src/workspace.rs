@@ -153,7 +153,7 @@ pub(crate) struct Capacity {
 impl Capacity {
     /// Room for `rows` rows of `tokens` tokens in one pass.
     pub(crate) fn of_batches(rows: usize, tokens: usize) -> Result<Self> {
-        let positions = rows.checked_mul(tokens).filter(|&n| n > 0 && n <= i32::MAX as usize);
+        let positions = rows.checked_mul(tokens).filter(|&n| n > 0 && i32::try_from(n).is_ok());
         let positions = positions.ok_or_else(|| Error::Batch {
             what: format!("{rows} rows of {tokens} tokens"),
             hint: "a workspace has at least 1 position and at most 2³¹ − 1".into(),

@@ -134,7 +134,7 @@ fn losses(
             x[t] = add(&x[t], 1.0, &linear(matrix("mlp.c_proj"), &hidden), 1.0);
         }
         if i == depth / 2 {
-            middle = x.clone();
+            middle.clone_from(&x);
         }
     }
     (0..n)
@@ -142,9 +142,10 @@ fn losses(
             if targets[t] < 0 {
                 return 0.0;
             }
-            let last = match set.july {
-                true => add(&x[t], 1.0, &middle[t], -w["backout_lambda"][0]),
-                false => x[t].clone(),
+            let last = if set.july {
+                add(&x[t], 1.0, &middle[t], -w["backout_lambda"][0])
+            } else {
+                x[t].clone()
             };
             let logits = linear(&w["lm_head.weight"], &norm(&last));
             let capped: Row = logits[..VOCAB].iter().map(|z| 15.0 * (z / 15.0).tanh()).collect();

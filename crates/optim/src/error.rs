@@ -50,6 +50,14 @@ pub enum Error {
         /// What it may be.
         hint: String,
     },
+    /// A group's keys are wrong.
+    #[error("group `{group}`: {source}")]
+    Group {
+        /// The group.
+        group: String,
+        /// What is wrong.
+        source: Box<Error>,
+    },
     /// A rule was given a parameter whose shape it does not update.
     #[error(
         "optimizer `{uses}` of group `{group}` cannot update {parameter}: its shape is {shape}, expected {expected}\nhint: match this parameter in a group that uses another optimizer, such as `adamw`"
@@ -137,6 +145,20 @@ pub enum Error {
     /// A failure of an optimizer from outside this crate.
     #[error(transparent)]
     Foreign(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Says which group it concerns, where it does not already.
+    pub(crate) fn in_group(self, group: &str) -> Self {
+        match self {
+            Self::UnknownOptimizer { .. }
+            | Self::UnknownKey { .. }
+            | Self::Config { .. }
+            | Self::Value { .. }
+            | Self::Foreign(_) => Self::Group { group: group.to_owned(), source: Box::new(self) },
+            other => other,
+        }
+    }
 }
 
 /// The known name that is a slip away from the given one, if any.

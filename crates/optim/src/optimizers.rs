@@ -42,8 +42,9 @@ impl Optimizers {
         let mut entries = Vec::with_capacity(params.specs().len());
         for spec in params.specs() {
             let group = group_of(groups, spec)?;
+            let optimizer = registry.build(&group.uses, &group.options, dev, spec);
             entries.push(Entry {
-                optimizer: registry.build(&group.uses, &group.options, dev, spec)?,
+                optimizer: optimizer.map_err(|e| e.in_group(&group.name))?,
                 key: format!("optim.{}.{}", group.name, dims(spec.shape)),
                 lr: group.scaled_lr(plan),
                 weight_decay: group.scaled_weight_decay(plan),

@@ -6,7 +6,7 @@ use farthing_kernels::{Device, SlabSpec};
 use serde_json::{Map, Value};
 
 use crate::keys::keys_of;
-use crate::{AdamW, Error, Muon, NorMuon, Optimizer, OptimizerKind, Result};
+use crate::{AdamW, Error, Group, Muon, NorMuon, Optimizer, OptimizerKind, Result};
 
 type Build = fn(&str, &Map<String, Value>, &dyn Device, &SlabSpec) -> Result<Box<dyn Optimizer>>;
 
@@ -76,6 +76,20 @@ impl Registry {
     /// As [`Registry::check`].
     pub fn canonical(&self, name: &str, options: &Map<String, Value>) -> Result<Value> {
         (self.entry(name)?.canonical)(name, options)
+    }
+
+    /// Checks every group's keys and writes out their defaults: equal groups serialise equally, however they were written.
+    ///
+    /// # Errors
+    /// [`Error::Group`] with the first group at fault, as [`Registry::check`].
+    pub fn complete(&self, mut groups: Vec<Group>) -> Result<Vec<Group>> {
+        for group in &mut groups {
+            let checked = self.canonical(&group.uses, &group.options);
+            if let Value::Object(options) = checked.map_err(|e| e.in_group(&group.name))? {
+                group.options = options;
+            }
+        }
+        Ok(groups)
     }
 
     /// Builds the optimizer of one slab.

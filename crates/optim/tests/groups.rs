@@ -220,6 +220,34 @@ fn a_file_overrides_single_fields() {
 }
 
 #[test]
+fn groups_are_checked_and_completed_without_a_device() {
+    let registry = Registry::standard();
+    let with = |json: &str| registry.complete(merge(Preset::July2026.groups(), &file(json))?);
+    let other_order = r#"{ "wte": { "eps": 1e-10, "betas": [0.8, 0.995], "lr": 0.3 } }"#;
+    let options = |groups: Vec<Group>| -> Vec<String> {
+        groups.iter().map(|g| serde_json::to_string(&g.options).unwrap()).collect()
+    };
+    assert_eq!(options(with("{}").unwrap()), options(with(other_order).unwrap()));
+    let all = with(r#"{ "rest": { "params": ["**"], "uses": "adamw", "lr": 1 } }"#).unwrap();
+    assert_eq!(all[7].options["betas"].to_string(), "[0.8,0.95]", "defaults are written out");
+    assert_eq!(
+        said(with(r#"{ "matrices": { "stepps": 5 } }"#)),
+        "group `matrices`: optimizer `normuon` has no key `stepps`\n\
+         hint: did you mean `steps`? there are: \
+         equilibrate, safety, steps, renormalize, variance_reduction, beta2, cautious"
+    );
+    assert_eq!(
+        said(with(r#"{ "wte": { "uses": "adam", "lr": 1 } }"#)),
+        "group `wte`: no optimizer is called `adam`\n\
+         hint: did you mean `adamw`? there are: adamw, muon, normuon"
+    );
+    assert_eq!(
+        said(with(r#"{ "matrices": { "beta2": 1 } }"#)),
+        "group `matrices`: beta2 is 1\nhint: beta2 is at least 0 and below 1"
+    );
+}
+
+#[test]
 fn another_rule_keeps_the_patterns_and_none_of_the_numbers() {
     let groups = |json| merge(Preset::July2026.groups(), &file(json));
     let changed = groups(r#"{ "matrices": { "uses": "adamw", "lr": 3e-4 } }"#).unwrap();

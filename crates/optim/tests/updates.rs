@@ -9,6 +9,7 @@ use farthing_kernels::{Device, Params};
 use farthing_optim::{
     AdamW, AdamWConfig, Hyper, NorMuon, NorMuonConfig, Optimizer, Preset, Registry,
 };
+use serde_json::json;
 
 /// What the issue asks for on any device.
 const WITHIN: f64 = 1e-5;
@@ -246,7 +247,6 @@ fn numbers_out_of_range_are_refused_by_key() {
     let refused = |uses, json: serde_json::Value| {
         registry.check(uses, json.as_object().unwrap()).unwrap_err().to_string()
     };
-    use serde_json::json;
     assert_eq!(
         refused("adamw", json!({ "betas": [0.8, 1.0] })),
         "betas is 1\nhint: each beta is at least 0 and below 1"

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use farthing_optim::{OptimizerKind, Registry};
+
 use crate::kind::Kind;
 use crate::{Extras, Stage, stages};
 
@@ -43,6 +45,15 @@ impl App {
         self
     }
 
+    /// Adds an optimizer, so that `uses = "name"` in a group means it, in place of an earlier one of the same name.
+    #[must_use]
+    pub fn optimizer<K: OptimizerKind>(mut self, name: &str) -> Self {
+        if let Some(registry) = self.extras.get_mut_or_default::<Registry>() {
+            *registry = std::mem::take(registry).register::<K>(name);
+        }
+        self
+    }
+
     /// The extras so far, to add to one of them.
     pub fn extras_mut(&mut self) -> &mut Extras {
         &mut self.extras
@@ -57,6 +68,7 @@ impl App {
     /// Runs a command line, its first argument being the program's name, and returns the exit code: 0 done, 1 a stage
     /// failed, 2 bad input.
     pub fn run(self, args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
-        crate::cli::run(self, args.into_iter().map(Into::into).collect())
+        let argv: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        crate::cli::run(self, &argv)
     }
 }

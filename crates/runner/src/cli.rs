@@ -87,8 +87,8 @@ enum Graph {
 }
 
 /// Runs a command line and returns the exit code.
-pub(crate) fn run(app: App, argv: Vec<OsString>) -> u8 {
-    let args = match Args::try_parse_from(&argv) {
+pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
+    let args = match Args::try_parse_from(argv) {
         Ok(args) => args,
         Err(error) => {
             // Help and version are asked for, and everything else is bad input.

@@ -53,7 +53,9 @@ pub(crate) fn plan(
             None => Vec::new(),
             Some(Ok(lines)) => {
                 let mut inner = Table::default();
-                lines.iter().for_each(|line| inner.row([&line.name, &line.text]));
+                for line in &lines {
+                    inner.row([&line.name, &line.text]);
+                }
                 inner.lines(6)
             }
             Some(Err(error)) => {

@@ -1,6 +1,6 @@
 """Writes core_published.json: what nanochat's core_eval makes of the published CORE files, for tests/core_published.rs.
 
-Prompts, examples and scored spans are computed by nanochat's own functions (commit 92d63d4 or later, jinja2 3.1); only the
+Prompts, examples and scored spans are computed by nanochat's own functions (commit 92d63d4, jinja2 3.1.6, CPython 3.11.7); only the
 tokenizer (UTF-8 bytes, BOS 256) and the model (a formula on byte pairs, exact in binary) are ours. No torch is needed.
 
     python3 core_published.py DIRECTORY_OF_core_eval.py DIRECTORY_OF_THE_BUNDLE > core_published.json

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::gemm::multiply;
 use super::matrix::{Mat, MatMut};
-use super::simd::{self, vectorised};
+use super::simd::{self, Math, vectorised, with_math};
 use super::work::Workers;
 use crate::AttentionShape;
 use crate::shapes::AttentionDims;
@@ -88,12 +88,13 @@ fn forward_block(
         let mut scores = MatMut::new(&mut scores[..n * keys.len()], n, keys.len());
         let (k, v) = (k.part(keys.clone(), 0..d), v.part(keys.clone(), 0..d));
         multiply(&mut scores, false, at.scale as f32, q, k.t());
-        vectorised(
+        with_math(
             #[inline(always)]
-            || {
+            |math| {
                 for r in 0..n {
                     let seen = visible(&keys, positions.start + r, at.window);
-                    let kept = softmax_row(scores.row(r), seen, &mut largest[r], &mut total[r]);
+                    let kept =
+                        softmax_row(math, scores.row(r), seen, &mut largest[r], &mut total[r]);
                     if i > 0 && kept != 1.0 {
                         for x in sums.row(r) {
                             *x *= kept;
@@ -114,7 +115,13 @@ fn forward_block(
 /// Turns scores into exp(score − largest so far), 0 where they are not seen, and adds them to `total`. Returns the factor that
 /// earlier blocks' sums have to take.
 #[inline(always)]
-fn softmax_row(scores: &mut [f32], seen: Range<usize>, largest: &mut f32, total: &mut f32) -> f32 {
+fn softmax_row(
+    math: Math,
+    scores: &mut [f32],
+    seen: Range<usize>,
+    largest: &mut f32,
+    total: &mut f32,
+) -> f32 {
     scores[..seen.start].fill(0.0);
     scores[seen.end..].fill(0.0);
     if seen.is_empty() {
@@ -124,12 +131,12 @@ fn softmax_row(scores: &mut [f32], seen: Range<usize>, largest: &mut f32, total:
     let before = *largest;
     *largest = before.max(simd::max(scores));
     let max = *largest;
-    let kept = simd::exp(before - max);
+    let kept = math.exp_negative(before - max);
     *total = *total * kept
         + simd::map_sum(
             scores,
             #[inline(always)]
-            |x| simd::exp(x - max),
+            |x| math.exp_negative(x - max),
         );
     kept
 }
@@ -233,14 +240,22 @@ impl Head<'_> {
                 let mut dp = MatMut::new(&mut gradients[..n * m], n, m);
                 multiply(&mut p, false, scale, q, k.t());
                 multiply(&mut dp, false, 1.0, dout, v.t());
-                vectorised(
+                with_math(
                     #[inline(always)]
-                    || {
+                    |math| {
                         for r in 0..n {
                             let position = start + r;
                             let seen = visible(&keys, position, at.window);
                             let (lse, delta) = (self.lse[position], delta[position]);
-                            softmax_backward_row(p.row(r), dp.row(r), seen, lse, delta, scale);
+                            softmax_backward_row(
+                                math,
+                                p.row(r),
+                                dp.row(r),
+                                seen,
+                                lse,
+                                delta,
+                                scale,
+                            );
                         }
                     },
                 );
@@ -255,6 +270,7 @@ impl Head<'_> {
 /// Turns scores into probabilities p and their gradients dp into the scores': scale · p · (dp − delta); 0 where not seen.
 #[inline(always)]
 fn softmax_backward_row(
+    math: Math,
     p: &mut [f32],
     dp: &mut [f32],
     seen: Range<usize>,
@@ -267,7 +283,7 @@ fn softmax_backward_row(
         x[seen.end..].fill(0.0);
     }
     for (p, dp) in p[seen.clone()].iter_mut().zip(&mut dp[seen]) {
-        *p = simd::exp(*p - lse);
+        *p = math.exp_negative(*p - lse);
         *dp = scale * *p * (*dp - delta);
     }
 }

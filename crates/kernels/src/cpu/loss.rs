@@ -1,6 +1,6 @@
 //! Softcapped cross-entropy, argmax and sums.
 
-use super::simd::{self, vectorised};
+use super::simd::{self, Math, vectorised, with_math};
 use super::work::{BLOCK_ELEMENTS, Partials, block_rows, rows};
 use super::{Cpu, DTYPES};
 use crate::shapes::RowDims;
@@ -24,15 +24,18 @@ impl Loss for Cpu {
         let (softcap, grad) = (softcap as f32, grad.map(|g| g as f32));
         let cut = (rows(losses, 1), rows(logits, c));
         self.workers.blocks(n, block_rows(c), cut, |first, (losses, logits)| {
-            let each = losses.data.iter_mut().zip(logits.data.chunks_exact_mut(c));
-            for ((loss, row), &target) in each.zip(&targets[first..]) {
-                let (row, padding) = row.split_at_mut(vocab);
-                padding.fill(0.0);
-                *loss = vectorised(
-                    #[inline(always)]
-                    || cross_entropy_row(row, usize::try_from(target).ok(), softcap, grad),
-                );
-            }
+            self.workers.scratch(vocab, |exps: &mut [f32]| {
+                let each = losses.data.iter_mut().zip(logits.data.chunks_exact_mut(c));
+                for ((loss, row), &target) in each.zip(&targets[first..]) {
+                    let (row, padding) = row.split_at_mut(vocab);
+                    padding.fill(0.0);
+                    let target = usize::try_from(target).ok();
+                    *loss = with_math(
+                        #[inline(always)]
+                        |math| cross_entropy_row(math, row, exps, target, softcap, grad),
+                    );
+                }
+            });
         });
         Ok(())
     }
@@ -94,39 +97,51 @@ impl Cpu {
     }
 }
 
-/// One row: turns logits into z or into the gradient, returns the loss.
+/// One row: turns logits into z or into the gradient, returns the loss. Overwrites `exps`.
 #[inline(always)]
 fn cross_entropy_row(
+    math: Math,
     row: &mut [f32],
+    exps: &mut [f32],
     target: Option<usize>,
     softcap: f32,
     grad: Option<f32>,
 ) -> f32 {
     let inverse = 1.0 / softcap;
-    for x in row.iter_mut() {
-        *x = softcap * simd::tanh(*x * inverse);
-    }
     let Some(target) = target else {
-        if grad.is_some() {
-            row.fill(0.0);
+        match grad {
+            Some(_) => row.fill(0.0),
+            None => cap(math, row, softcap, inverse),
         }
         return 0.0;
     };
+    cap(math, row, softcap, inverse);
     let max = simd::max(row);
-    let log_sum = simd::sum_of(
-        row,
+    for (exp, z) in exps.iter_mut().zip(&*row) {
+        *exp = math.exp_negative(z - max);
+    }
+    let sum = simd::sum_of(
+        exps,
         #[inline(always)]
-        |z| simd::exp(z - max),
-    )
-    .ln();
+        |x| x,
+    );
     let at_target = row[target];
     if let Some(grad) = grad {
-        for z in row.iter_mut() {
-            *z = grad * simd::exp((*z - max) - log_sum) * slope(*z, inverse);
+        let scale = grad / sum;
+        for (z, exp) in row.iter_mut().zip(&*exps) {
+            *z = scale * exp * slope(*z, inverse);
         }
         row[target] -= grad * slope(at_target, inverse);
     }
-    log_sum + (max - at_target)
+    sum.ln() + (max - at_target)
+}
+
+/// z = softcap · tanh(logit / softcap).
+#[inline(always)]
+fn cap(math: Math, row: &mut [f32], softcap: f32, inverse: f32) {
+    for x in row {
+        *x = softcap * math.tanh(*x * inverse);
+    }
 }
 
 /// ∂z/∂logit = 1 − tanh², where z = softcap·tanh.

@@ -5,7 +5,7 @@
 
 #![allow(clippy::cast_ptr_alignment, reason = "a view's address is aligned to its elements")]
 
-use super::simd::{self, vectorised};
+use super::simd::{Math, vectorised, with_math};
 use super::work::{BLOCK_ELEMENTS, Workers};
 use crate::{Bf16, Binary, DType, Expr, Mut, Ref, Unary};
 
@@ -179,21 +179,13 @@ fn unary(f: Unary, x: &mut [f32]) {
             #[inline(always)]
             |x| x.sqrt(),
         ),
-        Unary::Exp => each(
-            x,
-            #[inline(always)]
-            |x| simd::exp(x),
-        ),
+        Unary::Exp => each_math(x, Math::exp),
         Unary::Ln => each(
             x,
             #[inline(always)]
             |x| x.ln(),
         ),
-        Unary::Tanh => each(
-            x,
-            #[inline(always)]
-            |x| simd::tanh(x),
-        ),
+        Unary::Tanh => each_math(x, Math::tanh),
     }
 }
 
@@ -242,10 +234,20 @@ fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
     vectorised(
         #[inline(always)]
         || {
-            x.iter_mut().for_each(
-                #[inline(always)]
-                |x| *x = f(*x),
-            )
+            for x in x {
+                *x = f(*x);
+            }
+        },
+    );
+}
+
+fn each_math(x: &mut [f32], f: impl Fn(Math, f32) -> f32) {
+    with_math(
+        #[inline(always)]
+        |math| {
+            for x in x {
+                *x = f(math, *x);
+            }
         },
     );
 }
@@ -254,10 +256,9 @@ fn pairs(x: &mut [f32], y: &[f32], f: impl Fn(f32, f32) -> f32) {
     vectorised(
         #[inline(always)]
         || {
-            x.iter_mut().zip(y).for_each(
-                #[inline(always)]
-                |(x, &y)| *x = f(*x, y),
-            )
+            for (x, &y) in x.iter_mut().zip(y) {
+                *x = f(*x, y);
+            }
         },
     );
 }

@@ -1,6 +1,5 @@
 //! Norms, mixes and relu², and the operations of [`Pointwise`].
 
-use super::rotary::EPSILON;
 use super::simd::{dot, sum_of, vectorised};
 use super::work::{BLOCK_ELEMENTS, Partials, block_rows, rows};
 use super::{Cpu, DTYPES, map, smear};
@@ -261,13 +260,13 @@ fn positive(x: f32) -> f32 {
 
 /// 1/√(mean(x²) + 2⁻²³).
 #[inline(always)]
-fn reciprocal_root(x: &[f32]) -> f32 {
+pub(super) fn reciprocal_root(x: &[f32]) -> f32 {
     1.0 / (sum_of(
         x,
         #[inline(always)]
         |x| x * x,
     ) / x.len() as f32
-        + EPSILON)
+        + f32::EPSILON)
         .sqrt()
 }
 

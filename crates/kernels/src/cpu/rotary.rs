@@ -1,13 +1,11 @@
 //! Rotary embedding with RMS norm over the head dim, and the operations of [`Attention`].
 
-use super::simd::{dot, sum_of, vectorised};
+use super::pointwise::reciprocal_root;
+use super::simd::{dot, vectorised};
 use super::work::{block_rows, rows};
 use super::{Cpu, DTYPES, attention, value_gate};
 use crate::shapes::HeadDims;
 use crate::{Attention, AttentionShape, Mut, Ref, Result, shapes};
-
-/// Added to a mean of squares before its root.
-pub(super) const EPSILON: f32 = f32::EPSILON;
 
 impl Attention for Cpu {
     fn rotary_norm(
@@ -32,7 +30,12 @@ impl Attention for Cpu {
                 let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
                 vectorised(
                     #[inline(always)]
-                    || forward_row(x, rstd, cos, sin, gain as f32),
+                    || match d {
+                        32 => forward_row::<16>(x, rstd, cos, sin, gain as f32),
+                        64 => forward_row::<32>(x, rstd, cos, sin, gain as f32),
+                        128 => forward_row::<64>(x, rstd, cos, sin, gain as f32),
+                        _ => forward_row::<0>(x, rstd, cos, sin, gain as f32),
+                    },
                 );
             }
         });
@@ -62,7 +65,12 @@ impl Attention for Cpu {
                 let (y, rstd) = (&y[n * h * d..(n + 1) * h * d], &rstd[n * h..(n + 1) * h]);
                 vectorised(
                     #[inline(always)]
-                    || backward_row(dx, y, rstd, cos, sin, gain as f32),
+                    || match d {
+                        32 => backward_row::<16>(dx, y, rstd, cos, sin, gain as f32),
+                        64 => backward_row::<32>(dx, y, rstd, cos, sin, gain as f32),
+                        128 => backward_row::<64>(dx, y, rstd, cos, sin, gain as f32),
+                        _ => backward_row::<0>(dx, y, rstd, cos, sin, gain as f32),
+                    },
                 );
             }
         });
@@ -146,23 +154,25 @@ impl Attention for Cpu {
     }
 }
 
-/// The heads of one position.
+/// The heads of one position, D/2 = `HALF`, or any when that is 0: with lengths known, a head is a few registers.
 #[inline(always)]
-fn forward_row(x: &mut [f32], rstd: &mut [f32], cos: &[f32], sin: &[f32], gain: f32) {
-    let d = 2 * cos.len();
-    for (x, rstd) in x.chunks_exact_mut(d).zip(rstd) {
-        let (low, high) = x.split_at_mut(d / 2);
-        for (((low, high), &cos), &sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-            (*low, *high) = (*low * cos + *high * sin, *high * cos - *low * sin);
+fn forward_row<const HALF: usize>(
+    x: &mut [f32],
+    rstd: &mut [f32],
+    cos: &[f32],
+    sin: &[f32],
+    gain: f32,
+) {
+    let half = if HALF > 0 { HALF } else { cos.len() };
+    let (cos, sin) = (&cos[..half], &sin[..half]);
+    for (x, rstd) in x.chunks_exact_mut(2 * half).zip(rstd) {
+        let (low, high) = x.split_at_mut(half);
+        for i in 0..half {
+            let (a, b) = (low[i], high[i]);
+            low[i] = a * cos[i] + b * sin[i];
+            high[i] = b * cos[i] - a * sin[i];
         }
-        *rstd = 1.0
-            / (sum_of(
-                x,
-                #[inline(always)]
-                |x| x * x,
-            ) / d as f32
-                + EPSILON)
-                .sqrt();
+        *rstd = reciprocal_root(x);
         let scale = gain * *rstd;
         for x in x {
             *x *= scale;
@@ -170,18 +180,30 @@ fn forward_row(x: &mut [f32], rstd: &mut [f32], cos: &[f32], sin: &[f32], gain: 
     }
 }
 
-/// The heads of one position.
+/// As [`forward_row`].
 #[inline(always)]
-fn backward_row(dx: &mut [f32], y: &[f32], rstd: &[f32], cos: &[f32], sin: &[f32], gain: f32) {
-    let d = 2 * cos.len();
-    for ((dx, y), &rstd) in dx.chunks_exact_mut(d).zip(y.chunks_exact(d)).zip(rstd) {
+fn backward_row<const HALF: usize>(
+    dx: &mut [f32],
+    y: &[f32],
+    rstd: &[f32],
+    cos: &[f32],
+    sin: &[f32],
+    gain: f32,
+) {
+    let half = if HALF > 0 { HALF } else { cos.len() };
+    let (cos, sin) = (&cos[..half], &sin[..half]);
+    let heads = dx.chunks_exact_mut(2 * half).zip(y.chunks_exact(2 * half));
+    for ((dx, y), &rstd) in heads.zip(rstd) {
         // y = gain · norm, and the norm's gradient is rstd · (dnorm − norm · mean(dnorm·norm)).
-        let along = dot(dx, y) / (d as f32 * gain * gain);
+        let along = dot(dx, y) / (2.0 * half as f32 * gain * gain);
         let scale = rstd * gain;
-        dx.iter_mut().zip(y).for_each(|(dx, y)| *dx = scale * (*dx - y * along));
-        let (low, high) = dx.split_at_mut(d / 2);
-        for (((low, high), &cos), &sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-            (*low, *high) = (*low * cos - *high * sin, *low * sin + *high * cos);
+        let (low, high) = dx.split_at_mut(half);
+        let (y_low, y_high) = y.split_at(half);
+        for i in 0..half {
+            let a = scale * (low[i] - y_low[i] * along);
+            let b = scale * (high[i] - y_high[i] * along);
+            low[i] = a * cos[i] - b * sin[i];
+            high[i] = a * sin[i] + b * cos[i];
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Loops compiled for the vectors the machine has, and the functions inside them: exp, tanh, sigmoid, dot products.
 //!
 //! Loops stay plain Rust over slices. [`vectorised`] runs them in a function compiled for AVX-512, AVX2 or the baseline,
-//! chosen at run time; everything they call is `inline(always)`. Sums go to a fixed number of lanes and multiplications
-//! are not fused with additions, so that these loops give the same bits on every machine.
+//! chosen at run time; everything they call is `inline(always)`. Sums go to a fixed number of lanes, whatever the vectors.
 
 use std::f32::consts::LOG2_E;
 
@@ -115,55 +114,105 @@ pub(super) fn map_sum(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     add_up(lanes)
 }
 
-/// eˣ, within 2 ulp where the result is a normal number; 0 below −104, ∞ above 88.73, NaN for NaN.
-///
-/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7 (remainder below 5.3e-9), times 2ⁿ in
-/// two factors so that both ends of the range are right.
+/// Functions of one number, as the machine computes them best: with fused multiply-add where it has one.
+#[derive(Clone, Copy)]
+pub(super) struct Math {
+    fused: bool,
+}
+
+/// As [`vectorised`], for loops that call functions of [`Math`].
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
-    // 1.5·2²³: adding it rounds to an integer, which then stands in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    // 355/512, short enough that n times it is exact, and ln 2 less that.
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = if x < -104.0 { -104.0 } else { x };
-    let x = if x > 89.0 { 89.0 } else { x };
-    let rounded = x * LOG2_E + ROUND;
-    let n = rounded - ROUND;
-    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    let mut p = 1.0 / 5040.0;
-    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = p * r + c;
+pub(super) fn with_math<R>(f: impl FnOnce(Math) -> R) -> R {
+    // A constant in each of the compiled variants, so that nothing is decided inside a loop.
+    match pulp::Arch::new() {
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V4(arch) => arch.vectorize(
+            #[inline(always)]
+            || f(Math { fused: true }),
+        ),
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V3(arch) => arch.vectorize(
+            #[inline(always)]
+            || f(Math { fused: true }),
+        ),
+        arch => arch.dispatch(
+            #[inline(always)]
+            || f(Math { fused: cfg!(target_arch = "aarch64") }),
+        ),
     }
-    let n = (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-    let half = n >> 1;
-    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+impl Math {
+    /// a·b + c.
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        if self.fused { a.mul_add(b, c) } else { a * b + c }
+    }
+
+    /// e^r of x = n·ln 2 + r, |r| ≤ ln 2 / 2, by its Taylor polynomial of degree 7 (remainder below 5.3e-9); and n.
+    #[inline(always)]
+    fn exp_parts(self, x: f32) -> (f32, i32) {
+        // 1.5·2²³: adding it rounds to an integer, which then stands in the low bits.
+        const ROUND: f32 = 12_582_912.0;
+        // 355/512, short enough that n times it is exact, and ln 2 less that.
+        const LN2_HIGH: f32 = 0.693_359_4;
+        const LN2_LOW: f32 = -2.121_944_4e-4;
+        let rounded = self.mul_add(x, LOG2_E, ROUND);
+        let n = rounded - ROUND;
+        let r = self.mul_add(n, -LN2_LOW, self.mul_add(n, -LN2_HIGH, x));
+        let mut p = 1.0 / 5040.0;
+        for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = self.mul_add(p, r, c);
+        }
+        (p, (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32))
+    }
+
+    /// eˣ, within 2 ulp where the result is a normal number; 0 below −104, ∞ above 88.73, NaN for NaN.
+    #[inline(always)]
+    pub(super) fn exp(self, x: f32) -> f32 {
+        let x = if x < -104.0 { -104.0 } else { x };
+        let x = if x > 89.0 { 89.0 } else { x };
+        let (p, n) = self.exp_parts(x);
+        // Two factors, so that both ends of the range are right.
+        let half = n >> 1;
+        p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+    }
+
+    /// eˣ for x ≤ 0, within 2 ulp above −87 and less than 2e-38 below; NaN for NaN.
+    #[inline(always)]
+    pub(super) fn exp_negative(self, x: f32) -> f32 {
+        let x = if x < -87.0 { -87.0 } else { x };
+        let (p, n) = self.exp_parts(x);
+        p * power_of_two(n)
+    }
+
+    /// 1/(1 + e⁻ˣ), within 3 ulp above x = −87.
+    #[inline(always)]
+    pub(super) fn sigmoid(self, x: f32) -> f32 {
+        1.0 / (1.0 + self.exp(-x))
+    }
+
+    /// tanh x, within 4 ulp.
+    ///
+    /// |x| < 1: Lambert's continued fraction cut after seven terms (truncation below 1e-9 of the value);
+    /// else (1 − e^−2|x|)/(1 + e^−2|x|).
+    #[inline(always)]
+    pub(super) fn tanh(self, x: f32) -> f32 {
+        let (s, a) = (x * x, x.abs());
+        let above = self.mul_add(self.mul_add(s + 378.0, s, 17_325.0), s, 135_135.0);
+        let below =
+            self.mul_add(self.mul_add(self.mul_add(28.0, s, 3150.0), s, 62_370.0), s, 135_135.0);
+        let e = self.exp_negative(-2.0 * a);
+        let far = a >= 1.0;
+        let numerator = if far { (1.0 - e).copysign(x) } else { x * above };
+        numerator / if far { 1.0 + e } else { below }
+    }
 }
 
 /// 2ⁿ for −127 < n < 128.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
-}
-
-/// 1/(1 + e⁻ˣ), within 3 ulp above x = −87.
-#[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-/// tanh x, within 4 ulp.
-///
-/// |x| < 1: Lambert's continued fraction cut after seven terms (truncation below 1e-9 of the value); else 1 − 2/(e²ˣ + 1).
-#[inline(always)]
-pub(super) fn tanh(x: f32) -> f32 {
-    let s = x * x;
-    let above = ((s + 378.0) * s + 17_325.0) * s + 135_135.0;
-    let below = ((28.0 * s + 3150.0) * s + 62_370.0) * s + 135_135.0;
-    let near = x * above / below;
-    let a = x.abs();
-    let far = (1.0 - 2.0 / (exp(2.0 * a) + 1.0)).copysign(x);
-    if a < 1.0 { near } else { far }
 }
 
 #[cfg(test)]
@@ -177,38 +226,48 @@ mod tests {
         (f64::from(got) - exact).abs() / ulp
     }
 
-    fn worst(from: f32, to: f32, f: fn(f32) -> f32, exact: fn(f64) -> f64) -> f64 {
-        let steps = 400_000;
+    const BOTH: [Math; 2] = [Math { fused: false }, Math { fused: true }];
+
+    /// The largest error, fused or not.
+    fn worst(from: f32, to: f32, f: fn(Math, f32) -> f32, exact: fn(f64) -> f64) -> f64 {
+        let steps = 200_000;
         (0..=steps)
             .map(|i| from + (to - from) * (i as f32 / steps as f32))
-            .map(|x| ulps(vectorised(|| f(x)), exact(f64::from(x))))
+            .flat_map(|x| BOTH.map(|math| ulps(f(math, x), exact(f64::from(x)))))
             .fold(0.0, f64::max)
     }
 
     #[test]
     fn exp_is_within_2_ulp() {
-        let near = worst(-1.0, 1.0, exp, f64::exp);
-        let wide = worst(-87.0, 88.7, exp, f64::exp);
-        assert!(near < 2.0 && wide < 2.0, "{near} {wide}");
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
-        assert!(exp(f32::NAN).is_nan());
-        let tiny = f64::from(exp(-100.0)) / (-100f64).exp();
-        assert!((tiny - 1.0).abs() < 0.05, "a subnormal result is rounded, not flushed: {tiny}");
+        let near = worst(-1.0, 1.0, Math::exp, f64::exp);
+        let wide = worst(-87.0, 88.7, Math::exp, f64::exp);
+        let negative = worst(-87.0, 0.0, Math::exp_negative, f64::exp);
+        assert!(near < 2.0 && wide < 2.0 && negative < 2.0, "{near} {wide} {negative}");
+        for math in BOTH {
+            assert_eq!((math.exp(0.0), math.exp_negative(0.0)), (1.0, 1.0));
+            assert_eq!(math.exp(f32::NEG_INFINITY), 0.0);
+            assert!(math.exp_negative(f32::NEG_INFINITY) < 2e-38);
+            assert_eq!(math.exp(f32::INFINITY), f32::INFINITY);
+            assert!(math.exp(f32::NAN).is_nan() && math.exp_negative(f32::NAN).is_nan());
+            let tiny = f64::from(math.exp(-100.0)) / (-100f64).exp();
+            assert!((tiny - 1.0).abs() < 0.05, "a subnormal result is rounded, not 0: {tiny}");
+        }
     }
 
     #[test]
     fn tanh_is_within_4_ulp() {
-        let worst = worst(-1.2, 1.2, tanh, f64::tanh).max(worst(1.0, 12.0, tanh, f64::tanh));
-        assert!(worst < 4.0, "{worst}");
-        assert_eq!((tanh(100.0), tanh(-100.0), tanh(0.0)), (1.0, -1.0, 0.0));
-        assert!(tanh(f32::NAN).is_nan());
+        let near = worst(-1.2, 1.2, Math::tanh, f64::tanh);
+        let far = worst(1.0, 12.0, Math::tanh, f64::tanh);
+        assert!(near < 4.0 && far < 4.0, "{near} {far}");
+        for math in BOTH {
+            assert_eq!((math.tanh(100.0), math.tanh(-100.0), math.tanh(0.0)), (1.0, -1.0, 0.0));
+            assert!(math.tanh(f32::NAN).is_nan());
+        }
     }
 
     #[test]
     fn sigmoid_is_within_3_ulp() {
-        let worst = worst(-87.0, 30.0, sigmoid, |x| 1.0 / (1.0 + (-x).exp()));
+        let worst = worst(-87.0, 30.0, Math::sigmoid, |x| 1.0 / (1.0 + (-x).exp()));
         assert!(worst < 3.0, "{worst}");
     }
 

@@ -1,6 +1,6 @@
 //! Smear, which mixes each position with the one before it, forward and backward.
 
-use super::simd::{dot, sigmoid, vectorised};
+use super::simd::{dot, vectorised, with_math};
 use super::work::{Partials, Workers, add_partials, block_rows, rows};
 use crate::shapes::SmearDims;
 
@@ -34,10 +34,10 @@ pub(super) fn forward(
                 }
             };
             let x = row(n);
-            vectorised(
+            with_math(
                 #[inline(always)]
-                || {
-                    *gate = sigmoid(dot(&x[..g], w));
+                |math| {
+                    *gate = math.sigmoid(dot(&x[..g], w));
                     let scale = lambda * *gate;
                     for ((out, x), before) in out.iter_mut().zip(x).zip(before) {
                         *out = x + scale * before;

@@ -1,6 +1,6 @@
 //! Gated value embeddings, forward and backward.
 
-use super::simd::{dot, sigmoid, vectorised};
+use super::simd::{dot, vectorised, with_math};
 use super::work::{Partials, Workers, add_partials, block_rows, rows};
 use crate::shapes::GateDims;
 
@@ -24,12 +24,12 @@ pub(super) fn forward(
         let heads = v.data.chunks_exact_mut(k * d).zip(gate.data.chunks_exact_mut(k));
         for (n, (v, gate)) in (first..).zip(heads) {
             let (x, ve) = (&x[n * c..n * c + g], &ve[n * k * d..(n + 1) * k * d]);
-            vectorised(
+            with_math(
                 #[inline(always)]
-                || {
+                |math| {
                     let heads = v.chunks_exact_mut(d).zip(ve.chunks_exact(d)).zip(gate);
                     for (head, ((v, ve), gate)) in heads.enumerate() {
-                        *gate = max * sigmoid(dot(x, &w[head * g..(head + 1) * g]));
+                        *gate = max * math.sigmoid(dot(x, &w[head * g..(head + 1) * g]));
                         v.iter_mut().zip(ve).for_each(|(v, ve)| *v += *gate * ve);
                     }
                 },

@@ -36,6 +36,7 @@ pub(crate) struct Muon {
 }
 
 /// As published with arXiv 2505.16932 for five steps (safety 2e-2), as the recipe prints them.
+#[allow(clippy::unreadable_literal, reason = "as the paper prints them, to compare by eye")]
 const POLAR: [(f64, f64, f64); 5] = [
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),
@@ -97,7 +98,9 @@ fn variance_reduce(x: &Matrix, second: &mut [f64], beta2: f64) -> Matrix {
         let w = 1.0 / s.max(1e-10).sqrt();
         before += n * mean;
         after += n * mean * w * w;
-        line.iter_mut().for_each(|v| *v *= w);
+        for v in line.iter_mut() {
+            *v *= w;
+        }
     }
     scale(&mut lines, before.sqrt() / after.sqrt().max(1e-10));
     if wide { transpose(&lines) } else { lines }
@@ -117,7 +120,9 @@ pub(crate) fn muon(h: &Muon, p: &mut Matrix, buf: &mut Matrix, second: &mut [f64
         let target = frobenius(&x) / (rows as f64).sqrt();
         for row in &mut x {
             let norm = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-6);
-            row.iter_mut().for_each(|v| *v *= target / norm);
+            for v in row.iter_mut() {
+                *v *= target / norm;
+            }
         }
     }
     x = polar(x, h.safety, h.steps);

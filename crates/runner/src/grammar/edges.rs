@@ -185,7 +185,7 @@ fn needs(
         faults.push(Fault::new(title, value.span(), "expected an array of stages").help(help));
         return;
     };
-    for entry in list.iter() {
+    for entry in list {
         let Some(name) = entry.get_ref().as_str() else {
             let title = format!("an entry of `needs` is {}", type_name(entry.get_ref()));
             faults.push(Fault::new(title, entry.span(), "expected the name of a stage"));

@@ -9,7 +9,7 @@ use super::source::Span;
 pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
 
 /// Moves every span by a source's base.
-pub(crate) fn shift<'a>(value: Value<'a>, by: usize) -> Value<'a> {
+pub(crate) fn shift(value: Value<'_>, by: usize) -> Value<'_> {
     let moved = |span: Span| span.start + by..span.end + by;
     let span = moved(value.span());
     let inner = match value.into_inner() {

@@ -66,7 +66,7 @@ impl Setup {
         let slabs = resolve(&groups, &listed(&gpt))?;
         let summary = summarize(&groups, &slabs, &plan)?;
         let rows = plan.batch_tokens as usize / seq_len;
-        if rows == 0 || plan.batch_tokens as usize % seq_len != 0 {
+        if rows == 0 || !(plan.batch_tokens as usize).is_multiple_of(seq_len) {
             anyhow::bail!(
                 "a step of {} tokens is not a whole number of rows of {seq_len} tokens\n\
                  hint: set `schedule.batch_tokens` to a multiple of {seq_len}",
@@ -85,7 +85,7 @@ impl Setup {
     ) -> Result<usize> {
         let per_gpu = self.rows / resources.gpus.max(1) as usize;
         if let Some(rows) = asked {
-            if rows == 0 || self.rows % rows != 0 {
+            if rows == 0 || !self.rows.is_multiple_of(rows) {
                 anyhow::bail!(
                     "exec.micro_batch_rows is {rows}, but a step has {} rows\n\
                      hint: use a divisor of {}, or leave it out",
@@ -97,7 +97,10 @@ impl Setup {
         }
         let tokens = MICRO_BATCH_TOKENS[usize::from(resources.gpus > 0)];
         let most = (tokens / self.gpt.config().seq_len).clamp(1, per_gpu.max(1));
-        (1..=most).rev().find(|rows| self.rows % rows == 0).context("one row divides any step")
+        (1..=most)
+            .rev()
+            .find(|rows| self.rows.is_multiple_of(*rows))
+            .context("one row divides any step")
     }
 
     /// FLOPs of the whole run, forward and backward.
