@@ -231,14 +231,16 @@ impl Rows {
         Ok(())
     }
 
-    /// Hashes every shard and compares with the manifest.
+    /// Hashes every shard, header and data, and compares with the manifest.
+    ///
+    /// # Cost
+    /// Reads every byte once; BLAKE3 on one core takes gigabytes per second.
     ///
     /// # Errors
     /// [`Error::ShardChecksum`], which names the damaged shard.
     pub fn verify(&self) -> Result<()> {
         for (shard, entry) in self.inner.shards.iter().zip(&self.inner.manifest.shards) {
             shard.verify_file(&entry.blake3)?;
-            shard.verify()?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::grammar::{self, Pipeline, Setting};
 use crate::plan::Selection;
 use crate::progress::Screen;
-use crate::run::{Setup, check_selection, run as run_stages};
+use crate::run::{Setup, check_work, run as run_stages};
 use crate::runs::{Lineage, RunFolder};
 use crate::{App, Cancel, Extras, Result, failure, plan_screen, result_screen};
 
@@ -179,7 +179,7 @@ fn work(
         out(&screen);
         return Ok(if sound { DONE } else { BAD_INPUT });
     }
-    check_selection(&pipeline, &setup)?;
+    check_work(&pipeline, &setup)?;
     setup.cache.prepare()?;
     let folder = RunFolder::create(&args.runs, &pipeline.name)?;
     let lineage = Lineage {

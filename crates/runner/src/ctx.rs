@@ -155,10 +155,11 @@ impl Ctx {
 /// The name of the folder behind [`Ctx::scratch`].
 pub(crate) const SCRATCH: &str = ".scratch";
 
-/// Handed to [`Stage::plan`](crate::Stage::plan).
+/// Handed to [`Stage::plan`](crate::Stage::plan) and [`Stage::preflight`](crate::Stage::preflight).
 pub struct PlanCtx {
     /// The pipeline's seed.
     pub seed: u64,
+    connected: Vec<&'static str>,
     inputs: BTreeMap<String, PathBuf>,
     promises: Vec<(&'static str, Promise)>,
     extras: Arc<Extras>,
@@ -168,11 +169,17 @@ impl PlanCtx {
     /// `promises` are those of the stages before, each with the input port that its output is connected to.
     pub(crate) fn new(
         seed: u64,
+        connected: Vec<&'static str>,
         inputs: BTreeMap<String, PathBuf>,
         promises: Vec<(&'static str, Promise)>,
         extras: Arc<Extras>,
     ) -> Self {
-        Self { seed, inputs, promises, extras }
+        Self { seed, connected, inputs, promises, extras }
+    }
+
+    /// Whether the pipeline connects an input port.
+    pub fn is_connected(&self, port: &str) -> bool {
+        self.connected.contains(&port)
     }
 
     /// A number that the stage behind an input port promised of it, made or not.

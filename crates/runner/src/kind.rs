@@ -63,6 +63,7 @@ pub(crate) trait Job: Send {
     fn sources(&self) -> Result<Vec<PathBuf>>;
     fn promises(&self) -> Vec<Promise>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
+    fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()>;
     fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()>;
 }
 
@@ -99,6 +100,10 @@ impl<S: Stage> Job for Settings<S> {
 
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
         S::plan(&self.config, &self.exec, resources, ctx)
+    }
+
+    fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()> {
+        S::preflight(&self.config, &self.exec, resources, ctx)
     }
 
     fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()> {

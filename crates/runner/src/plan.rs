@@ -2,13 +2,14 @@
 //! it up. The run itself takes the same steps, one stage at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::anyhow;
 
-use crate::Result;
 use crate::cache::identity::{Identity, Input};
 use crate::cache::{Cache, Lookup, Record};
 use crate::grammar::{Declared, Pipeline, nearest};
+use crate::{Extras, PlanCtx, Promise, Result};
 
 /// Which stages to look at and how.
 #[derive(Clone, Debug, Default)]
@@ -171,6 +172,33 @@ pub(crate) fn assess(
         }
     };
     Ok(Assessed { identity, key: Some(key), action, reason, damage })
+}
+
+/// What is known of a stage's inputs before it runs.
+pub(crate) fn context(
+    pipeline: &Pipeline,
+    index: usize,
+    outputs: &[Option<Record>],
+    cache: &Cache,
+    extras: &Arc<Extras>,
+) -> PlanCtx {
+    let mut inputs = BTreeMap::new();
+    let mut promises = Vec::new();
+    let edges = &pipeline.stages[index].inputs;
+    for edge in edges {
+        let given = pipeline.stages[edge.from].job.as_ref().map(|job| job.promises());
+        let of_port = |p: &Promise| p.port == edge.from_port.name;
+        let given = given.unwrap_or_default().into_iter().filter(of_port);
+        promises.extend(given.map(|p| (edge.port.name, p)));
+        if let Some(record) = &outputs[edge.from] {
+            let path = cache.entry(&record.key).join(edge.from_port.name);
+            if path.exists() {
+                inputs.insert(edge.port.name.to_owned(), path);
+            }
+        }
+    }
+    let connected = edges.iter().map(|edge| edge.port.name).collect();
+    PlanCtx::new(pipeline.seed, connected, inputs, promises, Arc::clone(extras))
 }
 
 fn identity(

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::cache::{Cache, Record};
 use crate::grammar::Pipeline;
 use crate::kind::Kind;
-use crate::plan::{Action, Selected, assess, behind};
+use crate::plan::{Action, Selected, assess, behind, context};
 use crate::table::Table;
-use crate::{Extras, PlanCtx, Port, Promise, Result};
+use crate::{Extras, Port, Result};
 
 /// Characters of a key that are shown.
 pub(crate) const SHORT_KEY: usize = 10;
@@ -47,21 +47,7 @@ pub(crate) fn plan(
         }
         table.row([&stage.name, stage.kind.name, state, &key, &seen.reason]);
 
-        let mut inputs = BTreeMap::new();
-        let mut promises = Vec::new();
-        for edge in &stage.inputs {
-            let given = pipeline.stages[edge.from].job.as_ref().map(|job| job.promises());
-            let of_port = |p: &Promise| p.port == edge.from_port.name;
-            let given = given.unwrap_or_default().into_iter().filter(of_port);
-            promises.extend(given.map(|p| (edge.port.name, p)));
-            if let Some(record) = &outputs[edge.from] {
-                let path = cache.entry(&record.key).join(edge.from_port.name);
-                if path.exists() {
-                    inputs.insert(edge.port.name.to_owned(), path);
-                }
-            }
-        }
-        let ctx = PlanCtx::new(pipeline.seed, inputs, promises, Arc::clone(extras));
+        let ctx = context(pipeline, index, &outputs, cache, extras);
         let lines = stage.job.as_ref().map(|job| job.plan(&stage.resources, &ctx));
         notes.push(match lines {
             None => Vec::new(),

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 use crate::cache::{Cache, Record};
 use crate::grammar::Pipeline;
-use crate::plan::{Action, Assessed, Selected, assess};
+use crate::plan::{Action, Assessed, Selected, assess, context};
 use crate::progress::{Screen, Watch, format};
 use crate::runs::{Lineage, RunFolder, StageLineage};
 use crate::{Cancel, Ctx, Extras, Result, expect, failure};
@@ -46,14 +46,15 @@ pub(crate) struct Outcome {
     pub(crate) failure: Option<(String, anyhow::Error)>,
 }
 
-/// Stages that the selection runs and whose inputs it leaves out, found before anything runs.
+/// What is known to fail, found before anything runs: stages whose inputs the selection leaves out, and stages that say
+/// themselves that they cannot run.
 ///
 /// # Errors
 /// There is one; the message says what to do.
-pub(crate) fn check_selection(pipeline: &Pipeline, setup: &Setup) -> Result<()> {
+pub(crate) fn check_work(pipeline: &Pipeline, setup: &Setup) -> Result<()> {
     let mut outputs: Vec<Option<Record>> = Vec::new();
     for index in 0..pipeline.stages.len() {
-        let Setup { cache, selected, verify, .. } = setup;
+        let Setup { cache, selected, verify, extras, .. } = setup;
         let seen = assess(pipeline, index, &outputs, selected, cache, *verify)?;
         let stage = &pipeline.stages[index];
         if selected.run.contains(&index) {
@@ -68,6 +69,11 @@ pub(crate) fn check_selection(pipeline: &Pipeline, setup: &Setup) -> Result<()> 
                     ));
                 }
             }
+        }
+        if let (Action::Run | Action::Waits(_), Some(job)) = (&seen.action, &stage.job) {
+            let ctx = context(pipeline, index, &outputs, cache, extras);
+            job.preflight(&stage.resources, &ctx)
+                .with_context(|| format!("stage `{}` cannot run", stage.name))?;
         }
         outputs.push(match seen.action {
             Action::Cached(record) => Some(*record),

@@ -98,6 +98,20 @@ pub trait Stage: 'static {
         Ok(Vec::new())
     }
 
+    /// Refuses work that is known to fail before any stage has run: a device that this machine lacks, a config that
+    /// contradicts what is promised of the inputs. Called for each stage that is to run.
+    ///
+    /// # Errors
+    /// Whatever the stage lacks; nothing runs then.
+    fn preflight(
+        _config: &Self::Config,
+        _exec: &Self::Exec,
+        _resources: &Resources,
+        _ctx: &PlanCtx,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// Does the work: writes every output that is not optional under [`Ctx::output`].
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! From a stage's resources to a device. Says what is missing when there is none.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use farthing_kernels::{Device, DeviceKind};
 
 use crate::{Accelerator, Resources, Result};
@@ -9,11 +9,24 @@ use crate::{Accelerator, Resources, Result};
 pub(crate) fn open(resources: &Resources) -> Result<Box<dyn Device>> {
     match resources.device {
         Accelerator::Cpu => Ok(farthing_kernels::open(DeviceKind::Cpu, resources.threads)?),
-        Accelerator::Cuda if resources.gpus > 1 => bail!(
-            "{} GPUs are asked for, this version computes on one device\n\
-             hint: set `resources = {{ device = \"cuda\", gpus = 1 }}`, or train on `device = \"cpu\"`",
-            resources.gpus
-        ),
-        Accelerator::Cuda => Ok(farthing_kernels::open(DeviceKind::Cuda(0), resources.threads)?),
+        Accelerator::Cuda => {
+            let opened = farthing_kernels::open(DeviceKind::Cuda(0), resources.threads);
+            let dev = opened.map_err(|e| {
+                let text = e.to_string();
+                anyhow!(
+                    "its `resources` ask for `device = \"cuda\"`, and {}\n\
+                     hint: --plan works without one; take `resources` out to compute on this processor",
+                    text.lines().next().unwrap_or_default()
+                )
+            })?;
+            if resources.gpus > 1 {
+                bail!(
+                    "{} GPUs are asked for, this version computes on one device\n\
+                     hint: set `resources = {{ device = \"cuda\", gpus = 1 }}`",
+                    resources.gpus
+                );
+            }
+            Ok(dev)
+        }
     }
 }

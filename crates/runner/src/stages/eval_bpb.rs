@@ -1,12 +1,11 @@
 //! `eval-bpb`: bits per byte of a model on held-out rows.
 
-use farthing_data::Rows;
 use farthing_eval::{batches, bits_per_byte};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{loaded::Loaded, watch::Watched};
-use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
+use super::{device, loaded::Loaded, watch::Watched};
+use crate::{At, Ctx, Extras, NoExec, PlanCtx, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -46,10 +45,13 @@ impl Stage for EvalBpb {
         Ok(())
     }
 
+    fn preflight(_: &Config, _: &NoExec, resources: &Resources, _: &PlanCtx) -> Result<()> {
+        device::open(resources).map(drop)
+    }
+
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
         let loaded = Loaded::open(ctx)?;
-        let rows = Rows::open(ctx.input("val")?)?;
-        super::check_rows(&rows, &loaded.tokenizer, "val")?;
+        let rows = super::rows(ctx, "val", &loaded.tokenizer)?;
         let row_tokens = rows.row_tokens() - 1;
         let budget = config.tokens.min(rows.len() * row_tokens as u64);
         let result = bits_per_byte(

@@ -4,8 +4,8 @@ use farthing_eval::core::{Bundle, Settings, evaluate};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{loaded::Loaded, watch::Watched};
-use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
+use super::{device, loaded::Loaded, watch::Watched};
+use crate::{At, Ctx, Extras, NoExec, PlanCtx, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_task: Option<usize>,
 }
+
+const NO_TASKS: &str = "no tasks are connected, and the published CORE bundle is not fetched by this version\n\
+    hint: connect a folder with a tasks.json: `inputs = { …, tasks = \"fetch.tasks\" }`";
 
 /// Evaluates the tasks.
 pub struct EvalCore;
@@ -39,12 +42,16 @@ impl Stage for EvalCore {
         Ok(())
     }
 
+    fn preflight(_: &Config, _: &NoExec, resources: &Resources, ctx: &PlanCtx) -> Result<()> {
+        if !ctx.is_connected("tasks") {
+            anyhow::bail!(NO_TASKS);
+        }
+        device::open(resources).map(drop)
+    }
+
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
         let Some(tasks) = ctx.input_if_any("tasks") else {
-            anyhow::bail!(
-                "no tasks are connected, and the published CORE bundle is not fetched by this version\n\
-                 hint: connect a folder with a tasks.json: `inputs = {{ …, tasks = \"fetch.tasks\" }}`"
-            );
+            anyhow::bail!(NO_TASKS);
         };
         let bundle = Bundle::open(tasks)?;
         let loaded = Loaded::open(ctx)?;

@@ -22,7 +22,8 @@ impl Loaded {
         let tokenizer = super::tokenizer(ctx)?;
         let dev = device::open(&ctx.resources)?;
         let path = ctx.input("model")?.join(MODEL_FILE);
-        let (gpt, params) = load_model(&path, dev.as_ref())?;
+        let (gpt, params) = load_model(&path, dev.as_ref())
+            .map_err(|e| super::unreadable("reading input `model`", &e))?;
         let (model, bpe) = (gpt.config().vocab_size, tokenizer.vocab_size());
         if model != bpe {
             anyhow::bail!(

@@ -37,6 +37,25 @@ fn tokenizer(ctx: &Ctx) -> Result<Tokenizer> {
     Ok(Tokenizer::load(ctx.input("bpe")?)?)
 }
 
+/// An input that cannot be read. A library does not know where its file comes from, so its hints give way to the runner's.
+fn unreadable(what: &str, error: &dyn std::error::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let said: Vec<&str> = text.lines().filter(|line| !line.starts_with("hint: ")).collect();
+    anyhow::anyhow!(
+        "{what}: {}\nhint: run again with --verify, which finds damaged outputs of earlier stages and makes them again",
+        said.join("\n")
+    )
+}
+
+/// The packed rows behind a port, every byte compared with its checksum: a training is longer than reading its data once.
+fn rows(ctx: &Ctx, port: &str, tokenizer: &Tokenizer) -> Result<Rows> {
+    let rows = Rows::open(ctx.input(port)?)
+        .and_then(|rows| rows.verify().map(|()| rows))
+        .map_err(|e| unreadable(&format!("reading input `{port}`"), &e))?;
+    check_rows(&rows, tokenizer, port)?;
+    Ok(rows)
+}
+
 /// Refuses rows that were packed with another tokenizer than the one at hand.
 fn check_rows(rows: &Rows, tokenizer: &Tokenizer, port: &str) -> Result<()> {
     let packed_with = &rows.manifest().tokenizer;

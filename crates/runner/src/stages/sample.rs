@@ -4,8 +4,8 @@ use farthing_model::Sampling;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::loaded::Loaded;
-use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
+use super::{device, loaded::Loaded};
+use crate::{At, Ctx, Extras, NoExec, PlanCtx, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,6 +60,10 @@ impl Stage for Sample {
             return fault("top_k", "0 tokens to choose from".into(), "at least 1, or leave it out");
         }
         Ok(())
+    }
+
+    fn preflight(_: &Config, _: &NoExec, resources: &Resources, _: &PlanCtx) -> Result<()> {
+        device::open(resources).map(drop)
     }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {

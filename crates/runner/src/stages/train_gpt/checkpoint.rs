@@ -92,9 +92,10 @@ pub(super) fn load_newest(
     Ok(None)
 }
 
-/// The newest checkpoint, unopened.
-pub(super) fn newest(dir: &Path) -> Result<Option<PathBuf>> {
-    Ok(list(dir)?.pop().map(|(_, path)| path))
+/// The newest checkpoint of fewer than `steps` steps, unopened. Weights are known to be good once a step has begun with them
+/// and its loss was a number.
+pub(super) fn newest_before(dir: &Path, steps: u64) -> Result<Option<PathBuf>> {
+    Ok(list(dir)?.into_iter().rev().find(|(step, _)| *step < steps).map(|(_, path)| path))
 }
 
 fn load(

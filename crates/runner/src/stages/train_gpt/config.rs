@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use farthing_model::ModelConfig;
-use farthing_optim::{GroupKeys, Preset, Registry, ScheduleKeys, merge};
+use farthing_model::{Gpt, ModelConfig};
+use farthing_optim::{GroupKeys, Preset, Registry, ScheduleKeys, merge, resolve};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::setup::listed;
 use crate::{At, Result};
 
 /// What is trained and how. Every number that is absent is the preset's.
@@ -16,6 +17,10 @@ use crate::{At, Result};
 pub struct TrainConfig {
     /// The model: preset, depth, and any number of the recipe.
     pub model: ModelConfig,
+    /// T that the rows must have. Without it T is whatever the rows have; with it rows of another length are refused. It
+    /// decides nothing else, and so stays out of the cache key.
+    #[serde(default)]
+    pub seq_len: Option<usize>,
     /// Horizon, batch, and how rates, momentum and decay run.
     #[serde(default)]
     pub schedule: ScheduleKeys,
@@ -80,25 +85,57 @@ impl TrainConfig {
             let fault = At::new(key, message);
             if hint.is_empty() { fault.into() } else { fault.hint(hint).into() }
         };
-        if let Err(e) = self.model.resolve(65_536, 2_048) {
+        let built = self.model.resolve(65_536, self.seq_len.unwrap_or(2_048)).and_then(Gpt::new);
+        let gpt = built.map_err(|e| {
             let key = match &e {
+                farthing_model::Error::Config { key: "seq_len", .. } => "seq_len".to_owned(),
                 farthing_model::Error::Config { key, .. } => format!("model.{key}"),
                 _ => "model".to_owned(),
             };
-            return Err(at(&key, &e));
-        }
+            at(&key, &e)
+        })?;
         self.schedule.schedule(self.preset()).map_err(|e| at("schedule", &e))?;
-        let groups = merge(self.preset().groups(), &self.optim).map_err(|e| at("optim", &e))?;
-        for group in groups {
+        // A misspelt optimizer comes first: what its group lacks follows from it.
+        for (name, uses) in self.optim.iter().filter_map(|(n, keys)| Some((n, keys.uses.as_ref()?)))
+        {
+            registry.keys(uses).map_err(|e| at(&format!("optim.{name}.uses"), &e))?;
+        }
+        let groups = merge(self.preset().groups(), &self.optim).map_err(|e| match &e {
+            farthing_optim::Error::MissingKey { group, .. } => at(&format!("optim.{group}"), &e),
+            _ => at("optim", &e),
+        })?;
+        for group in &groups {
             let key = format!("optim.{}", group.name);
             registry.check(&group.uses, &group.options).map_err(|e| {
                 use farthing_optim::Error;
                 match &e {
-                    Error::UnknownKey { key: k, .. } => at(&format!("{key}.{k}"), &e),
-                    Error::UnknownOptimizer { .. } => at(&format!("{key}.uses"), &e),
+                    Error::UnknownKey { key: k, known, .. } => at(
+                        &format!("{key}.{k}"),
+                        &format!(
+                            "{}\nhint: a group's keys are {}; `{}` adds {}",
+                            e.to_string().lines().next().unwrap_or_default(),
+                            GroupKeys::COMMON.join(", "),
+                            group.uses,
+                            known.join(", ")
+                        ),
+                    ),
                     _ => at(&key, &e),
                 }
             })?;
+        }
+        if let Err(e) = resolve(&groups, &listed(&gpt)) {
+            use farthing_optim::Error;
+            let group = match &e {
+                Error::MatchesNothing { group, .. } | Error::Pattern { group, .. } => Some(group),
+                // Of several groups, the file's own is the one to change.
+                Error::MatchedTwice { groups, .. } => {
+                    groups.iter().find(|group| self.optim.contains_key(*group))
+                }
+                _ => None,
+            };
+            let own = group.filter(|group| self.optim.contains_key(*group));
+            let key = own.map_or("optim".to_owned(), |group| format!("optim.{group}"));
+            return Err(at(&key, &e));
         }
         if self.evaluate.every_steps == 0 {
             let fault = At::new("evaluate.every_steps", "0 steps between evaluations");
@@ -117,13 +154,22 @@ impl TrainConfig {
         fields.insert("short_window".into(), json!(self.model.short_window));
         fields.insert("preset".into(), json!(self.model.preset));
         let preset = self.preset();
+        // By name, and without where the settings come from: what the preset says may be spelled out.
+        let mut optim = serde_json::Map::new();
+        for group in merge(preset.groups(), &self.optim).ok()? {
+            let mut keys = serde_json::to_value(&group).ok()?;
+            let fields = keys.as_object_mut()?;
+            fields.remove("name");
+            fields.remove("origin");
+            optim.insert(group.name, keys);
+        }
         Some(json!({
             "model": model,
             "schedule": self.schedule.schedule(preset).ok()?,
             "scaling": self.schedule.scaling(preset),
             "batch_tokens": self.schedule.batch_tokens,
             "steps": self.schedule.steps,
-            "optim": merge(preset.groups(), &self.optim).ok()?,
+            "optim": optim,
             "evaluate": self.evaluate,
         }))
     }

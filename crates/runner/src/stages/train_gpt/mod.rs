@@ -12,6 +12,7 @@ pub use config::{EvaluateConfig, TrainConfig, TrainExec};
 
 use farthing_optim::Registry;
 
+use crate::stages::device;
 use crate::{Ctx, Extras, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
 
 /// Trains a GPT.
@@ -41,6 +42,18 @@ impl Stage for TrainGpt {
         ctx: &PlanCtx,
     ) -> Result<Vec<PlanLine>> {
         plan::lines(config, exec, resources, ctx)
+    }
+
+    fn preflight(
+        config: &TrainConfig,
+        exec: &TrainExec,
+        resources: &Resources,
+        ctx: &PlanCtx,
+    ) -> Result<()> {
+        if let Some(setup) = plan::setup(config, ctx)? {
+            setup.micro_batch_rows(exec.micro_batch_rows, resources)?;
+        }
+        device::open(resources).map(drop)
     }
 
     fn run(config: TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {

@@ -20,13 +20,9 @@ pub(super) fn lines(
     resources: &Resources,
     ctx: &PlanCtx,
 ) -> Result<Vec<PlanLine>> {
-    let registry = super::registry(ctx.extras())?;
-    let (Some(vocab), Some(row_tokens)) =
-        (ctx.promise("bpe", "vocab_size"), ctx.promise("train", "row_tokens"))
-    else {
+    let Some(setup) = setup(config, ctx)? else {
         return Ok(vec![PlanLine::new("model", "known once its inputs are made")]);
     };
-    let setup = Setup::new(config, registry, vocab as usize, row_tokens as usize)?;
     let model = setup.gpt.config();
     let windows: String =
         (0..model.depth).map(|i| if model.window(i) < model.seq_len { 'S' } else { 'L' }).collect();
@@ -69,6 +65,17 @@ pub(super) fn lines(
     lines.push(PlanLine::new("memory", memory(&setup, micro, resources)?));
     lines.push(PlanLine::new("time", time(&setup, resources)?));
     Ok(lines)
+}
+
+/// The run as far as the stages before it promise their outputs.
+pub(super) fn setup(config: &TrainConfig, ctx: &PlanCtx) -> Result<Option<Setup>> {
+    let registry = super::registry(ctx.extras())?;
+    let (Some(vocab), Some(row_tokens)) =
+        (ctx.promise("bpe", "vocab_size"), ctx.promise("train", "row_tokens"))
+    else {
+        return Ok(None);
+    };
+    Setup::new(config, registry, vocab as usize, row_tokens as usize).map(Some)
 }
 
 fn memory(setup: &Setup, micro: usize, resources: &Resources) -> Result<String> {

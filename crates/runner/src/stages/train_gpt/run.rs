@@ -43,11 +43,9 @@ struct StepResult {
 pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
     let extras = Arc::clone(&ctx.extras);
     let registry = super::registry(&extras)?;
-    let train = Rows::open(ctx.input("train")?)?;
-    let val = Rows::open(ctx.input("val")?)?;
     let tokenizer = stages::tokenizer(ctx)?;
-    stages::check_rows(&train, &tokenizer, "train")?;
-    stages::check_rows(&val, &tokenizer, "val")?;
+    let train = stages::rows(ctx, "train", &tokenizer)?;
+    let val = stages::rows(ctx, "val", &tokenizer)?;
     let seq_len = train.row_tokens() - 1;
     let setup = Setup::new(config, registry, tokenizer.vocab_size(), seq_len)?;
     let dev = device::open(&ctx.resources)?;
@@ -139,8 +137,8 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         let step = trainer.state.step;
         let result = trainer.step(step)?;
         if !(result.loss.is_finite() && result.grad_norm.is_finite()) {
-            let kept = checkpoint::newest(&scratch)?;
-            bail!(diverged(step, &result, kept.as_deref()));
+            let kept = checkpoint::newest_before(&scratch, step)?;
+            bail!(diverged(step + 1, &result, kept.as_deref()));
         }
         let seconds = started.elapsed().as_secs_f64();
         trainer.state.step += 1;
@@ -280,7 +278,7 @@ fn diverged(step: u64, result: &StepResult, checkpoint: Option<&Path>) -> String
     };
     let kept = match checkpoint {
         Some(path) => format!("the last good checkpoint is {}", path.display()),
-        None => "no checkpoint was written yet".to_owned(),
+        None => "there is no good checkpoint yet".to_owned(),
     };
     format!(
         "{what}; {kept}\nhint: lower the learning rates (`lr` of the groups under `optim`), or raise \

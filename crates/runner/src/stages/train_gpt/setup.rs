@@ -11,6 +11,11 @@ use farthing_optim::{
 use super::config::TrainConfig;
 use crate::{Resources, Result};
 
+/// The model's parameters as groups are matched against them.
+pub(super) fn listed(gpt: &Gpt) -> Vec<Listed<'_>> {
+    gpt.params().iter().map(|p| (p.name.as_str(), p.shape, p.id)).collect()
+}
+
 /// A run before it starts.
 pub(crate) struct Setup {
     pub(crate) gpt: Gpt,
@@ -34,6 +39,13 @@ impl Setup {
         vocab_size: usize,
         seq_len: usize,
     ) -> Result<Self> {
+        if let Some(asked) = config.seq_len.filter(|asked| *asked != seq_len) {
+            let than = if asked > seq_len { "longer" } else { "shorter" };
+            anyhow::bail!(
+                "a sequence of {asked} tokens is {than} than the rows, which hold {seq_len}\n\
+                 hint: pack rows of that length with `row_tokens = {asked}`, or set `seq_len = {seq_len}`"
+            );
+        }
         let model = config.model.resolve(vocab_size, seq_len)?;
         let reference =
             ModelConfig { depth: farthing_optim::REFERENCE_DEPTH, ..config.model.clone() };
@@ -51,9 +63,7 @@ impl Setup {
         for group in &groups {
             registry.check(&group.uses, &group.options)?;
         }
-        let listed: Vec<Listed<'_>> =
-            gpt.params().iter().map(|p| (p.name.as_str(), p.shape, p.id)).collect();
-        let slabs = resolve(&groups, &listed)?;
+        let slabs = resolve(&groups, &listed(&gpt))?;
         let summary = summarize(&groups, &slabs, &plan)?;
         let rows = plan.batch_tokens as usize / seq_len;
         if rows == 0 || !(plan.batch_tokens as usize).is_multiple_of(seq_len) {

@@ -1,0 +1,94 @@
+//! Files damaged behind the product's back: noticed before they are used, named, and made again on request.
+
+use std::fs;
+use std::path::PathBuf;
+
+use insta::assert_snapshot;
+
+use crate::harness::{Place, flip};
+
+/// The first shard of packed rows.
+fn shard(place: &Place) -> PathBuf {
+    let rows = place.entry("pack").join("train");
+    let files = fs::read_dir(rows).unwrap().map(|e| e.unwrap().path());
+    files.filter(|f| f.extension().is_some_and(|e| e == "safetensors")).min().unwrap()
+}
+
+#[test]
+fn a_truncated_shard_is_packed_again() {
+    let place = Place::until("pack");
+    let path = shard(&place);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 130]).unwrap();
+    let output = place.done(&["--until", "train"]);
+    assert_eq!(output.ran(), ["pack", "train"]);
+    assert_snapshot!(output.masked());
+    assert_eq!(fs::read(shard(&place)).unwrap(), whole);
+}
+
+#[test]
+fn a_flipped_byte_in_a_shard_stops_training_before_its_first_step() {
+    let place = Place::until("pack");
+    let whole = fs::read(shard(&place)).unwrap();
+    flip(&shard(&place));
+    let output = place.go(&[]);
+    assert_eq!(output.code, Some(1), "{}", output.screen());
+    assert_snapshot!(output.fault());
+    assert!(!output.stderr.contains("before the first step"), "{}", output.screen());
+    // What the hint says.
+    let output = place.done(&["--verify"]);
+    assert_eq!(output.ran()[0], "pack");
+    assert_eq!(fs::read(shard(&place)).unwrap(), whole);
+}
+
+#[test]
+fn a_flipped_byte_in_a_model_stops_those_that_read_it() {
+    let place = Place::until("train");
+    let whole = place.model();
+    flip(&place.entry("train").join("checkpoint/model.safetensors"));
+    for stage in ["bpb", "core", "sample"] {
+        let output = place.go(&["--only", stage]);
+        assert_eq!(output.code, Some(1), "{}", output.screen());
+        assert_snapshot!(format!("flipped_model_{stage}"), output.fault());
+    }
+    let output = place.done(&["--verify"]);
+    assert_eq!(output.ran()[0], "train");
+    assert!(place.model() == whole, "the model that is trained again is another one");
+}
+
+#[test]
+fn a_flipped_byte_in_a_checkpoint_costs_the_steps_since_the_one_before() {
+    let whole = Place::until("train");
+    let place = Place::new();
+    let mut child = place.spawn(&["p.toml", "--set", "train.exec.checkpoint_every_s=0"]);
+    // Two checkpoints are kept; once there are two, the run is cut off.
+    let checkpoints = || {
+        let folders = fs::read_dir(place.path("store/stages")).into_iter().flatten();
+        let scratch = folders.map(|e| e.unwrap().path().join(".scratch"));
+        let files = scratch.flat_map(|dir| fs::read_dir(dir).into_iter().flatten());
+        let mut found: Vec<PathBuf> = files.map(|e| e.unwrap().path()).collect();
+        found.retain(|f| {
+            f.to_string_lossy().contains("/step-")
+                && f.extension().is_some_and(|e| e == "safetensors")
+        });
+        found.sort();
+        found
+    };
+    while checkpoints().len() < 2 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let kept = checkpoints();
+    assert!(kept.len() >= 2, "the run was over before it was cut off: {kept:?}");
+    let newest = kept.last().unwrap();
+    flip(newest);
+
+    let output = place.done(&["--until", "train"]);
+    assert_eq!(output.why("train"), "never run; resumes what was cut off");
+    let name = newest.file_name().unwrap().to_string_lossy().into_owned();
+    let passed = output.stderr.lines().find(|l| l.contains("passing over")).unwrap_or_default();
+    assert!(passed.contains(&name) && passed.contains("checksum"), "{}", output.screen());
+    assert!(output.stderr.contains("train: resuming after step"), "{}", output.screen());
+    assert!(place.model() == whole.model(), "the weights differ from an uninterrupted run's");
+}

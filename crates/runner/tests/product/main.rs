@@ -1,0 +1,10 @@
+//! The product as its user meets it: the real binary on a pipeline of seconds, from raw text to a report.
+//! The framework around the stages has its own tests in `tests/runner`.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod cache;
+mod damage;
+mod faults;
+mod harness;
+mod kill;
+mod report;
