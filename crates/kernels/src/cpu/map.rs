@@ -5,6 +5,8 @@
 
 #![allow(clippy::cast_ptr_alignment, reason = "a view's address is aligned to its elements")]
 
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
 use super::simd::{Math, vectorised, with_math};
 use super::work::{BLOCK_ELEMENTS, Workers};
 use crate::{Bf16, Binary, DType, Expr, Mut, Ref, Unary};
@@ -105,7 +107,7 @@ unsafe fn load(address: *const u8, dtype: DType, first: usize, to: &mut [f32]) {
                 to.iter_mut().zip(from).for_each(|(to, &x)| *to = x.to_f32());
             }
             _ => {
-                to.copy_from_slice(std::slice::from_raw_parts(address.cast::<f32>().add(first), n))
+                to.copy_from_slice(std::slice::from_raw_parts(address.cast::<f32>().add(first), n));
             }
         }
     }
@@ -159,75 +161,31 @@ impl Chunk<'_, '_, '_> {
 
 fn unary(f: Unary, x: &mut [f32]) {
     match f {
-        Unary::Neg => each(
-            x,
-            #[inline(always)]
-            |x| -x,
-        ),
-        Unary::Abs => each(
-            x,
-            #[inline(always)]
-            |x| x.abs(),
-        ),
-        Unary::Sign => each(
-            x,
-            #[inline(always)]
-            |x| f32::from(x > 0.0) - f32::from(x < 0.0),
-        ),
-        Unary::Sqrt => each(
-            x,
-            #[inline(always)]
-            |x| x.sqrt(),
-        ),
+        Unary::Neg => each(x, f32::neg),
+        Unary::Abs => each(x, f32::abs),
+        Unary::Sign => each(x, sign),
+        Unary::Sqrt => each(x, f32::sqrt),
         Unary::Exp => each_math(x, Math::exp),
-        Unary::Ln => each(
-            x,
-            #[inline(always)]
-            |x| x.ln(),
-        ),
+        Unary::Ln => each(x, f32::ln),
         Unary::Tanh => each_math(x, Math::tanh),
     }
 }
 
 fn binary(f: Binary, x: &mut [f32], y: &[f32]) {
     match f {
-        Binary::Add => pairs(
-            x,
-            y,
-            #[inline(always)]
-            |x, y| x + y,
-        ),
-        Binary::Sub => pairs(
-            x,
-            y,
-            #[inline(always)]
-            |x, y| x - y,
-        ),
-        Binary::Mul => pairs(
-            x,
-            y,
-            #[inline(always)]
-            |x, y| x * y,
-        ),
-        Binary::Div => pairs(
-            x,
-            y,
-            #[inline(always)]
-            |x, y| x / y,
-        ),
-        Binary::Min => pairs(
-            x,
-            y,
-            #[inline(always)]
-            |x, y| x.min(y),
-        ),
-        Binary::Max => pairs(
-            x,
-            y,
-            #[inline(always)]
-            |x, y| x.max(y),
-        ),
+        Binary::Add => pairs(x, y, f32::add),
+        Binary::Sub => pairs(x, y, f32::sub),
+        Binary::Mul => pairs(x, y, f32::mul),
+        Binary::Div => pairs(x, y, f32::div),
+        Binary::Min => pairs(x, y, f32::min),
+        Binary::Max => pairs(x, y, f32::max),
     }
+}
+
+/// −1, 0 or 1; 0 for NaN.
+#[inline(always)]
+fn sign(x: f32) -> f32 {
+    f32::from(x > 0.0) - f32::from(x < 0.0)
 }
 
 fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {

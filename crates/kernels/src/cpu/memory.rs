@@ -125,6 +125,7 @@ fn bytes(src: Ref<'_>) -> &[u8] {
 }
 
 /// As [`bytes`], to write.
+#[allow(clippy::needless_pass_by_value, reason = "the unique view ends here")]
 fn bytes_mut(dst: Mut<'_>) -> &mut [u8] {
     assert_eq!(dst.place(), Place::Host);
     let len = dst.shape().elements() * dst.dtype().bytes();

@@ -87,7 +87,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let memory = dir.path().join("sources.json");
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        let old = SystemTime::now() - Duration::from_secs(60);
+        let old = SystemTime::now() - Duration::from_mins(1);
         let write = |path: &Path, text: &str, time: SystemTime| {
             fs::write(path, text).unwrap();
             File::options().write(true).open(path).unwrap().set_modified(time).unwrap();

@@ -40,8 +40,8 @@ impl Screen {
     /// minute.
     pub(crate) fn interval(&self, elapsed: Duration) -> Duration {
         match self {
-            Self::Silent => Duration::from_secs(3_600),
-            Self::Lines => (elapsed / 12).clamp(Duration::from_secs(5), Duration::from_secs(60)),
+            Self::Silent => Duration::from_hours(1),
+            Self::Lines => (elapsed / 12).clamp(Duration::from_secs(5), Duration::from_mins(1)),
             Self::Bars(_) => Duration::from_millis(120),
         }
     }
