@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::grammar::{self, Pipeline, Setting};
 use crate::plan::Selection;
 use crate::progress::Screen;
-use crate::run::{Setup, check_work, run as run_stages};
+use crate::run::{Setup, lacking, run as run_stages};
 use crate::runs::{Lineage, RunFolder};
 use crate::{App, Cancel, Extras, Result, failure, plan_screen, result_screen};
 
@@ -179,7 +179,13 @@ fn work(
         out(&screen);
         return Ok(if sound { DONE } else { BAD_INPUT });
     }
-    check_work(&pipeline, &setup)?;
+    let lacking = lacking(&pipeline, &setup)?;
+    if !lacking.is_empty() {
+        let screens: Vec<String> =
+            lacking.iter().map(|e| format!("error: {}\n", failure::lines(e).join("\n"))).collect();
+        err(&screens.join("\n"));
+        return Ok(BAD_INPUT);
+    }
     setup.cache.prepare()?;
     let folder = RunFolder::create(&args.runs, &pipeline.name)?;
     let lineage = Lineage {

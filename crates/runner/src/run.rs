@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
 use crate::cache::{Cache, Record};
 use crate::grammar::Pipeline;
@@ -46,12 +46,12 @@ pub(crate) struct Outcome {
     pub(crate) failure: Option<(String, anyhow::Error)>,
 }
 
-/// What is known to fail, found before anything runs: stages whose inputs the selection leaves out, and stages that say
-/// themselves that they cannot run.
+/// What stages that are to run say they lack, all of it, before anything runs.
 ///
 /// # Errors
-/// There is one; the message says what to do.
-pub(crate) fn check_work(pipeline: &Pipeline, setup: &Setup) -> Result<()> {
+/// The selection leaves out what a stage reads; the message says what to do.
+pub(crate) fn lacking(pipeline: &Pipeline, setup: &Setup) -> Result<Vec<anyhow::Error>> {
+    let mut lacking = Vec::new();
     let mut outputs: Vec<Option<Record>> = Vec::new();
     for index in 0..pipeline.stages.len() {
         let Setup { cache, selected, verify, extras, .. } = setup;
@@ -72,15 +72,17 @@ pub(crate) fn check_work(pipeline: &Pipeline, setup: &Setup) -> Result<()> {
         }
         if let (Action::Run | Action::Waits(_), Some(job)) = (&seen.action, &stage.job) {
             let ctx = context(pipeline, index, &outputs, cache, extras);
-            job.preflight(&stage.resources, &ctx)
-                .with_context(|| format!("stage `{}` cannot run", stage.name))?;
+            let result = job.preflight(&stage.resources, &ctx);
+            lacking.extend(
+                result.err().map(|e| e.context(format!("stage `{}` cannot run", stage.name))),
+            );
         }
         outputs.push(match seen.action {
             Action::Cached(record) => Some(*record),
             _ => None,
         });
     }
-    Ok(())
+    Ok(lacking)
 }
 
 /// Runs until the end or the first failure.

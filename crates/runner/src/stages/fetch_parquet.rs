@@ -62,19 +62,12 @@ impl Stage for FetchParquet {
             );
             return Err(fault.hint(hint).into());
         }
-        if local && let Err(error) = Self::sources(config) {
-            let text = error.to_string();
-            let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, "check the path"));
-            return Err(At::new("source", what).hint(hint).into());
-        }
         Ok(())
     }
 
     fn sources(config: &FetchSettings) -> Result<Vec<PathBuf>> {
-        if is_remote(&config.source) {
-            return Ok(Vec::new());
-        }
-        Ok(local_files(config, &working_directory()?)?)
+        // Files that are not there yet keep nobody from planning; `preflight` asks for them.
+        Ok(found(config).unwrap_or_default())
     }
 
     fn plan(
@@ -93,8 +86,10 @@ impl Stage for FetchParquet {
             )
         } else if is_remote(&config.source) {
             format!("{}; downloads are not built yet", config.source)
+        } else if let Err(error) = found(config) {
+            error.to_string().lines().next().unwrap_or_default().to_owned()
         } else {
-            let files = Self::sources(config)?;
+            let files = found(config)?;
             let sizes = files.iter().filter_map(|file| fs::metadata(file).ok());
             let bytes = sizes.map(|meta| meta.len()).sum();
             format!("{} files, {}", count(files.len() as u64), amount(bytes, "bytes"))
@@ -102,14 +97,17 @@ impl Stage for FetchParquet {
         Ok(vec![PlanLine::new("text", text)])
     }
 
+    fn preflight(
+        config: &FetchSettings,
+        _exec: &NoExec,
+        _resources: &Resources,
+        _ctx: &PlanCtx,
+    ) -> Result<()> {
+        found(config).map(drop)
+    }
+
     fn run(config: FetchSettings, _exec: NoExec, ctx: &mut Ctx) -> Result<()> {
-        if is_remote(&config.source) {
-            return Err(anyhow!(
-                "`{}` is on the network, and downloads are not built yet\n\
-                 hint: fetch the parquet files by hand and give their folder: --set \"STAGE.source=path/to/folder\"",
-                config.source
-            ));
-        }
+        found(&config)?;
         let staged = ctx.scratch()?.join("fetch");
         let files =
             fetch(&config, &working_directory()?, &staged, &mut Watched::new(ctx, "files"))?;
@@ -130,6 +128,18 @@ impl Stage for FetchParquet {
         ctx.summary("bytes", bytes);
         Ok(())
     }
+}
+
+/// The local files that would be brought; none of the embedded world.
+fn found(config: &FetchSettings) -> Result<Vec<PathBuf>> {
+    if is_remote(&config.source) {
+        return Err(anyhow!(
+            "`{}` is on the network, and downloads are not built yet\n\
+             hint: fetch the parquet files by hand and give their folder: --set \"STAGE.source=path/to/folder\"",
+            config.source
+        ));
+    }
+    Ok(local_files(config, &working_directory()?)?)
 }
 
 fn check_world(config: &FetchSettings) -> Result<()> {
@@ -289,11 +299,6 @@ mod tests {
         for (text, key, what) in [
             ("source = ''", "source", "`` is not a source"),
             ("source = 's3://x'", "source", "`s3://x` is not a source"),
-            (
-                "source = 'no/such/*.parquet'",
-                "source",
-                "no parquet file matches `no/such/*.parquet`",
-            ),
             ("source = 'embedded://moon'", "source", "`embedded://moon`"),
             ("source = 'a.parquet'\nworld = { seed = 2 }", "world", "the source is `a.parquet`"),
             ("source = 'a.parquet'\nshards = { count = 0 }", "shards.count", "0 files"),
@@ -326,5 +331,15 @@ mod tests {
         let mut ctx = Ctx::detached(dir.path(), []);
         let error = FetchParquet::run(hub, NoExec {}, &mut ctx).unwrap_err().to_string();
         assert!(error.contains("downloads are not built yet\nhint: "), "{error}");
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_asked_for_before_a_run_and_not_before_a_plan() {
+        let missing = config("source = 'no/such/*.parquet'");
+        FetchParquet::check(&missing, &Extras::default()).unwrap();
+        assert!(FetchParquet::sources(&missing).unwrap().is_empty());
+        let error = found(&missing).unwrap_err().to_string();
+        assert!(error.starts_with("no parquet file matches `no/such/*.parquet`"), "{error}");
+        assert!(error.contains("\nhint: "), "{error}");
     }
 }

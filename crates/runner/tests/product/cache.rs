@@ -23,6 +23,7 @@ fn nothing_runs_again_unless_its_content_changes() {
         "train.model.window_pattern=\"SSSL\"",
         "train.schedule.final_lr_frac=0.05",
         "train.optim.matrices.lr=0.02",
+        "train.seq_len=64",
         "train.exec.checkpoint_every_s=7",
         "train.exec.keep_checkpoints=3",
         "tokenizer.max_chars=2_000_000_000",

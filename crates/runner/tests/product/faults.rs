@@ -115,6 +115,17 @@ fn no_gpu() {
 }
 
 #[test]
+fn the_long_run_says_all_that_it_lacks() {
+    let place = Place::new();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines/gpt2.toml");
+    std::fs::copy(file, place.path("p.toml")).unwrap();
+    assert_snapshot!("gpt2_run", refused(&place, &[]));
+    let plan = place.done(&["--plan"]);
+    assert!(plan.stdout.contains("no parquet file matches"), "{}", plan.screen());
+    assert!(plan.stdout.contains("FLOPs"), "{}", plan.screen());
+}
+
+#[test]
 fn tasks_that_are_not_connected() {
     assert_snapshot!(refused(&with(", tasks = \"fetch.tasks\"", ""), &[]));
 }
