@@ -16,6 +16,7 @@ use serde_json::json;
 use super::checkpoint::{self, TrainState};
 use super::config::{TrainConfig, TrainExec};
 use super::setup::Setup;
+use crate::progress::format::count;
 use crate::stages::{self, device};
 use crate::{Cancelled, Ctx, Metrics, Result};
 
@@ -41,6 +42,12 @@ struct StepResult {
 }
 
 pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
+    let every = Duration::try_from_secs_f64(exec.checkpoint_every_s).with_context(|| {
+        format!(
+            "exec.checkpoint_every_s is {}\nhint: a number of seconds, 0 for a checkpoint at every step",
+            exec.checkpoint_every_s
+        )
+    })?;
     let extras = Arc::clone(&ctx.extras);
     let registry = super::registry(&extras)?;
     let tokenizer = stages::tokenizer(ctx)?;
@@ -60,9 +67,9 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
     let workspace = setup.gpt.workspace(dev, micro_rows, seq_len, Mode::Train)?;
     ctx.log(format!(
         "{} parameters in {} groups, {} steps of {} rows of {seq_len} tokens ({} micro-batches), {:.1} epochs of {train_rows} rows, on {}",
-        setup.elements(),
+        count(setup.elements()),
         setup.summary.len(),
-        setup.plan.steps,
+        count(setup.plan.steps),
         setup.rows,
         setup.rows / micro_rows,
         (setup.plan.steps * setup.rows as u64) as f64 / train_rows as f64,
@@ -129,7 +136,6 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
     let batch_tokens = trainer.setup.plan.batch_tokens;
     let progress = ctx.progress(steps, "steps");
     progress.set(trainer.state.step);
-    let every = Duration::from_secs_f64(exec.checkpoint_every_s.max(0.0));
     let mut saved = Instant::now();
     let (begin, before) = (Instant::now(), trainer.state.seconds);
     while trainer.state.step < steps {
@@ -181,7 +187,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
             )?;
             saved = Instant::now();
         }
-        if cancelled {
+        if cancelled && !last {
             return Err(Cancelled.into());
         }
     }
