@@ -56,12 +56,10 @@ fn a_flipped_byte_in_a_model_stops_those_that_read_it() {
     assert!(place.model() == whole, "the model that is trained again is another one");
 }
 
-#[test]
-fn a_flipped_byte_in_a_checkpoint_costs_the_steps_since_the_one_before() {
-    let whole = Place::until("train");
-    let place = Place::new();
-    let mut child = place.spawn(&["p.toml", "--set", "train.exec.checkpoint_every_s=0"]);
-    // Two checkpoints are kept; once there are two, the run is cut off.
+/// The checkpoints of a training that was cut off once it had two, oldest first.
+fn cut_off(place: &Place, args: &[&str]) -> Vec<PathBuf> {
+    let mut child =
+        place.spawn(&[&["p.toml", "--set", "train.exec.checkpoint_every_s=0"], args].concat());
     let checkpoints = || {
         let folders = fs::read_dir(place.path("store/stages")).into_iter().flatten();
         let scratch = folders.map(|e| e.unwrap().path().join(".scratch"));
@@ -81,6 +79,14 @@ fn a_flipped_byte_in_a_checkpoint_costs_the_steps_since_the_one_before() {
     child.wait().unwrap();
     let kept = checkpoints();
     assert!(kept.len() >= 2, "the run was over before it was cut off: {kept:?}");
+    kept
+}
+
+#[test]
+fn a_flipped_byte_in_a_checkpoint_costs_the_steps_since_the_one_before() {
+    let whole = Place::until("train");
+    let place = Place::new();
+    let kept = cut_off(&place, &[]);
     let newest = kept.last().unwrap();
     flip(newest);
 
@@ -89,6 +95,24 @@ fn a_flipped_byte_in_a_checkpoint_costs_the_steps_since_the_one_before() {
     let name = newest.file_name().unwrap().to_string_lossy().into_owned();
     let passed = output.stderr.lines().find(|l| l.contains("passing over")).unwrap_or_default();
     assert!(passed.contains(&name) && passed.contains("checksum"), "{}", output.screen());
+    assert!(output.stderr.contains("train: resuming after step"), "{}", output.screen());
+    assert!(place.model() == whole.model(), "the weights differ from an uninterrupted run's");
+}
+
+#[test]
+fn a_checkpoint_of_another_shape_is_passed_over_by_name() {
+    let whole = Place::until("train");
+    let (place, deeper) = (Place::new(), Place::new());
+    let kept = cut_off(&place, &[]);
+    let foreign = cut_off(&deeper, &["--set", "train.model.depth=3"]);
+    let newer = kept[0].with_file_name("step-0000009999.safetensors");
+    fs::copy(foreign.last().unwrap(), newer).unwrap();
+
+    let output = place.done(&["--until", "train"]);
+    let mut lines = output.stderr.lines().skip_while(|l| !l.contains("passing over"));
+    let passed: Vec<&str> = lines.by_ref().take(2).collect();
+    let file = passed[0].split_once("step-").map_or(passed[0], |(_, rest)| rest);
+    assert_snapshot!(format!("{file}\n{}\n──── exit {:?}", passed[1], output.code));
     assert!(output.stderr.contains("train: resuming after step"), "{}", output.screen());
     assert!(place.model() == whole.model(), "the weights differ from an uninterrupted run's");
 }

@@ -74,7 +74,7 @@ pub(super) fn save_final(
     Ok(save_model(&path, gpt, dev, params.weights(), step, &[], &BTreeMap::new())?)
 }
 
-/// Restores the newest checkpoint that is whole; `None` when there is none.
+/// Restores the newest checkpoint that is whole; `None` when there is none. Those passed over are renamed to `.refused`.
 pub(super) fn load_newest(
     dir: &Path,
     dev: &dyn Device,
@@ -86,7 +86,13 @@ pub(super) fn load_newest(
     for (_, path) in list(dir)?.into_iter().rev() {
         match load(&path, dev, gpt, params, optimizers) {
             Ok(state) => return Ok(Some(state)),
-            Err(e) => log(format!("passing over a checkpoint: {e:#}")),
+            Err(e) => {
+                log(format!("passing over a checkpoint: {e:#}"));
+                // It must not count as the newest when old ones are deleted.
+                let aside = path.with_extension("refused");
+                std::fs::rename(&path, &aside)
+                    .with_context(|| format!("renaming {}", path.display()))?;
+            }
         }
     }
     Ok(None)
