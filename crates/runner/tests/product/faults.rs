@@ -183,3 +183,12 @@ fn a_loss_that_is_no_number() {
     // With rates that work, nothing of it is in the way.
     place.done(&[]);
 }
+
+#[test]
+fn how_to_checkpoint_is_checked_before_anything_runs() {
+    let place = Place::new();
+    let negative = ["--set", "train.exec.checkpoint_every_s=-1"];
+    assert_snapshot!("checkpoint_interval", refused(&place, &negative));
+    let none = ["--set", "train.exec.keep_checkpoints=0"];
+    assert_snapshot!("keep_checkpoints", refused(&place, &none));
+}

@@ -2,6 +2,7 @@
 //! last few are kept, and one that is damaged is passed over for the one before it.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -46,7 +47,7 @@ pub(super) fn save(
     params: &Params,
     optimizers: &mut Optimizers,
     state: &TrainState,
-    keep: usize,
+    keep: NonZeroUsize,
 ) -> Result<()> {
     let tensors = optimizers.state();
     let extra: Vec<Extra<'_>> = tensors
@@ -56,7 +57,7 @@ pub(super) fn save(
     let metadata = BTreeMap::from([(STATE.to_owned(), serde_json::to_string(state)?)]);
     let path = dir.join(format!("{PREFIX}{:010}{SUFFIX}", state.step));
     save_model(&path, gpt, dev, params.weights(), state.step, &extra, &metadata)?;
-    for (_, old) in list(dir)?.into_iter().rev().skip(keep.max(1)) {
+    for (_, old) in list(dir)?.into_iter().rev().skip(keep.get()) {
         std::fs::remove_file(&old).with_context(|| format!("deleting {}", old.display()))?;
     }
     Ok(())

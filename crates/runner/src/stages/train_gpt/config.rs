@@ -2,6 +2,10 @@
 //! spelling one out changes nothing.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use anyhow::anyhow;
 
 use farthing_model::{Gpt, ModelConfig};
 use farthing_optim::{GroupKeys, Preset, Registry, ScheduleKeys, merge, resolve};
@@ -57,13 +61,30 @@ pub struct TrainExec {
     pub micro_batch_rows: Option<usize>,
     /// Seconds between checkpoints.
     pub checkpoint_every_s: f64,
-    /// Checkpoints kept while training.
-    pub keep_checkpoints: usize,
+    /// Checkpoints kept while training, at least 1.
+    pub keep_checkpoints: NonZeroUsize,
 }
 
 impl Default for TrainExec {
     fn default() -> Self {
-        Self { micro_batch_rows: None, checkpoint_every_s: 60.0, keep_checkpoints: 2 }
+        Self {
+            micro_batch_rows: None,
+            checkpoint_every_s: 60.0,
+            keep_checkpoints: NonZeroUsize::MIN.saturating_add(1),
+        }
+    }
+}
+
+impl TrainExec {
+    /// The time between checkpoints.
+    pub(super) fn checkpoint_interval(&self) -> Result<Duration> {
+        let seconds = self.checkpoint_every_s;
+        Duration::try_from_secs_f64(seconds).map_err(|_| {
+            anyhow!(
+                "exec.checkpoint_every_s is {seconds}\n\
+                 hint: a number of seconds, 0 for a checkpoint after every step"
+            )
+        })
     }
 }
 

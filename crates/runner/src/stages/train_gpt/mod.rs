@@ -50,6 +50,7 @@ impl Stage for TrainGpt {
         resources: &Resources,
         ctx: &PlanCtx,
     ) -> Result<()> {
+        exec.checkpoint_interval()?;
         if let Some(setup) = plan::setup(config, ctx)? {
             setup.micro_batch_rows(exec.micro_batch_rows, resources)?;
         }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use farthing_data::{Batch, BatchReader, Order, Rows, Silent};
@@ -42,12 +42,7 @@ struct StepResult {
 }
 
 pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
-    let every = Duration::try_from_secs_f64(exec.checkpoint_every_s).with_context(|| {
-        format!(
-            "exec.checkpoint_every_s is {}\nhint: a number of seconds, 0 for a checkpoint at every step",
-            exec.checkpoint_every_s
-        )
-    })?;
+    let every = exec.checkpoint_interval()?;
     let extras = Arc::clone(&ctx.extras);
     let registry = super::registry(&extras)?;
     let tokenizer = stages::tokenizer(ctx)?;
