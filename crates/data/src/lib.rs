@@ -3,7 +3,6 @@
 mod batch;
 mod build;
 mod error;
-mod fetch;
 mod files;
 mod order;
 mod pack;
@@ -11,6 +10,7 @@ mod progress;
 mod rng;
 mod rows;
 mod shard;
+mod source;
 mod text;
 mod tokenizer;
 pub mod world;
@@ -18,12 +18,15 @@ pub mod world;
 pub use batch::{Batch, BatchReader};
 pub use build::{PackConfig, TOKENIZER, pack, train_bpe};
 pub use error::{Error, Result};
-pub use fetch::{FILES, FetchSettings, FileEntry, Files, ShardRange, fetch, local_files};
 pub use files::digest_file;
 pub use order::Order;
 pub use pack::{PackRule, PackSettings, PackStats, Packer, Remainder};
 pub use progress::{Progress, Silent};
 pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 pub use shard::{Row, SHARD_FORMAT, Shard, TokenType};
+pub use source::{
+    FILES, FetchSettings, Fetcher, FileEntry, Files, HubSettings, Pin, PinnedFile, ShardRange,
+    fetch, is_remote, local_files,
+};
 pub use text::{TextFile, Texts};
 pub use tokenizer::{BpeSettings, BpeStats, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};
