@@ -7,7 +7,15 @@ mod common;
 #[path = "hub/server.rs"]
 mod server;
 
+#[path = "hub/cache.rs"]
+mod cache;
+#[path = "hub/faults.rs"]
+mod faults;
 #[path = "hub/fixture.rs"]
 mod fixture;
+#[path = "hub/python.rs"]
+mod python;
+#[path = "hub/web.rs"]
+mod web;
 #[path = "hub/whole.rs"]
 mod whole;

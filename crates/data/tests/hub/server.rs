@@ -181,7 +181,7 @@ fn serve(host: &'static str, stream: TcpStream, state: &Mutex<State>) -> std::io
         }
         (act, if host == "hub" { hub_reply(&state, &path) } else { cdn_reply(&state, &path) })
     };
-    answer(stream, &request, act, reply)
+    answer(stream, &request, act, reply, first.starts_with("HEAD "))
 }
 
 /// Status, headers, body.
@@ -300,7 +300,13 @@ fn cdn_reply(state: &State, path: &str) -> Reply {
     }
 }
 
-fn answer(mut stream: TcpStream, request: &Request, act: Act, reply: Reply) -> std::io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    request: &Request,
+    act: Act,
+    reply: Reply,
+    head_only: bool,
+) -> std::io::Result<()> {
     let (mut status, mut headers, mut body) = reply;
     let (mut sent, mut hang) = (usize::MAX, false);
     let mut ranged = true;
@@ -338,6 +344,9 @@ fn answer(mut stream: TcpStream, request: &Request, act: Act, reply: Reply) -> s
         let _ = write!(head, "{name}: {value}\r\n");
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
+    if head_only {
+        return stream.flush();
+    }
     stream.write_all(&body[..sent.min(body.len())])?;
     stream.flush()?;
     if hang && sent < body.len() {
