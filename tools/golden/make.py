@@ -53,39 +53,46 @@ def gradients(full):
 
 
 def steps(full):
-    for case, (setting, style, count) in cases.STEPS.items():
-        nano = Nanochat(setting)
-        rows, tokens = cases.STEP_ROWS, cases.TOKENS
-        arguments = [
-            f"--depth={cases.STEP_DEPTH}", f"--aspect-ratio={cases.STEP_ASPECT}", f"--head-dim={cases.STEP_HEAD_DIM}",
-            f"--max-seq-len={tokens}", f"--device-batch-size={rows}", f"--total-batch-size={rows * tokens}",
-            f"--num-iterations={count}", "--target-param-data-ratio=12",
-        ]  # fmt: skip
-        # Their model, optimizer, groups, rates and schedules.
-        run, _ = nano.training(arguments, vocab=cases.VOCAB, device="cpu")
-        model, optimizer = run["orig_model"], run["optimizer"]
-        if style == "real":
-            check_initialisation(case, model)
-        weights = cases.weights(case, model, style)
-        model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()}, strict=True)
-        losses = []
-        for step in range(count + 1):
-            inputs, targets = exact.batch(f"{case}/step-{step}", rows, tokens, cases.VOCAB)
-            loss = model(torch.from_numpy(inputs), torch.from_numpy(targets))
-            losses.append(loss.item())
-            if step == count:  # the loss of the next batch, without another step
-                break
-            loss.backward()
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * run["get_lr_multiplier"](step)
-                if group["kind"] == "muon":
-                    group["momentum"] = run["get_muon_momentum"](step)
-                    group["weight_decay"] = run["get_weight_decay"](step)
-            optimizer.step()
-            model.zero_grad(set_to_none=True)
+    for case in cases.STEPS:
+        nano = Nanochat(cases.setting(case))
+        losses, final = run_steps(nano, case)
         print(f"{case}: loss {losses[0]:.6f} to {losses[-1]:.6f}")
-        final = {f"final.{name}": p.detach().numpy() for name, p in model.named_parameters()}
         write(OPTIM, case, nano.origin(), final, full, {"losses": np.array(losses)})
+
+
+def run_steps(nano, case, prepare=lambda model: model):
+    """Trains nanochat's own model with its own optimizer, groups, rates and schedules. Returns the loss before each step and after
+    the last, and the final weights. `prepare` may change the model before the first step."""
+    _, style, count = cases.STEPS[case]
+    rows, tokens = cases.STEP_ROWS, cases.TOKENS
+    arguments = [
+        f"--depth={cases.STEP_DEPTH}", f"--aspect-ratio={cases.STEP_ASPECT}", f"--head-dim={cases.STEP_HEAD_DIM}",
+        f"--max-seq-len={tokens}", f"--device-batch-size={rows}", f"--total-batch-size={rows * tokens}",
+        f"--num-iterations={count}", "--target-param-data-ratio=12",
+    ]  # fmt: skip
+    run, _ = nano.training(arguments, vocab=cases.VOCAB, device="cpu")
+    model, optimizer = run["orig_model"], run["optimizer"]
+    if style == "real":
+        check_initialisation(case, model)
+    weights = cases.weights(case, model, style)
+    model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()}, strict=True)
+    prepare(model)
+    losses = []
+    for step in range(count + 1):
+        inputs, targets = exact.batch(f"{case}/step-{step}", rows, tokens, cases.VOCAB)
+        loss = model(torch.from_numpy(inputs), torch.from_numpy(targets))
+        losses.append(loss.item())
+        if step == count:  # the loss of the next batch, without another step
+            break
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * run["get_lr_multiplier"](step)
+            if group["kind"] == "muon":
+                group["momentum"] = run["get_muon_momentum"](step)
+                group["weight_decay"] = run["get_weight_decay"](step)
+        optimizer.step()
+        model.zero_grad(set_to_none=True)
+    return losses, {f"final.{name}": p.detach().numpy() for name, p in model.named_parameters()}
 
 
 def check_initialisation(case, model):

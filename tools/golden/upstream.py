@@ -70,8 +70,9 @@ def no_batches(*args, **kwargs):
 
 
 class Nanochat:
-    def __init__(self, setting):
-        self.setting, self.folder = setting, checkout(setting)
+    def __init__(self, setting, double=False):
+        """With `double`, casts to f32 inside the model and the optimizer are edited to f64, for `itself.py`."""
+        self.setting, self.folder, self.double = setting, checkout(setting), double
         for name in [n for n in sys.modules if n.split(".")[0] in ("nanochat", "scripts")]:
             del sys.modules[name]
         package = types.ModuleType("nanochat")
@@ -89,6 +90,8 @@ class Nanochat:
         stand_in("scripts.base_eval", evaluate_model=None, evaluate_core=None)
         for name in ("common", "optim", "flash_attention", "gpt", "loss_eval", "checkpoint_manager"):
             setattr(self, name, self.load(name))
+            if double and name == "common":
+                self.common.COMPUTE_DTYPE = torch.float64
         self.common.print_banner = lambda: None
 
     def load(self, name):
@@ -97,6 +100,8 @@ class Nanochat:
         for old, new in EDITS[self.setting].get(name, []):
             assert source.count(old) == 1, f"{path}: `{old}` occurs {source.count(old)} times"
             source = source.replace(old, new)
+        if self.double and name in ("gpt", "optim"):
+            source = source.replace(".float()", ".double()").replace("torch.float32", "torch.float64")
         module = types.ModuleType(f"nanochat.{name}")
         module.__file__, module.__package__ = str(path), "nanochat"
         sys.modules[module.__name__] = module

@@ -21,7 +21,7 @@ pub(crate) const VOCAB: usize = 250;
 /// T: January's short window is 256, July's 128.
 pub(crate) const TOKENS: usize = 512;
 /// Where whole tensors are written for `tools/golden/compare.py`, when it is set.
-const DUMP: &str = "FARTHING_GOLDEN_DUMP";
+pub(crate) const DUMP: &str = "FARTHING_GOLDEN_DUMP";
 /// A sketch's distance is off by 2.2% (one deviation): nine of them.
 const SKETCH_SLACK: f64 = 1.2;
 
