@@ -17,9 +17,19 @@ GRADIENTS = {
 }
 GRADIENT_ROWS = 2
 
-# (b): whole training steps of four rows: 2,048 tokens, which scales the recipe's rates by sqrt(2,048 / 524,288) = 0.0625.
-STEP_DEPTH, STEP_ASPECT, STEP_HEAD_DIM, STEP_ROWS = 4, 32, 64, 4
-STEPS = {"january-30": ("january", "start", 30), "july-30": ("july", "start", 30), "january-1": ("january", "real", 1), "july-1": ("july", "real", 1)}
+# (b): whole training steps. Rows of 512 tokens, four to a step: 2,048 tokens, which scales the recipe's rates by sqrt(2,048 / 524,288) = 0.0625.
+# In f64 a smaller model (rows of 160 tokens, beyond July's short window) trains from the real initialisation: there rounding stays far below
+# AdamW's epsilon, where in f32 it decides the sign of whole updates.
+F32 = dict(depth=4, aspect=32, head_dim=64, tokens=TOKENS, rows=4, double=False)
+F64 = dict(depth=4, aspect=16, head_dim=32, tokens=160, rows=4, double=True)
+STEPS = {
+    "january-30": dict(style="start", steps=30, **F32),
+    "july-30": dict(style="start", steps=30, **F32),
+    "january-1": dict(style="real", steps=1, **F32),
+    "july-1": dict(style="real", steps=1, **F32),
+    "january-f64": dict(style="real", steps=10, **F64),
+    "july-f64": dict(style="real", steps=10, **F64),
+}
 
 SCHEDULE_STEPS = [30, 500, 16_704]
 DEPTHS = range(4, 33)

@@ -22,14 +22,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL, OPTIM, EVAL = (ROOT / "crates" / name / "tests" / "golden" for name in ("model", "optim", "eval"))
 
 
-def write(folder, case, origin, kept, full_folder, extra):
+def write(folder, case, origin, kept, full_folder, extra, dtype=np.float32):
     """Sketches of `kept` with the norms of what they are of, and the whole tensors where they are asked for."""
     norms = {name: exact.norm(value) for name, value in kept.items()}
-    sketches = {name: exact.sketch(name, value) for name, value in kept.items()}
+    sketches = {name: exact.sketch(name, value).astype(dtype) for name, value in kept.items()}
     metadata = {"origin": origin, "norms": json.dumps(norms)}
     save(folder / f"{case}.safetensors", {**extra, **sketches}, metadata)
     if full_folder:
-        whole = {name: np.asarray(value, dtype=np.float32) for name, value in kept.items()}
+        whole = {name: np.asarray(value, dtype=dtype) for name, value in kept.items()}
         save(full_folder / f"{case}.safetensors", {**extra, **whole}, metadata)
 
 
@@ -53,30 +53,33 @@ def gradients(full):
 
 
 def steps(full):
-    for case in cases.STEPS:
-        nano = Nanochat(cases.setting(case))
+    for case, numbers in cases.STEPS.items():
+        nano = Nanochat(cases.setting(case), double=numbers["double"])
         losses, final = run_steps(nano, case)
         print(f"{case}: loss {losses[0]:.6f} to {losses[-1]:.6f}")
-        write(OPTIM, case, nano.origin(), final, full, {"losses": np.array(losses)})
+        dtype = np.float64 if numbers["double"] else np.float32
+        write(OPTIM, case, nano.origin(), final, full, {"losses": np.array(losses)}, dtype)
 
 
-def run_steps(nano, case, prepare=lambda model: model):
+def run_steps(nano, case):
     """Trains nanochat's own model with its own optimizer, groups, rates and schedules. Returns the loss before each step and after
-    the last, and the final weights. `prepare` may change the model before the first step."""
-    _, style, count = cases.STEPS[case]
-    rows, tokens = cases.STEP_ROWS, cases.TOKENS
+    the last, and the final weights."""
+    numbers = cases.STEPS[case]
+    count, rows, tokens = numbers["steps"], numbers["rows"], numbers["tokens"]
     arguments = [
-        f"--depth={cases.STEP_DEPTH}", f"--aspect-ratio={cases.STEP_ASPECT}", f"--head-dim={cases.STEP_HEAD_DIM}",
+        f"--depth={numbers['depth']}", f"--aspect-ratio={numbers['aspect']}", f"--head-dim={numbers['head_dim']}",
         f"--max-seq-len={tokens}", f"--device-batch-size={rows}", f"--total-batch-size={rows * tokens}",
         f"--num-iterations={count}", "--target-param-data-ratio=12",
     ]  # fmt: skip
     run, _ = nano.training(arguments, vocab=cases.VOCAB, device="cpu")
     model, optimizer = run["orig_model"], run["optimizer"]
-    if style == "real":
+    if numbers["style"] == "real":
         check_initialisation(case, model)
-    weights = cases.weights(case, model, style)
+    weights = cases.weights(case, model, numbers["style"])
     model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in weights.items()}, strict=True)
-    prepare(model)
+    if nano.double:  # the rotary tables are computed anew, not widened
+        model.double()
+        model.cos, model.sin = model._precompute_rotary_embeddings(model.rotary_seq_len, model.config.n_embd // model.config.n_head)
     losses = []
     for step in range(count + 1):
         inputs, targets = exact.batch(f"{case}/step-{step}", rows, tokens, cases.VOCAB)

@@ -71,7 +71,7 @@ def no_batches(*args, **kwargs):
 
 class Nanochat:
     def __init__(self, setting, double=False):
-        """With `double`, casts to f32 inside the model and the optimizer are edited to f64, for `itself.py`."""
+        """With `double`, casts to f32 inside the model and the optimizer are edited to f64."""
         self.setting, self.folder, self.double = setting, checkout(setting), double
         for name in [n for n in sys.modules if n.split(".")[0] in ("nanochat", "scripts")]:
             del sys.modules[name]
@@ -102,6 +102,8 @@ class Nanochat:
             source = source.replace(old, new)
         if self.double and name in ("gpt", "optim"):
             source = source.replace(".float()", ".double()").replace("torch.float32", "torch.float64")
+            # RMSNorm's epsilon follows from the element type; f32's stays, as in the recipe.
+            source = source.replace("F.rms_norm(x, (x.size(-1),))", "F.rms_norm(x, (x.size(-1),), eps=2.0**-23)")
         module = types.ModuleType(f"nanochat.{name}")
         module.__file__, module.__package__ = str(path), "nanochat"
         sys.modules[module.__name__] = module
@@ -139,8 +141,6 @@ class Nanochat:
 
     def origin(self):
         """Where figures come from, for the files that hold them."""
-        edits = sum(len(e) for e in EDITS[self.setting].values())
-        return (
-            f"nanochat {COMMITS[self.setting]}, {edits} bf16 casts patched to identity, torch {torch.__version__}, f32 on a CPU, "
-            f"1 thread; written by tools/golden/make.py"
-        )
+        casts = "bf16 casts patched to identity, " if EDITS[self.setting] else ""
+        kind = "f64 (casts to f32 patched)" if self.double else "f32"
+        return f"nanochat {COMMITS[self.setting]}, {casts}{kind} on a CPU, torch {torch.__version__}, 1 thread; tools/golden/make.py"

@@ -22,8 +22,8 @@ pub(crate) const VOCAB: usize = 250;
 pub(crate) const TOKENS: usize = 512;
 /// Where whole tensors are written for `tools/golden/compare.py`, when it is set.
 pub(crate) const DUMP: &str = "FARTHING_GOLDEN_DUMP";
-/// A sketch's distance is off by 2.2% (one deviation): nine of them.
-const SKETCH_SLACK: f64 = 1.2;
+/// A sketch's distance is off by 3.1% (one deviation): nearly ten of them.
+const SKETCH_SLACK: f64 = 1.3;
 
 /// Which weights.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,17 +41,11 @@ pub(crate) fn preset(case: &str) -> Preset {
     if case.starts_with("january") { Preset::Nanochat202601 } else { Preset::Nanochat202607 }
 }
 
-/// Heads of 64, `aspect` channels per layer of depth, all else the setting's.
-pub(crate) fn model(
-    case: &str,
-    depth: usize,
-    aspect: usize,
-    kv_heads: Option<usize>,
-) -> ModelConfig {
+/// `aspect` channels per layer of depth, heads of `head_dim`, all else the setting's.
+pub(crate) fn model(case: &str, depth: usize, aspect: usize, head_dim: usize) -> ModelConfig {
     ModelConfig {
         aspect_ratio: Some(aspect),
-        head_dim: Some(64),
-        kv_heads,
+        head_dim: Some(head_dim),
         ..ModelConfig::new(preset(case), depth)
     }
 }
@@ -60,10 +54,10 @@ pub(crate) fn model(
 pub(crate) fn gradient_case(case: &str) -> GptConfig {
     let depth = if case.ends_with("d2") { 2 } else { 4 };
     let kv_heads = (case == "july-d4").then_some(2);
-    model(case, depth, 64, kv_heads).resolve(VOCAB, TOKENS).unwrap()
+    ModelConfig { kv_heads, ..model(case, depth, 64, 64) }.resolve(VOCAB, TOKENS).unwrap()
 }
 
-/// Writes a case's weights.
+/// Writes a case's weights, numbers of f32 on every device.
 pub(crate) fn fill(case: &str, style: Style, gpt: &Gpt, dev: &dyn Device, params: &mut Params) {
     for spec in gpt.params() {
         let n = spec.shape.elements();
@@ -77,6 +71,7 @@ pub(crate) fn fill(case: &str, style: Style, gpt: &Gpt, dev: &dyn Device, params
                 }
                 Style::Real => real(&spec.init, numbers, i, n),
             })
+            .map(|x| f64::from(x as f32))
             .collect();
         dev.write_f64(params.master_mut(spec.id).unwrap(), &values).unwrap();
     }

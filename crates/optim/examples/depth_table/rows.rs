@@ -1,5 +1,7 @@
 //! A row of the depth table: everything that follows from one number, computed as a training run computes it.
 
+#![allow(dead_code, reason = "the example and the test each use a part")]
+
 use farthing_model::{Gpt, GptConfig, ModelConfig};
 use farthing_optim::{
     GroupSummary, Listed, Overrides, Plan, Preset, REFERENCE_DEPTH, Size, resolve, summarize,
