@@ -3,6 +3,17 @@
 
 mod common;
 
+#[path = "hostile/corpus.rs"]
+mod corpus;
+#[path = "hostile/document.rs"]
+mod document;
+#[path = "hostile/flips.rs"]
+mod flips;
+#[path = "../fuzz/src/lib.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a library of its own, of which tests use a part")]
+mod fuzz;
+#[path = "hostile/memory.rs"]
+mod memory;
 #[path = "hostile/parquet.rs"]
 mod parquet_files;
 #[path = "hostile/shards.rs"]

@@ -11,6 +11,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A file, of which one column chunk is read.
 struct Chunk {
@@ -18,6 +19,8 @@ struct Chunk {
     bytes: u64,
     /// The most that a byte of a compressed page can become.
     expansion: u64,
+    /// Whether the next read begins after a page's header, which has been peeked at and checked.
+    past_header: AtomicBool,
 }
 
 impl Length for Chunk {
@@ -29,9 +32,12 @@ impl Length for Chunk {
 impl ChunkReader for Chunk {
     type T = BufReader<File>;
 
-    /// The reader of pages calls this at the header of each page.
+    /// The reader of pages calls this at the header of each page, or behind it if it has peeked.
     fn get_read(&self, start: u64) -> Result<Self::T> {
         let mut read = self.file.get_read(start)?;
+        if self.past_header.swap(false, Ordering::Relaxed) {
+            return Ok(read);
+        }
         let (announced, stored) = announced(read.fill_buf()?)
             .ok_or_else(|| fault("a page's header does not begin with its type and sizes"))?;
         // 64: what a codec's frame may cost a page of a few bytes.
@@ -57,6 +63,7 @@ impl ChunkReader for Chunk {
 /// The pages of a column chunk, each checked against itself and its row group.
 pub(super) struct Pages {
     inner: SerializedPageReader<Chunk>,
+    chunk: Arc<Chunk>,
     rows: u64,
     nullable: bool,
     kind: Type,
@@ -88,10 +95,17 @@ impl Pages {
             Compression::LZ4 | Compression::LZ4_RAW => 255,
             _ => u64::MAX,
         };
-        let reader = Arc::new(Chunk { file, bytes, expansion });
-        let inner = SerializedPageReader::new(reader, chunk, rows as usize, None)?;
+        let reader =
+            Arc::new(Chunk { file, bytes, expansion, past_header: AtomicBool::new(false) });
+        let inner = SerializedPageReader::new(Arc::clone(&reader), chunk, rows as usize, None)?;
         let column = chunk.column_descr();
-        Ok(Self { inner, rows, nullable: column.max_def_level() > 0, kind: column.physical_type() })
+        Ok(Self {
+            inner,
+            chunk: reader,
+            rows,
+            nullable: column.max_def_level() > 0,
+            kind: column.physical_type(),
+        })
     }
 
     fn check(&self, page: &Page) -> Result<()> {
@@ -165,10 +179,14 @@ impl PageReader for Pages {
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
-        self.inner.peek_next_page()
+        let page = self.inner.peek_next_page()?;
+        self.chunk.past_header.store(page.is_some(), Ordering::Relaxed);
+        Ok(page)
     }
 
     fn skip_next_page(&mut self) -> Result<()> {
+        // A header that was peeked at is skipped without another read.
+        self.chunk.past_header.store(false, Ordering::Relaxed);
         self.inner.skip_next_page()
     }
 }
