@@ -66,7 +66,7 @@ def nanochat(files):
     common, dataset = types.ModuleType("nanochat.common"), types.ModuleType("nanochat.dataset")
     common.get_dist_info = lambda: (False, 0, 0, 1)
     # It holds out the last file.
-    dataset.list_parquet_files = lambda *_: [str(f) for f in files]
+    dataset.list_parquet_files = lambda **_: [str(f) for f in files]
     sys.modules |= {"nanochat": types.ModuleType("nanochat"), "nanochat.common": common, "nanochat.dataset": dataset}
     path = Path(os.environ["NANOCHAT_DIR"]) / "nanochat" / "dataloader.py"
     spec = importlib.util.spec_from_file_location("nanochat.dataloader", path)

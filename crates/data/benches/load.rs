@@ -80,10 +80,10 @@ const T: usize = 2_048;
 const B: usize = 32;
 const STEP: usize = 64;
 
-/// Rows of 32 MiB of text in a vocabulary of 2,048, repeated over enough shards that they do not fit in the processor's caches.
+/// Rows of 32 MiB of text in a vocabulary of 1,024, repeated over enough shards that they do not fit in the processor's caches.
 fn rows(dir: &Path) -> Rows {
     let texts = corpus(dir);
-    let bpe = BpeSettings { vocab_size: 2_048, max_chars: 4_000_000, ..BpeSettings::default() };
+    let bpe = BpeSettings { vocab_size: 1_024, max_chars: 4_000_000, ..BpeSettings::default() };
     let (tokenizer, _) = Tokenizer::train(texts.iter().cloned().map(Ok), &bpe).unwrap();
     let path = write(dir.join("x.parquet"), &texts, Compression::SNAPPY);
     let settings = PackSettings { context: T, ..PackSettings::default() };

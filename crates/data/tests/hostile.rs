@@ -1,5 +1,6 @@
 //! Damaged and lying files: an error that names the file and the fault, never a panic, never a large allocation.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stdout, reason = "--nocapture shows what was counted and measured")]
 
 mod common;
 

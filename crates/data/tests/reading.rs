@@ -78,7 +78,7 @@ fn every_encoding_page_version_and_codec_reads_alike() {
                     let at = Position { file: 0, row };
                     let next =
                         Texts::open_at(&[&path], "text", at).unwrap().next().unwrap().unwrap();
-                    let first = (row as usize..).find(|i| i % 11 != 3).unwrap();
+                    let first = (row as usize..1_500).find(|i| i % 11 != 3).unwrap();
                     assert_eq!(next, format!("text {first} — ü").repeat(1 + first % 5), "{case}");
                 }
             }
