@@ -6,6 +6,7 @@ mod error;
 mod files;
 mod order;
 mod pack;
+mod prefetch;
 mod progress;
 mod rng;
 mod rows;
@@ -21,6 +22,7 @@ pub use error::{Error, Result};
 pub use files::digest_file;
 pub use order::Order;
 pub use pack::{PackRule, PackSettings, PackStats, Packer, Remainder};
+pub use prefetch::{Part, Prefetch};
 pub use progress::{Progress, Silent};
 pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 pub use shard::{Row, SHARD_FORMAT, Shard, TokenType};
@@ -28,5 +30,5 @@ pub use source::{
     FILES, FetchSettings, Fetcher, FileEntry, Files, HubSettings, Pin, PinnedFile, ShardRange,
     fetch, is_remote, local_files,
 };
-pub use text::{TextFile, Texts};
+pub use text::{Position, ReadStats, Text, TextColumn, TextFile, TextFilter, Texts};
 pub use tokenizer::{BpeSettings, BpeStats, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};

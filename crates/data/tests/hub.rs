@@ -13,6 +13,8 @@ mod cache;
 mod faults;
 #[path = "hub/fixture.rs"]
 mod fixture;
+#[path = "hub/kill.rs"]
+mod kill;
 #[path = "hub/python.rs"]
 mod python;
 #[path = "hub/web.rs"]

@@ -218,7 +218,7 @@ impl Refusal {
             ),
             404 if self.code == "EntryNotFound" => (
                 format!("dataset {repo} has no such file"),
-                "pin the source anew if the dataset's history was rewritten (--update-lock)".into(),
+                "if the dataset's history was rewritten, remove its pin from the lock file".into(),
             ),
             404 => (format!("dataset {repo} is not there"), "check owner and name".into()),
             _ => self.in_general(),

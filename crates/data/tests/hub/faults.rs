@@ -194,7 +194,7 @@ fn refusals_say_what_to_do() {
             "/resolve/",
             refused(404, "EntryNotFound"),
             "dataset org/name has no such file: HUB/datasets/org/name/resolve/COMMIT/shard_00001.parquet answered 404\n\
-             hint: pin the source anew if the dataset's history was rewritten (--update-lock)",
+             hint: if the dataset's history was rewritten, remove its pin from the lock file",
         ),
         (
             "/revision/",
@@ -204,8 +204,8 @@ fn refusals_say_what_to_do() {
         ),
         (
             "/resolve/",
-            Act::Status(302, vec![("location", "HUB/again".into())]),
-            "the answer of HUB/datasets/org/name/resolve/COMMIT/shard_00001.parquet cannot be used: its redirect to `HUB/again` cannot be read\n\
+            Act::Status(302, vec![("location", "ftp://elsewhere/again".into())]),
+            "the answer of HUB/datasets/org/name/resolve/COMMIT/shard_00001.parquet cannot be used: its redirect to `ftp://elsewhere/again` cannot be read\n\
              hint: check HF_ENDPOINT and any proxy between here and there",
         ),
         (

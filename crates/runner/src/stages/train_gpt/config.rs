@@ -2,7 +2,7 @@
 //! spelling one out changes nothing.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -34,6 +34,9 @@ pub struct TrainConfig {
     /// When and how much to evaluate on held-out rows during training.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
+    /// Whether the weights that had the fewest bits per byte of held-out text during training are an output too: `best`.
+    #[serde(default)]
+    pub keep_best: bool,
 }
 
 /// Evaluation on held-out rows during training; the first and the last step are always evaluated.
@@ -61,6 +64,8 @@ pub struct TrainExec {
     pub micro_batch_rows: Option<usize>,
     /// Seconds between checkpoints.
     pub checkpoint_every_s: f64,
+    /// Steps between checkpoints, beside the seconds; by the seconds alone when absent.
+    pub checkpoint_every_steps: Option<NonZeroU64>,
     /// Checkpoints kept while training, at least 1.
     pub keep_checkpoints: NonZeroUsize,
 }
@@ -70,6 +75,7 @@ impl Default for TrainExec {
         Self {
             micro_batch_rows: None,
             checkpoint_every_s: 60.0,
+            checkpoint_every_steps: None,
             keep_checkpoints: NonZeroUsize::MIN.saturating_add(1),
         }
     }
@@ -192,6 +198,7 @@ impl TrainConfig {
             "steps": self.schedule.steps,
             "optim": optim,
             "evaluate": self.evaluate,
+            "keep_best": self.keep_best,
         }))
     }
 }
