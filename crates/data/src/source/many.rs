@@ -47,10 +47,10 @@ pub(crate) fn side_by_side<P: Part, T: Send>(
                     if i >= parts.len() || stopped() {
                         return;
                     }
-                    let mut told = Instant::now();
+                    let mut told: Option<Instant> = None;
                     let result = work(&parts[i], &stopped, &mut |done| {
-                        if told.elapsed() >= TELL {
-                            told = Instant::now();
+                        if told.is_none_or(|told| told.elapsed() >= TELL) {
+                            told = Some(Instant::now());
                             // A receiver that is gone has stopped listening, and `stopped` says so.
                             let _ = sender.send(Event::Far(i, done));
                         }

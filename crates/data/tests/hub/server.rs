@@ -24,6 +24,8 @@ pub(crate) enum Act {
     Truncate(usize),
     /// Nothing more comes after so many bytes of the body.
     Hang(usize),
+    /// After so many bytes of the body the others come one by one, twenty in a second.
+    Drip(usize),
     /// One byte of the body is another one.
     Flip,
     /// A `Range` is answered with everything.
@@ -308,13 +310,14 @@ fn answer(
     head_only: bool,
 ) -> std::io::Result<()> {
     let (mut status, mut headers, mut body) = reply;
-    let (mut sent, mut hang) = (usize::MAX, false);
+    let (mut sent, mut hang, mut drip) = (usize::MAX, false, false);
     let mut ranged = true;
     match act {
         Act::Well => {}
         Act::Status(other, with) => (status, headers, body) = (other, with, b"no".to_vec()),
         Act::Truncate(bytes) => sent = bytes,
         Act::Hang(bytes) => (sent, hang) = (bytes, true),
+        Act::Drip(bytes) => (sent, drip) = (bytes, true),
         Act::Flip => {
             let middle = body.len() / 2;
             body[middle] ^= 1;
@@ -349,6 +352,10 @@ fn answer(
     }
     stream.write_all(&body[..sent.min(body.len())])?;
     stream.flush()?;
+    for byte in body.iter().skip(sent).filter(|_| drip) {
+        std::thread::sleep(Duration::from_millis(50));
+        stream.write_all(&[*byte])?;
+    }
     if hang && sent < body.len() {
         std::thread::sleep(Duration::from_mins(5));
     }

@@ -163,7 +163,7 @@ mod tests {
         let world = "source = 'embedded://world'\n\
             world = { train_shards = 1, documents_per_shard = 300, val_documents = 10 }";
         let mut fetch = Ctx::detached(dir.path(), []);
-        FetchParquet::run(toml::from_str(world).unwrap(), NoExec {}, &mut fetch).unwrap();
+        FetchParquet::run(toml::from_str(world).unwrap(), Default::default(), &mut fetch).unwrap();
         let mut ctx = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
         let config = Config { vocab_size: 512, ..Config::default() };
         TrainBpe::run(config, NoExec {}, &mut ctx).unwrap();
@@ -185,7 +185,7 @@ mod tests {
         let world = "source = 'embedded://world'\n\
             world = { train_shards = 1, documents_per_shard = 20, val_documents = 10 }";
         let mut fetch = Ctx::detached(dir.path(), []);
-        FetchParquet::run(toml::from_str(world).unwrap(), NoExec {}, &mut fetch).unwrap();
+        FetchParquet::run(toml::from_str(world).unwrap(), Default::default(), &mut fetch).unwrap();
         let mut ctx = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
         let config = Config { text_column: "texts".into(), ..Config::default() };
         let error = TrainBpe::run(config, NoExec {}, &mut ctx).unwrap_err().to_string();
