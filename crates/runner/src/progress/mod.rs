@@ -356,8 +356,8 @@ mod tests {
         progress.part("b", 500_000, None);
         progress.part("a", 1_000_000, Some(4_000_000));
         progress.part("c", 7, Some(7));
-        assert_eq!(progress.parts(), ["a: 1.0 MB of 4.0 MB  25%", "b: 500.0 kB"]);
+        assert_eq!(progress.parts(), ["a: 1.0 MB of 4.0 MB  25%", "b: 500 kB"]);
         progress.part("a", 4_000_000, Some(4_000_000));
-        assert_eq!(progress.parts(), ["b: 500.0 kB"]);
+        assert_eq!(progress.parts(), ["b: 500 kB"]);
     }
 }
