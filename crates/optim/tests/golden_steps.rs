@@ -16,7 +16,7 @@ use farthing_optim::{
     Listed, Optimizers, Overrides, Preset, REFERENCE_DEPTH, Registry, Size, resolve,
 };
 use golden::exact::{batch, norm};
-use golden::{Golden, Style, TOKENS, VOCAB, fill, model};
+use golden::{Golden, Style, TOKENS, VOCAB, fill, model, ratio};
 
 /// A run: nanochat's shapes are in `tools/golden/cases.py`.
 struct Case {
@@ -125,7 +125,7 @@ fn check(dev: &dyn Device, case: &Case) {
     for ((spec, ours), first) in gpt.params().iter().zip(read(&params)).zip(first) {
         let name = format!("final.{}", spec.name);
         let moved: Vec<f64> = ours.iter().zip(&first).map(|(a, b)| a - b).collect();
-        let part = norm(&moved) / norm(&ours);
+        let part = ratio(norm(&moved), norm(&ours));
         let error = golden.compare(&name, &ours, format!("moved by {part:.1e}"));
         let single = dev.master_dtype() == DType::F32;
         if single && style == Style::Real && UNDECIDED.contains(&spec.name.as_str()) {
@@ -141,7 +141,7 @@ fn check(dev: &dyn Device, case: &Case) {
 
 #[test]
 fn thirty_steps_of_january() {
-    // No warm-up: nanochat's f32 strays from its own f64 four times as fast as July's, so half the rate.
+    // One row halves the rates. January has no warm-up: with four rows nanochat's f32 is up to 9e-5 from its own f64.
     check(&Cpu::new(0).unwrap(), &Case { name: "january-30", rows: 1, ..F32 });
 }
 
