@@ -69,7 +69,7 @@ impl Rounded {
         ins: [Ref<'_>; I],
         call: impl FnOnce([Mut<'_>; O], [Ref<'_>; I]) -> Result<()>,
     ) -> Result<()> {
-        let shapes = outs.iter().map(|out| out.shape()).chain(ins.iter().map(|x| x.shape()));
+        let shapes = outs.iter().map(Mut::shape).chain(ins.iter().map(Ref::shape));
         let elements = shapes.map(room).sum();
         self.lend(self.dtypes.master, elements, |wide| {
             let mut wide_outs = outs.each_mut().map(|out| out.reborrow());

@@ -29,10 +29,9 @@ pub enum Mlp {
     Swiglu,
 }
 
-impl Mlp {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_relu2(mlp: &Mlp) -> bool {
+    *mlp == Mlp::Relu2
 }
 
 /// The share of a head's channels that is rotated where nothing is said.
@@ -161,7 +160,7 @@ pub struct GptConfig {
     /// Factor on queries and keys after their norm.
     pub qk_gain: f64,
     /// What the MLP does between its matrices.
-    #[serde(default, skip_serializing_if = "Mlp::is_default")]
+    #[serde(default, skip_serializing_if = "is_relu2")]
     pub mlp: Mlp,
     /// Whether every second layer, the last included, has a value embedding.
     pub value_embeds: bool,

@@ -131,13 +131,13 @@ fn losses(
         }
         for t in 0..n {
             let input = norm(&x[t]);
-            let mut hidden = linear(matrix("mlp.c_fc"), &input);
-            if set.swiglu {
+            let up = linear(matrix("mlp.c_fc"), &input);
+            let hidden: Row = if set.swiglu {
                 let gates = linear(matrix("mlp.c_gate"), &input);
-                hidden.iter_mut().zip(gates).for_each(|(h, g)| *h *= g * sigmoid(g));
+                up.iter().zip(gates).map(|(h, g)| h * g * sigmoid(g)).collect()
             } else {
-                hidden.iter_mut().for_each(|h| *h = h.max(0.0).powi(2));
-            }
+                up.iter().map(|h| h.max(0.0).powi(2)).collect()
+            };
             x[t] = add(&x[t], 1.0, &linear(matrix("mlp.c_proj"), &hidden), 1.0);
         }
         if i == depth / 2 {

@@ -8,3 +8,4 @@ mod faults;
 mod harness;
 mod kill;
 mod report;
+mod variants;

@@ -21,6 +21,9 @@ use crate::{At, Result};
 pub struct TrainConfig {
     /// The model: preset, depth, and any number of the recipe.
     pub model: ModelConfig,
+    /// How activations are stored; what the device does by itself where it is absent (f32 on a CPU).
+    #[serde(default)]
+    pub precision: Option<Precision>,
     /// T that the rows must have. Without it T is whatever the rows have; with it rows of another length are refused. It
     /// decides nothing else, and so stays out of the cache key.
     #[serde(default)]
@@ -34,6 +37,16 @@ pub struct TrainConfig {
     /// When and how much to evaluate on held-out rows during training.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
+}
+
+/// The float type of activations and of weights as they are multiplied. Master weights, statistics and sums are f32 in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, rounded where a GPU stores them. On a CPU this is for studying numerics: it is slower than f32.
+    Bf16,
 }
 
 /// Evaluation on held-out rows during training; the first and the last step are always evaluated.
@@ -184,7 +197,7 @@ impl TrainConfig {
             fields.remove("origin");
             optim.insert(group.name, keys);
         }
-        Some(json!({
+        let mut canonical = json!({
             "model": model,
             "schedule": self.schedule.schedule(preset).ok()?,
             "scaling": self.schedule.scaling(preset),
@@ -192,7 +205,11 @@ impl TrainConfig {
             "steps": self.schedule.steps,
             "optim": optim,
             "evaluate": self.evaluate,
-        }))
+        });
+        if self.precision == Some(Precision::Bf16) {
+            canonical.as_object_mut()?.insert("precision".into(), json!(Precision::Bf16));
+        }
+        Some(canonical)
     }
 }
 

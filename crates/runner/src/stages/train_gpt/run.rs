@@ -17,7 +17,7 @@ use super::checkpoint::{self, TrainState};
 use super::config::{TrainConfig, TrainExec};
 use super::setup::Setup;
 use crate::progress::format::count;
-use crate::stages::{self, device};
+use crate::stages;
 use crate::{Cancelled, Ctx, Metrics, Result};
 
 /// Everything a step touches.
@@ -50,7 +50,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
     let val = stages::rows(ctx, "val", &tokenizer)?;
     let seq_len = train.row_tokens() - 1;
     let setup = Setup::new(config, registry, tokenizer.vocab_size(), seq_len)?;
-    let dev = device::open(&ctx.resources)?;
+    let dev = super::device(config.precision, &ctx.resources)?;
     let dev = dev.as_ref();
 
     let micro_rows = setup.micro_batch_rows(exec.micro_batch_rows, &ctx.resources)?;
