@@ -1,37 +1,41 @@
-//! Iterates over batches of a packed folder, two epochs of it, in a shuffled order that any step can be resumed in.
+//! Iterates over batches of a packed folder, two epochs of it, shuffled: made ahead on a thread, for one rank of several, from any step.
 //!
-//! Run with: `cargo run --release -p farthing-data --example iterate_batches -- /tmp/packed 8`
+//! Run with: `cargo run --release -p farthing-data --example iterate_batches -- /tmp/packed 8 0 1`
+//! (the folder; rows per step; this rank and the number of ranks; the step to begin with)
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
-use farthing_data::{Batch, BatchReader, Order, Rows};
+use farthing_data::{Batch, BatchReader, Order, Prefetch, Rows};
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let dir = args.next().ok_or("usage: iterate_batches FOLDER [ROWS_PER_BATCH]")?;
-    let batch_rows: usize = args.next().map_or(Ok(8), |n| n.parse())?;
+    let dir = args.next().ok_or("usage: iterate_batches FOLDER [ROWS [RANK RANKS [STEP]]]")?;
+    let mut number = |default| args.next().map_or(Ok(default), |n| n.parse::<usize>());
+    let (step_rows, rank, ranks, first) = (number(8)?, number(0)?, number(1)?, number(0)? as u64);
 
     let rows = Rows::open(&dir)?;
     rows.verify()?;
     let (n, context, vocab) = (rows.len(), rows.row_tokens() - 1, rows.vocab());
-    let order = Order::new(n, batch_rows, 1337)?;
-    let mut reader = BatchReader::new(rows, order)?;
-    let mut batch = Batch::new(batch_rows, context, vocab)?;
+    let order = Order::new(n, step_rows, 1337)?;
+    let share = order.share(rank, ranks)?;
+    let batch = Batch::new(share.len(), context, vocab)?;
 
-    let steps = (2 * n).div_ceil(batch_rows as u64);
-    let start = Instant::now();
-    for step in 0..steps {
-        reader.read(step, 0..batch_rows, &mut batch)?;
-        if step == 0 {
-            println!("step 0 reads rows {:?}", order.batch(0).collect::<Vec<_>>());
+    let steps = (2 * n).div_ceil(step_rows as u64);
+    let parts = (first..steps).map(move |step| (step, share.clone()));
+    let mut batches = Prefetch::new(BatchReader::new(rows, order)?, parts, &batch, 2)?;
+    let (mut read, start) = (0, Instant::now());
+    while let Some(batch) = batches.next_batch() {
+        let batch = batch?;
+        if read == 0 {
+            println!("step {first} reads rows {:?}", order.batch(first).collect::<Vec<_>>());
             println!("and begins with tokens {:?}", &batch.inputs()[..context.min(12)]);
         }
+        read += batch.inputs().len();
     }
-    let seconds = start.elapsed().as_secs_f64();
-    let tokens = steps as f64 * (batch_rows * context) as f64;
+    let rate = read as f64 / start.elapsed().as_secs_f64() / 1e6;
     println!(
-        "{n} rows of {context}: {steps} steps, {:.1} million tokens/s",
-        tokens / seconds / 1e6
+        "{n} rows of {context}: {} steps, {rate:.1} million tokens/s",
+        steps.saturating_sub(first)
     );
     Ok(())
 }

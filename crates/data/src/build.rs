@@ -3,8 +3,8 @@
 use crate::rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 use crate::shard::{ShardBuffer, TokenType};
 use crate::{
-    BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, Texts, Tokenizer,
-    digest_file,
+    BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, TextColumn, TextFilter,
+    Texts, Tokenizer, digest_file,
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -17,22 +17,24 @@ pub const TOKENIZER: &str = "tokenizer.json";
 const ENCODE_TEXTS: usize = 1_024;
 const ENCODE_BYTES: usize = 8 << 20;
 
-/// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`.
+/// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`. `text` is the column's name, or a
+/// [`TextColumn`] with a filter.
 ///
 /// # Errors
 /// Those of [`Texts`] and [`Tokenizer::train`]; [`Error::Io`].
-pub fn train_bpe<P: AsRef<Path>>(
+pub fn train_bpe<'a, P: AsRef<Path>>(
     files: &[P],
-    text_column: &str,
+    text: impl Into<TextColumn<'a>>,
     settings: &BpeSettings,
     out: &Path,
     progress: &mut dyn Progress,
 ) -> Result<(Tokenizer, BpeStats)> {
     settings.check()?;
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    let texts = Texts::open(files, text_column)?;
-    // With a limit on characters the number of documents that will be read is not known.
-    let all = settings.max_chars == BpeSettings::default().max_chars;
+    let text = text.into();
+    let texts = Texts::open(files, text.name)?.with_filter(text.filter)?;
+    // With a filter or a limit on characters the number of documents that will be read is not known.
+    let all = text.filter.is_empty() && settings.max_chars == BpeSettings::default().max_chars;
     progress.total(all.then(|| texts.rows()), "documents");
     progress.message("counting words");
     let counted = texts.inspect(|_| progress.advance(1));
@@ -42,11 +44,14 @@ pub fn train_bpe<P: AsRef<Path>>(
 }
 
 /// How to pack parquet files into shards.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PackConfig {
     /// The column that holds the text.
     pub text_column: String,
+    /// Which documents are packed.
+    #[serde(skip_serializing_if = "TextFilter::is_empty")]
+    pub filter: TextFilter,
     /// About how large a shard's data may become.
     pub shard_bytes: usize,
     /// Rows and rule.
@@ -57,6 +62,7 @@ impl Default for PackConfig {
     fn default() -> Self {
         Self {
             text_column: "text".into(),
+            filter: TextFilter::default(),
             shard_bytes: 100_000_000,
             settings: PackSettings::default(),
         }
@@ -83,7 +89,7 @@ pub fn pack<P: AsRef<Path>>(
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
     config.settings.check()?;
-    let mut texts = Texts::open(files, &config.text_column)?;
+    let mut texts = Texts::open(files, &config.text_column)?.with_filter(&config.filter)?;
     let key = input_key(files, tokenizer, config)?;
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     if out.join(MANIFEST).exists() {
@@ -97,12 +103,12 @@ pub fn pack<P: AsRef<Path>>(
     let mut packer = Packer::new(&config.settings, tokenizer.bos())?;
     let mut writer = Writer { out, buffer: ShardBuffer::new(kind, row_tokens), shards: vec![] };
     progress.total(Some(texts.rows()), "documents");
-    let (mut text_bytes, mut skipped) = (0u64, 0);
+    let mut seen = 0;
     loop {
         let mut chunk = Vec::new();
         let mut bytes = 0;
         while chunk.len() < ENCODE_TEXTS && bytes < ENCODE_BYTES {
-            let Some(text) = texts.next() else { break };
+            let Some(text) = texts.next_text() else { break };
             let text = text?;
             bytes += text.len();
             chunk.push(text);
@@ -110,8 +116,6 @@ pub fn pack<P: AsRef<Path>>(
         if chunk.is_empty() {
             break;
         }
-        text_bytes += bytes as u64;
-        let documents = chunk.len() as u64;
         for tokens in tokenizer.encode_batch(&chunk)? {
             packer.push(tokens, &mut |row| {
                 writer.buffer.push(row);
@@ -122,8 +126,8 @@ pub fn pack<P: AsRef<Path>>(
                 writer.write(tokenizer, &config.settings, packer.stats())?;
             }
         }
-        progress.advance(documents + texts.nulls() - skipped);
-        skipped = texts.nulls();
+        progress.advance(texts.stats().rows() - seen);
+        seen = texts.stats().rows();
     }
     let stats = packer.finish(&mut |row| {
         writer.buffer.push(row);
@@ -149,8 +153,7 @@ pub fn pack<P: AsRef<Path>>(
         rows: stats.rows,
         settings: config.settings.clone(),
         stats,
-        null_texts: texts.nulls(),
-        text_bytes,
+        read: *texts.stats(),
         shards: writer.shards,
     };
     manifest.write(out)?;

@@ -156,6 +156,16 @@ impl Checkpoint {
         self.file.metadata(key)
     }
 
+    /// The file behind it.
+    pub(crate) fn file(&self) -> &TensorFile {
+        &self.file
+    }
+
+    /// What makes the file a checkpoint: format, configuration, step.
+    pub(crate) fn own_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
+        [FORMAT, CONFIG, STEP].into_iter().filter_map(|key| Some((key, self.file.metadata(key)?)))
+    }
+
     /// The names of tensors that are not parameters.
     pub fn state_names(&self) -> Vec<String> {
         self.file.names().into_iter().filter(|name| name.starts_with(STATE_PREFIX)).collect()
@@ -261,7 +271,7 @@ fn copy_tensor(file: &TensorFile, name: &str, dev: &dyn Device, dst: Mut<'_>) ->
 }
 
 /// A little-endian float of 2 (bf16), 4 or 8 bytes.
-fn widen(bytes: &[u8]) -> f64 {
+pub(crate) fn widen(bytes: &[u8]) -> f64 {
     match *bytes {
         [a, b] => f32::from_le_bytes([0, 0, a, b]) as f64,
         [a, b, c, d] => f32::from_le_bytes([a, b, c, d]) as f64,

@@ -8,6 +8,7 @@ mod backward;
 mod checkpoint;
 mod config;
 mod error;
+mod export;
 mod forward;
 mod generate;
 mod gpt;

@@ -11,8 +11,8 @@ use common::{BOTH, Model, Tokens, config, variants};
 use farthing_kernels::reference::Reference;
 use farthing_kernels::{DType, Device, Params};
 use farthing_model::{
-    Checkpoint, Error, Extra, Gpt, GptConfig, Preset, TensorFile, TensorInfo, TensorWriter,
-    load_model, load_weights, save_model,
+    Checkpoint, Error, Extra, Gpt, GptConfig, Preset, STATE_PREFIX, TensorFile, TensorInfo,
+    TensorWriter, load_model, load_weights, save_model,
 };
 
 const DEV: &Reference = &Reference;
@@ -321,4 +321,35 @@ fn f32_checkpoints_come_back_to_the_bit() {
     }
     let (gpt, _) = load_model(&path, DEV).unwrap();
     assert_eq!(gpt, before.gpt, "a file of one device loads on another");
+}
+
+#[test]
+fn a_model_is_exported_as_f32_and_as_bf16() {
+    let (folder, path) = in_folder();
+    let mut before = model(Preset::Nanochat202607);
+    let dev: &dyn Device = DEV;
+    let state = dev.master([3]).unwrap();
+    let extra = [Extra { name: format!("{STATE_PREFIX}optim.m"), tensor: state.view() }];
+    let weights = before.params.weights();
+    save_model(&path, &before.gpt, DEV, weights, 7, &extra, &BTreeMap::new()).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    for (dtype, round) in [
+        (DType::F32, (|x| f64::from(x as f32)) as fn(f64) -> f64),
+        (DType::BF16, |x| f64::from(farthing_kernels::Bf16::from_f64(x).to_f32())),
+    ] {
+        let out = folder.path().join("out.safetensors");
+        checkpoint.export(&out, dtype).unwrap();
+        let exported = Checkpoint::open(&out).unwrap();
+        assert_eq!((exported.step(), exported.state_names().len()), (7, 0));
+        let (gpt, params) = load_model(&out, DEV).unwrap();
+        assert_eq!(gpt, before.gpt);
+        for (i, spec) in gpt.params().iter().enumerate() {
+            let expected: Vec<f64> = before.weight(i).into_iter().map(round).collect();
+            assert_eq!(read(&params, spec.id), expected, "{}", spec.name);
+            assert_eq!(TensorFile::open(&out).unwrap().info(&spec.name).unwrap().dtype, dtype);
+        }
+    }
+    let refused = checkpoint.export(&folder.path().join("no"), DType::I32).unwrap_err();
+    assert!(refused.to_string().contains("F32 or BF16, not I32"), "{refused}");
+    assert!(!folder.path().join("no").exists());
 }

@@ -104,11 +104,12 @@ impl Schedule {
 
     /// The weight decay's factor.
     pub fn weight_decay(&self, t: u64, total: u64) -> f64 {
-        let done = t.min(total) as f64 / total.max(1) as f64;
+        let (t, total) = (t.min(total) as f64, total.max(1) as f64);
         match self.weight_decay {
             Decay::Constant => 1.0,
-            Decay::Linear => 1.0 - done,
-            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            Decay::Linear => 1.0 - t / total,
+            // In nanochat's order, so that the factors are equal to the last bit.
+            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * t / total).cos()),
         }
     }
 

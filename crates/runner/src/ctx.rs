@@ -19,6 +19,8 @@ pub struct Ctx {
     /// Whether an earlier attempt at the same work was cut off and left its output folder: look for a checkpoint.
     pub resumed: bool,
     pub(crate) inputs: BTreeMap<String, PathBuf>,
+    /// Of ports that take many: (port, what sets the stage behind it apart, path), in the order of the file.
+    pub(crate) many: Vec<(&'static str, String, PathBuf)>,
     pub(crate) dir: PathBuf,
     pub(crate) extras: Arc<Extras>,
     pub(crate) cancel: Cancel,
@@ -37,6 +39,7 @@ impl Ctx {
             resources: Resources::default(),
             resumed: false,
             inputs: inputs.into_iter().map(|(port, path)| (port.to_owned(), path)).collect(),
+            many: Vec::new(),
             dir: dir.into(),
             extras: Arc::default(),
             cancel: Cancel::default(),
@@ -64,6 +67,13 @@ impl Ctx {
     /// The file or folder behind an input port, if the pipeline connects it.
     pub fn input_if_any(&self, port: &str) -> Option<&Path> {
         self.inputs.get(port).map(PathBuf::as_path)
+    }
+
+    /// The files or folders behind an input port that takes many, each with what sets the stage behind it apart
+    /// (`variant=swiglu`), in the order of the file.
+    pub fn inputs(&self, port: &str) -> Vec<(&str, &Path)> {
+        let of_port = self.many.iter().filter(|(name, ..)| *name == port);
+        of_port.map(|(_, label, path)| (label.as_str(), path.as_path())).collect()
     }
 
     /// Where an output port's file or folder belongs. The stage creates it; the folder around it exists.

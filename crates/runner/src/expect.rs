@@ -15,10 +15,15 @@ pub(crate) fn check(pipeline: &Pipeline, index: usize, outputs: &[Option<Record>
     let stage = &pipeline.stages[index];
     let mut missed = Vec::new();
     for expectation in &stage.expect {
-        let edge = stage.inputs.iter().find(|e| e.port.name == expectation.port);
-        let record = edge.and_then(|e| outputs[e.from].as_ref());
-        let summary = record.map_or(&[][..], |r| &r.summary);
-        missed.extend(judge(expectation, summary));
+        // All of those behind a port that takes many.
+        for edge in stage.inputs.iter().filter(|e| e.port.name == expectation.port) {
+            let summary = outputs[edge.from].as_ref().map_or(&[][..], |r| &r.summary);
+            let missed_here = judge(expectation, summary);
+            missed.extend(missed_here.map(|m| match &edge.variant {
+                Some((_, label)) => format!("{label}: {m}"),
+                None => m,
+            }));
+        }
     }
     if missed.is_empty() { Ok(()) } else { Err(anyhow!("{}", missed.join("\n"))) }
 }

@@ -33,31 +33,35 @@ impl Selection {
     /// A name that no stage has.
     pub(crate) fn resolve(&self, pipeline: &Pipeline) -> Result<Selected> {
         let index = |flag: &str, name: &String| {
-            pipeline.index_of(name).ok_or_else(|| {
-                let names = pipeline.stages.iter().map(|s| s.name.as_str());
-                let hint = nearest(name, names.clone()).map_or_else(
-                    || format!("stages of this file: {}", names.collect::<Vec<_>>().join(", ")),
-                    |meant| format!("did you mean `{meant}`?"),
-                );
-                anyhow!("{flag} {name}: no stage has that name\nhint: {hint}")
-            })
+            let found = pipeline.named(name);
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            let mut names: Vec<&str> = pipeline.stages.iter().map(|s| s.base.as_str()).collect();
+            names.dedup();
+            let hint = nearest(name, names.iter().copied()).map_or_else(
+                || format!("stages of this file: {}", names.join(", ")),
+                |meant| format!("did you mean `{meant}`?"),
+            );
+            Err(anyhow!("{flag} {name}: no stage has that name\nhint: {hint}"))
         };
         let mut run: BTreeSet<usize> = (0..pipeline.stages.len()).collect();
         if let Some(only) = &self.only {
             let only = index("--only", only)?;
-            run.retain(|&i| i == only);
+            run.retain(|i| only.contains(i));
         }
         if let Some(from) = &self.from {
             let from = index("--from", from)?;
-            let below = closure(pipeline, from, |i, j| behind(&pipeline.stages[j]).contains(&i));
+            let below = closure(pipeline, &from, |i, j| behind(&pipeline.stages[j]).contains(&i));
             run.retain(|i| below.contains(i));
         }
         if let Some(until) = &self.until {
             let until = index("--until", until)?;
-            let above = closure(pipeline, until, |i, j| behind(&pipeline.stages[i]).contains(&j));
+            let above = closure(pipeline, &until, |i, j| behind(&pipeline.stages[i]).contains(&j));
             run.retain(|i| above.contains(i));
         }
-        let force = self.force.iter().map(|name| index("--force", name)).collect::<Result<_>>()?;
+        let force = self.force.iter().map(|name| index("--force", name));
+        let force = force.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         Ok(Selected { run, force })
     }
 }
@@ -69,11 +73,11 @@ pub(crate) fn behind(stage: &Declared) -> BTreeSet<usize> {
 
 fn closure(
     pipeline: &Pipeline,
-    start: usize,
+    start: &[usize],
     next: impl Fn(usize, usize) -> bool,
 ) -> BTreeSet<usize> {
-    let mut found = BTreeSet::from([start]);
-    let mut open = vec![start];
+    let mut found: BTreeSet<usize> = start.iter().copied().collect();
+    let mut open = start.to_vec();
     while let Some(i) = open.pop() {
         for j in 0..pipeline.stages.len() {
             if next(i, j) && found.insert(j) {
@@ -128,7 +132,11 @@ pub(crate) fn assess(
             .inputs
             .iter()
             .filter(|e| outputs[e.from].is_none())
-            .map(|e| pipeline.stages[e.from].name.clone())
+            .map(|e| {
+                let up = &pipeline.stages[e.from];
+                // One word for many.
+                if e.variant.is_some() { up.base.clone() } else { up.name.clone() }
+            })
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
@@ -216,7 +224,7 @@ fn identity(
         let digest = record.map(|r| {
             r.outputs.get(edge.from_port.name).map_or_else(String::new, |o| o.digest.clone())
         });
-        inputs.insert(edge.port.name.to_owned(), Input { from, digest });
+        inputs.insert(edge.name(), Input { from, digest });
     }
     let files = stage.job.as_ref().map_or_else(|| Ok(Vec::new()), |job| job.sources());
     let sources = files

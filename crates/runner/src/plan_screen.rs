@@ -165,7 +165,12 @@ pub(crate) fn list(kinds: &BTreeMap<&'static str, Kind>) -> String {
 
 fn ports(table: &mut Table, direction: &str, ports: &[Port]) {
     for port in ports {
-        let optional = if port.optional { " (optional)" } else { "" };
+        let optional = match (port.optional, port.many) {
+            (false, false) => "",
+            (true, false) => " (optional)",
+            (false, true) => " (any number)",
+            (true, true) => " (optional, any number)",
+        };
         table.row([direction, port.name, &format!("{}{optional}", port.kind)]);
     }
 }

@@ -255,11 +255,15 @@ impl Step<'_> {
         let (dir, resumed) = cache.begin(&key, fresh)?;
 
         let mut inputs = std::collections::BTreeMap::new();
+        let mut many = Vec::new();
         for edge in &stage.inputs {
             let Some(record) = &outputs[edge.from] else { continue };
             if record.outputs.contains_key(edge.from_port.name) {
                 let path = cache.entry(&record.key).join(edge.from_port.name);
-                inputs.insert(edge.port.name.to_owned(), path);
+                match &edge.variant {
+                    Some((_, label)) => many.push((edge.port.name, label.clone(), path)),
+                    None => drop(inputs.insert(edge.port.name.to_owned(), path)),
+                }
             } else if !edge.port.optional {
                 return Err(anyhow!(
                     "input `{}` is `{}.{}`, which that stage did not write",
@@ -275,6 +279,7 @@ impl Step<'_> {
             resources: stage.resources.clone(),
             resumed,
             inputs,
+            many,
             dir: dir.clone(),
             extras: Arc::clone(&self.setup.extras),
             cancel: self.setup.cancel.clone(),
@@ -313,11 +318,13 @@ impl Step<'_> {
     /// Copies what a reader of the run's folder looks for.
     fn keep(&self, pipeline: &Pipeline, record: &Record, reports: &mut Vec<PathBuf>) -> Result<()> {
         let stage = &pipeline.stages[self.index];
+        // The reports of several variants must not cover each other.
+        let folder = (stage.name != stage.base).then_some(stage.name.as_str());
         for port in stage.kind.outputs.iter().filter(|p| record.outputs.contains_key(p.name)) {
             let path = self.setup.cache.entry(&record.key).join(port.name);
             match port.kind {
                 "metrics" => self.folder.keep_metrics(&stage.name, port.name, &path)?,
-                "report" => reports.extend(self.folder.keep_report(port.name, &path)?),
+                "report" => reports.extend(self.folder.keep_report(folder, port.name, &path)?),
                 _ => {}
             }
         }

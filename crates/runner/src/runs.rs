@@ -100,13 +100,20 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Copies a report's files into the run's folder and returns where they are.
+    /// Copies a report's files into the run's folder, or into a folder there of the name given, and returns where they are.
     ///
     /// # Errors
     /// The copy fails.
-    pub(crate) fn keep_report(&self, port: &str, source: &Path) -> Result<Vec<PathBuf>> {
+    pub(crate) fn keep_report(
+        &self,
+        folder: Option<&str>,
+        port: &str,
+        source: &Path,
+    ) -> Result<Vec<PathBuf>> {
+        let into = folder.map_or_else(|| self.path.clone(), |name| self.path.join(name));
+        fs::create_dir_all(&into).with_context(|| format!("making {}", into.display()))?;
         if source.is_file() {
-            return Ok(vec![copy(source, &self.path.join(port))?]);
+            return Ok(vec![copy(source, &into.join(port))?]);
         }
         let mut copies = Vec::new();
         let mut entries: Vec<PathBuf> = fs::read_dir(source)
@@ -114,7 +121,7 @@ impl RunFolder {
             .with_context(|| format!("reading {}", source.display()))?;
         entries.sort();
         for entry in entries.iter().filter(|e| e.is_file()) {
-            copies.push(copy(entry, &self.path.join(entry.file_name().unwrap_or_default()))?);
+            copies.push(copy(entry, &into.join(entry.file_name().unwrap_or_default()))?);
         }
         Ok(copies)
     }

@@ -20,6 +20,8 @@ pub struct Port {
     pub kind: &'static str,
     /// Whether a pipeline may leave an input unconnected, or the stage an output unwritten.
     pub optional: bool,
+    /// Whether an input takes every stage that a table with a `matrix` stands for: see [`Ctx::inputs`].
+    pub many: bool,
 }
 
 impl Port {
@@ -28,11 +30,17 @@ impl Port {
     pub const fn optional(self) -> Self {
         Self { optional: true, ..self }
     }
+
+    /// The same input, for any number of stages.
+    #[must_use]
+    pub const fn many(self) -> Self {
+        Self { many: true, ..self }
+    }
 }
 
 /// A port that must be there.
 pub const fn port(name: &'static str, kind: &'static str) -> Port {
-    Port { name, kind, optional: false }
+    Port { name, kind, optional: false, many: false }
 }
 
 /// One kind of work, pure in (config, inputs, seed): the same key gives the same bytes.

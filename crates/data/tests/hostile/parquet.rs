@@ -1,9 +1,11 @@
-use crate::common::write_parquet;
+use crate::common::{write_parquet, write_parquet_with};
+use crate::memory::peak;
 use arrow::array::{
     ArrayRef, DictionaryArray, Int64Array, LargeStringArray, StringArray, StringViewArray,
 };
 use arrow::datatypes::Int32Type;
 use farthing_data::{Error, TextFile, Texts};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,7 +114,7 @@ fn damaged_files_are_named_with_their_row_group() {
     fs::write(&path, &pages).unwrap();
     let error = read(&path, "text").unwrap_err();
     assert!(matches!(error, Error::Parquet { row_group: Some(1), .. }), "{error}");
-    assert!(error.to_string().contains("damaged.parquet, row group 1, cannot be read"), "{error}");
+    assert!(error.to_string().contains("damaged.parquet, row group 1, row 1"), "{error}");
     // The iterator ends there.
     let mut texts = Texts::open(&[&path], "text").unwrap();
     assert!(texts.by_ref().any(|text| text.is_err()));
@@ -123,4 +125,110 @@ fn damaged_files_are_named_with_their_row_group() {
 fn a_missing_file_is_named() {
     let error = read(Path::new("/nowhere/x.parquet"), "text").unwrap_err().to_string();
     assert!(error.contains("cannot open /nowhere/x.parquet"), "{error}");
+}
+
+/// A file whose texts lie in it as they are, so that they can be damaged where they lie.
+fn plain(path: &Path, texts: &[String], group_rows: usize) -> Vec<u8> {
+    let column: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_max_row_group_row_count(Some(group_rows))
+        .build();
+    write_parquet_with(path, vec![("text", column)], properties);
+    fs::read(path).unwrap()
+}
+
+fn find(bytes: &[u8], text: &str) -> usize {
+    bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap()
+}
+
+#[test]
+fn invalid_utf8_is_named_by_file_row_group_row_and_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("latin.parquet");
+    let texts: Vec<String> = (0..2_500).map(|i| format!("<{i}> a text")).collect();
+    let mut bytes = plain(&path, &texts, 1_000);
+    for row in [0, 999, 1_000, 1_733, 2_499] {
+        let at = find(&bytes, &format!("<{row}>"));
+        let was = std::mem::replace(&mut bytes[at + 1], 0xE9);
+        fs::write(&path, &bytes).unwrap();
+        let mut read = Texts::open(&[&path], "text").unwrap();
+        let before: Vec<String> = read.by_ref().map_while(Result::ok).collect();
+        assert_eq!(before, texts[..row], "every text before row {row}");
+        let error = Texts::open(&[&path], "text").unwrap().find_map(Result::err).unwrap();
+        let group = row / 1_000;
+        let want =
+            format!("latin.parquet, row group {group}, row {row} is not UTF-8 from its byte 1 on");
+        assert!(
+            error.to_string().starts_with(&format!("{}{want}", dir.path().join("").display())),
+            "{error}"
+        );
+        assert!(read.next().is_none());
+        bytes[at + 1] = was;
+    }
+}
+
+#[test]
+fn a_damaged_page_is_named_by_its_row_and_costs_no_text_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cut.parquet");
+    let texts: Vec<String> = (0..2_500).map(|i| format!("<{i}> a text")).collect();
+    let mut bytes = plain(&path, &texts, 1_000);
+    // The length of the text of row 1,733 announces more than there is.
+    let at = find(&bytes, "<1733>");
+    bytes[at - 1] = 0x7F;
+    fs::write(&path, &bytes).unwrap();
+    let mut read = Texts::open(&[&path], "text").unwrap();
+    let before: Vec<String> = read.by_ref().map_while(Result::ok).collect();
+    assert_eq!(before.len(), 1_733);
+    let error = Texts::open(&[&path], "text").unwrap().find_map(Result::err).unwrap();
+    assert!(
+        matches!(error, Error::Parquet { row_group: Some(1), row: Some(1_733), .. }),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("cut.parquet, row group 1, row 1733, cannot be read"),
+        "{error}"
+    );
+}
+
+#[test]
+fn files_without_row_groups_are_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.parquet");
+    let column: ArrayRef = Arc::new(StringArray::from(Vec::<&str>::new()));
+    let schema = arrow::array::RecordBatch::try_from_iter([("text", column)]).unwrap().schema();
+    let file = fs::File::create(&path).unwrap();
+    parquet::arrow::ArrowWriter::try_new(file, schema, None).unwrap().close().unwrap();
+    assert_eq!(TextFile::open(&path, "text").unwrap().row_groups(), 0);
+    assert_eq!(read(&path, "text").unwrap(), (vec![], 0));
+}
+
+#[test]
+fn a_row_group_of_any_size_is_read_in_little_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.parquet");
+    let text = "a sentence of some words, neither long nor short. ".repeat(160);
+    let mut texts = vec![text.clone(); 8_000];
+    plain(&path, &texts, 1 << 20);
+    let measure = || {
+        peak(|| {
+            let mut read = Texts::open(&[&path], "text").unwrap();
+            let mut bytes = 0;
+            while let Some(text) = read.next_text() {
+                bytes += text.unwrap().len();
+            }
+            bytes
+        })
+    };
+    let (bytes, held) = measure();
+    assert_eq!(bytes, 64_000_000);
+    assert!(held < 8 << 20, "{held} bytes for {bytes} of text");
+    // One document of 16 MB among them: it is held once, and its page beside it while that is unpacked.
+    texts[4_000] = text.repeat(2_000);
+    plain(&path, &texts, 1 << 20);
+    let (bytes, held) = measure();
+    assert_eq!(bytes, 64_000_000 + 8_000 * 1_999);
+    assert!(held < 48 << 20, "{held} bytes for {bytes} of text");
 }

@@ -1,4 +1,5 @@
 use crate::common::packed;
+use crate::memory::peak;
 use farthing_data::{Error, Manifest, Rows, Shard};
 use proptest::prelude::*;
 use std::fs;
@@ -143,6 +144,85 @@ fn manifests_that_lie_are_refused() {
     assert!(rows.is_err() || rows.unwrap().verify().is_err(), "swapped shards pass");
     fs::write(&path, good).unwrap();
     assert_eq!(Manifest::load(&dir).unwrap(), p.manifest);
+}
+
+#[test]
+fn no_change_to_a_header_panics_or_allocates() {
+    let (dir, bytes) = good();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for at in 0..end {
+        for value in [0, b'9', b'"', bytes[at] ^ 1] {
+            let mut bad = bytes.clone();
+            bad[at] = value;
+            let (result, held) = peak(|| open(&dir, &bad));
+            assert!(held < 2 << 20, "byte {at} as {value}: {held} bytes");
+            // What still opens is whole rows of the file, and nothing beyond it.
+            if let Ok(shard) = result {
+                let row = shard.row(shard.rows() - 1).unwrap();
+                assert_eq!(row.to_vec().len(), shard.row_tokens());
+                assert!(shard.row(shard.rows()).is_none());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_header_of_2_to_the_60_bytes_costs_nothing() {
+    let (dir, bytes) = good();
+    for length in [1u64 << 60, u64::MAX, u64::MAX - 7, 1 << 40] {
+        let mut bad = bytes.clone();
+        bad[..8].copy_from_slice(&length.to_le_bytes());
+        fs::write(dir.path().join("bad.safetensors"), &bad).unwrap();
+        let (result, held) = peak(|| Shard::open(dir.path().join("bad.safetensors")).map(drop));
+        assert!(result.unwrap_err().to_string().contains(&length.to_string()));
+        assert!(held < 1 << 16, "{held} bytes");
+    }
+}
+
+#[test]
+fn duplicate_keys_and_extra_fields_are_refused() {
+    let (dir, _) = good();
+    let metadata = r#""__metadata__":{"format":"farthing-rows-1"}"#;
+    let rows = r#""rows":{"dtype":"U16","shape":[2,5],"data_offsets":[0,20]}"#;
+    for (header, expected) in [
+        (format!("{{{metadata},{rows},{rows}}}"), "duplicate field"),
+        (format!("{{{metadata},{metadata},{rows}}}"), "duplicate field"),
+        (format!("{{{metadata},{rows},\"more\":{{}}}}"), "unknown field"),
+    ] {
+        let padded = padded_to(&header, header.len().next_multiple_of(8));
+        let text = open(&dir, &with_header(&padded, 20)).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn manifests_that_lie_in_small_things_are_refused_cheaply() {
+    let p = packed();
+    let dir = p.dir.path().join("rows");
+    let path = dir.join("manifest.json");
+    let good = fs::read_to_string(&path).unwrap();
+    for (from, to) in [
+        ("\"row_tokens\": 65", "\"row_tokens\": 18446744073709551615"),
+        ("\"row_tokens\": 65", "\"row_tokens\": 18446744073709551616"),
+        ("\"row_tokens\": 65", "\"row_tokens\": -65"),
+        ("\"vocab\": 400", "\"vocab\": 18446744073709551615"),
+        ("\"format\":", "\"more\": 1, \"format\":"),
+        ("\"format\":", "\"format\": \"farthing-manifest-1\", \"format\":"),
+        ("\"file\": \"rows_00001.", "\"file\": \"/etc/rows_00001."),
+        ("\"file\": \"rows_00001.safetensors\"", "\"file\": \"..\""),
+        ("\"file\": \"rows_00001.safetensors\"", "\"file\": \"manifest.json\""),
+        ("\"file\": \"rows_00001.safetensors\"", "\"file\": \".\""),
+        ("\"file\": \"rows_00001.safetensors\"", "\"file\": \"\""),
+        ("\"rows\": ", "\"rows\": 9"),
+    ] {
+        let bad = good.replacen(from, to, 1);
+        assert_ne!(bad, good, "{from}");
+        fs::write(&path, &bad).unwrap();
+        let (result, held) = peak(|| Rows::open(&dir).map(drop));
+        let error = result.expect_err(to).to_string();
+        assert!(error.contains("manifest.json") || error.contains("rows"), "{to}: {error}");
+        assert!(held < 4 << 20, "{to}: {held} bytes");
+    }
 }
 
 proptest! {

@@ -73,10 +73,11 @@ impl Identity {
         }
         for (port, input) in &self.inputs {
             let stage = input.from.rsplit_once('.').map_or(&*input.from, |(stage, _)| stage);
+            let port_name = port.split('[').next().unwrap_or(port);
             match old.inputs.get(port) {
-                None => changes.push(format!("input {port} is new (stage {stage})")),
+                None => changes.push(format!("input {port_name} is new (stage {stage})")),
                 Some(was) if input.digest.is_some() && was.digest != input.digest => {
-                    changes.push(format!("input {port} changed (stage {stage})"));
+                    changes.push(format!("input {port_name} changed (stage {stage})"));
                 }
                 Some(_) => {}
             }

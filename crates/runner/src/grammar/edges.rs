@@ -5,11 +5,13 @@ use serde::Deserialize;
 use toml::de::{DeValue, ValueDeserializer};
 
 use super::fault::{Fault, suggest};
+use super::matrix::{Coord, agree, words};
 use super::source::Span;
 use super::stage::Header;
 use super::tree::{Value, type_name};
 use super::vars::Vars;
 use super::{Edge, Expectation, expect_table, strict};
+use crate::Port;
 
 /// The three keys, taken out of a stage's table.
 pub(super) struct Wanted<'a> {
@@ -37,11 +39,11 @@ pub(super) fn resolve(
     let mut edges = Edges::default();
     let given = inputs(wanted.inputs.as_ref(), header, headers, &mut edges, faults);
     missing_ports(&given, wanted.inputs.as_ref(), header, headers, faults);
-    needs(wanted.needs.as_ref(), headers, &mut edges, faults);
+    needs(wanted.needs.as_ref(), header, headers, &mut edges, faults);
     if let Some(expect) = &wanted.expect {
         edges.expect = expectations(expect, &given, header, headers, vars, faults);
     }
-    // Ports in the kind's order, so that neither the file's order nor a merge changes a key.
+    // Ports in the kind's order, so that neither the file's order nor a merge changes a key; those of one port stay in theirs.
     if let Some(kind) = header.kind {
         let rank = |edge: &Edge| kind.inputs.iter().position(|p| p.name == edge.port.name);
         edges.inputs.sort_by_key(rank);
@@ -64,8 +66,9 @@ fn inputs(
     for (port, from) in table {
         let name = port.get_ref().to_string();
         let target = target(from, header, headers, faults);
-        edges.places.extend(target.as_ref().map(|(index, _)| (*index, from.span())));
-        given.push((name.clone(), target.as_ref().map(|(index, _)| *index)));
+        let behind = target.as_ref().map_or(&[][..], |(behind, _)| behind.as_slice());
+        edges.places.extend(behind.iter().map(|index| (*index, from.span())));
+        given.push((name.clone(), behind.first().copied()));
         let Some(kind) = header.kind else { continue };
         let Some(wanted) = kind.input(&name) else {
             let help = suggest(&name, kind.inputs.iter().map(|p| p.name), "its inputs");
@@ -77,53 +80,105 @@ fn inputs(
             faults.push(fault);
             continue;
         };
-        let Some((index, out)) = target else { continue };
-        let upstream = &headers[index];
-        let Some(up_kind) = upstream.kind else { continue };
-        let Some(found) = up_kind.output(&out) else {
-            let help = suggest(&out, up_kind.outputs.iter().map(|p| p.name), "its outputs");
-            let title =
-                format!("stage `{}` (`{}`) has no output `{out}`", upstream.name, up_kind.name);
+        let Some((behind, out)) = target else { continue };
+        if behind.len() > 1 && !wanted.many {
+            let names: Vec<&str> = behind.iter().map(|&i| headers[i].name.as_str()).collect();
+            let title = format!("input `{name}` takes one stage, and here are several");
+            let help = format!("name one of {}", names.join(", "));
             faults.push(Fault::new(title, from.span(), "").help(help));
             continue;
-        };
-        if found.kind != wanted.kind {
-            let title = format!(
-                "input `{name}` of stage `{}` takes {}, and `{}.{out}` is {}",
-                header.name, wanted.kind, upstream.name, found.kind
-            );
-            let mut fault = Fault::new(title, from.span(), format!("this is {}", found.kind));
-            if let Some(at) = &upstream.kind_at {
-                fault = fault.also(at.clone(), format!("`{}` is made by this kind", upstream.name));
-            }
-            faults.push(fault.help(who_makes(wanted.kind, headers)));
-            continue;
         }
-        edges.inputs.push(Edge { port: wanted, from: index, from_port: found });
+        for (i, index) in behind.into_iter().enumerate() {
+            let Some(from_port) = connect(wanted, index, &out, from, header, headers, faults)
+            else {
+                break;
+            };
+            let variant = wanted.many.then(|| (i, apart(&headers[index], header)));
+            edges.inputs.push(Edge { port: wanted, from: index, from_port, variant });
+        }
     }
     given
 }
 
+/// What sets a stage apart among those that a port of `reader` takes: where it stands on the axes that the reader has not.
+fn apart(stage: &Header, reader: &Header) -> String {
+    let shared = |coord: &&Coord| !reader.coords.iter().any(|c| c.axis == coord.axis);
+    let coords: Vec<Coord> = stage.coords.iter().filter(shared).cloned().collect();
+    if coords.is_empty() { stage.name.clone() } else { words(&coords) }
+}
+
+/// The output port `out` of a stage, if it is there and carries what the input takes.
+fn connect(
+    wanted: &Port,
+    index: usize,
+    out: &str,
+    from: &Value<'_>,
+    header: &Header,
+    headers: &[Header],
+    faults: &mut Vec<Fault>,
+) -> Option<&'static Port> {
+    let upstream = &headers[index];
+    let up_kind = upstream.kind?;
+    let Some(found) = up_kind.output(out) else {
+        let help = suggest(out, up_kind.outputs.iter().map(|p| p.name), "its outputs");
+        let title = format!("stage `{}` (`{}`) has no output `{out}`", upstream.name, up_kind.name);
+        faults.push(Fault::new(title, from.span(), "").help(help));
+        return None;
+    };
+    if found.kind == wanted.kind {
+        return Some(found);
+    }
+    let title = format!(
+        "input `{}` of stage `{}` takes {}, and `{}.{out}` is {}",
+        wanted.name, header.name, wanted.kind, upstream.name, found.kind
+    );
+    let mut fault = Fault::new(title, from.span(), format!("this is {}", found.kind));
+    if let Some(at) = &upstream.kind_at {
+        fault = fault.also(at.clone(), format!("`{}` is made by this kind", upstream.name));
+    }
+    faults.push(fault.help(who_makes(wanted.kind, headers)));
+    None
+}
+
 /// Ports of this file that carry a kind.
 fn who_makes(kind: &str, headers: &[Header]) -> Option<String> {
-    let makers: Vec<String> = headers
+    let mut makers: Vec<String> = headers
         .iter()
         .filter_map(|h| Some((h, h.kind?)))
         .flat_map(|(h, k)| {
             let ports = k.outputs.iter().filter(|p| p.kind == kind);
-            ports.map(|p| format!("`{}.{}`", h.name, p.name))
+            ports.map(|p| format!("`{}.{}`", h.base, p.name))
         })
         .collect();
+    makers.dedup();
     (!makers.is_empty()).then(|| format!("{kind} in this file: {}", makers.join(", ")))
 }
 
-/// The stage and port that `"stage.port"` names.
+/// The stages that a name means to a reader: the one of that name, or those of that table that stand where the reader
+/// stands.
+fn instances(name: &str, reader: &Header, headers: &[Header]) -> Vec<usize> {
+    if let Some(exact) = headers.iter().position(|h| h.name == name) {
+        return vec![exact];
+    }
+    let fits = |h: &Header| h.base == name && agree(&h.coords, &reader.coords);
+    (0..headers.len()).filter(|&i| fits(&headers[i])).collect()
+}
+
+/// The names of the file's tables, but for one.
+fn others<'h>(headers: &'h [Header], but: &str) -> Vec<&'h str> {
+    let mut names: Vec<&str> = headers.iter().map(|h| h.base.as_str()).collect();
+    names.dedup();
+    names.retain(|name| *name != but);
+    names
+}
+
+/// The stages and the port that `"stage.port"` names.
 fn target(
     from: &Value<'_>,
     header: &Header,
     headers: &[Header],
     faults: &mut Vec<Fault>,
-) -> Option<(usize, String)> {
+) -> Option<(Vec<usize>, String)> {
     let example = "write `PORT = \"STAGE.PORT\"`".to_owned();
     let DeValue::String(text) = from.get_ref() else {
         let title = format!("an input is {}", type_name(from.get_ref()));
@@ -132,7 +187,7 @@ fn target(
     };
     let Some((stage, port)) = text.rsplit_once('.') else {
         let title = format!("`{text}` names no output port");
-        let known = headers.iter().find(|h| h.name == **text).and_then(|h| h.kind);
+        let known = headers.iter().find(|h| h.base == **text).and_then(|h| h.kind);
         let ports = known.map(|k| k.outputs).unwrap_or_default();
         let help = match ports.first() {
             Some(port) => format!("did you mean `{text}.{}`?", port.name),
@@ -141,15 +196,15 @@ fn target(
         faults.push(Fault::new(title, from.span(), "").help(help));
         return None;
     };
-    let Some(index) = headers.iter().position(|h| h.name == stage) else {
-        let others = headers.iter().filter(|h| h.name != header.name).map(|h| h.name.as_str());
-        let help = suggest(stage, others, "stages of this file");
+    let behind = instances(stage, header, headers);
+    if behind.is_empty() {
+        let help = suggest(stage, others(headers, &header.base), "stages of this file");
         let title = format!("no stage named `{stage}`");
         let label = format!("read by stage `{}`", header.name);
         faults.push(Fault::new(title, from.span(), label).help(help));
         return None;
-    };
-    Some((index, port.to_owned()))
+    }
+    Some((behind, port.to_owned()))
 }
 
 fn missing_ports(
@@ -174,6 +229,7 @@ fn missing_ports(
 
 fn needs(
     value: Option<&Value<'_>>,
+    header: &Header,
     headers: &[Header],
     edges: &mut Edges,
     faults: &mut Vec<Fault>,
@@ -191,19 +247,19 @@ fn needs(
             faults.push(Fault::new(title, entry.span(), "expected the name of a stage"));
             continue;
         };
-        let Some(index) = headers.iter().position(|h| h.name == name) else {
-            let names = headers.iter().map(|h| h.name.as_str());
-            let help = suggest(name, names, "stages of this file");
+        let behind = instances(name, header, headers);
+        if behind.is_empty() {
+            let help = suggest(name, others(headers, &header.base), "stages of this file");
             faults
                 .push(Fault::new(format!("no stage named `{name}`"), entry.span(), "").help(help));
             continue;
-        };
-        if edges.needs.contains(&index) {
+        }
+        if behind.iter().any(|index| edges.needs.contains(index)) {
             faults.push(Fault::new(format!("`{name}` stands twice in `needs`"), entry.span(), ""));
             continue;
         }
-        edges.needs.push(index);
-        edges.places.push((index, entry.span()));
+        edges.places.extend(behind.iter().map(|&index| (index, entry.span())));
+        edges.needs.extend(behind);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod edges;
 mod fault;
+mod matrix;
 mod order;
 mod set;
 mod source;
@@ -36,9 +37,12 @@ pub(crate) struct Pipeline {
     pub(crate) stages: Vec<Declared>,
 }
 
-/// One `[stage.NAME]` table.
+/// One `[stage.NAME]` table, or one of the stages that a table with a `matrix` stands for.
 pub(crate) struct Declared {
+    /// `train`, or `train@depth=4`.
     pub(crate) name: String,
+    /// The table's name.
+    pub(crate) base: String,
     pub(crate) kind: Kind,
     /// The typed config after defaults.
     pub(crate) config: serde_json::Value,
@@ -56,6 +60,18 @@ pub(crate) struct Edge {
     pub(crate) port: &'static Port,
     pub(crate) from: usize,
     pub(crate) from_port: &'static Port,
+    /// Of an edge into a port that takes many: its place among them, and what sets the stage behind it apart.
+    pub(crate) variant: Option<(usize, String)>,
+}
+
+impl Edge {
+    /// The edge's name among the inputs of its stage: the port, numbered where it takes many.
+    pub(crate) fn name(&self) -> String {
+        match &self.variant {
+            None => self.port.name.to_owned(),
+            Some((i, label)) => format!("{}[{i:04}] {label}", self.port.name),
+        }
+    }
 }
 
 /// A bound on a figure of the stage behind an input port.
@@ -68,8 +84,10 @@ pub(crate) struct Expectation {
 }
 
 impl Pipeline {
-    pub(crate) fn index_of(&self, name: &str) -> Option<usize> {
-        self.stages.iter().position(|s| s.name == name)
+    /// The stage of that name, or all those that the table of that name stands for.
+    pub(crate) fn named(&self, name: &str) -> Vec<usize> {
+        let is = |s: &Declared| s.name == name || s.base == name;
+        (0..self.stages.len()).filter(|&i| is(&self.stages[i])).collect()
     }
 }
 

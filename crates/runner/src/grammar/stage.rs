@@ -1,10 +1,13 @@
 //! The `[stage.NAME]` tables: takes out the runner's own keys and gives the rest to the stage's strict struct.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::edges::{self, Wanted};
 use super::fault::{Fault, nearest};
+use super::matrix::{self, Coord, Variant};
 use super::source::Span;
 use super::tree::{Value, find, non_finite, type_name};
 use super::vars::Vars;
@@ -15,7 +18,7 @@ use crate::stage::At;
 use crate::{Extras, Resources};
 
 /// Keys that no version of a stage's config may use: the runner's, now or later.
-const LATER: [&str; 4] = ["matrix", "retry", "skip", "extends"];
+const LATER: [&str; 3] = ["retry", "skip", "extends"];
 
 /// A stage as read, its edges resolved to indices in the list of all stages.
 pub(super) struct Draft {
@@ -30,6 +33,10 @@ pub(super) struct Draft {
 /// What a first look at a table gives: enough for other stages' edges to be checked.
 pub(super) struct Header {
     pub(super) name: String,
+    /// The table's name.
+    pub(super) base: String,
+    /// Where on the axes of the matrices above it.
+    pub(super) coords: Vec<Coord>,
     pub(super) at: Span,
     /// `None` where it is missing or unknown, which is a fault already.
     pub(super) kind: Option<Kind>,
@@ -43,17 +50,28 @@ pub(super) fn read_all<'a>(
     setting: &Setting<'_>,
     faults: &mut Vec<Fault>,
 ) -> Vec<Draft> {
-    let mut tables = tables(table, faults);
-    let mut headers = Vec::new();
-    for (name, at, table) in &mut tables {
+    let tables = tables(table, faults);
+    for (name, at, _) in &tables {
         if !is_plain(name) || ["vars", "pipeline"].contains(&name.as_str()) {
             faults.push(plain_name_fault("stage", name, at.clone()));
         }
-        vars.substitute(table, faults);
-        headers.push(header(name, at, table, setting, faults));
     }
-    let tables = tables.into_iter().enumerate();
-    tables.map(|(i, (_, _, table))| read_one(i, table, &headers, vars, setting, faults)).collect()
+    let variants = matrix::expand(tables, vars, setting, faults);
+    // What is wrong with a table is said once, not for every stage that it stands for.
+    let mut reported: BTreeMap<String, BTreeSet<(usize, usize)>> = BTreeMap::new();
+    let mut headers = Vec::new();
+    for variant in &variants {
+        let mut found = Vec::new();
+        headers.push(header(variant, setting, &mut found));
+        matrix::keep_new(found, reported.entry(variant.base.clone()).or_default(), faults);
+    }
+    let mut drafts = Vec::new();
+    for (i, variant) in variants.into_iter().enumerate() {
+        let mut found = Vec::new();
+        drafts.push(read_one(i, variant.table, &headers, vars, setting, &mut found));
+        matrix::keep_new(found, reported.entry(variant.base).or_default(), faults);
+    }
+    drafts
 }
 
 /// Each stage's name, its place and its table, in the order of the file.
@@ -77,13 +95,8 @@ fn tables<'a>(table: Option<Value<'a>>, faults: &mut Vec<Fault>) -> Vec<(String,
     list
 }
 
-fn header(
-    name: &str,
-    at: &Span,
-    table: &Value<'_>,
-    setting: &Setting<'_>,
-    faults: &mut Vec<Fault>,
-) -> Header {
+fn header(variant: &Variant<'_>, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> Header {
+    let Variant { name, base, coords, at, table } = variant;
     let uses = match table.get_ref() {
         DeValue::Table(table) => table.get("uses"),
         _ => None,
@@ -111,7 +124,14 @@ fn header(
         }
     }
     let kind_at = uses.map(toml::Spanned::span);
-    Header { name: name.to_owned(), at: at.clone(), kind, kind_at }
+    Header {
+        name: name.clone(),
+        base: base.clone(),
+        coords: coords.clone(),
+        at: at.clone(),
+        kind,
+        kind_at,
+    }
 }
 
 fn read_one(
@@ -157,6 +177,7 @@ fn read_one(
     {
         draft.declared = Some(Declared {
             name: header.name.clone(),
+            base: header.base.clone(),
             kind,
             config,
             job: Some(job),

@@ -19,11 +19,31 @@ pub(crate) struct Vars<'a> {
     uses: Vec<(Span, String, Span)>,
     /// The vars being resolved, to find one that is made of itself.
     open: Vec<String>,
+    /// Where a stage stands on the axes of its matrix; they come before the file's vars.
+    locals: Vec<Local<'a>>,
+}
+
+/// A name that means something in one stage alone.
+pub(crate) struct Local<'a> {
+    pub(crate) name: String,
+    pub(crate) value: DeValue<'a>,
+    /// Where the value is written.
+    pub(crate) at: Span,
 }
 
 impl<'a> Vars<'a> {
     pub(crate) fn new(table: DeTable<'a>, environment: &'a BTreeMap<String, String>) -> Self {
-        Self { table, environment, uses: Vec::new(), open: Vec::new() }
+        Self { table, environment, uses: Vec::new(), open: Vec::new(), locals: Vec::new() }
+    }
+
+    /// What the axes of the stage that comes next are called and mean.
+    pub(crate) fn set_locals(&mut self, locals: Vec<Local<'a>>) {
+        self.locals = locals;
+    }
+
+    /// Where the file sets a var.
+    pub(crate) fn place(&self, name: &str) -> Option<Span> {
+        self.table.get_key_value(name).map(|(key, _)| key.span())
     }
 
     /// Replaces everywhere below a value.
@@ -118,8 +138,13 @@ impl<'a> Vars<'a> {
                 _ => DeValue::String(text.as_str().into()),
             });
         }
+        if let Some(local) = self.locals.iter().find(|local| local.name == name) {
+            self.uses.push((span.clone(), name.to_owned(), local.at.clone()));
+            return Ok(local.value.clone());
+        }
         let Some((key, value)) = self.table.get_key_value(name) else {
             let known = self.table.keys().map(|k| &**k.get_ref());
+            let known = known.chain(self.locals.iter().map(|local| &*local.name));
             let help = suggest(name, known, "vars of this file");
             let title = format!("no var named `{name}`");
             return Err(Box::new(Fault::new(title, span.clone(), "used here").help(help)));

@@ -1,7 +1,9 @@
 //! The product's stages, each a thin adapter over one of the other crates.
 
+pub mod compare;
 pub mod eval_bpb;
 pub mod eval_core;
+pub mod export_model;
 pub mod fetch_parquet;
 pub mod pack_bestfit;
 pub mod report;
@@ -29,7 +31,9 @@ pub fn standard_stages(app: App) -> App {
         .stage::<eval_bpb::EvalBpb>()
         .stage::<eval_core::EvalCore>()
         .stage::<sample::Sample>()
+        .stage::<export_model::ExportModel>()
         .stage::<report::Report>()
+        .stage::<compare::Compare>()
 }
 
 /// The tokenizer behind the port `bpe`.

@@ -1,16 +1,14 @@
 //! `pack-bestfit`: text, encoded and packed into rows of T + 1 tokens that begin with BOS, without padding.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
 use farthing_data::{
-    Manifest, PackConfig, PackRule, PackSettings, Remainder, Texts, Tokenizer, pack,
+    Manifest, PackConfig, PackRule, PackSettings, Remainder, TextFilter, Texts, Tokenizer, pack,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::fetch_parquet::parquet_files;
-use super::train_bpe::check_column;
+use super::train_bpe::{check_column, check_filter};
 use super::watch::Watched;
 use crate::progress::format::count;
 use crate::{At, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
@@ -36,6 +34,9 @@ pub struct Config {
     /// The column that holds the text.
     #[serde(default = "text_column")]
     pub text_column: String,
+    /// Which documents to pack: `min_score` and `score_column`, `language` and `language_column`, `min_chars`, `max_chars`.
+    #[serde(default, skip_serializing_if = "TextFilter::is_empty")]
+    pub filter: TextFilter,
 }
 
 /// As the recipe's figures were made.
@@ -59,6 +60,7 @@ impl Config {
     fn library(&self) -> PackConfig {
         PackConfig {
             text_column: self.text_column.clone(),
+            filter: self.filter.clone(),
             shard_bytes: self.shard_bytes,
             settings: PackSettings {
                 rule: self.rule,
@@ -116,6 +118,7 @@ impl Stage for PackBestfit {
             return Err(fault.hint("100_000_000 by default").into());
         }
         check_column(&config.text_column)?;
+        check_filter(&config.filter)?;
         // Whatever else the library minds.
         Ok(config.library().settings.check()?)
     }
@@ -132,13 +135,15 @@ impl Stage for PackBestfit {
             let manifest = pack(&files, &tokenizer, &library, &out, &mut watched)
                 .with_context(|| format!("packing `{split}`"))?;
             ctx.log(format!(
-                "{split}: {} rows of {} tokens from {} documents, {:.2}% of the tokens lost",
+                "{split}: {} rows of {} tokens from {} documents ({} filtered out), {:.2}% of the tokens lost",
                 count(manifest.rows),
                 count(manifest.row_tokens as u64),
                 count(manifest.stats.documents),
+                count(manifest.read.rejected()),
                 100.0 * manifest.stats.lost_share(),
             ));
-            let lengths = lengths(&files, &tokenizer, &config.text_column)?;
+            let texts = Texts::open(&files, &config.text_column)?.with_filter(&config.filter)?;
+            let lengths = lengths(texts, &tokenizer)?;
             metrics.write(&record(split, &manifest, &lengths))?;
             manifests.push(manifest);
             ctx.check_cancelled()?;
@@ -159,7 +164,7 @@ fn record(split: &str, manifest: &Manifest, lengths: &[Value]) -> Value {
     let stats = &manifest.stats;
     json!({
         "record": "pack", "split": split, "documents": stats.documents, "tokens_in": stats.tokens_in,
-        "tokens_kept": stats.tokens_kept, "text_bytes": manifest.text_bytes, "rows": manifest.rows,
+        "tokens_kept": stats.tokens_kept, "text_bytes": manifest.read.text_bytes, "read": manifest.read, "rows": manifest.rows,
         "row_tokens": manifest.row_tokens, "lost": stats.lost_share(), "bound": stats.bound_share(),
         "utilisation": stats.utilisation(manifest.row_tokens), "continuation": stats.continuation_share(),
         "lengths_of": lengths.iter().filter_map(|l| l["documents"].as_u64()).sum::<u64>(),
@@ -168,9 +173,8 @@ fn record(split: &str, manifest: &Manifest, lengths: &[Value]) -> Value {
 }
 
 /// How many of the first documents have how many tokens, BOS included: a record for each power of two up to the longest.
-fn lengths(files: &[PathBuf], tokenizer: &Tokenizer, column: &str) -> Result<Vec<Value>> {
-    let texts: Vec<String> =
-        Texts::open(files, column)?.take(LENGTHS_OF).collect::<farthing_data::Result<_>>()?;
+fn lengths(texts: Texts, tokenizer: &Tokenizer) -> Result<Vec<Value>> {
+    let texts: Vec<String> = texts.take(LENGTHS_OF).collect::<farthing_data::Result<_>>()?;
     let mut counts: Vec<u64> = Vec::new();
     for tokens in tokenizer.encode_batch(&texts)? {
         let power = (tokens.len() + 1).ilog2() as usize;
@@ -231,6 +235,7 @@ mod tests {
             ("row_tokens = 64\nbuffer_documents = 0", "buffer_documents"),
             ("row_tokens = 64\nshard_bytes = 0", "shard_bytes"),
             ("row_tokens = 64\ntext_column = ''", "text_column"),
+            ("row_tokens = 64\nfilter = { score_column = 'int_score' }", "filter"),
         ] {
             let config: Config = toml::from_str(text).unwrap();
             let error = PackBestfit::check(&config, &Extras::default()).unwrap_err();
@@ -238,5 +243,9 @@ mod tests {
         }
         assert!(toml::from_str::<Config>("").is_err());
         assert!(toml::from_str::<Config>("row_tokens = 64\nrule = 'newest-first'").is_err());
+        assert!(toml::from_str::<Config>("row_tokens = 64\nfilter = { score = 3 }").is_err());
+        // A stage without a filter keeps the key that it had before there were any.
+        let config: Config = toml::from_str("row_tokens = 64").unwrap();
+        assert!(!serde_json::to_string(&config).unwrap().contains("filter"));
     }
 }

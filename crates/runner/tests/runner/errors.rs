@@ -83,9 +83,7 @@ fn a_stage_that_needs_itself() {
 #[test]
 fn reserved_keys_are_refused_and_not_ignored() {
     assert_snapshot!(refused(
-        &format!(
-            "{HI}matrix = {{ lines = [1, 2] }}\nretry = {{ attempts = 5 }}\nskip = true\nextends = \"x\"\n"
-        ),
+        &format!("{HI}retry = {{ attempts = 5 }}\nskip = true\nextends = \"x\"\n"),
         &[]
     ));
 }

@@ -4,5 +4,6 @@
 mod cache;
 mod errors;
 mod harness;
+mod matrix;
 mod screens;
 mod toys;

@@ -17,6 +17,7 @@ pub(crate) fn app() -> App {
         .stage::<Slow>()
         .stage::<Report>()
         .stage::<Fail>()
+        .stage::<Join>()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -227,5 +228,33 @@ impl Stage for Fail {
             ))
             .context("reading shard train-00003"),
         }
+    }
+}
+
+/// Writes what every text it is given says, under its label.
+struct Join;
+
+impl Stage for Join {
+    type Config = Nothing;
+    type Exec = NoExec;
+    const KIND: &'static str = "join";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] =
+        &[port("texts", "text").many(), port("counts", "metrics").optional().many()];
+    const OUTPUTS: &'static [Port] = &[port("all", "report")];
+    const USES_SEED: bool = false;
+
+    fn run(_: Nothing, _: NoExec, ctx: &mut Ctx) -> Result<()> {
+        let mut all = String::new();
+        for port in ["texts", "counts"] {
+            for (label, path) in ctx.inputs(port) {
+                all += &format!(
+                    "{port} {label}: {}\n",
+                    fs::read_to_string(path)?.trim().replace('\n', "/")
+                );
+            }
+        }
+        fs::write(ctx.output("all"), all)?;
+        Ok(())
     }
 }

@@ -13,9 +13,9 @@ use crate::Result;
 use crate::progress::format::{count, number};
 
 /// Text, and the axes' labels.
-const INK: RGBColor = RGBColor(0x47, 0x51, 0x5C);
+pub(in crate::stages) const INK: RGBColor = RGBColor(0x47, 0x51, 0x5C);
 /// Grid lines and frames.
-const GRID: RGBColor = RGBColor(0xE3, 0xE6, 0xEA);
+pub(in crate::stages) const GRID: RGBColor = RGBColor(0xE3, 0xE6, 0xEA);
 /// The training loss of every step.
 const RAW: RGBColor = RGBColor(0xB9, 0xCD, 0xEA);
 /// The smoothed training loss.
@@ -26,7 +26,7 @@ const HELD_OUT: RGBColor = RGBColor(0xD1, 0x57, 0x0B);
 const RATE: RGBColor = RGBColor(0x3F, 0x7D, 0x58);
 
 /// Drawing units per pixel: the backend rounds to whole units.
-const UNIT: i32 = 4;
+pub(in crate::stages) const UNIT: i32 = 4;
 
 /// How large a drawing is and how much fits into it, in pixels.
 #[derive(Clone, Copy)]

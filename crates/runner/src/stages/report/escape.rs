@@ -1,7 +1,7 @@
 //! Arbitrary text made harmless: samples are whatever a model wrote.
 
 /// Text for HTML, inside an element or a quoted attribute.
-pub(super) fn html(text: &str) -> String {
+pub(in crate::stages) fn html(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
         match c {
@@ -17,7 +17,7 @@ pub(super) fn html(text: &str) -> String {
 }
 
 /// Text for Markdown inside a line: a cell, a heading, an emphasis. Line breaks become spaces.
-pub(super) fn markdown(text: &str) -> String {
+pub(in crate::stages) fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     let text = text.trim();
     let mut before = ' ';
@@ -35,7 +35,7 @@ pub(super) fn markdown(text: &str) -> String {
 }
 
 /// Text that begins a line of Markdown: what would make it a list, a table or a heading is escaped too.
-pub(super) fn markdown_line(text: &str) -> String {
+pub(in crate::stages) fn markdown_line(text: &str) -> String {
     let line = markdown(text);
     let body = line.trim_start_matches(|c: char| c.is_ascii_digit());
     let digits = line.len() - body.len();

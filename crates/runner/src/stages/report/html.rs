@@ -31,15 +31,20 @@ pub(super) fn render(model: &Model) -> Result<String> {
     packing(&mut body, model);
     parameters(&mut body, model);
     configuration(&mut body, model);
-    Ok(format!(
+    Ok(document(&model.title, &body))
+}
+
+/// A whole page around a body that is HTML already.
+pub(in crate::stages) fn document(title: &str, body: &str) -> String {
+    format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{}</style>\n\
          </head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n",
-        esc(&model.title),
+        esc(title),
         include_str!("style.css"),
-    ))
+    )
 }
 
 fn facts(out: &mut String, class: &str, facts: &[Fact]) {

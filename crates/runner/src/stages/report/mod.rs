@@ -1,13 +1,13 @@
 //! `report`: what a run came to, as `report.md` with `loss.svg`, and as one `report.html` that stands alone. It reads
 //! the metrics of other stages and measures nothing itself; the same inputs give the same bytes.
 
-mod chart;
+pub(super) mod chart;
 mod curve;
-mod escape;
-mod html;
+pub(super) mod escape;
+pub(super) mod html;
 mod markdown;
 mod model;
-mod records;
+pub(super) mod records;
 #[cfg(test)]
 mod tests;
 

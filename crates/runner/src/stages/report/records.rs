@@ -15,7 +15,7 @@ use crate::progress::format::count;
 /// A line of the training's metrics.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "record", rename_all = "lowercase")]
-pub(super) enum TrainRecord {
+pub(in crate::stages) enum TrainRecord {
     Run(RunRecord),
     Step(StepRecord),
     Eval(EvalRecord),
@@ -26,53 +26,56 @@ pub(super) enum TrainRecord {
 
 /// What was trained, written before the first step.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct RunRecord {
+pub(in crate::stages) struct RunRecord {
     #[serde(default)]
-    pub(super) config: Value,
+    pub(in crate::stages) config: Value,
     /// The model as it was built, derived sizes included.
     #[serde(default)]
-    pub(super) model: Value,
+    pub(in crate::stages) model: Value,
     /// Parameters of each optimizer group.
     #[serde(default)]
-    pub(super) parameters: BTreeMap<String, u64>,
-    pub(super) tokens: Option<u64>,
-    pub(super) steps: Option<u64>,
-    pub(super) flops_per_token: Option<f64>,
+    pub(in crate::stages) parameters: BTreeMap<String, u64>,
+    pub(in crate::stages) tokens: Option<u64>,
+    pub(in crate::stages) steps: Option<u64>,
+    pub(in crate::stages) flops_per_token: Option<f64>,
 }
 
 /// One step. A number that is not finite was written as null and leaves a gap.
 #[derive(Debug, Deserialize)]
-pub(super) struct StepRecord {
-    pub(super) step: u64,
-    pub(super) loss: Option<f64>,
-    pub(super) lr: Option<f64>,
+pub(in crate::stages) struct StepRecord {
+    pub(in crate::stages) step: u64,
+    pub(in crate::stages) loss: Option<f64>,
+    pub(in crate::stages) lr: Option<f64>,
     /// Tokens seen since the first step.
-    pub(super) tokens: Option<u64>,
-    pub(super) tokens_per_s: Option<f64>,
+    pub(in crate::stages) tokens: Option<u64>,
+    pub(in crate::stages) tokens_per_s: Option<f64>,
     /// Seconds of training since the first step.
-    pub(super) seconds: Option<f64>,
+    pub(in crate::stages) seconds: Option<f64>,
 }
 
 /// One look at held-out text.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(super) struct EvalRecord {
-    pub(super) step: u64,
-    pub(super) val_bpb: Option<f64>,
-    pub(super) val_loss: Option<f64>,
+pub(in crate::stages) struct EvalRecord {
+    pub(in crate::stages) step: u64,
+    pub(in crate::stages) val_bpb: Option<f64>,
+    pub(in crate::stages) val_loss: Option<f64>,
 }
 
 /// The figures at the end.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct FinalRecord {
-    pub(super) tokens: Option<u64>,
-    pub(super) tokens_per_s: Option<f64>,
-    pub(super) seconds: Option<f64>,
+pub(in crate::stages) struct FinalRecord {
+    pub(in crate::stages) tokens: Option<u64>,
+    pub(in crate::stages) tokens_per_s: Option<f64>,
+    #[serde(alias = "train_seconds")]
+    pub(in crate::stages) seconds: Option<f64>,
+    /// Weights, gradients, optimizer state and a micro-batch's activations.
+    pub(in crate::stages) memory_bytes: Option<f64>,
 }
 
 /// A line of eval-bpb's metrics.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "record", rename_all = "lowercase")]
-pub(super) enum BpbRecord {
+pub(in crate::stages) enum BpbRecord {
     Bpb(Bpb),
     #[serde(other)]
     Other,
@@ -80,15 +83,15 @@ pub(super) enum BpbRecord {
 
 /// Bits per byte of the trained model.
 #[derive(Debug, Deserialize)]
-pub(super) struct Bpb {
-    pub(super) bpb: Option<f64>,
-    pub(super) tokens: Option<u64>,
+pub(in crate::stages) struct Bpb {
+    pub(in crate::stages) bpb: Option<f64>,
+    pub(in crate::stages) tokens: Option<u64>,
 }
 
 /// A line of eval-core's metrics.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "record", rename_all = "lowercase")]
-pub(super) enum CoreRecord {
+pub(in crate::stages) enum CoreRecord {
     Task(Task),
     Core(Core),
     #[serde(other)]
@@ -97,40 +100,40 @@ pub(super) enum CoreRecord {
 
 /// One task; accuracy and baseline are shares.
 #[derive(Debug, Deserialize)]
-pub(super) struct Task {
+pub(in crate::stages) struct Task {
     #[serde(rename = "task")]
-    pub(super) name: String,
+    pub(in crate::stages) name: String,
     #[serde(rename = "type", default)]
-    pub(super) kind: String,
-    pub(super) accuracy: f64,
-    pub(super) baseline: f64,
-    pub(super) centered: f64,
+    pub(in crate::stages) kind: String,
+    pub(in crate::stages) accuracy: f64,
+    pub(in crate::stages) baseline: f64,
+    pub(in crate::stages) centered: f64,
     #[serde(default)]
-    pub(super) examples: u64,
+    pub(in crate::stages) examples: u64,
 }
 
 /// All tasks together.
 #[derive(Debug, Deserialize)]
-pub(super) struct Core {
+pub(in crate::stages) struct Core {
     #[serde(rename = "core")]
-    pub(super) centered: f64,
-    pub(super) accuracy: f64,
-    pub(super) chance: f64,
+    pub(in crate::stages) centered: f64,
+    pub(in crate::stages) accuracy: f64,
+    pub(in crate::stages) chance: f64,
 }
 
 /// A line of the sample stage's text.
 #[derive(Debug, Deserialize)]
-pub(super) struct Sample {
+pub(in crate::stages) struct Sample {
     #[serde(default)]
-    pub(super) prompt: String,
-    pub(super) text: String,
-    pub(super) temperature: Option<f64>,
+    pub(in crate::stages) prompt: String,
+    pub(in crate::stages) text: String,
+    pub(in crate::stages) temperature: Option<f64>,
 }
 
 /// A line of pack-bestfit's metrics.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "record", rename_all = "lowercase")]
-pub(super) enum PackRecord {
+pub(in crate::stages) enum PackRecord {
     Pack(Pack),
     #[serde(other)]
     Other,
@@ -138,33 +141,33 @@ pub(super) enum PackRecord {
 
 /// What became of one split; shares are of 1.
 #[derive(Debug, Deserialize)]
-pub(super) struct Pack {
-    pub(super) split: String,
-    pub(super) documents: u64,
-    pub(super) tokens_in: u64,
-    pub(super) rows: u64,
-    pub(super) row_tokens: u64,
-    pub(super) lost: f64,
-    pub(super) bound: f64,
-    pub(super) utilisation: f64,
-    pub(super) continuation: f64,
+pub(in crate::stages) struct Pack {
+    pub(in crate::stages) split: String,
+    pub(in crate::stages) documents: u64,
+    pub(in crate::stages) tokens_in: u64,
+    pub(in crate::stages) rows: u64,
+    pub(in crate::stages) row_tokens: u64,
+    pub(in crate::stages) lost: f64,
+    pub(in crate::stages) bound: f64,
+    pub(in crate::stages) utilisation: f64,
+    pub(in crate::stages) continuation: f64,
     /// Documents by length in tokens.
     #[serde(default)]
-    pub(super) lengths: Vec<Lengths>,
+    pub(in crate::stages) lengths: Vec<Lengths>,
 }
 
 /// Documents of `from ..= to` tokens.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Lengths {
-    pub(super) from: u64,
-    pub(super) to: u64,
-    pub(super) documents: u64,
+pub(in crate::stages) struct Lengths {
+    pub(in crate::stages) from: u64,
+    pub(in crate::stages) to: u64,
+    pub(in crate::stages) documents: u64,
 }
 
 /// A line of train-bpe's metrics.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "record", rename_all = "lowercase")]
-pub(super) enum TokenizerRecord {
+pub(in crate::stages) enum TokenizerRecord {
     Tokenizer(Tokenizer),
     #[serde(other)]
     Other,
@@ -172,15 +175,15 @@ pub(super) enum TokenizerRecord {
 
 /// The vocabulary and what it was trained on.
 #[derive(Debug, Deserialize)]
-pub(super) struct Tokenizer {
-    pub(super) vocab_size: u64,
-    pub(super) documents: u64,
-    pub(super) chars: u64,
-    pub(super) bytes_per_token: Option<f64>,
+pub(in crate::stages) struct Tokenizer {
+    pub(in crate::stages) vocab_size: u64,
+    pub(in crate::stages) documents: u64,
+    pub(in crate::stages) chars: u64,
+    pub(in crate::stages) bytes_per_token: Option<f64>,
 }
 
 /// Every record of a file, in order; none where the port is not connected.
-pub(super) fn read<T: DeserializeOwned>(path: Option<&Path>) -> Result<Vec<T>> {
+pub(in crate::stages) fn read<T: DeserializeOwned>(path: Option<&Path>) -> Result<Vec<T>> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let text =
         std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
@@ -202,7 +205,7 @@ pub(super) fn read<T: DeserializeOwned>(path: Option<&Path>) -> Result<Vec<T>> {
 
 impl Pack {
     /// Whose lengths [`Pack::lengths`] counts.
-    pub(super) fn measured(&self) -> String {
+    pub(in crate::stages) fn measured(&self) -> String {
         let n = self.lengths.iter().map(|l| l.documents).sum::<u64>();
         let all = if n < self.documents { "the first " } else { "all " };
         format!("{}, {all}{} documents", self.split, count(n))

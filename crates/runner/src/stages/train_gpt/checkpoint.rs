@@ -18,6 +18,7 @@ pub const MODEL_FILE: &str = "model.safetensors";
 
 const STATE: &str = "farthing.train";
 const PREFIX: &str = "step-";
+const BEST: &str = "best-";
 const SUFFIX: &str = ".safetensors";
 
 /// The loop's own numbers after a step.
@@ -33,6 +34,8 @@ pub(super) struct TrainState {
     pub(super) first_bpb: f64,
     /// Bits per byte at the last evaluation.
     pub(super) last_bpb: f64,
+    /// The fewest bits per byte so far and the step after which they were measured, where the best weights are kept.
+    pub(super) best: Option<(f64, u64)>,
     /// Seconds since the start, over all attempts.
     pub(super) seconds: f64,
     /// Of them, seconds inside steps.
@@ -57,9 +60,34 @@ pub(super) fn save(
     let metadata = BTreeMap::from([(STATE.to_owned(), serde_json::to_string(state)?)]);
     let path = dir.join(format!("{PREFIX}{:010}{SUFFIX}", state.step));
     save_model(&path, gpt, dev, params.weights(), state.step, &extra, &metadata)?;
-    for (_, old) in list(dir)?.into_iter().rev().skip(keep.get()) {
+    let old = list(dir, PREFIX)?.into_iter().rev().skip(keep.get());
+    // The best so far stays; an earlier best is needed no more once a checkpoint knows of this one.
+    let best = state.best.map(|(_, step)| step);
+    let worse = list(dir, BEST)?.into_iter().filter(|(step, _)| Some(*step) != best);
+    for (_, old) in old.chain(worse) {
         std::fs::remove_file(&old).with_context(|| format!("deleting {}", old.display()))?;
     }
+    Ok(())
+}
+
+/// Writes the weights alone, as the best so far.
+pub(super) fn save_best(
+    dir: &Path,
+    dev: &dyn Device,
+    gpt: &Gpt,
+    params: &Params,
+    step: u64,
+) -> Result<()> {
+    let path = dir.join(format!("{BEST}{step:010}{SUFFIX}"));
+    Ok(save_model(&path, gpt, dev, params.weights(), step, &[], &BTreeMap::new())?)
+}
+
+/// Copies the best weights, those of `step`, to where the stage's output belongs.
+pub(super) fn keep_best(dir: &Path, step: u64, out: &Path) -> Result<()> {
+    let from = dir.join(format!("{BEST}{step:010}{SUFFIX}"));
+    std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    std::fs::copy(&from, out.join(MODEL_FILE))
+        .with_context(|| format!("copying {}", from.display()))?;
     Ok(())
 }
 
@@ -84,7 +112,7 @@ pub(super) fn load_newest(
     optimizers: &mut Optimizers,
     log: impl Fn(String),
 ) -> Result<Option<TrainState>> {
-    for (_, path) in list(dir)?.into_iter().rev() {
+    for (_, path) in list(dir, PREFIX)?.into_iter().rev() {
         match load(&path, dev, gpt, params, optimizers) {
             Ok(state) => return Ok(Some(state)),
             Err(e) => {
@@ -102,7 +130,7 @@ pub(super) fn load_newest(
 /// The newest checkpoint of fewer than `steps` steps, unopened. Weights are known to be good once a step has begun with them
 /// and its loss was a number.
 pub(super) fn newest_before(dir: &Path, steps: u64) -> Result<Option<PathBuf>> {
-    Ok(list(dir)?.into_iter().rev().find(|(step, _)| *step < steps).map(|(_, path)| path))
+    Ok(list(dir, PREFIX)?.into_iter().rev().find(|(step, _)| *step < steps).map(|(_, path)| path))
 }
 
 fn load(
@@ -125,14 +153,14 @@ fn load(
     Ok(state)
 }
 
-/// The checkpoints in a folder, oldest first.
-fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+/// The files of a prefix in a folder, by step.
+fn list(dir: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf)>> {
     let about = || format!("listing {}", dir.display());
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(about)? {
         let path = entry.with_context(about)?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let step = name.strip_prefix(PREFIX).and_then(|n| n.strip_suffix(SUFFIX));
+        let step = name.strip_prefix(prefix).and_then(|n| n.strip_suffix(SUFFIX));
         if let Some(step) = step.and_then(|s| s.parse().ok()) {
             found.push((step, path));
         }

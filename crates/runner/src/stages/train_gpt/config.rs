@@ -2,7 +2,7 @@
 //! spelling one out changes nothing.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -37,6 +37,9 @@ pub struct TrainConfig {
     /// When and how much to evaluate on held-out rows during training.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
+    /// Whether the weights that had the fewest bits per byte of held-out text during training are an output too: `best`.
+    #[serde(default)]
+    pub keep_best: bool,
 }
 
 /// The float type of activations and of weights as they are multiplied. Master weights, statistics and sums are f32 in any case.
@@ -74,6 +77,8 @@ pub struct TrainExec {
     pub micro_batch_rows: Option<usize>,
     /// Seconds between checkpoints.
     pub checkpoint_every_s: f64,
+    /// Steps between checkpoints, beside the seconds; by the seconds alone when absent.
+    pub checkpoint_every_steps: Option<NonZeroU64>,
     /// Checkpoints kept while training, at least 1.
     pub keep_checkpoints: NonZeroUsize,
 }
@@ -83,6 +88,7 @@ impl Default for TrainExec {
         Self {
             micro_batch_rows: None,
             checkpoint_every_s: 60.0,
+            checkpoint_every_steps: None,
             keep_checkpoints: NonZeroUsize::MIN.saturating_add(1),
         }
     }
@@ -206,8 +212,13 @@ impl TrainConfig {
             "optim": optim,
             "evaluate": self.evaluate,
         });
+        // What is off is absent: a key from before it could be on stays as it was.
+        let fields = canonical.as_object_mut()?;
         if self.precision == Some(Precision::Bf16) {
-            canonical.as_object_mut()?.insert("precision".into(), json!(Precision::Bf16));
+            fields.insert("precision".into(), json!(Precision::Bf16));
+        }
+        if self.keep_best {
+            fields.insert("keep_best".into(), json!(true));
         }
         Some(canonical)
     }

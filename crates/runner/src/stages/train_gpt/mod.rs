@@ -28,10 +28,13 @@ impl Stage for TrainGpt {
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] =
         &[port("train", "packed rows"), port("val", "packed rows"), port("bpe", "tokenizer")];
-    const OUTPUTS: &'static [Port] =
-        &[port("checkpoint", "checkpoint"), port("metrics", "metrics")];
+    const OUTPUTS: &'static [Port] = &[
+        port("checkpoint", "checkpoint"),
+        port("best", "checkpoint").optional(),
+        port("metrics", "metrics"),
+    ];
     const FIGURES: &'static [&'static str] =
-        &["bpb_start", "bpb_end", "loss", "tokens", "tokens_per_s", "parameters"];
+        &["bpb_start", "bpb_end", "loss", "tokens", "tokens_per_s", "parameters", "best_bpb"];
 
     fn check(config: &TrainConfig, extras: &Extras) -> Result<()> {
         config.check(registry(extras)?)

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use farthing_data::{Batch, BatchReader, Order, Rows, Silent};
 use farthing_eval::{BitsPerByte, GptScorer, batches, bits_per_byte};
-use farthing_kernels::{Device, Params, Tensor};
+use farthing_kernels::{DType, Device, Params, Tensor};
 use farthing_model::{Mode, Workspace};
 use farthing_optim::{Factors, Optimizers};
 use serde_json::json;
@@ -57,7 +57,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
     let order = Order::new(train.len(), setup.rows, ctx.seed)?;
     let train_rows = train.len();
     let params = Params::new(dev, setup.slabs.clone())?;
-    let optimizers =
+    let mut optimizers =
         Optimizers::new(registry, dev, &setup.groups, &setup.plan, &setup.schedule, &params)?;
     let workspace = setup.gpt.workspace(dev, micro_rows, seq_len, Mode::Train)?;
     ctx.log(format!(
@@ -70,6 +70,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         (setup.plan.steps * setup.rows as u64) as f64 / train_rows as f64,
         dev.name(),
     ));
+    let memory_bytes = memory(dev, &setup, &mut optimizers, micro_rows)?;
     let mut trainer = Trainer {
         dev,
         batch: Batch::new(micro_rows, seq_len, tokenizer.vocab_size())?,
@@ -166,10 +167,15 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         if last || trainer.state.step.is_multiple_of(config.evaluate.every_steps) {
             let result = evaluate(&trainer, &mut metrics)?;
             trainer.state.last_bpb = result.bits_per_byte;
+            if config.keep_best {
+                trainer.note_best(&scratch, result.bits_per_byte)?;
+            }
             progress.figure("val bpb", format!("{:.4}", result.bits_per_byte));
         }
         let cancelled = ctx.cancelled();
-        if !last && (cancelled || saved.elapsed() >= every) {
+        let due =
+            exec.checkpoint_every_steps.is_some_and(|n| trainer.state.step.is_multiple_of(n.get()));
+        if !last && (cancelled || due || saved.elapsed() >= every) {
             let Trainer { dev, setup, params, optimizers, state, .. } = &mut trainer;
             checkpoint::save(
                 &scratch,
@@ -198,12 +204,19 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         "tokens": state.tokens,
         "tokens_per_s": rate,
         "train_seconds": state.train_seconds,
+        "memory_bytes": memory_bytes,
     }))?;
+    if let Some((_, step)) = state.best {
+        checkpoint::keep_best(&scratch, step, &ctx.output("best"))?;
+    }
     let out = ctx.output("checkpoint");
     std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
     checkpoint::save_final(&out, dev, &trainer.setup.gpt, &trainer.params, state.step)?;
     ctx.summary("bpb_start", state.first_bpb);
     ctx.summary("bpb_end", state.last_bpb);
+    if let Some((best, _)) = state.best {
+        ctx.summary("best_bpb", best);
+    }
     ctx.summary("loss", state.last_loss);
     ctx.summary("tokens", state.tokens);
     ctx.summary("tokens_per_s", rate);
@@ -212,6 +225,17 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
 }
 
 impl Trainer<'_> {
+    /// Keeps the weights if they are the best so far. After a cut-off they may be on the disk already, from a step that the
+    /// checkpoint did not know of: they are written again, the same.
+    fn note_best(&mut self, scratch: &Path, bits_per_byte: f64) -> Result<()> {
+        if self.state.best.is_none_or(|(best, _)| bits_per_byte < best) {
+            let step = self.state.step;
+            checkpoint::save_best(scratch, self.dev, &self.setup.gpt, &self.params, step)?;
+            self.state.best = Some((bits_per_byte, step));
+        }
+        Ok(())
+    }
+
     /// One optimizer step on the rows that `step` draws, in micro-batches.
     fn step(&mut self, step: u64) -> Result<StepResult> {
         let Self { dev, setup, params, optimizers, workspace, reader, batch, number, .. } = self;
@@ -265,6 +289,22 @@ fn describe(config: &TrainConfig, setup: &Setup) -> serde_json::Value {
         "batch_tokens": setup.plan.batch_tokens,
         "flops_per_token": setup.gpt.config().flops_per_token(),
     })
+}
+
+/// Bytes of weights, gradients, optimizer state and a micro-batch's activations.
+fn memory(
+    dev: &dyn Device,
+    setup: &Setup,
+    optimizers: &mut Optimizers,
+    micro_rows: usize,
+) -> Result<usize> {
+    let (compute, seq_len) = (dev.compute_dtype(), setup.gpt.config().seq_len);
+    let activations =
+        setup.gpt.workspace_bytes(compute, DType::F32, micro_rows, seq_len, Mode::Train)?;
+    let bytes = |t: &Tensor| t.shape().elements() * t.dtype().bytes();
+    let state: usize = optimizers.state().iter().map(|(_, t)| bytes(t)).sum();
+    let weights = 2 * setup.elements() as usize * DType::F32.bytes();
+    Ok(activations + state + weights)
 }
 
 /// Why training stopped by itself.

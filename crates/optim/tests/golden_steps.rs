@@ -1,0 +1,167 @@
+//! Whole training steps against nanochat's own on a CPU, every group active: model, groups, rates, schedules, updates.
+//!
+//! In f32, thirty steps start from weights of which no tensor is zero, at rates scaled down by a batch of 2,048 tokens: from the
+//! recipe's own initialisation nanochat does not agree with itself when it sums in another order. From that one there is one step in f32, and
+//! ten in f64 (nanochat's casts to f32 patched), where rounding decides nothing and all that is left are the formulas.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../../model/tests/golden/mod.rs"]
+mod golden;
+
+use farthing_kernels::cpu::Cpu;
+use farthing_kernels::reference::Reference;
+use farthing_kernels::{DType, Device, Params};
+use farthing_model::{Batch, Gpt, Mode, ModelConfig, sort_positions};
+use farthing_optim::{
+    Listed, Optimizers, Overrides, Preset, REFERENCE_DEPTH, Registry, Size, resolve,
+};
+use golden::exact::{batch, norm};
+use golden::{Golden, Style, TOKENS, VOCAB, fill, model};
+
+/// A run: nanochat's shapes are in `tools/golden/cases.py`.
+struct Case {
+    name: &'static str,
+    style: Style,
+    steps: u64,
+    aspect: usize,
+    head_dim: usize,
+    tokens: usize,
+    /// Relative differences that are let through, of each loss and of each final weight tensor.
+    tolerances: [f64; 2],
+}
+
+/// Four layers of 128 channels, rows of 512 tokens, as the issue of parity asks in f32.
+const F32: Case = Case {
+    name: "",
+    style: Style::Start,
+    steps: 30,
+    aspect: 32,
+    head_dim: 64,
+    tokens: TOKENS,
+    tolerances: [1e-5, 1e-4],
+};
+
+/// Four layers of 64 channels, rows of 160 tokens, ten steps from the recipe's own initialisation.
+const F64: Case = Case {
+    name: "",
+    style: Style::Real,
+    steps: 10,
+    aspect: 16,
+    head_dim: 32,
+    tokens: 160,
+    tolerances: [1e-10, 1e-7],
+};
+
+/// Rows of a step, and of a micro-batch: gradients are summed over two.
+const ROWS: usize = 4;
+const MICRO: usize = 2;
+
+/// In f32 the first gradients of these are rounding and nothing else: blocks that add nothing leave a multiple of the first
+/// stream, which the norm undoes. AdamW makes a whole step of it, one way or the other.
+const UNDECIDED: [&str; 3] = ["resid_lambdas", "x0_lambdas", "backout_lambda"];
+
+/// Runs a case's steps as the runner does; compares the loss before each and after the last, and the final weights.
+fn check(dev: &dyn Device, case: &Case) {
+    let Case { name: case, style, steps, aspect, head_dim, tokens, tolerances } = *case;
+    let mut golden = Golden::open(env!("CARGO_MANIFEST_DIR"), case);
+    let preset = Preset::ALL[usize::from(case.starts_with("july"))];
+    let config = model(case, 4, aspect, head_dim);
+    let reference = ModelConfig { depth: REFERENCE_DEPTH, ..config.clone() };
+    let gpt = Gpt::new(config.resolve(VOCAB, tokens).unwrap()).unwrap();
+    let size = Size {
+        scaling_params: gpt.config().scaling_params(),
+        reference_scaling_params: reference.resolve(VOCAB, tokens).unwrap().scaling_params(),
+        model_dim: gpt.config().model_dim,
+        depth: gpt.config().depth,
+    };
+    let batch_tokens = Some((ROWS * tokens) as u64);
+    let plan =
+        preset.scaling().plan(&size, &Overrides { batch_tokens, steps: Some(steps) }).unwrap();
+    assert_eq!(plan.lr_scale, ((ROWS * tokens) as f64 / 524_288.0).sqrt());
+    let groups = preset.groups();
+    let listed: Vec<Listed<'_>> =
+        gpt.params().iter().map(|p| (p.name.as_str(), p.shape, p.id)).collect();
+    let mut params = Params::new(dev, resolve(&groups, &listed).unwrap()).unwrap();
+    fill(case, style, &gpt, dev, &mut params);
+    let read = |params: &Params| -> Vec<Vec<f64>> {
+        let weights = params.weights();
+        gpt.params().iter().map(|p| dev.read_f64(weights.master(p.id).unwrap()).unwrap()).collect()
+    };
+    let first = read(&params);
+    let registry = Registry::standard();
+    let mut optimizers =
+        Optimizers::new(&registry, dev, &groups, &plan, &preset.schedule(), &params).unwrap();
+    let mut ws = gpt.workspace(dev, MICRO, tokens, Mode::Train).unwrap();
+
+    let theirs = golden.values("losses");
+    assert_eq!(theirs.len() as u64, steps + 1);
+    let scale = 1.0 / (ROWS * tokens) as f64;
+    let mut order = vec![0; MICRO * tokens];
+    let mut worst = vec![];
+    for (step, &theirs) in theirs.iter().enumerate() {
+        let (inputs, targets) = batch(&format!("{case}/step-{step}"), ROWS, tokens, VOCAB, false);
+        params.zero_grads(dev).unwrap();
+        let mut loss = 0.0;
+        let pairs = inputs.chunks(MICRO * tokens).zip(targets.chunks(MICRO * tokens));
+        for (inputs, targets) in pairs {
+            sort_positions(inputs, &mut order);
+            let micro = Batch::new(tokens, inputs, targets).with_order(&order);
+            let (weights, mut grads) = params.split();
+            gpt.forward_backward(dev, weights, &mut grads, &mut ws, &micro, scale).unwrap();
+            loss += ws.loss_sum(dev).unwrap() * scale;
+        }
+        let error = (loss - theirs).abs() / theirs;
+        let name = format!("loss {step}");
+        worst.push((name.clone(), error, tolerances[0]));
+        golden.row(&name, error, theirs, format!("{loss:.10}"));
+        if (step as u64) < steps {
+            optimizers.step(dev, &mut params, step as u64).unwrap();
+            params.refresh_compute(dev).unwrap();
+        }
+    }
+    for ((spec, ours), first) in gpt.params().iter().zip(read(&params)).zip(first) {
+        let name = format!("final.{}", spec.name);
+        let moved: Vec<f64> = ours.iter().zip(&first).map(|(a, b)| a - b).collect();
+        let part = norm(&moved) / norm(&ours);
+        let error = golden.compare(&name, &ours, format!("moved by {part:.1e}"));
+        let single = dev.master_dtype() == DType::F32;
+        if single && style == Style::Real && UNDECIDED.contains(&spec.name.as_str()) {
+            continue;
+        }
+        worst.push((name, error, tolerances[1]));
+    }
+    golden.finish();
+    for (name, error, tolerance) in worst {
+        assert!(error < tolerance, "{case}: {name} is off by {error:e}");
+    }
+}
+
+#[test]
+fn thirty_steps_of_january() {
+    check(&Cpu::new(0).unwrap(), &Case { name: "january-30", ..F32 });
+}
+
+#[test]
+fn thirty_steps_of_july() {
+    check(&Cpu::new(0).unwrap(), &Case { name: "july-30", ..F32 });
+}
+
+#[test]
+fn one_step_of_january_from_its_initialisation() {
+    check(&Cpu::new(0).unwrap(), &Case { name: "january-1", style: Style::Real, steps: 1, ..F32 });
+}
+
+#[test]
+fn one_step_of_july_from_its_initialisation() {
+    check(&Cpu::new(0).unwrap(), &Case { name: "july-1", style: Style::Real, steps: 1, ..F32 });
+}
+
+#[test]
+fn ten_steps_of_january_in_f64_from_its_initialisation() {
+    check(&Reference::new(), &Case { name: "january-f64", ..F64 });
+}
+
+#[test]
+fn ten_steps_of_july_in_f64_from_its_initialisation() {
+    check(&Reference::new(), &Case { name: "july-f64", ..F64 });
+}

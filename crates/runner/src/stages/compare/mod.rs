@@ -1,0 +1,91 @@
+//! `compare`: trainings side by side, as `compare.md` with `bpb.svg` and as one `compare.html`: bits per byte, accuracy, speed, time
+//! and memory of every variant of a matrix. It reads the metrics of other stages and measures nothing itself.
+
+mod chart;
+mod page;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::report::records::read;
+use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
+use table::{Comparison, Row};
+
+/// The keys of a comparison.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompareConfig {
+    /// The heading.
+    pub title: String,
+}
+
+impl Default for CompareConfig {
+    fn default() -> Self {
+        Self { title: "Comparison".into() }
+    }
+}
+
+/// The kind `compare`. The first training is what the others are measured against.
+///
+/// # Inputs
+/// Any number each, matched by where they stand on the axes: `train` (metrics of train-gpt), `bpb` (of eval-bpb; without it the
+/// training's own last look at held-out text counts), `core` (of eval-core).
+#[derive(Debug)]
+pub struct Compare;
+
+impl Stage for Compare {
+    type Config = CompareConfig;
+    type Exec = NoExec;
+    const KIND: &'static str = "compare";
+    const ABOUT: &'static str = "sets trainings side by side: bits per byte, speed, time, memory";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[
+        port("train", "metrics").many(),
+        port("bpb", "metrics").optional().many(),
+        port("core", "metrics").optional().many(),
+    ];
+    const OUTPUTS: &'static [Port] = &[port("report", "report")];
+    const USES_SEED: bool = false;
+
+    fn check(config: &CompareConfig, _extras: &Extras) -> Result<()> {
+        if config.title.trim().is_empty() {
+            let fault = At::new("title", "a comparison needs a heading, and this one is empty");
+            return Err(fault.hint("leave `title` out, or say what is compared").into());
+        }
+        Ok(())
+    }
+
+    fn run(config: CompareConfig, _exec: NoExec, ctx: &mut Ctx) -> Result<()> {
+        let mut rows = Vec::new();
+        for (label, path) in ctx.inputs("train") {
+            let of = |port| {
+                let found = ctx.inputs(port).into_iter().find(|(other, _)| *other == label);
+                found.map(|(_, path)| path)
+            };
+            let (train, bpb) = (read(Some(path))?, read(of("bpb"))?);
+            rows.push(Row::new(label, train, bpb, read(of("core"))?));
+        }
+        let comparison = Comparison::new(config.title, rows);
+        for (name, bpb) in comparison.figures() {
+            ctx.summary(name, bpb);
+        }
+        let dir = ctx.output("report");
+        fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        let chart = chart::draw(&comparison)?;
+        if let Some(chart) = &chart {
+            write(&dir.join("bpb.svg"), &chart::standalone(chart))?;
+        }
+        write(&dir.join("compare.md"), &page::markdown(&comparison, chart.is_some()))?;
+        write(&dir.join("compare.html"), &page::html(&comparison, chart.as_deref()))
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
