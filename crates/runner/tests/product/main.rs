@@ -9,3 +9,4 @@ mod harness;
 mod kill;
 mod report;
 mod resume;
+mod variants;
