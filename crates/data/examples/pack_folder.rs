@@ -1,11 +1,12 @@
-//! Packs a folder of parquet into memory-mapped rows, with a tokenizer trained on the same text.
+//! Packs a folder of parquet into memory-mapped rows, with a tokenizer trained on the same text or a given one.
 //!
 //! Run with: `cargo run --release -p farthing-data --example pack_folder -- embedded://world /tmp/packed 1024 256`
-//! (source: `embedded://world`, a folder of parquet files, or a glob; then output folder, vocabulary, context)
+//! (source: `embedded://world`, a folder of parquet files, or a glob; then output folder, entries of the vocabulary to train or
+//! a `tokenizer.json`, and context)
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use farthing_data::{
-    BpeSettings, FetchSettings, PackConfig, PackSettings, Silent, fetch, pack, train_bpe,
+    BpeSettings, FetchSettings, PackConfig, PackSettings, Silent, Tokenizer, fetch, pack, train_bpe,
 };
 use std::path::PathBuf;
 use std::time::Instant;
@@ -13,7 +14,7 @@ use std::time::Instant;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [source, out, vocab, context] = &args[..] else {
-        return Err("usage: pack_folder SOURCE OUT VOCABULARY CONTEXT".into());
+        return Err("usage: pack_folder SOURCE OUT (VOCABULARY | TOKENIZER.json) CONTEXT".into());
     };
     let (out, start) = (PathBuf::from(out), Instant::now());
     let seconds = || start.elapsed().as_secs_f64();
@@ -29,14 +30,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
 
     let train = files.train_paths(&text);
-    let bpe = BpeSettings { vocab_size: vocab.parse()?, ..BpeSettings::default() };
-    let (tokenizer, read) = train_bpe(&train, "text", &bpe, &out, &mut Silent)?;
-    println!(
-        "{:6.2} s  {} entries from {} characters",
-        seconds(),
-        tokenizer.vocab_size(),
-        read.chars
-    );
+    let tokenizer = if let Ok(vocab_size) = vocab.parse() {
+        let bpe = BpeSettings { vocab_size, ..BpeSettings::default() };
+        let (tokenizer, read) = train_bpe(&train, "text", &bpe, &out, &mut Silent)?;
+        println!(
+            "{:6.2} s  {} entries from {} characters",
+            seconds(),
+            tokenizer.vocab_size(),
+            read.chars
+        );
+        tokenizer
+    } else {
+        Tokenizer::load(vocab)?
+    };
 
     let settings = PackSettings { context: context.parse()?, ..PackSettings::default() };
     let config = PackConfig { settings, ..PackConfig::default() };
@@ -58,5 +64,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         100.0 * stats.continuation_share(),
         100.0 * stats.utilisation(manifest.row_tokens),
     );
+    println!("\n{}", stats.lengths);
     Ok(())
 }

@@ -1,11 +1,7 @@
 //! `pack-bestfit`: text, encoded and packed into rows of T + 1 tokens that begin with BOS, without padding.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
-use farthing_data::{
-    Manifest, PackConfig, PackRule, PackSettings, Remainder, Texts, Tokenizer, pack,
-};
+use farthing_data::{Manifest, PackConfig, PackRule, PackSettings, Remainder, Tokenizer, pack};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -13,7 +9,7 @@ use super::fetch_parquet::parquet_files;
 use super::train_bpe::check_column;
 use super::watch::Watched;
 use crate::progress::format::count;
-use crate::{At, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
+use crate::{At, Cancelled, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
 
 /// The stage's keys.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -25,22 +21,17 @@ pub struct Config {
     #[serde(default)]
     pub rule: PackRule,
     /// What becomes of the part of a document that is cut off at the end of a row.
-    #[serde(default = "discard")]
+    #[serde(default)]
     pub remainder: Remainder,
     /// Documents to choose from.
     #[serde(default = "buffer_documents")]
     pub buffer_documents: usize,
-    /// About how large a shard becomes.
+    /// How large a shard's data may become.
     #[serde(default = "shard_bytes")]
     pub shard_bytes: usize,
     /// The column that holds the text.
     #[serde(default = "text_column")]
     pub text_column: String,
-}
-
-/// As the recipe's figures were made.
-fn discard() -> Remainder {
-    Remainder::Discard
 }
 
 fn buffer_documents() -> usize {
@@ -70,9 +61,6 @@ impl Config {
     }
 }
 
-/// Documents whose lengths the metrics show.
-const LENGTHS_OF: usize = 4_096;
-
 /// Packs the text to train on and the text held out.
 #[derive(Debug)]
 pub struct PackBestfit;
@@ -82,7 +70,7 @@ impl Stage for PackBestfit {
     type Exec = NoExec;
     const KIND: &'static str = "pack-bestfit";
     const ABOUT: &'static str = "text as rows of tokens without padding";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] =
         &[port("train", "parquet files"), port("val", "parquet files"), port("bpe", "tokenizer")];
     const OUTPUTS: &'static [Port] = &[
@@ -129,8 +117,11 @@ impl Stage for PackBestfit {
             let files = parquet_files(ctx, split)?;
             let out = ctx.output(split);
             let mut watched = Watched::new(ctx, "documents");
-            let manifest = pack(&files, &tokenizer, &library, &out, &mut watched)
-                .with_context(|| format!("packing `{split}`"))?;
+            let packed = pack(&files, &tokenizer, &library, &out, &mut watched);
+            if matches!(packed, Err(farthing_data::Error::Stopped)) {
+                return Err(Cancelled.into());
+            }
+            let manifest = packed.with_context(|| format!("packing `{split}`"))?;
             ctx.log(format!(
                 "{split}: {} rows of {} tokens from {} documents, {:.2}% of the tokens lost",
                 count(manifest.rows),
@@ -138,8 +129,7 @@ impl Stage for PackBestfit {
                 count(manifest.stats.documents),
                 100.0 * manifest.stats.lost_share(),
             ));
-            let lengths = lengths(&files, &tokenizer, &config.text_column)?;
-            metrics.write(&record(split, &manifest, &lengths))?;
+            metrics.write(&record(split, &manifest))?;
             manifests.push(manifest);
             ctx.check_cancelled()?;
         }
@@ -155,31 +145,16 @@ impl Stage for PackBestfit {
     }
 }
 
-fn record(split: &str, manifest: &Manifest, lengths: &[Value]) -> Value {
+fn record(split: &str, manifest: &Manifest) -> Value {
     let stats = &manifest.stats;
     json!({
         "record": "pack", "split": split, "documents": stats.documents, "tokens_in": stats.tokens_in,
-        "tokens_kept": stats.tokens_kept, "text_bytes": manifest.text_bytes, "rows": manifest.rows,
+        "tokens_kept": stats.tokens_kept, "tokens_cropped": stats.tokens_cropped,
+        "tokens_dropped_at_end": stats.tokens_dropped_at_end, "text_bytes": manifest.text_bytes, "rows": manifest.rows,
         "row_tokens": manifest.row_tokens, "lost": stats.lost_share(), "bound": stats.bound_share(),
         "utilisation": stats.utilisation(manifest.row_tokens), "continuation": stats.continuation_share(),
-        "lengths_of": lengths.iter().filter_map(|l| l["documents"].as_u64()).sum::<u64>(),
-        "lengths": lengths,
+        "lengths": stats.lengths.buckets().collect::<Vec<_>>(),
     })
-}
-
-/// How many of the first documents have how many tokens, BOS included: a record for each power of two up to the longest.
-fn lengths(files: &[PathBuf], tokenizer: &Tokenizer, column: &str) -> Result<Vec<Value>> {
-    let texts: Vec<String> =
-        Texts::open(files, column)?.take(LENGTHS_OF).collect::<farthing_data::Result<_>>()?;
-    let mut counts: Vec<u64> = Vec::new();
-    for tokens in tokenizer.encode_batch(&texts)? {
-        let power = (tokens.len() + 1).ilog2() as usize;
-        counts.resize(counts.len().max(power + 1), 0);
-        counts[power] += 1;
-    }
-    let first = counts.iter().position(|n| *n > 0).unwrap_or(0);
-    let bucket = |(power, n): (usize, &u64)| json!({ "from": 1u64 << power, "to": (2u64 << power) - 1, "documents": n });
-    Ok(counts.iter().enumerate().skip(first).map(bucket).collect())
 }
 
 #[cfg(test)]
@@ -212,7 +187,7 @@ mod tests {
         let rows = Rows::open(ctx.output("train")).unwrap();
         rows.verify().unwrap();
         assert_eq!(rows.row_tokens(), 65);
-        assert_eq!(rows.manifest().settings.remainder, Remainder::Discard);
+        assert_eq!(rows.manifest().settings.remainder, Remainder::Requeue);
         assert_eq!(rows.manifest().stats.documents, 300);
         assert!(!Rows::open(ctx.output("val")).unwrap().is_empty());
         let figures: Vec<_> = ctx.figures().iter().map(|(name, _)| name.as_str()).collect();
@@ -220,8 +195,30 @@ mod tests {
 
         let metrics = std::fs::read_to_string(ctx.output("metrics")).unwrap();
         let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
-        assert_eq!((&first["split"], &first["lengths_of"]), (&json!("train"), &json!(300)));
+        assert_eq!((&first["split"], &first["documents"]), (&json!("train"), &json!(300)));
+        let lengths = first["lengths"].as_array().unwrap().iter();
+        assert_eq!(lengths.map(|l| l["documents"].as_u64().unwrap()).sum::<u64>(), 300);
         assert_eq!(first["utilisation"], json!(1.0));
+    }
+
+    #[test]
+    fn a_request_to_stop_is_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let world = "source = 'embedded://world'\n\
+            world = { train_shards = 1, documents_per_shard = 300, val_documents = 50 }";
+        let mut fetch = Ctx::detached(dir.path(), []);
+        FetchParquet::run(toml::from_str(world).unwrap(), NoExec {}, &mut fetch).unwrap();
+        let mut bpe = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
+        let config = train_bpe::Config { vocab_size: 400, ..train_bpe::Config::default() };
+        TrainBpe::run(config, NoExec {}, &mut bpe).unwrap();
+        let train = fetch.output("train");
+        let inputs = [("train", train.clone()), ("val", train), ("bpe", bpe.output("bpe"))];
+        let mut ctx = Ctx::detached(dir.path().join("out"), inputs);
+        std::fs::create_dir(dir.path().join("out")).unwrap();
+        ctx.cancel().request();
+        let config = toml::from_str("row_tokens = 64").unwrap();
+        let error = PackBestfit::run(config, NoExec {}, &mut ctx).unwrap_err();
+        assert!(error.is::<Cancelled>(), "{error:#}");
     }
 
     #[test]
