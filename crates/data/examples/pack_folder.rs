@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         manifest.row_tokens,
         stats.documents,
         stats.tokens_in,
-        manifest.text_bytes as f64 / (stats.tokens_in - stats.documents) as f64,
+        manifest.read.text_bytes as f64 / (stats.tokens_in - stats.documents) as f64,
     );
     println!(
         "          lost {:.4}% (bound without splitting {:.2}%), continuation pieces {:.2}%, utilisation {:.2}%",

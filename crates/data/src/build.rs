@@ -4,8 +4,8 @@ use crate::feed::{Document, Mark, feed};
 use crate::rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 use crate::shard::{ShardBuffer, TokenType};
 use crate::{
-    BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, Texts, Tokenizer,
-    digest_file, resume,
+    BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, TextColumn, TextFilter,
+    Texts, Tokenizer, digest_file, resume,
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -17,22 +17,24 @@ pub const TOKENIZER: &str = "tokenizer.json";
 /// Names how documents become rows, in the digest of the input: another value wherever the same input gives other rows.
 const PACKING: &str = "farthing-packing-2";
 
-/// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`.
+/// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`. `text` is the column's name, or a
+/// [`TextColumn`] with a filter.
 ///
 /// # Errors
 /// Those of [`Texts`] and [`Tokenizer::train`]; [`Error::Io`].
-pub fn train_bpe<P: AsRef<Path>>(
+pub fn train_bpe<'a, P: AsRef<Path>>(
     files: &[P],
-    text_column: &str,
+    text: impl Into<TextColumn<'a>>,
     settings: &BpeSettings,
     out: &Path,
     progress: &mut dyn Progress,
 ) -> Result<(Tokenizer, BpeStats)> {
     settings.check()?;
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    let texts = Texts::open(files, text_column)?;
-    // With a limit on characters the number of documents that will be read is not known.
-    let all = settings.max_chars == BpeSettings::default().max_chars;
+    let text = text.into();
+    let texts = Texts::open(files, text.name)?.with_filter(text.filter)?;
+    // With a filter or a limit on characters the number of documents that will be read is not known.
+    let all = text.filter.is_empty() && settings.max_chars == BpeSettings::default().max_chars;
     progress.total(all.then(|| texts.rows()), "documents");
     progress.message("counting words");
     let counted = texts.inspect(|_| progress.advance(1));
@@ -42,11 +44,14 @@ pub fn train_bpe<P: AsRef<Path>>(
 }
 
 /// How to pack parquet files into shards.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PackConfig {
     /// The column that holds the text.
     pub text_column: String,
+    /// Which documents are packed.
+    #[serde(skip_serializing_if = "TextFilter::is_empty")]
+    pub filter: TextFilter,
     /// How large a shard's data may become; it has one row at least.
     pub shard_bytes: usize,
     /// Rows and rule.
@@ -57,6 +62,7 @@ impl Default for PackConfig {
     fn default() -> Self {
         Self {
             text_column: "text".into(),
+            filter: TextFilter::default(),
             shard_bytes: 100_000_000,
             settings: PackSettings::default(),
         }
@@ -85,7 +91,7 @@ pub fn pack<P: AsRef<Path>>(
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
     config.settings.check()?;
-    let texts = Texts::open(files, &config.text_column)?;
+    let texts = Texts::open(files, &config.text_column)?.with_filter(&config.filter)?;
     progress.message("reading digests");
     let key = input_key(files, tokenizer, config)?;
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
@@ -100,9 +106,11 @@ pub fn pack<P: AsRef<Path>>(
         progress.message("packing");
     } else {
         progress.message(&format!("going on after shard {}", packing.shards.len() - 1));
-        progress.advance(from.rows);
+        progress.advance(from.read.rows());
     }
     packing.rows(false)?;
+    let texts = Texts::open_at(files, &config.text_column, from.position)?;
+    let texts = texts.with_filter(&config.filter)?;
     let end = feed(texts, from, tokenizer, progress, |document| packing.take(document))?;
     packing.mark = end;
     packing.rows(true)?;
@@ -204,8 +212,7 @@ impl<'a> Packing<'a> {
             rows: stats.rows,
             settings: self.settings.clone(),
             stats,
-            null_texts: self.mark.null_texts,
-            text_bytes: self.mark.text_bytes,
+            read: self.mark.read,
             shards: self.shards,
         };
         manifest.write(self.out)?;
@@ -276,7 +283,7 @@ fn clear(out: &Path, keep: &[ManifestShard]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PackRule, Remainder, Shard};
+    use crate::{PackRule, Position, Remainder, Shard};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -285,6 +292,10 @@ mod tests {
         let text = |_| Ok("a few words of text".to_string());
         let settings = BpeSettings { vocab_size: 265, ..BpeSettings::default() };
         Tokenizer::train((0..3).map(text), &settings).unwrap().0
+    }
+
+    fn mark(row: u64) -> Mark {
+        Mark { position: Position { file: 0, row }, ..Mark::default() }
     }
 
     fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -298,9 +309,9 @@ mod tests {
         let mut packing = Packing::begin(dir, "key", tokenizer, config).unwrap();
         clear(dir, &packing.shards).unwrap();
         packing.rows(false).unwrap();
-        let from = packing.mark.rows as usize;
+        let from = packing.mark.position.row as usize;
         for (i, &length) in lengths.iter().enumerate().take(until).skip(from) {
-            let mark = Mark { rows: i as u64 + 1, null_texts: 0, text_bytes: 0 };
+            let mark = mark(i as u64 + 1);
             packing
                 .take(Document { tokens: (0..length).map(|t| t % 250).collect(), mark })
                 .unwrap();
@@ -379,7 +390,7 @@ mod tests {
         // As on a full disk: the third shard cannot be written.
         fs::create_dir(dir.path().join("rows_00002.safetensors.tmp")).unwrap();
         let error = (0..200).find_map(|i| {
-            let mark = Mark { rows: i + 1, ..Mark::default() };
+            let mark = mark(i + 1);
             packing.take(Document { tokens: vec![7; 40], mark }).err()
         });
         let error = error.unwrap().to_string();

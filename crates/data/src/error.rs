@@ -58,8 +58,8 @@ pub enum Error {
         /// "did you mean", or how to name another column.
         hint: String,
     },
-    /// The column is there but does not hold text.
-    #[error("column `{column}` of {} holds {found}, expected text (Utf8)\nhint: name a column of strings as the text column", path.display())]
+    /// The column is there but does not hold text, or, for a score, numbers.
+    #[error("column `{column}` of {} holds {found}, expected {expected}\nhint: name another column", path.display())]
     ColumnType {
         /// The parquet file.
         path: PathBuf,
@@ -67,16 +67,32 @@ pub enum Error {
         column: String,
         /// Its Arrow type.
         found: String,
+        /// What it must hold.
+        expected: &'static str,
     },
     /// A parquet file is damaged: its footer, or one of its row groups.
-    #[error("{}{} cannot be read: {reason}\nhint: the file is damaged or not parquet; fetch it again", path.display(), row_group.map(|g| format!(", row group {g},")).unwrap_or_default())]
+    #[error("{}{}{} cannot be read: {reason}\nhint: the file is damaged or not parquet; fetch it again", path.display(), row_group.map(|g| format!(", row group {g},")).unwrap_or_default(), row.map(|r| format!(" row {r},")).unwrap_or_default())]
     Parquet {
         /// The parquet file.
         path: PathBuf,
         /// The row group, if the footer could be read.
         row_group: Option<usize>,
+        /// The row that cannot be read, counted in the file, where one can be told.
+        row: Option<u64>,
         /// The reader's reason.
         reason: String,
+    },
+    /// A text is not UTF-8.
+    #[error("{}, row group {row_group}, row {row} is not UTF-8 from its byte {at} on\nhint: the file is damaged, or its writer did not write text; fetch it again, or leave the file out", path.display())]
+    InvalidUtf8 {
+        /// The parquet file.
+        path: PathBuf,
+        /// The row group.
+        row_group: usize,
+        /// The row, counted in the file.
+        row: u64,
+        /// Bytes of the text that are UTF-8.
+        at: usize,
     },
     /// A parquet file could not be written.
     #[error("cannot write {}: {reason}\nhint: check the disk's free space", path.display())]
@@ -157,6 +173,16 @@ pub enum Error {
         what: String,
         /// What to change.
         hint: String,
+    },
+    /// The operating system refused to start a thread.
+    #[error(
+        "cannot start a thread for {purpose}: {source}\nhint: the limit on processes or memory is reached; `ulimit -u` shows the first"
+    )]
+    Thread {
+        /// What it was to do.
+        purpose: &'static str,
+        /// The system's own reason.
+        source: std::io::Error,
     },
     /// A row holds a token that the vocabulary does not have.
     #[error(

@@ -2,7 +2,7 @@
 //! writes. Queues between them are short, so that memory is bounded; the order of documents is that of the files, whatever the number
 //! of threads. It knows neither rows nor shards.
 
-use crate::{Error, Progress, Result, Texts, Tokenizer};
+use crate::{Error, Position, Progress, ReadStats, Result, Texts, Tokenizer};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -16,16 +16,22 @@ const CHUNK_BYTES: usize = 4 << 20;
 const TEXT_QUEUE: usize = 2;
 const TOKEN_QUEUE: usize = 12;
 
-/// Where reading stands after a document, counted from the start of the first file.
+/// What was read until after a document, and where to go on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mark {
-    /// Rows read, null texts included.
-    pub(crate) rows: u64,
-    /// Of these, null texts.
-    pub(crate) null_texts: u64,
-    /// UTF-8 bytes of text.
-    pub(crate) text_bytes: u64,
+    pub(crate) position: Position,
+    /// From the start of the first file.
+    pub(crate) read: ReadStats,
+}
+
+impl Mark {
+    /// Where `texts` stand, which were opened at `from`.
+    fn new(from: Self, texts: &Texts) -> Self {
+        let mut read = from.read;
+        read += *texts.stats();
+        Self { position: texts.position(), read }
+    }
 }
 
 /// A document as tokens, BOS not included.
@@ -36,7 +42,8 @@ pub(crate) struct Document {
 
 type Chunk = Vec<(String, Mark)>;
 
-/// Reads, encodes and gives to `take`, on a thread of its own, every document after `from`. Returns where reading ended.
+/// Reads, encodes and gives to `take`, on a thread of its own, every document of `texts`, which were opened at `from`. Returns
+/// where reading ended.
 ///
 /// # Errors
 /// That of `take` if it fails, else the first of reading and encoding; [`Error::Stopped`].
@@ -63,28 +70,20 @@ pub(crate) fn feed(
 
 /// Reads chunks of text until the end, an error, or until nobody takes them.
 fn read(mut texts: Texts, from: Mark, to: &SyncSender<Chunk>) -> Result<Mark> {
-    // Rows before `from` are read again and left out.
-    let (mut mark, mut given) = (Mark::default(), 0u64);
     loop {
         let (mut chunk, mut bytes, mut fault) = (Chunk::new(), 0, None);
         while chunk.len() < CHUNK_TEXTS && bytes < CHUNK_BYTES {
-            let text = match texts.next() {
-                Some(Ok(text)) => text,
+            match texts.next() {
+                Some(Ok(text)) => {
+                    bytes += text.len();
+                    chunk.push((text, Mark::new(from, &texts)));
+                }
                 Some(Err(e)) => {
                     fault = Some(e);
                     break;
                 }
                 None => break,
-            };
-            given += 1;
-            mark.text_bytes += text.len() as u64;
-            mark.null_texts = texts.nulls();
-            mark.rows = given + mark.null_texts;
-            if mark.rows <= from.rows {
-                continue;
             }
-            bytes += text.len();
-            chunk.push((text, mark));
         }
         let end = chunk.is_empty();
         // What was read before a fault is packed, as it would have been without threads.
@@ -93,9 +92,7 @@ fn read(mut texts: Texts, from: Mark, to: &SyncSender<Chunk>) -> Result<Mark> {
             return Err(fault);
         }
         if end || gone {
-            mark.null_texts = texts.nulls();
-            mark.rows = given + mark.null_texts;
-            return Ok(mark);
+            return Ok(Mark::new(from, &texts));
         }
     }
 }
@@ -108,7 +105,7 @@ fn encode(
     progress: &mut dyn Progress,
     to: &SyncSender<Vec<Document>>,
 ) -> Result<()> {
-    let mut seen = start.rows;
+    let mut seen = start.read.rows();
     for chunk in from {
         if progress.stopped() {
             return Err(Error::Stopped);
@@ -116,7 +113,7 @@ fn encode(
         let (texts, marks): (Vec<_>, Vec<_>) = chunk.into_iter().unzip();
         let tokens = tokenizer.encode_batch(&texts)?;
         drop(texts);
-        let rows = marks.last().map_or(seen, |mark| mark.rows);
+        let rows = marks.last().map_or(seen, |mark| mark.read.rows());
         let documents = tokens.into_iter().zip(marks);
         let documents = documents.map(|(tokens, mark)| Document { tokens, mark }).collect();
         if to.send(documents).is_err() {

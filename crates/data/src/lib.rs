@@ -8,6 +8,7 @@ mod fetch;
 mod files;
 mod order;
 mod pack;
+mod prefetch;
 mod progress;
 mod resume;
 mod rng;
@@ -24,8 +25,9 @@ pub use fetch::{FILES, FetchSettings, FileEntry, Files, ShardRange, fetch, local
 pub use files::digest_file;
 pub use order::Order;
 pub use pack::{LengthCount, Lengths, PackRule, PackSettings, PackStats, Packer, Remainder};
+pub use prefetch::{Part, Prefetch};
 pub use progress::{Progress, Silent};
 pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 pub use shard::{Row, SHARD_FORMAT, Shard, TokenType};
-pub use text::{TextFile, Texts};
+pub use text::{Position, ReadStats, Text, TextColumn, TextFile, TextFilter, Texts};
 pub use tokenizer::{BpeSettings, BpeStats, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};

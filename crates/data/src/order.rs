@@ -63,6 +63,24 @@ impl Order {
         self.permute((position / n) as u64, (position % n) as u64)
     }
 
+    /// The part of each step's rows that rank `rank` of `ranks` takes: ranges in the order of the ranks that make up the step; where the
+    /// division leaves a rest, the first ranks take one row more.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a rank that does not exist, or more ranks than rows in a step.
+    pub fn share(&self, rank: usize, ranks: usize) -> Result<std::ops::Range<usize>> {
+        let rows = self.batch_rows();
+        if rank >= ranks || ranks > rows {
+            return Err(Error::Config {
+                what: format!("rank {rank} of {ranks} cannot share steps of {rows} rows"),
+                hint: "ranks count from 0, and each needs at least one row of a step".into(),
+            });
+        }
+        let (each, rest) = (rows / ranks, rows % ranks);
+        let start = rank * each + rank.min(rest);
+        Ok(start..start + each + usize::from(rank < rest))
+    }
+
     /// The epoch in which row `j` of step `step` lies, counted from 0.
     pub fn epoch(&self, step: u64, j: usize) -> u64 {
         let position = u128::from(step) * u128::from(self.batch_rows) + j as u128;
@@ -142,6 +160,22 @@ mod tests {
         let sum: u64 = (0..n - 1).map(|i| order.row(i, 0).abs_diff(order.row(i + 1, 0))).sum();
         let mean = sum as f64 / (n - 1) as f64;
         assert!((mean / n as f64 - 1.0 / 3.0).abs() < 0.02, "{mean}");
+    }
+
+    #[test]
+    fn ranks_share_a_step_without_gap_or_overlap() {
+        for rows in 1..30 {
+            let order = Order::new(1000, rows, 3).unwrap();
+            for ranks in 1..=rows {
+                let shares: Vec<_> = (0..ranks).map(|r| order.share(r, ranks).unwrap()).collect();
+                let joined: Vec<usize> = shares.iter().cloned().flatten().collect();
+                assert_eq!(joined, (0..rows).collect::<Vec<_>>());
+                let longest = shares.iter().map(ExactSizeIterator::len).max();
+                assert!(longest <= shares.iter().map(|s| s.len() + 1).min());
+            }
+            assert!(order.share(0, rows + 1).is_err());
+            assert!(order.share(rows, rows).is_err());
+        }
     }
 
     #[test]

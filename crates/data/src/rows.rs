@@ -2,7 +2,7 @@
 
 use crate::files::write_atomic;
 use crate::shard::{Row, Shard, TokenType};
-use crate::{Error, PackSettings, PackStats, Result};
+use crate::{Error, PackSettings, PackStats, ReadStats, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,10 +35,8 @@ pub struct Manifest {
     pub settings: PackSettings,
     /// What became of the corpus.
     pub stats: PackStats,
-    /// Rows of text skipped because their text was null.
-    pub null_texts: u64,
-    /// UTF-8 bytes of the text that was read.
-    pub text_bytes: u64,
+    /// What was read of the text and what was not: nulls, and what the filter rejected.
+    pub read: ReadStats,
     /// The shards, in order.
     pub shards: Vec<ManifestShard>,
 }

@@ -1,12 +1,14 @@
 //! `pack-bestfit`: text, encoded and packed into rows of T + 1 tokens that begin with BOS, without padding.
 
 use anyhow::Context;
-use farthing_data::{Manifest, PackConfig, PackRule, PackSettings, Remainder, Tokenizer, pack};
+use farthing_data::{
+    Manifest, PackConfig, PackRule, PackSettings, Remainder, TextFilter, Tokenizer, pack,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::fetch_parquet::parquet_files;
-use super::train_bpe::check_column;
+use super::train_bpe::{check_column, check_filter};
 use super::watch::Watched;
 use crate::progress::format::count;
 use crate::{At, Cancelled, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
@@ -32,6 +34,9 @@ pub struct Config {
     /// The column that holds the text.
     #[serde(default = "text_column")]
     pub text_column: String,
+    /// Which documents to pack: `min_score` and `score_column`, `language` and `language_column`, `min_chars`, `max_chars`.
+    #[serde(default, skip_serializing_if = "TextFilter::is_empty")]
+    pub filter: TextFilter,
 }
 
 fn buffer_documents() -> usize {
@@ -50,6 +55,7 @@ impl Config {
     fn library(&self) -> PackConfig {
         PackConfig {
             text_column: self.text_column.clone(),
+            filter: self.filter.clone(),
             shard_bytes: self.shard_bytes,
             settings: PackSettings {
                 rule: self.rule,
@@ -104,6 +110,7 @@ impl Stage for PackBestfit {
             return Err(fault.hint("100_000_000 by default").into());
         }
         check_column(&config.text_column)?;
+        check_filter(&config.filter)?;
         // Whatever else the library minds.
         Ok(config.library().settings.check()?)
     }
@@ -123,10 +130,11 @@ impl Stage for PackBestfit {
             }
             let manifest = packed.with_context(|| format!("packing `{split}`"))?;
             ctx.log(format!(
-                "{split}: {} rows of {} tokens from {} documents, {:.2}% of the tokens lost",
+                "{split}: {} rows of {} tokens from {} documents ({} filtered out), {:.2}% of the tokens lost",
                 count(manifest.rows),
                 count(manifest.row_tokens as u64),
                 count(manifest.stats.documents),
+                count(manifest.read.rejected()),
                 100.0 * manifest.stats.lost_share(),
             ));
             metrics.write(&record(split, &manifest))?;
@@ -150,7 +158,8 @@ fn record(split: &str, manifest: &Manifest) -> Value {
     json!({
         "record": "pack", "split": split, "documents": stats.documents, "tokens_in": stats.tokens_in,
         "tokens_kept": stats.tokens_kept, "tokens_cropped": stats.tokens_cropped,
-        "tokens_dropped_at_end": stats.tokens_dropped_at_end, "text_bytes": manifest.text_bytes, "rows": manifest.rows,
+        "tokens_dropped_at_end": stats.tokens_dropped_at_end, "text_bytes": manifest.read.text_bytes,
+        "read": manifest.read, "rows": manifest.rows,
         "row_tokens": manifest.row_tokens, "lost": stats.lost_share(), "bound": stats.bound_share(),
         "utilisation": stats.utilisation(manifest.row_tokens), "continuation": stats.continuation_share(),
         "lengths": stats.lengths.buckets().collect::<Vec<_>>(),
@@ -228,6 +237,7 @@ mod tests {
             ("row_tokens = 64\nbuffer_documents = 0", "buffer_documents"),
             ("row_tokens = 64\nshard_bytes = 0", "shard_bytes"),
             ("row_tokens = 64\ntext_column = ''", "text_column"),
+            ("row_tokens = 64\nfilter = { score_column = 'int_score' }", "filter"),
         ] {
             let config: Config = toml::from_str(text).unwrap();
             let error = PackBestfit::check(&config, &Extras::default()).unwrap_err();
@@ -235,5 +245,9 @@ mod tests {
         }
         assert!(toml::from_str::<Config>("").is_err());
         assert!(toml::from_str::<Config>("row_tokens = 64\nrule = 'newest-first'").is_err());
+        assert!(toml::from_str::<Config>("row_tokens = 64\nfilter = { score = 3 }").is_err());
+        // A stage without a filter keeps the key that it had before there were any.
+        let config: Config = toml::from_str("row_tokens = 64").unwrap();
+        assert!(!serde_json::to_string(&config).unwrap().contains("filter"));
     }
 }

@@ -1,7 +1,7 @@
 //! `train-bpe`: a byte-level BPE tokenizer from parquet files of text.
 
 use anyhow::Context;
-use farthing_data::{BpeSettings, TOKENIZER, Texts, Tokenizer, train_bpe};
+use farthing_data::{BpeSettings, TOKENIZER, TextColumn, TextFilter, Texts, Tokenizer, train_bpe};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -22,12 +22,16 @@ pub struct Config {
     pub document_chars: usize,
     /// The column that holds the text.
     pub text_column: String,
+    /// Which documents to read: `min_score` and `score_column`, `language` and `language_column`, `min_chars`, `max_chars`.
+    #[serde(skip_serializing_if = "TextFilter::is_empty")]
+    pub filter: TextFilter,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let BpeSettings { vocab_size, max_chars, document_chars } = BpeSettings::default();
-        Self { vocab_size, max_chars, document_chars, text_column: "text".into() }
+        let (text_column, filter) = ("text".into(), TextFilter::default());
+        Self { vocab_size, max_chars, document_chars, text_column, filter }
     }
 }
 
@@ -76,6 +80,7 @@ impl Stage for TrainBpe {
                 .into());
         }
         check_column(&config.text_column)?;
+        check_filter(&config.filter)?;
         // Whatever else the library minds.
         Ok(config.settings().check()?)
     }
@@ -85,7 +90,7 @@ impl Stage for TrainBpe {
         let staged = ctx.scratch()?;
         let (tokenizer, stats) = train_bpe(
             &files,
-            &config.text_column,
+            TextColumn { name: &config.text_column, filter: &config.filter },
             &config.settings(),
             &staged,
             &mut Watched::new(ctx, "documents"),
@@ -94,7 +99,7 @@ impl Stage for TrainBpe {
         std::fs::rename(&from, &to)
             .with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
 
-        let texts = Texts::open(&files, &config.text_column)?;
+        let texts = Texts::open(&files, &config.text_column)?.with_filter(&config.filter)?;
         let bytes_per_token = bytes_per_token(&tokenizer, texts)?;
         ctx.metrics("metrics")?.write(&json!({
             "record": "tokenizer", "vocab_size": tokenizer.vocab_size(), "documents": stats.documents,
@@ -121,6 +126,15 @@ pub(super) fn check_column(name: &str) -> Result<()> {
         return Err(fault.hint("leave `text_column` out if it is `text`").into());
     }
     Ok(())
+}
+
+/// The fault of a filter that means nothing.
+pub(super) fn check_filter(filter: &TextFilter) -> Result<()> {
+    filter.check().map_err(|e| {
+        let text = e.to_string();
+        let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+        At::new("filter", message).hint(hint).into()
+    })
 }
 
 /// UTF-8 bytes per token over the first megabyte of the text.
@@ -186,6 +200,7 @@ mod tests {
             ("max_chars = 0", "max_chars"),
             ("document_chars = 0", "document_chars"),
             ("text_column = ''", "text_column"),
+            ("filter = { min_chars = 2, max_chars = 1 }", "filter"),
         ] {
             let config: Config = toml::from_str(text).unwrap();
             let error = TrainBpe::check(&config, &Extras::default()).unwrap_err();
