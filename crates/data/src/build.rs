@@ -31,12 +31,8 @@ pub fn train_bpe<P: AsRef<Path>>(
     settings.check()?;
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     let texts = Texts::open(files, text_column)?;
-    // With a limit on characters the number of documents that will be read is not known.
-    let all = settings.max_chars == BpeSettings::default().max_chars;
-    progress.total(all.then(|| texts.rows()), "documents");
-    progress.message("counting words");
-    let counted = texts.inspect(|_| progress.advance(1));
-    let (tokenizer, stats) = Tokenizer::train(counted, settings)?;
+    let documents = Some(texts.rows());
+    let (tokenizer, stats) = Tokenizer::train_watched(texts, documents, settings, progress)?;
     tokenizer.save(out.join(TOKENIZER))?;
     Ok((tokenizer, stats))
 }

@@ -42,6 +42,34 @@ struct Model {
     end_of_word_suffix: Option<String>,
 }
 
+/// Where a tokenizer is.
+enum Files {
+    Json(PathBuf),
+    Gpt2 { merges: PathBuf, vocab: PathBuf },
+}
+
+impl Files {
+    fn find(path: &Path) -> Result<Self> {
+        let about = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        let one_of = |names: &[&str]| names.iter().map(|n| path.join(n)).find(|p| p.exists());
+        if !about.is_dir() {
+            return Ok(Self::Json(path.into()));
+        }
+        if let Some(json) = one_of(&[crate::TOKENIZER]) {
+            return Ok(Self::Json(json));
+        }
+        let merges = one_of(&["vocab.bpe", "merges.txt"]);
+        match (merges, one_of(&["encoder.json", "vocab.json"])) {
+            (Some(merges), Some(vocab)) => Ok(Self::Gpt2 { merges, vocab }),
+            _ => Err(Error::TokenizerFile {
+                path: path.into(),
+                reason: "the folder holds neither tokenizer.json nor GPT-2's two files".into(),
+                hint: "give tokenizer.json, or vocab.bpe or merges.txt with encoder.json or vocab.json",
+            }),
+        }
+    }
+}
+
 impl Tokenizer {
     /// Reads a tokenizer: a `tokenizer.json`, one of ours or any byte-level BPE tokenizer with `<|bos|>`, `<|begin_of_text|>`
     /// or `<|endoftext|>`; or a folder that holds one, or that holds GPT-2's files (`vocab.bpe` or `merges.txt`, and
@@ -50,12 +78,21 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Io`], [`Error::TokenizerFile`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        if !path.is_dir() {
-            return Self::load_json(path);
+        match Files::find(path.as_ref())? {
+            Files::Json(json) => Self::load_json(&json),
+            Files::Gpt2 { merges, vocab } => Self::load_gpt2(&merges, &vocab),
         }
-        let json = path.join(crate::TOKENIZER);
-        if json.exists() { Self::load_json(&json) } else { Self::load_gpt2(path) }
+    }
+
+    /// The files that [`Tokenizer::load`] would read.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there is nothing at `path`; [`Error::TokenizerFile`] when a folder holds no tokenizer.
+    pub fn files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+        Ok(match Files::find(path.as_ref())? {
+            Files::Json(json) => vec![json],
+            Files::Gpt2 { merges, vocab } => vec![merges, vocab],
+        })
     }
 
     fn load_json(path: &Path) -> Result<Self> {
@@ -97,26 +134,17 @@ impl Tokenizer {
         Self::wrap(inner)
     }
 
-    /// GPT-2's own two files in a folder.
-    fn load_gpt2(dir: &Path) -> Result<Self> {
-        let one_of = |names: [&str; 2]| names.map(|n| dir.join(n)).into_iter().find(|p| p.exists());
-        let (merges, vocab) = (["vocab.bpe", "merges.txt"], ["encoder.json", "vocab.json"]);
-        let (Some(merges), Some(vocab)) = (one_of(merges), one_of(vocab)) else {
-            return Err(Error::TokenizerFile {
-                path: dir.into(),
-                reason: "the folder holds neither tokenizer.json nor GPT-2's two files".into(),
-                hint: "give tokenizer.json, or vocab.bpe or merges.txt with encoder.json or vocab.json",
-            });
-        };
-        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(Error::io("read", path));
+    /// GPT-2's own two files.
+    fn load_gpt2(merges: &Path, vocab: &Path) -> Result<Self> {
+        let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io("read", path));
         let bad = |path: &Path| {
             let path = path.to_path_buf();
             move |(reason, hint)| Error::TokenizerFile { path, reason, hint }
         };
-        let ids: BTreeMap<String, u32> = serde_json::from_str(&read(&vocab)?)
+        let ids: BTreeMap<String, u32> = serde_json::from_str(&read(vocab)?)
             .map_err(|e| (format!("it does not parse: {e}"), DAMAGED))
-            .map_err(bad(&vocab))?;
-        let text = read(&merges)?;
+            .map_err(bad(vocab))?;
+        let text = read(merges)?;
         let mut pairs = vec![];
         for (i, line) in text.lines().enumerate() {
             if i == 0 && line.starts_with("#version") || line.is_empty() {
@@ -125,7 +153,7 @@ impl Tokenizer {
             let mut words = line.split(' ');
             let (Some(a), Some(b), None) = (words.next(), words.next(), words.next()) else {
                 let reason = format!("line {} is not two tokens: {line:?}", i + 1);
-                return Err(bad(&merges)((reason, DAMAGED)));
+                return Err(bad(merges)((reason, DAMAGED)));
             };
             pairs.push((a.to_string(), b.to_string()));
         }
@@ -134,7 +162,7 @@ impl Tokenizer {
         let model = BPE::builder().vocab_and_merges(ids, pairs).build();
         let model = model
             .map_err(|e| (format!("it does not go with {}: {e}", vocab.display()), DAMAGED))
-            .map_err(bad(&merges))?;
+            .map_err(bad(merges))?;
         let mut inner = tokenizers::Tokenizer::new(model);
         inner.with_pre_tokenizer(Some(PreTokenizerWrapper::ByteLevel(ByteLevel::new(
             false, true, true,
@@ -143,21 +171,13 @@ impl Tokenizer {
         let special = BOS_NAMES.iter().filter(|name| names.contains_key(**name));
         let special: Vec<_> = special.map(|name| AddedToken::from(*name, true)).collect();
         inner.add_special_tokens(&special);
-        Self::wrap(inner).map_err(bad(&vocab))
+        Self::wrap(inner).map_err(bad(vocab))
     }
 
     pub(super) fn wrap(mut inner: tokenizers::Tokenizer) -> Result<Self, Refusal> {
         if !matches!(inner.get_model(), ModelWrapper::BPE(_)) {
             return Err(("its model is not BPE".into(), HINT));
         }
-        let json = inner.to_string(true).map_err(|e| (e.to_string(), HINT))?;
-        // `<|bos|>` inside a text is text, not a document boundary.
-        inner.set_encode_special_tokens(true);
-        // What a file says of batches for inference must not cut or pad documents.
-        let _ = inner.with_truncation(None);
-        inner.with_padding(None);
-        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-
         let added: BTreeMap<u32, AddedToken> =
             inner.get_added_tokens_decoder().into_iter().collect();
         let all: BTreeSet<(u32, String)> =
@@ -174,6 +194,15 @@ impl Tokenizer {
                 "ids must be 0, 1, 2, … each once",
             ));
         }
+        // After the check of the ids: writing goes through all up to the highest.
+        let json = inner.to_string(true).map_err(|e| (e.to_string(), HINT))?;
+        // `<|bos|>` inside a text is text, not a document boundary.
+        inner.set_encode_special_tokens(true);
+        // What a file says of batches for inference must not cut or pad documents.
+        let _ = inner.with_truncation(None);
+        inner.with_padding(None);
+        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+
         let spelling = Spelling::new();
         let (mut bytes, mut special) = (Vec::with_capacity(size), Vec::with_capacity(size));
         for (id, token) in &all {

@@ -9,9 +9,11 @@ mod file;
 mod key;
 mod learn;
 mod merges;
+mod report;
 mod split;
 mod train;
 
+pub use report::Compression;
 pub use train::{BpeSettings, BpeStats};
 
 use crate::files::write_atomic;
