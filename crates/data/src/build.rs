@@ -33,12 +33,9 @@ pub fn train_bpe<'a, P: AsRef<Path>>(
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     let text = text.into();
     let texts = Texts::open(files, text.name)?.with_filter(text.filter)?;
-    // With a filter or a limit on characters the number of documents that will be read is not known.
-    let all = text.filter.is_empty() && settings.max_chars == BpeSettings::default().max_chars;
-    progress.total(all.then(|| texts.rows()), "documents");
-    progress.message("counting words");
-    let counted = texts.inspect(|_| progress.advance(1));
-    let (tokenizer, stats) = Tokenizer::train(counted, settings)?;
+    // With a filter the number of documents that will be read is not known.
+    let documents = text.filter.is_empty().then(|| texts.rows());
+    let (tokenizer, stats) = Tokenizer::train_watched(texts, documents, settings, progress)?;
     tokenizer.save(out.join(TOKENIZER))?;
     Ok((tokenizer, stats))
 }

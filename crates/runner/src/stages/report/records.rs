@@ -177,6 +177,7 @@ pub(super) struct Tokenizer {
     pub(super) documents: u64,
     pub(super) chars: u64,
     pub(super) bytes_per_token: Option<f64>,
+    pub(super) reference_bytes_per_token: Option<f64>,
 }
 
 /// Every record of a file, in order; none where the port is not connected.
