@@ -98,8 +98,14 @@ proptest! {
         prop_assert_eq!(stats.empty_documents, lengths.len() as u64 - full);
         prop_assert_eq!(stats.tokens_in, total as u64 + full);
         prop_assert_eq!(stats.rows, rows.len() as u64);
-        prop_assert_eq!(stats.tokens_kept, kept + heads);
-        prop_assert_eq!(stats.bos_added, bos - heads);
+        prop_assert_eq!(stats.tokens_kept + stats.bos_added, kept + bos);
+        if requeue || rule == PackRule::OldestFirst {
+            prop_assert_eq!(stats.tokens_kept, kept + heads);
+        } else {
+            // The others cut documents to their BOS.
+            prop_assert!(stats.tokens_kept >= kept + heads);
+            prop_assert_eq!(stats.bos_added, 0);
+        }
         prop_assert_eq!(
             stats.tokens_in,
             stats.tokens_kept + stats.tokens_cropped + stats.tokens_dropped_at_end
@@ -144,8 +150,8 @@ proptest! {
     }
 }
 
-/// nanochat's loader, which crops the shortest document when none fits, or, as it once did, the first. Two differences: a room of
-/// one token takes a lone BOS, and the end of the data empties the buffer.
+/// nanochat's loader, which crops the shortest document when none fits, or, as it once did, the first. Here the end of the data
+/// empties the buffer.
 fn nanochat(documents: &[Vec<u32>], cap: usize, size: usize, crop_shortest: bool) -> Vec<Vec<u32>> {
     let mut documents: VecDeque<Vec<u32>> =
         documents.iter().map(|d| [&[BOS], &d[..]].concat()).collect();
@@ -158,10 +164,6 @@ fn nanochat(documents: &[Vec<u32>], cap: usize, size: usize, crop_shortest: bool
                 buffer.extend(documents.drain(..documents.len().min(128)));
             }
             let room = cap - row.len();
-            if room == 1 {
-                row.push(BOS);
-                continue;
-            }
             let mut best: Option<usize> = None;
             for (i, document) in buffer.iter().enumerate() {
                 let longer = best.is_none_or(|b| document.len() > buffer[b].len());
@@ -187,9 +189,6 @@ fn greedy(documents: &[Vec<u32>], cap: usize) -> Vec<Vec<u32>> {
         let room = cap - row.len();
         row.push(BOS);
         row.extend(&document[..document.len().min(room - 1)]);
-        if row.len() + 1 == cap {
-            row.push(BOS);
-        }
         if row.len() == cap {
             rows.push(std::mem::take(&mut row));
         }
@@ -263,8 +262,9 @@ fn nanochats_rules_lose_what_they_lose() {
         let settings = PackSettings { rule, ..settings(2048, 1000, Remainder::Discard) };
         let stats = run(&settings, &lengths);
         let found = 100.0 * (stats.lost_share() - stats.bound_share());
+        // So few documents are not the steady state.
         assert!(
-            (found - above).abs() < 1.0,
+            (found - above).abs() < 1.5,
             "{rule:?}: {found:.2} points above the bound, {above:.2}"
         );
     }

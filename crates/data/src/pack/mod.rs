@@ -131,11 +131,14 @@ impl Packer {
             return None;
         }
         while self.row.len() < self.cap {
-            // A lone BOS needs no document.
-            if self.buffer.count() < least && self.row.len() + 1 < self.cap {
+            if self.closes_alone() {
+                self.row.push(self.bos);
+                self.added += 1;
+            } else if self.buffer.count() < least {
                 return None;
+            } else {
+                self.place();
             }
-            self.place();
         }
         self.stats.rows += 1;
         self.stats.tokens_kept += std::mem::take(&mut self.kept);
@@ -150,14 +153,15 @@ impl Packer {
         self.stats
     }
 
-    /// Puts one document, or two, or a lone BOS into the row.
+    /// Whether the row's last position takes a lone BOS, the end of the document before it, so that no document is cut for it.
+    /// Those who crop do cut one, and so do their rules here where what is cut off is not kept.
+    fn closes_alone(&self) -> bool {
+        self.row.len() + 1 == self.cap && (self.requeue || self.rule == PackRule::OldestFirst)
+    }
+
+    /// Puts one document, or two, into the row.
     fn place(&mut self) {
         let room = self.cap - self.row.len();
-        if room == 1 {
-            self.row.push(self.bos);
-            self.added += 1;
-            return;
-        }
         match self.rule.choose(&mut self.buffer, room, self.cap, self.capacity) {
             Some(Choice::One(length)) => self.take(length, room),
             Some(Choice::Two(a, b)) => {

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// By which rule documents are laid into rows.
 ///
-/// Whatever the rule, where one position is left in a row it takes a lone BOS, the end of the document before it, and nothing is
-/// cut for it.
+/// Where one position is left in a row it takes a lone BOS, the end of the document before it, and nothing is cut for it; only
+/// the rules of others, when they discard, cut a document to its BOS there, as they do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -59,7 +59,7 @@ impl PackRule {
         self == Self::OldestFirst
     }
 
-    /// The next piece for `room` > 1 positions of a row of `cap`; `capacity` is the buffer's nominal size. `None` if the buffer is empty.
+    /// The next piece for `room` positions of a row of `cap`; `capacity` is the buffer's nominal size. `None` if the buffer is empty.
     pub(super) fn choose(
         self,
         buffer: &mut Buffer,
