@@ -27,6 +27,9 @@ pub enum Error {
         /// The source as written.
         given: String,
     },
+    /// The work ended early because the caller's [`Progress`](crate::Progress) asked for it.
+    #[error("stopped on request\nhint: run again to go on from here")]
+    Stopped,
     /// A path or pattern matches no parquet file.
     #[error("no parquet file matches `{pattern}`\nhint: give a `.parquet` file, a directory that holds some, or a glob; relative paths start at {}", base.display())]
     NoFiles {

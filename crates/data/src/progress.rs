@@ -12,6 +12,12 @@ pub trait Progress: Send {
         let _ = n;
     }
 
+    /// Whether whoever watches wants the work to end. A function that polls this says so, and returns
+    /// [`Error::Stopped`](crate::Error::Stopped) soon after the first `true`, leaving what a later call can go on from.
+    fn stopped(&self) -> bool {
+        false
+    }
+
     /// What is happening now, in a few words.
     fn message(&mut self, text: &str) {
         let _ = text;

@@ -24,6 +24,10 @@ impl farthing_data::Progress for Watched<'_> {
         self.progress.advance(n);
     }
 
+    fn stopped(&self) -> bool {
+        self.ctx.cancelled()
+    }
+
     fn message(&mut self, text: &str) {
         self.progress.message(text);
     }
