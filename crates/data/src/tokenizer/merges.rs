@@ -41,10 +41,10 @@ pub(super) struct Work {
 
 impl Merges {
     /// `merges` in the order of their ranks: two tokens and the one they make. Of equal pairs the last counts.
-    pub(super) fn new(of_byte: [u32; 256], merges: &[(u32, u32, u32)]) -> Self {
+    pub(super) fn new(of_byte: &[u32; 256], merges: &[(u32, u32, u32)]) -> Self {
         let slots = (2 * merges.len()).next_power_of_two().max(2);
         let mut this = Self {
-            of_byte,
+            of_byte: *of_byte,
             of_bytes: vec![],
             slots: vec![(0, NONE); slots],
             shift: 64 - slots.trailing_zeros(),
@@ -91,10 +91,12 @@ impl Merges {
         work: &mut Work,
         out: &mut Vec<u32>,
     ) {
-        match piece.len() {
-            ..=SHORT => self.merge_short(piece, work, out),
-            ..=WINDOW => self.merge_heap(piece, work, out),
-            _ => self.merge_windows(piece, bytes, work, out),
+        if piece.len() <= SHORT {
+            self.merge_short(piece, work, out);
+        } else if piece.len() <= WINDOW {
+            self.merge_heap(piece, work, out);
+        } else {
+            self.merge_windows(piece, bytes, work, out);
         }
     }
 
@@ -256,7 +258,7 @@ mod tests {
             });
             merges.push((left, right, id as u32));
         }
-        (Merges::new(std::array::from_fn(|i| i as u32), &merges), bytes)
+        (Merges::new(&std::array::from_fn(|i| i as u32), &merges), bytes)
     }
 
     proptest! {
