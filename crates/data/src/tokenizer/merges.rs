@@ -83,7 +83,8 @@ impl Merges {
     /// Appends the tokens of `piece`. `bytes` are those of every token.
     ///
     /// # Cost
-    /// O(n log n) time whatever the piece, and memory for a window of it.
+    /// O(n log n) time and memory for a window of the piece, as long as two windows agree within a few tokens of their boundary;
+    /// a piece on which they never do is merged as a whole, still exactly.
     pub(super) fn merge(
         &self,
         piece: &[u8],
