@@ -105,11 +105,11 @@ static ALL: LazyLock<Vec<Both>> = LazyLock::new(|| {
     // Tokens that no merges make: they count only where merges are ignored.
     for ignore in [false, true] {
         all.push(with("unmerged tokens", &|json| {
-            for (id, token) in [(1_200, "qxz"), (1_201, "Ġqxz"), (1_202, "qxqxqxqxqxqxqxqxqxqx")] {
+            for (id, token) in [(1_191, "qxz"), (1_192, "Ġqxz"), (1_193, "qxqxqxqxqxqxqxqxqxqx")] {
                 json["model"]["vocab"][token] = id.into();
             }
             for (i, token) in json["added_tokens"].as_array_mut().unwrap().iter_mut().enumerate() {
-                let id = 1_203 + i;
+                let id = 1_194 + i;
                 token["id"] = id.into();
             }
             json["model"]["ignore_merges"] = ignore.into();
@@ -243,7 +243,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_500))]
+    #![proptest_config(ProptestConfig::with_cases(800))]
 
     #[test]
     fn random_unicode(text in text()) {
@@ -265,6 +265,10 @@ proptest! {
             prop_assert_eq!(ids, both.ours.encode(&text).unwrap(), "{}", &both.name);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
 
     #[test]
     fn long_pieces(unit in "[ab' !1é]{1,12}|a|qx| |\n", times in 100..3_000usize) {

@@ -187,7 +187,7 @@ fn encoder(split: Split, model: &Model) -> Result<Encoder, String> {
     let tokens = (0..size as u32).filter(|&id| !bytes[id as usize].is_empty()).collect::<Vec<_>>();
     Ok(Encoder::new(
         split,
-        Merges::new(all, &merges),
+        Merges::new(&all, &merges),
         bytes,
         tokens.into_iter(),
         model.ignore_merges,

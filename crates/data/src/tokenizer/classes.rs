@@ -75,10 +75,12 @@ impl Classes {
     fn wide(&self, text: &[u8], at: usize, first: u8) -> (u8, usize) {
         let bits = |k: usize| usize::from(text.get(at + k).copied().unwrap_or(0) & 0x3F);
         let first = usize::from(first);
-        let (code, bytes) = match first {
-            ..0xE0 => ((first & 0x1F) << 6 | bits(1), 2),
-            ..0xF0 => ((first & 0x0F) << 12 | bits(1) << 6 | bits(2), 3),
-            _ => ((first & 0x07) << 18 | bits(1) << 12 | bits(2) << 6 | bits(3), 4),
+        let (code, bytes) = if first < 0xE0 {
+            ((first & 0x1F) << 6 | bits(1), 2)
+        } else if first < 0xF0 {
+            ((first & 0x0F) << 12 | bits(1) << 6 | bits(2), 3)
+        } else {
+            ((first & 0x07) << 18 | bits(1) << 12 | bits(2) << 6 | bits(3), 4)
         };
         let block = self.block_of.get(code / BLOCK).copied().unwrap_or(0);
         (self.blocks[usize::from(block)][code % BLOCK], bytes)

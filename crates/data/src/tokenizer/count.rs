@@ -43,7 +43,9 @@ impl Counts {
             .par_iter()
             .map(|group| {
                 let mut counts = Self::default();
-                group.iter().for_each(|text| counts.count(text, Gpt4 { classes, digits }));
+                for text in group {
+                    counts.count(text, Gpt4 { classes, digits });
+                }
                 counts
             })
             .collect();

@@ -25,7 +25,7 @@ pub(super) struct Encoder {
     /// Longer ones.
     long: HashMap<Vec<u8>, u32>,
     longest: usize,
-    idle: Mutex<Vec<Box<Scratch>>>,
+    idle: Mutex<Vec<Scratch>>,
 }
 
 /// How text is cut into pieces.
@@ -114,7 +114,7 @@ impl Encoder {
         let text = text.as_bytes();
         match self.split {
             Split::Known(Known::Gpt2, classes) => {
-                self.pieces(Gpt2(classes), text, &mut scratch, out)
+                self.pieces(Gpt2(classes), text, &mut scratch, out);
             }
             Split::Known(Known::Gpt4 { digits }, classes) => {
                 self.pieces(Gpt4 { classes, digits }, text, &mut scratch, out);
@@ -130,7 +130,7 @@ impl Encoder {
         matches!(self.split, Split::Known(..))
     }
 
-    fn scratch(&self) -> MutexGuard<'_, Vec<Box<Scratch>>> {
+    fn scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
         // Nothing that is pushed here can be left half done.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -41,10 +41,10 @@ pub(super) struct Work {
 
 impl Merges {
     /// `merges` in the order of their ranks: two tokens and the one they make. Of equal pairs the last counts.
-    pub(super) fn new(of_byte: [u32; 256], merges: &[(u32, u32, u32)]) -> Self {
+    pub(super) fn new(of_byte: &[u32; 256], merges: &[(u32, u32, u32)]) -> Self {
         let slots = (2 * merges.len()).next_power_of_two().max(2);
         let mut this = Self {
-            of_byte,
+            of_byte: *of_byte,
             of_bytes: vec![],
             slots: vec![(0, NONE); slots],
             shift: 64 - slots.trailing_zeros(),
@@ -83,7 +83,8 @@ impl Merges {
     /// Appends the tokens of `piece`. `bytes` are those of every token.
     ///
     /// # Cost
-    /// O(n log n) time whatever the piece, and memory for a window of it.
+    /// O(n log n) time and memory for a window of the piece, as long as two windows agree within a few tokens of their boundary;
+    /// a piece on which they never do is merged as a whole, still exactly.
     pub(super) fn merge(
         &self,
         piece: &[u8],
@@ -91,10 +92,12 @@ impl Merges {
         work: &mut Work,
         out: &mut Vec<u32>,
     ) {
-        match piece.len() {
-            ..=SHORT => self.merge_short(piece, work, out),
-            ..=WINDOW => self.merge_heap(piece, work, out),
-            _ => self.merge_windows(piece, bytes, work, out),
+        if piece.len() <= SHORT {
+            self.merge_short(piece, work, out);
+        } else if piece.len() <= WINDOW {
+            self.merge_heap(piece, work, out);
+        } else {
+            self.merge_windows(piece, bytes, work, out);
         }
     }
 
@@ -256,7 +259,7 @@ mod tests {
             });
             merges.push((left, right, id as u32));
         }
-        (Merges::new(std::array::from_fn(|i| i as u32), &merges), bytes)
+        (Merges::new(&std::array::from_fn(|i| i as u32), &merges), bytes)
     }
 
     proptest! {

@@ -142,6 +142,9 @@ impl Tokenizer {
                     return self.encode(text);
                 }
                 let parts = self.parts(text, PART_BYTES);
+                if parts.len() == 1 {
+                    return self.encode(text);
+                }
                 let ids: Vec<_> = parts.par_iter().map(|part| self.encode(part)).collect();
                 let ids: Result<Vec<_>> = ids.into_iter().collect();
                 Ok(ids?.concat())

@@ -172,7 +172,7 @@ fn ascii_letters(bytes: u64) -> usize {
     const HIGH: u64 = 0x8080_8080_8080_8080;
     const ONE: u64 = 0x0101_0101_0101_0101;
     // Of the lower seven bits in lower case: adding carries into the high bit from 'a' on, or from beyond 'z' on.
-    let lower = (bytes | ONE * 0x20) & !HIGH;
+    let lower = (bytes | (ONE * 0x20)) & !HIGH;
     let from_a = lower + ONE * (0x80 - b'a' as u64);
     let beyond_z = lower + ONE * (0x7F - b'z' as u64);
     let is_letter = from_a & !beyond_z & !bytes & HIGH;

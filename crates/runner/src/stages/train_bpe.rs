@@ -57,7 +57,7 @@ impl Stage for TrainBpe {
     type Exec = NoExec;
     const KIND: &'static str = "train-bpe";
     const ABOUT: &'static str = "a byte-level BPE tokenizer from text";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] =
         &[port("text", "parquet files"), port("reference", "tokenizer").optional()];
     const OUTPUTS: &'static [Port] =

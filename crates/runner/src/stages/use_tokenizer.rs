@@ -110,7 +110,7 @@ mod tests {
         let config = Config { path: dir.path().join("mine.json") };
         tokenizer.save(&config.path).unwrap();
 
-        assert_eq!(UseTokenizer::sources(&config).unwrap(), [config.path.clone()]);
+        assert_eq!(UseTokenizer::sources(&config).unwrap(), std::slice::from_ref(&config.path));
         assert_eq!(UseTokenizer::promises(&config)[0].value, 270);
         let mut ctx = Ctx::detached(dir.path(), []);
         UseTokenizer::run(config, NoExec {}, &mut ctx).unwrap();
