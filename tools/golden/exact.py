@@ -95,9 +95,10 @@ def norm(values):
 
 
 def distance(a, b):
-    """‖a − b‖ / ‖b‖."""
+    """‖a − b‖ / ‖b‖, and 0 where both are 0."""
     a, b = (np.asarray(x, dtype=np.float64).reshape(-1) for x in (a, b))
-    return norm(a - b) / norm(b)
+    off = norm(a - b)
+    return off / norm(b) if off else 0.0
 
 
 def check():

@@ -1,10 +1,11 @@
 //! From parquet files to a tokenizer, and from parquet files and a tokenizer to shards: the two long functions of this crate.
 
+use crate::feed::{Document, Mark, feed};
 use crate::rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 use crate::shard::{ShardBuffer, TokenType};
 use crate::{
-    BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, TextColumn, TextFilter,
-    Texts, Tokenizer, digest_file,
+    BpeSettings, BpeStats, Error, PackSettings, Packer, Position, Progress, Result, TextColumn,
+    TextFilter, Texts, Tokenizer, digest_file, resume,
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -13,9 +14,8 @@ use std::path::{Path, PathBuf};
 /// The tokenizer's name in the directory that [`train_bpe`] writes.
 pub const TOKENIZER: &str = "tokenizer.json";
 
-/// Texts encoded at a time: enough for all cores, little memory.
-const ENCODE_TEXTS: usize = 1_024;
-const ENCODE_BYTES: usize = 8 << 20;
+/// Names how documents become rows, in the digest of the input: another value wherever the same input gives other rows.
+const PACKING: &str = "farthing-packing-2";
 
 /// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`. `text` is the column's name, or a
 /// [`TextColumn`] with a filter.
@@ -33,12 +33,9 @@ pub fn train_bpe<'a, P: AsRef<Path>>(
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     let text = text.into();
     let texts = Texts::open(files, text.name)?.with_filter(text.filter)?;
-    // With a filter or a limit on characters the number of documents that will be read is not known.
-    let all = text.filter.is_empty() && settings.max_chars == BpeSettings::default().max_chars;
-    progress.total(all.then(|| texts.rows()), "documents");
-    progress.message("counting words");
-    let counted = texts.inspect(|_| progress.advance(1));
-    let (tokenizer, stats) = Tokenizer::train(counted, settings)?;
+    // With a filter the number of documents that will be read is not known.
+    let documents = text.filter.is_empty().then(|| texts.rows());
+    let (tokenizer, stats) = Tokenizer::train_watched(texts, documents, settings, progress)?;
     tokenizer.save(out.join(TOKENIZER))?;
     Ok((tokenizer, stats))
 }
@@ -52,7 +49,7 @@ pub struct PackConfig {
     /// Which documents are packed.
     #[serde(skip_serializing_if = "TextFilter::is_empty")]
     pub filter: TextFilter,
-    /// About how large a shard's data may become.
+    /// How large a shard's data may become; it has one row at least.
     pub shard_bytes: usize,
     /// Rows and rule.
     pub settings: PackSettings,
@@ -73,14 +70,16 @@ impl Default for PackConfig {
 /// written last.
 ///
 /// Called again on a directory that it finished, with the same input, it verifies the shards and returns; on one that
-/// it was killed in, it begins again. The bytes are the same either way, and for any number of threads.
+/// it was killed in, it goes on after the last shard that was whole, from the resume point that lies beside the shards. The bytes are
+/// the same either way, and for any number of threads.
 ///
 /// # Errors
 /// [`Error::Manifest`] when `out` holds another packing, which is left alone; [`Error::NoRows`] when the text does not fill one
-/// row; those of [`Texts`], [`Tokenizer::encode_batch`] and of writing shards.
+/// row; [`Error::Stopped`] soon after `progress` asks for it; those of [`Texts`], [`Tokenizer::encode_batch`] and of writing shards.
 ///
 /// # Cost
-/// Memory for one shard, the packer's buffer, and a few megabytes of text being encoded.
+/// One thread reads, the caller's pool encodes, one thread packs and writes. Memory for one shard, the packer's buffer, and some tens
+/// of megabytes of text and tokens on their way; a document longer than that is in memory as a whole.
 pub fn pack<P: AsRef<Path>>(
     files: &[P],
     tokenizer: &Tokenizer,
@@ -89,96 +88,134 @@ pub fn pack<P: AsRef<Path>>(
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
     config.settings.check()?;
-    let mut texts = Texts::open(files, &config.text_column)?.with_filter(&config.filter)?;
+    let texts = Texts::open(files, &config.text_column)?.with_filter(&config.filter)?;
+    progress.message("reading digests");
     let key = input_key(files, tokenizer, config)?;
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     if out.join(MANIFEST).exists() {
         return finished(out, &key);
     }
-    clear(out)?;
-
-    let row_tokens = config.settings.row_tokens();
-    let kind = TokenType::for_vocab(tokenizer.vocab_size());
-    let shard_rows = (config.shard_bytes / (row_tokens * kind.bytes())).max(1);
-    let mut packer = Packer::new(&config.settings, tokenizer.bos())?;
-    let mut writer = Writer { out, buffer: ShardBuffer::new(kind, row_tokens), shards: vec![] };
+    let mut packing = Packing::begin(out, &key, tokenizer, config)?;
+    clear(out, &packing.shards)?;
     progress.total(Some(texts.rows()), "documents");
-    let mut seen = 0;
-    loop {
-        let mut chunk = Vec::new();
-        let mut bytes = 0;
-        while chunk.len() < ENCODE_TEXTS && bytes < ENCODE_BYTES {
-            let Some(text) = texts.next_text() else { break };
-            let text = text?;
-            bytes += text.len();
-            chunk.push(text);
-        }
-        if chunk.is_empty() {
-            break;
-        }
-        for tokens in tokenizer.encode_batch(&chunk)? {
-            packer.push(tokens, &mut |row| {
-                writer.buffer.push(row);
-                Ok(())
-            })?;
-            // Between documents, so that the statistics in the header are those of whole documents.
-            if writer.buffer.rows() >= shard_rows {
-                writer.write(tokenizer, &config.settings, packer.stats())?;
+    let from = packing.mark;
+    if packing.shards.is_empty() {
+        progress.message("packing");
+    } else {
+        progress.message(&format!("going on after shard {}", packing.shards.len() - 1));
+        progress.advance(from.read.rows());
+    }
+    packing.rows(false)?;
+    let start = Position { row: 0, ..from.position };
+    let texts = Texts::open_at(files, &config.text_column, start)?;
+    let texts = texts.with_filter(&config.filter)?;
+    let end = feed(texts, from, tokenizer, progress, |document| packing.take(document))?;
+    packing.mark = end;
+    packing.rows(true)?;
+    packing.finish()
+}
+
+/// The packing end of the line: a packer, the shard that is being filled, and those that are written.
+struct Packing<'a> {
+    out: &'a Path,
+    key: &'a str,
+    tokenizer: &'a Tokenizer,
+    settings: &'a PackSettings,
+    packer: Packer,
+    buffer: ShardBuffer,
+    shard_rows: usize,
+    shards: Vec<ManifestShard>,
+    mark: Mark,
+}
+
+impl<'a> Packing<'a> {
+    /// At the resume point of `out`, or at the beginning.
+    fn begin(
+        out: &'a Path,
+        key: &'a str,
+        tokenizer: &'a Tokenizer,
+        config: &'a PackConfig,
+    ) -> Result<Self> {
+        let settings = &config.settings;
+        let row_tokens = settings.row_tokens();
+        let kind = TokenType::for_vocab(tokenizer.vocab_size());
+        let point = resume::load(out, key, settings, tokenizer.bos())?;
+        let (packer, shards, mark) = match point {
+            Some(point) => (point.packer, point.shards, point.mark),
+            None => (Packer::new(settings, tokenizer.bos())?, vec![], Mark::default()),
+        };
+        Ok(Self {
+            out,
+            key,
+            tokenizer,
+            settings,
+            packer,
+            buffer: ShardBuffer::new(kind, row_tokens),
+            shard_rows: (config.shard_bytes / (row_tokens * kind.bytes())).max(1),
+            shards,
+            mark,
+        })
+    }
+
+    fn take(&mut self, document: Document) -> Result<()> {
+        self.mark = document.mark;
+        self.packer.add(document.tokens);
+        self.rows(false)
+    }
+
+    /// Takes every row that can be filled. A shard that becomes full is written, and then the resume point: a kill between the two
+    /// costs the shard, which is written again with the same bytes.
+    fn rows(&mut self, at_end: bool) -> Result<()> {
+        while let Some(row) = self.packer.next_row(at_end) {
+            self.buffer.push(row);
+            if self.buffer.rows() == self.shard_rows {
+                self.write()?;
+                resume::save(self.out, self.key, self.mark, &self.shards, &self.packer)?;
             }
         }
-        progress.advance(texts.stats().rows() - seen);
-        seen = texts.stats().rows();
-    }
-    let stats = packer.finish(&mut |row| {
-        writer.buffer.push(row);
         Ok(())
-    })?;
-    if writer.buffer.rows() > 0 {
-        writer.write(tokenizer, &config.settings, &stats)?;
     }
-    if stats.rows == 0 {
-        return Err(Error::NoRows {
-            documents: stats.documents,
-            tokens: stats.tokens_in,
-            row_tokens,
-        });
-    }
-    let manifest = Manifest {
-        format: MANIFEST_FORMAT.into(),
-        input: key,
-        tokenizer: tokenizer.digest().into(),
-        vocab: tokenizer.vocab_size(),
-        bos: tokenizer.bos(),
-        row_tokens,
-        rows: stats.rows,
-        settings: config.settings.clone(),
-        stats,
-        read: *texts.stats(),
-        shards: writer.shards,
-    };
-    manifest.write(out)?;
-    Ok(manifest)
-}
 
-struct Writer<'a> {
-    out: &'a Path,
-    buffer: ShardBuffer,
-    shards: Vec<ManifestShard>,
-}
-
-impl Writer<'_> {
-    fn write(
-        &mut self,
-        tokenizer: &Tokenizer,
-        settings: &PackSettings,
-        stats: &crate::PackStats,
-    ) -> Result<()> {
+    fn write(&mut self) -> Result<()> {
         let file = format!("rows_{:05}.safetensors", self.shards.len());
         let path = self.out.join(&file);
-        let blake3 = self.buffer.write(&path, tokenizer.digest(), settings, stats)?;
+        let digest = self.tokenizer.digest();
+        let blake3 = self.buffer.write(&path, digest, self.settings, self.packer.stats())?;
         self.shards.push(ManifestShard { file, rows: self.buffer.rows() as u64, blake3 });
         self.buffer.clear();
         Ok(())
+    }
+
+    /// Writes the last shard and the manifest.
+    fn finish(mut self) -> Result<Manifest> {
+        if self.buffer.rows() > 0 {
+            self.write()?;
+        }
+        let row_tokens = self.settings.row_tokens();
+        let stats = self.packer.end();
+        if stats.rows == 0 {
+            return Err(Error::NoRows {
+                documents: stats.documents,
+                tokens: stats.tokens_in,
+                row_tokens,
+            });
+        }
+        let manifest = Manifest {
+            format: MANIFEST_FORMAT.into(),
+            input: self.key.into(),
+            tokenizer: self.tokenizer.digest().into(),
+            vocab: self.tokenizer.vocab_size(),
+            bos: self.tokenizer.bos(),
+            row_tokens,
+            rows: stats.rows,
+            settings: self.settings.clone(),
+            stats,
+            read: self.mark.read,
+            shards: self.shards,
+        };
+        manifest.write(self.out)?;
+        resume::remove(self.out)?;
+        Ok(manifest)
     }
 }
 
@@ -197,6 +234,7 @@ fn input_key<P: AsRef<Path>>(
         hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
     };
     part(MANIFEST_FORMAT);
+    part(PACKING);
     part(&config);
     part(tokenizer.digest());
     for file in files {
@@ -215,20 +253,22 @@ fn finished(out: &Path, key: &str) -> Result<Manifest> {
         });
     }
     rows.verify()?;
+    resume::remove(out)?;
     Ok(rows.manifest().clone())
 }
 
-/// Removes what an interrupted call left: shards without a manifest. Other files are not touched.
-fn clear(out: &Path) -> Result<()> {
+/// Removes what an interrupted call left and no resume point counts: shards, and files half written. Other files are not touched.
+fn clear(out: &Path, keep: &[ManifestShard]) -> Result<()> {
     let mut left: Vec<PathBuf> = vec![];
     for entry in fs::read_dir(out).map_err(Error::io("list", out))? {
         let entry = entry.map_err(Error::io("list", out))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let ours = name.strip_prefix("rows_").is_some_and(|rest| {
+        let shard = name.strip_prefix("rows_").is_some_and(|rest| {
             rest.ends_with(".safetensors") || rest.ends_with(".safetensors.tmp")
         });
-        if ours {
+        let ours = shard || name == format!("{MANIFEST}.tmp") || name == resume::TEMPORARY;
+        if ours && !keep.iter().any(|shard| *shard.file == *name) {
             left.push(entry.path());
         }
     }
@@ -236,4 +276,132 @@ fn clear(out: &Path) -> Result<()> {
         fs::remove_file(&path).map_err(Error::io("remove", &path))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PackRule, Remainder, Shard};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// A tokenizer of bytes; nothing is encoded here, only its size, BOS and digest matter.
+    fn tokenizer() -> Tokenizer {
+        let text = |_| Ok("a few words of text".to_string());
+        let settings = BpeSettings { vocab_size: 265, ..BpeSettings::default() };
+        Tokenizer::train((0..3).map(text), &settings).unwrap().0
+    }
+
+    fn mark(row: u64) -> Mark {
+        Mark { position: Position { file: 0, row }, ..Mark::default() }
+    }
+
+    fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        let name = |p: &Path| p.file_name().unwrap().to_string_lossy().into_owned();
+        entries.map(|p| (name(&p), fs::read(&p).unwrap())).collect()
+    }
+
+    /// Packs `lengths[..until]` as a process would that is killed after document `until`; the last one finishes.
+    fn run(dir: &Path, tokenizer: &Tokenizer, config: &PackConfig, lengths: &[u32], until: usize) {
+        let mut packing = Packing::begin(dir, "key", tokenizer, config).unwrap();
+        clear(dir, &packing.shards).unwrap();
+        packing.rows(false).unwrap();
+        let from = packing.mark.position.row as usize;
+        for (i, &length) in lengths.iter().enumerate().take(until).skip(from) {
+            let mark = mark(i as u64 + 1);
+            packing
+                .take(Document { tokens: (0..length).map(|t| t % 250).collect(), mark })
+                .unwrap();
+        }
+        if until == lengths.len() {
+            packing.rows(true).unwrap();
+            packing.finish().unwrap();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5))]
+        /// Killed any number of times, after any documents, what is finished in the end has the bytes of a run that was not.
+        #[test]
+        fn kills_do_not_change_a_byte(
+            rule in prop::sample::select(vec![
+                PackRule::OldestFirst, PackRule::BestFitCrop, PackRule::BestFitCropFirst, PackRule::GreedyCrop,
+            ]),
+            requeue in any::<bool>(),
+            lengths in prop::collection::vec(prop_oneof![4 => 0u32..60, 1 => 0u32..900], 300..500),
+            mut kills in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
+            damage in any::<prop::sample::Index>(),
+        ) {
+            let remainder = if requeue { Remainder::Requeue } else { Remainder::Discard };
+            let settings = PackSettings { rule, context: 31, buffer_documents: 20, remainder };
+            let config = PackConfig { settings, shard_bytes: 3_000, ..PackConfig::default() };
+            let tokenizer = tokenizer();
+            let (plain, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            run(plain.path(), &tokenizer, &config, &lengths, lengths.len());
+            let expected = files(plain.path());
+            prop_assert!(expected.len() > 4);
+            // 46 rows of 32 tokens; only the last shard may have fewer.
+            let shards: Vec<_> = expected.keys().filter(|name| name.starts_with("rows_")).collect();
+            for name in &shards[..shards.len() - 1] {
+                prop_assert_eq!(Shard::open(plain.path().join(name)).unwrap().rows(), 46);
+            }
+
+            let mut first = None;
+            kills.sort_by_key(|kill| kill.index(lengths.len()));
+            for kill in &kills {
+                run(killed.path(), &tokenizer, &config, &lengths, kill.index(lengths.len()));
+                // The first shard is never written twice.
+                let now = fs::metadata(killed.path().join("rows_00000.safetensors"));
+                let now = now.and_then(|m| m.modified()).ok();
+                prop_assert!(first.is_none() || first == now);
+                first = now;
+            }
+            // What a kill leaves of a file that was being written.
+            fs::write(killed.path().join("rows_00001.safetensors.tmp"), b"half").unwrap();
+            fs::write(killed.path().join("resume.bin.tmp"), b"half").unwrap();
+            run(killed.path(), &tokenizer, &config, &lengths, lengths.len());
+            prop_assert_eq!(&files(killed.path()), &expected);
+
+            // A damaged resume point is as good as none.
+            let again = tempfile::tempdir().unwrap();
+            run(again.path(), &tokenizer, &config, &lengths, lengths.len() - 1);
+            let path = again.path().join("resume.bin");
+            let mut bytes = fs::read(&path).unwrap();
+            let at = damage.index(bytes.len());
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            prop_assert!(resume::load(again.path(), "key", &config.settings, tokenizer.bos()).unwrap().is_none());
+            fs::write(&path, &bytes[..at]).unwrap();
+            run(again.path(), &tokenizer, &config, &lengths, lengths.len());
+            prop_assert_eq!(&files(again.path()), &expected);
+        }
+    }
+
+    #[test]
+    fn a_failed_write_loses_nothing_and_other_input_does_not_go_on() {
+        let settings = PackSettings { context: 31, buffer_documents: 5, ..PackSettings::default() };
+        let config = PackConfig { settings, shard_bytes: 1_000, ..PackConfig::default() };
+        let tokenizer = tokenizer();
+        let dir = tempfile::tempdir().unwrap();
+        let mut packing = Packing::begin(dir.path(), "key", &tokenizer, &config).unwrap();
+        // As on a full disk: the third shard cannot be written.
+        fs::create_dir(dir.path().join("rows_00002.safetensors.tmp")).unwrap();
+        let error = (0..200).find_map(|i| {
+            let mark = mark(i + 1);
+            packing.take(Document { tokens: vec![7; 40], mark }).err()
+        });
+        let error = error.unwrap().to_string();
+        assert!(error.contains("cannot create") && error.contains("rows_00002"), "{error}");
+        fs::remove_dir(dir.path().join("rows_00002.safetensors.tmp")).unwrap();
+
+        let packing = Packing::begin(dir.path(), "key", &tokenizer, &config).unwrap();
+        assert_eq!(packing.shards.len(), 2);
+        let other = Packing::begin(dir.path(), "other", &tokenizer, &config).unwrap();
+        assert!(other.shards.is_empty());
+        // A shard that is not what was written is not built upon.
+        fs::write(dir.path().join("rows_00000.safetensors"), b"rubbish").unwrap();
+        let again = Packing::begin(dir.path(), "key", &tokenizer, &config).unwrap();
+        assert!(again.shards.is_empty());
+    }
 }

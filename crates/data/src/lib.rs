@@ -3,11 +3,13 @@
 mod batch;
 mod build;
 mod error;
+mod feed;
 mod files;
 mod order;
 mod pack;
 mod prefetch;
 mod progress;
+mod resume;
 mod rng;
 mod rows;
 mod shard;
@@ -21,7 +23,7 @@ pub use build::{PackConfig, TOKENIZER, pack, train_bpe};
 pub use error::{Error, Result};
 pub use files::digest_file;
 pub use order::Order;
-pub use pack::{PackRule, PackSettings, PackStats, Packer, Remainder};
+pub use pack::{LengthCount, Lengths, PackRule, PackSettings, PackStats, Packer, Remainder};
 pub use prefetch::{Part, Prefetch};
 pub use progress::{Progress, Silent};
 pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
@@ -31,4 +33,4 @@ pub use source::{
     fetch, is_remote, local_files,
 };
 pub use text::{Position, ReadStats, Text, TextColumn, TextFile, TextFilter, Texts};
-pub use tokenizer::{BpeSettings, BpeStats, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};
+pub use tokenizer::{BpeSettings, BpeStats, Compression, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};

@@ -12,7 +12,9 @@ use farthing_data::{
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 fn digests(dir: &Path) -> BTreeMap<String, String> {
     fs::read_dir(dir)
@@ -72,7 +74,7 @@ fn rows_hold_the_documents_and_nothing_is_lost() {
 }
 
 #[test]
-fn finished_packing_is_reused_and_an_interrupted_one_begins_again() {
+fn finished_packing_is_reused_and_an_interrupted_one_completed() {
     let p = packed();
     let (text, out) = (p.dir.path().join("text"), p.dir.path().join("rows"));
     let train = p.files.train_paths(&text);
@@ -108,6 +110,94 @@ fn finished_packing_is_reused_and_an_interrupted_one_begins_again() {
     let error = again().unwrap_err();
     assert!(matches!(error, Error::ShardChecksum { .. }), "{error}");
     assert!(error.to_string().contains("rows_00001"), "{error}");
+}
+
+/// About thirty shards.
+fn small_shards(config: &PackConfig) -> PackConfig {
+    PackConfig { shard_bytes: 6_000, ..config.clone() }
+}
+
+/// A process of its own, which the test below starts and kills.
+#[test]
+#[ignore = "started by the test that kills it"]
+fn child_that_is_killed() {
+    let Some(dir) = std::env::var_os("FARTHING_TEST_KILLED") else { return };
+    let dir = Path::new(&dir);
+    let text = dir.join("text");
+    let files = Files::load(&text).unwrap().train_paths(&text);
+    let tokenizer = Tokenizer::load(dir.join("tokenizer.json")).unwrap();
+    let config = fs::read(dir.join("config.json")).unwrap();
+    let config: PackConfig = serde_json::from_slice(&config).unwrap();
+    pack(&files, &tokenizer, &config, &dir.join("killed"), &mut Silent).unwrap();
+}
+
+#[test]
+fn a_killed_process_loses_no_shard_that_was_finished() {
+    let p = packed();
+    let dir = p.dir.path();
+    let train = p.files.train_paths(dir.join("text"));
+    let config = small_shards(&p.config);
+    fs::write(dir.join("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+    let whole = dir.join("whole");
+    let manifest = pack(&train, &p.tokenizer, &config, &whole, &mut Silent).unwrap();
+    assert!(manifest.shards.len() > 20, "{} shards", manifest.shards.len());
+
+    let killed = dir.join("killed");
+    let modified = |name: &str| fs::metadata(killed.join(name)).unwrap().modified().unwrap();
+    let mut kept: BTreeMap<String, SystemTime> = BTreeMap::new();
+    let mut cut_off = 0;
+    for stop in [0, 1, 2, 5, 9, 14] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_is_killed", "--ignored"])
+            .env("FARTHING_TEST_KILLED", dir)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let shard = killed.join(format!("rows_{stop:05}.safetensors"));
+        while !shard.exists() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        // SIGKILL: nothing in the process runs after it.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        cut_off += usize::from(!killed.join("manifest.json").exists());
+        for (name, time) in &kept {
+            assert_eq!(modified(name), *time, "{name} was written again");
+        }
+        let mut shards: Vec<String> = digests(&killed).into_keys().collect();
+        shards.retain(|name| name.starts_with("rows_") && name.ends_with(".safetensors"));
+        // The last one may have been written without its resume point.
+        shards.pop();
+        kept = shards.into_iter().map(|name| (name.clone(), modified(&name))).collect();
+    }
+    assert!(cut_off > 0, "every child was done before it could be killed");
+    assert_eq!(pack(&train, &p.tokenizer, &config, &killed, &mut Silent).unwrap(), manifest);
+    for (name, time) in &kept {
+        assert_eq!(modified(name), *time, "{name} was written again");
+    }
+    assert_eq!(digests(&killed), digests(&whole));
+}
+
+/// Asks to stop at the `n`th poll.
+struct StopAt(std::sync::atomic::AtomicUsize);
+
+impl farthing_data::Progress for StopAt {
+    fn stopped(&self) -> bool {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1
+    }
+}
+
+#[test]
+fn a_request_to_stop_ends_packing_and_a_second_call_finishes_it() {
+    let p = packed();
+    let train = p.files.train_paths(p.dir.path().join("text"));
+    let out = p.dir.path().join("stopped");
+    let mut stop = StopAt(1.into());
+    let error = pack(&train, &p.tokenizer, &p.config, &out, &mut stop).unwrap_err();
+    assert!(matches!(error, Error::Stopped), "{error}");
+    assert!(!out.join("manifest.json").exists());
+    assert_eq!(pack(&train, &p.tokenizer, &p.config, &out, &mut Silent).unwrap(), p.manifest);
+    assert_eq!(digests(&out), digests(&p.dir.path().join("rows")));
 }
 
 #[test]

@@ -249,6 +249,10 @@ fn pointwise(bench: &mut Bench, dev: &dyn Device, model: &Model) {
     bench.run("relu2", &shape, bytes(8 * n * c), || {
         dev.relu2(wide_out.view_mut(), wide.view()).unwrap();
     });
+    let gate = make.floats([n, 4 * c]);
+    bench.run("swiglu", &shape, bytes(12 * n * c), || {
+        dev.swiglu(wide_out.view_mut(), gate.view(), wide.view()).unwrap();
+    });
     let targets = make.ids(n.min(1024), v);
     let (mut logits, mut losses) = (make.floats([n.min(1024), v]), make.floats([n.min(1024)]));
     let shape = format!("{} N{} V{v}", model.name, n.min(1024));

@@ -22,7 +22,7 @@ pub use loss::{argmax, cross_entropy, sum, sum_squares};
 pub use memory::{cast, copy, fill, refusals, write_read};
 pub use pointwise::{
     map, mix, mix_backward, mix_norm, relu2, relu2_backward, rms_norm, rms_norm_backward, smear,
-    smear_backward,
+    smear_backward, swiglu, swiglu_backward,
 };
 pub use update::{
     adamw, cautious_update, equilibrate_rows, nesterov, polar_express, renormalize, variance_reduce,
@@ -113,6 +113,8 @@ pub const BODIES: &[(&str, Body)] = &[
     ("smear_backward", smear_backward),
     ("relu2", relu2),
     ("relu2_backward", relu2_backward),
+    ("swiglu", swiglu),
+    ("swiglu_backward", swiglu_backward),
     ("map", map),
     ("adamw", adamw),
     ("nesterov", nesterov),

@@ -387,6 +387,22 @@ pub trait Pointwise {
     /// dx and x of one shape.
     fn relu2_backward(&self, dx: Mut<'_>, x: Ref<'_>) -> Result<()>;
 
+    /// y = silu(gate) · x with silu(g) = g · sigmoid(g): the product inside a SwiGLU MLP.
+    ///
+    /// # Shapes
+    /// y, gate and x of one shape.
+    /// # Source
+    /// arXiv 2002.05202.
+    fn swiglu(&self, y: Mut<'_>, gate: Ref<'_>, x: Ref<'_>) -> Result<()>;
+
+    /// The gradient of [`Pointwise::swiglu`]. `dx` holds ∂loss/∂y on entry and silu(gate) times it on exit;
+    /// dgate = ∂loss/∂y · x · s · (1 + gate · (1 − s)) with s = sigmoid(gate), which is computed again rather than stored.
+    ///
+    /// # Shapes
+    /// dx, dgate, gate and x of one shape.
+    fn swiglu_backward(&self, dx: Mut<'_>, dgate: Mut<'_>, gate: Ref<'_>, x: Ref<'_>)
+    -> Result<()>;
+
     /// out\[i\] = exprs\[i\] at each element, from inputs, the old outputs and host scalars, so that a foreign optimizer runs on any
     /// device. All expressions of an element are evaluated before any of its outputs is written.
     ///

@@ -2,8 +2,8 @@
 //!
 //! A [`Tensor`] owns memory on a device; [`Ref`] and [`Mut`] are views of it with Rust's borrow rules. [`Device`] lists
 //! what a training step computes, each operation with its formula and shapes. Two devices are here: [`mod@reference`], the
-//! definition in plain f64 loops, and [`cpu`], f32 on all cores. [`traced`] wraps any device and records what it did;
-//! [`conformance`] holds any device to the definition. This crate knows no layers, no parameters' meaning and no optimizer.
+//! definition in plain f64 loops, and [`cpu`], f32 on all cores. [`traced`] wraps any device and records what it did; [`rounded`]
+//! wraps any device and stores activations in bf16; [`conformance`] holds any device to the definition. This crate knows no layers, no parameters' meaning and no optimizer.
 
 mod bf16;
 pub mod conformance;
@@ -14,6 +14,7 @@ mod expr;
 mod open;
 mod params;
 pub mod reference;
+pub mod rounded;
 mod shape;
 pub mod shapes;
 mod tensor;

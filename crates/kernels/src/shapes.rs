@@ -22,7 +22,7 @@ pub use loss::{argmax, cross_entropy, sum, sum_squares};
 pub use memory::{cast, copy, fill, read, write};
 pub use pointwise::{
     SmearDims, map, mix, mix_backward, mix_norm, relu2, relu2_backward, rms_norm,
-    rms_norm_backward, smear, smear_backward,
+    rms_norm_backward, smear, smear_backward, swiglu, swiglu_backward,
 };
 pub use update::{
     StackDims, adamw, cautious_update, equilibrate_rows, nesterov, polar_express, renormalize,

@@ -45,6 +45,7 @@ bodies! {
     linear linear_dx linear_dw embed embed_backward
     rotary_norm rotary_norm_backward value_gate value_gate_backward attention attention_backward
     cross_entropy argmax sum sum_squares
-    rms_norm rms_norm_backward mix mix_norm mix_backward smear smear_backward relu2 relu2_backward map
+    rms_norm rms_norm_backward mix mix_norm mix_backward smear smear_backward relu2 relu2_backward
+    swiglu swiglu_backward map
     adamw nesterov equilibrate_rows polar_express renormalize variance_reduce cautious_update
 }

@@ -358,3 +358,23 @@ fn relu2() {
         dot(&bench.values(&y), &r)
     });
 }
+
+#[test]
+fn swiglu() {
+    let mut bench = Bench::new(11);
+    let shape = [4, 6];
+    let (gate, x, r) = (bench.normals(shape), bench.normals(shape), bench.normals(shape));
+    let bench = &bench;
+    let loss = |gate: &[f64], x: &[f64]| {
+        let (gate, x, mut y) =
+            (bench.tensor(shape, gate), bench.tensor(shape, x), bench.zeros(shape));
+        bench.dev().swiglu(y.view_mut(), gate.view(), x.view()).unwrap();
+        dot(&bench.values(&y), &r)
+    };
+    let (tgate, tx) = (bench.tensor(shape, &gate), bench.tensor(shape, &x));
+    let (mut dx, mut dgate) = (bench.tensor(shape, &r), bench.zeros(shape));
+    let outs = (dx.view_mut(), dgate.view_mut());
+    bench.dev().swiglu_backward(outs.0, outs.1, tgate.view(), tx.view()).unwrap();
+    check("swiglu dx", &bench.values(&dx), &x, |x| loss(&gate, x));
+    check("swiglu dgate", &bench.values(&dgate), &gate, |gate| loss(gate, &x));
+}

@@ -323,6 +323,19 @@ fn elementwise() {
 }
 
 #[test]
+fn swiglu() {
+    same_bits(|case| {
+        let dims = [300, 201];
+        let (gate, x) = (case.floats(dims), case.floats(dims));
+        let (mut y, mut dx, mut dgate) = (case.floats(dims), case.floats(dims), case.floats(dims));
+        case.dev.swiglu(y.view_mut(), gate.view(), x.view()).unwrap();
+        let outs = (dx.view_mut(), dgate.view_mut());
+        case.dev.swiglu_backward(outs.0, outs.1, gate.view(), x.view()).unwrap();
+        case.out(&[&y, &dx, &dgate]);
+    });
+}
+
+#[test]
 fn elementwise_updates() {
     same_bits(|case| {
         let dims = [3, 100, 201];

@@ -1,7 +1,7 @@
 //! The backward pass, written by hand: the forward's steps in reverse, each with the gradient of its operation.
 //!
 //! `dx` carries ∂loss/∂stream from the head down. Since a branch is added to the stream, the stream's gradient is also the branch's.
-//! Gradients of matrices are added to, so that micro-batches accumulate. relu² is computed again rather than stored.
+//! Gradients of matrices are added to, so that micro-batches accumulate. What the MLP does between its matrices is computed again rather than stored.
 
 use farthing_kernels::{Coef, Device, Grads, Tensor, Weights};
 
@@ -146,13 +146,31 @@ impl Backward<'_> {
         let layer = &buf.layers[i];
         let (h, n2, rstd2) = (first(&layer.h, n)?, first(&layer.n2, n)?, first(&layer.rstd2, n)?);
         let dx = first(&g.dx, n)?;
-        dev.relu2(first_mut(&mut buf.act, n)?, h)?;
+        let gate = layer.h_gate.as_ref().map(|gate| first(gate, n)).transpose()?;
+        match gate {
+            Some(gate) => dev.swiglu(first_mut(&mut buf.act, n)?, gate, h)?,
+            None => dev.relu2(first_mut(&mut buf.act, n)?, h)?,
+        }
         dev.linear_dw(grads.get(ids.mlp_proj)?, first(&buf.act, n)?, dx, true)?;
         dev.linear_dx(first_mut(&mut buf.act, n)?, dx, self.weights.get(ids.mlp_proj)?, false)?;
-        dev.relu2_backward(first_mut(&mut buf.act, n)?, h)?;
-        let dh = first(&buf.act, n)?;
-        dev.linear_dw(grads.get(ids.c_fc)?, n2, dh, true)?;
-        dev.linear_dx(first_mut(&mut buf.wide_c, n)?, dh, self.weights.get(ids.c_fc)?, false)?;
+        let gated = match (gate, ids.c_gate, &mut g.dh_gate) {
+            (Some(gate), Some(c_gate), Some(dgate)) => {
+                let outs = (first_mut(&mut buf.act, n)?, first_mut(dgate, n)?);
+                dev.swiglu_backward(outs.0, outs.1, gate, h)?;
+                Some((c_gate, first(dgate, n)?))
+            }
+            _ => {
+                dev.relu2_backward(first_mut(&mut buf.act, n)?, h)?;
+                None
+            }
+        };
+        let mut accumulate = false;
+        for (id, dh) in [Some((ids.c_fc, first(&buf.act, n)?)), gated].into_iter().flatten() {
+            dev.linear_dw(grads.get(id)?, n2, dh, true)?;
+            let dn2 = first_mut(&mut buf.wide_c, n)?;
+            dev.linear_dx(dn2, dh, self.weights.get(id)?, accumulate)?;
+            accumulate = true;
+        }
         let dn2 = first(&buf.wide_c, n)?;
         Ok(dev.rms_norm_backward(first_mut(&mut g.dx, n)?, dn2, n2, rstd2, true)?)
     }

@@ -18,6 +18,34 @@ pub enum Preset {
     Nanochat202607,
 }
 
+/// What the MLP does between its matrices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mlp {
+    /// c_proj · relu(c_fc · x)², 4·C wide: the recipe's.
+    #[default]
+    Relu2,
+    /// c_proj · (silu(c_gate · x) ⊙ c_fc · x), 8/3·C wide, so that three matrices have the parameters of two.
+    Swiglu,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_relu2(mlp: &Mlp) -> bool {
+    *mlp == Mlp::Relu2
+}
+
+/// The share of a head's channels that is rotated where nothing is said.
+const WHOLE_HEAD: f64 = 1.0;
+
+fn whole_head() -> f64 {
+    WHOLE_HEAD
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_whole_head(fraction: &f64) -> bool {
+    *fraction == WHOLE_HEAD
+}
+
 /// What a user may say about the model. A key that is absent has the preset's value.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,9 +76,15 @@ pub struct ModelConfig {
     /// Base of the rotary angles (10,000 in January, 100,000 in July).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_base: Option<f64>,
+    /// The share of each head's channels that rotary embedding turns; the others have no position (1). 0.5 is "half-rotary".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotary_fraction: Option<f64>,
     /// Factor on queries and keys after their norm (1 in January, 1.2 in July).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qk_gain: Option<f64>,
+    /// `relu2` or `swiglu` (`relu2`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mlp: Option<Mlp>,
     /// Whether every second layer has a value embedding (true).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_embeds: Option<bool>,
@@ -119,8 +153,15 @@ pub struct GptConfig {
     pub short_window: usize,
     /// Base of the rotary angles.
     pub rope_base: f64,
+    /// The share of each head's channels that rotary embedding turns. Like every variant, written only where it is not the recipe's, so that
+    /// a model without variants has the configuration, and the cache key, that it always had.
+    #[serde(default = "whole_head", skip_serializing_if = "is_whole_head")]
+    pub rotary_fraction: f64,
     /// Factor on queries and keys after their norm.
     pub qk_gain: f64,
+    /// What the MLP does between its matrices.
+    #[serde(default, skip_serializing_if = "is_relu2")]
+    pub mlp: Mlp,
     /// Whether every second layer, the last included, has a value embedding.
     pub value_embeds: bool,
     /// Channels that a value embedding's gate reads.
@@ -200,7 +241,9 @@ impl ModelConfig {
             window_pattern: self.window_pattern.clone().unwrap_or_else(|| "SSSL".into()),
             short_window: self.short_window.unwrap_or(short_window),
             rope_base: self.rope_base.unwrap_or(pick(10_000.0, 100_000.0)),
+            rotary_fraction: self.rotary_fraction.unwrap_or(WHOLE_HEAD),
             qk_gain: self.qk_gain.unwrap_or(pick(1.0, 1.2)),
+            mlp: self.mlp.unwrap_or_default(),
             value_embeds: self.value_embeds.unwrap_or(true),
             ve_gate_channels: self.ve_gate_channels.unwrap_or(gate_channels.min(model_dim)),
             ve_gate_max: self.ve_gate_max.unwrap_or(pick(2.0, 3.0)),
@@ -279,6 +322,15 @@ impl GptConfig {
                 "rotary embedding turns pairs: use an even number",
             ));
         }
+        let rotated = self.rotary_fraction * self.head_dim as f64;
+        if !(0.0..=1.0).contains(&self.rotary_fraction) || rotated % 2.0 != 0.0 {
+            let what = format!(
+                "is {}, which turns {rotated} of head_dim = {} channels",
+                self.rotary_fraction, self.head_dim
+            );
+            let hint = "rotary embedding turns pairs: use a share between 0 and 1 that makes an even number";
+            return Err(fault("rotary_fraction", what, hint));
+        }
         if !self.heads.is_multiple_of(self.kv_heads) {
             let what =
                 format!("is {}, which does not divide heads = {}", self.kv_heads, self.heads);
@@ -341,6 +393,20 @@ impl GptConfig {
         self.vocab_size.next_multiple_of(VOCAB_MULTIPLE)
     }
 
+    /// Channels of each head that rotary embedding turns, an even number.
+    pub fn rotary_dim(&self) -> usize {
+        (self.rotary_fraction * self.head_dim as f64) as usize
+    }
+
+    /// Channels inside the MLP: 4·C, or for SwiGLU the multiple of 16 nearest to 8/3·C, at least 16.
+    pub fn mlp_dim(&self) -> usize {
+        match self.mlp {
+            Mlp::Relu2 => 4 * self.model_dim,
+            // (8C/3) / 16 = C/6, to the nearest.
+            Mlp::Swiglu => ((self.model_dim + 3) / 6).max(1) * 16,
+        }
+    }
+
     /// Tokens before its own that a position in layer `i` sees.
     pub fn window(&self, i: usize) -> usize {
         let pattern = self.window_pattern.as_bytes();
@@ -365,7 +431,11 @@ impl GptConfig {
         let [c, d, h, k] =
             [self.model_dim, self.head_dim, self.heads, self.kv_heads].map(|n| n as u64);
         let attention = 2 * c * h * d + 2 * c * k * d;
-        let block = attention + 8 * c * c;
+        let matrices = match self.mlp {
+            Mlp::Relu2 => 2,
+            Mlp::Swiglu => 3,
+        };
+        let block = attention + matrices * c * self.mlp_dim() as u64;
         let gate = k * self.ve_gate_channels as u64;
         block * self.depth as u64 + gate * gates as u64 + self.padded_vocab() as u64 * c
     }

@@ -196,7 +196,7 @@ impl Gpt {
     }
 }
 
-/// x += c_proj · relu²(c_fc · norm(x)).
+/// x += c_proj · relu²(c_fc · norm(x)), or c_proj · (silu(c_gate · norm(x)) ⊙ c_fc · norm(x)).
 fn mlp_branch(
     dev: &dyn Device,
     weights: Weights<'_>,
@@ -213,7 +213,14 @@ fn mlp_branch(
     dev.rms_norm(n2, rstd2, first(x, n)?)?;
     let (hidden, n2) = (first_mut(&mut layer.h, n)?, first(&layer.n2, n)?);
     dev.linear(hidden, n2, weights.get(ids.c_fc)?, false)?;
-    dev.relu2(first_mut(&mut buf.act, n)?, first(&layer.h, n)?)?;
+    let (act, hidden) = (first_mut(&mut buf.act, n)?, first(&layer.h, n)?);
+    match (ids.c_gate, &mut layer.h_gate) {
+        (Some(c_gate), Some(gate)) => {
+            dev.linear(first_mut(gate, n)?, n2, weights.get(c_gate)?, false)?;
+            dev.swiglu(act, first(gate, n)?, hidden)?;
+        }
+        _ => dev.relu2(act, hidden)?,
+    }
     let projection = weights.get(ids.mlp_proj)?;
     Ok(dev.linear(first_mut(x, n)?, first(&buf.act, n)?, projection, true)?)
 }

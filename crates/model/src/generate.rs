@@ -112,7 +112,7 @@ impl Generator<'_> {
     /// Appends tokens and returns the softcapped logits of what comes next, one per entry of the vocabulary.
     ///
     /// # Numerics
-    /// Within 1e-5 of the full forward pass's, tested below.
+    /// Within 5e-5 of the full forward pass's on `cpu` (logits are at most 15), 1e-11 on `reference`; tested below.
     ///
     /// # Errors
     /// [`Error::Generation`] when there is no token or no room; [`Error::Token`]; [`Error::Kernel`].
@@ -254,9 +254,10 @@ fn pick(logits: &[f64], candidates: &mut [u32], sampling: &Sampling, u: f64) -> 
 mod tests {
     use farthing_kernels::Params;
     use farthing_kernels::reference::Reference;
+    use farthing_kernels::rounded::Rounded;
 
     use super::*;
-    use crate::{Batch, GptConfig, Mode, ModelConfig, Preset};
+    use crate::{Batch, GptConfig, Mlp, Mode, ModelConfig, Preset};
 
     const BOTH: [Preset; 2] = [Preset::Nanochat202601, Preset::Nanochat202607];
 
@@ -269,7 +270,10 @@ mod tests {
             short_window: Some(3),
             ..ModelConfig::new(preset, 4)
         };
-        let config: GptConfig = small.resolve(50, 12).unwrap();
+        build(small.resolve(50, 12).unwrap(), dev)
+    }
+
+    fn build(config: GptConfig, dev: &dyn Device) -> (Gpt, Params) {
         let gpt = Gpt::new(config).unwrap();
         let mut params = Params::new(dev, gpt.single_group()).unwrap();
         for spec in gpt.params() {
@@ -303,10 +307,12 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
     }
 
-    fn kept_equals_full(dev: &dyn Device) {
+    fn kept_equals_full(dev: &dyn Device, tolerance: f64) {
         let text = tokens(30);
-        for preset in BOTH {
-            let (gpt, params) = model(preset, dev);
+        let plain = BOTH.map(|preset| model(preset, dev).0.config().clone());
+        let variant = GptConfig { rotary_fraction: 0.5, mlp: Mlp::Swiglu, ..plain[1].clone() };
+        for config in plain.into_iter().chain([variant]) {
+            let (gpt, params) = build(config, dev);
             let full = all_logits(&gpt, dev, &params, &text);
             let spread = furthest(&full[3], &full[20]);
             assert!(spread > 0.1, "logits hardly differ: {spread}");
@@ -317,15 +323,34 @@ mod tests {
                 for t in prompt..30 {
                     error = error.max(furthest(generator.feed(&text[t..=t]).unwrap(), &full[t]));
                 }
-                assert!(error < 1e-5, "{preset:?}, prompt of {prompt}: {error:e}");
+                assert!(error < tolerance, "{:?}, prompt of {prompt}: {error:e}", gpt.config());
             }
         }
     }
 
     #[test]
     fn logits_with_kept_keys_are_the_full_forward_passes() {
-        kept_equals_full(&Reference::new());
-        kept_equals_full(&farthing_kernels::cpu::Cpu::new(2).unwrap());
+        kept_equals_full(&Reference::new(), 1e-11);
+        kept_equals_full(&farthing_kernels::cpu::Cpu::new(2).unwrap(), 5e-5);
+    }
+
+    /// Stored in bf16, a product of one row may round a value the other way than the same row among many.
+    #[test]
+    fn logits_with_kept_keys_are_the_full_forward_passes_in_bf16() {
+        let dev = Rounded::new(Box::new(Reference::new())).unwrap();
+        let text = tokens(30);
+        let (gpt, params) = model(Preset::Nanochat202607, &dev);
+        let full = all_logits(&gpt, &dev, &params, &text);
+        let mut generator = gpt.generator(&dev, params.weights(), 30).unwrap();
+        let mut error = furthest(generator.feed(&text[..5]).unwrap(), &full[4]);
+        for t in 5..30 {
+            error = error.max(furthest(generator.feed(&text[t..=t]).unwrap(), &full[t]));
+        }
+        assert!(error < 0.1, "{error:e}");
+        let exact = Reference::new();
+        let (gpt, params) = model(Preset::Nanochat202607, &exact);
+        let off = furthest(&all_logits(&gpt, &exact, &params, &text)[29], &full[29]);
+        assert!(off > 1e-4 && off < 1.0, "bf16 logits are off by {off:e}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod tensor_file;
 mod workspace;
 
 pub use checkpoint::{Checkpoint, Extra, STATE_PREFIX, load_model, load_weights, save_model};
-pub use config::{GptConfig, ModelConfig, Preset};
+pub use config::{GptConfig, Mlp, ModelConfig, Preset};
 pub use error::{Error, Result};
 pub use generate::{Generator, Sampling};
 pub use gpt::{Batch, Gpt, sort_positions};

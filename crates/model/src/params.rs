@@ -2,7 +2,7 @@
 
 use farthing_kernels::{Device, Mut, ParamId, Shape};
 
-use crate::{GptConfig, Result, Stream};
+use crate::{GptConfig, Mlp, Result, Stream};
 
 /// How a parameter starts.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,9 +55,11 @@ pub struct LayerIds {
     pub c_v: ParamId,
     /// Attention's output, (C, H·D).
     pub attn_proj: ParamId,
-    /// The MLP's first matrix, (4C, C).
+    /// SwiGLU's gate, (M, C) with M [`GptConfig::mlp_dim`].
+    pub c_gate: Option<ParamId>,
+    /// The MLP's matrix in, (M, C).
     pub c_fc: ParamId,
-    /// The MLP's second matrix, (C, 4C).
+    /// The MLP's matrix out, (C, M).
     pub mlp_proj: ParamId,
     /// The value embedding's gate (K, G) and table (V, K·D), in layers that have one.
     pub value: Option<ValueIds>,
@@ -137,13 +139,16 @@ pub(crate) fn list(config: &GptConfig) -> (Vec<ParamSpec>, ParamIds) {
             let shape = [config.kv_heads, config.ve_gate_channels];
             matrix("attn.ve_gate", shape, up_to(config.init_ve_gate))
         });
-        let c_fc = matrix("mlp.c_fc", [4 * c, c], uniform(bound * config.init_c_fc));
-        let mlp_proj = matrix("mlp.c_proj", [c, 4 * c], zero.clone());
+        let (m, bound_in) = (config.mlp_dim(), bound * config.init_c_fc);
+        let c_gate =
+            (config.mlp == Mlp::Swiglu).then(|| matrix("mlp.c_gate", [m, c], uniform(bound_in)));
+        let c_fc = matrix("mlp.c_fc", [m, c], uniform(bound_in));
+        let mlp_proj = matrix("mlp.c_proj", [c, m], zero.clone());
         let value = gate.map(|gate| {
             let table = add(format!("value_embeds.{i}.weight"), [v, kv_dim].into(), uniform(bound));
             ValueIds { gate, table }
         });
-        layers.push(LayerIds { c_q, c_k, c_v, attn_proj, c_fc, mlp_proj, value });
+        layers.push(LayerIds { c_q, c_k, c_v, attn_proj, c_gate, c_fc, mlp_proj, value });
     }
     let lm_head =
         add("lm_head.weight".into(), [v, c].into(), Init::Normal { std: config.init_lm_head_std });

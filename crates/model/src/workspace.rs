@@ -6,7 +6,7 @@
 
 use farthing_kernels::{DType, Device, Mut, Ref, Shape, Tensor};
 
-use crate::{Error, GptConfig, Result};
+use crate::{Error, GptConfig, Mlp, Result};
 
 /// What a workspace is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -196,8 +196,9 @@ pub(crate) struct Layer<T> {
     /// The MLP's input (N, C) and its statistic (N).
     pub(crate) n2: T,
     pub(crate) rstd2: T,
-    /// The MLP's hidden values before relu² (N, 4C).
+    /// The MLP's hidden values before relu² (N, M), or SwiGLU's two factors, the gate's before silu.
     pub(crate) h: T,
+    pub(crate) h_gate: Option<T>,
 }
 
 /// One layer's keys (after rotary and norm) and values (after the value embedding), (N, K·D) each.
@@ -227,6 +228,8 @@ pub(crate) struct Gradients<T> {
     pub(crate) dk: T,
     pub(crate) dv: T,
     pub(crate) dve: Option<T>,
+    /// By SwiGLU's gate, (N, M).
+    pub(crate) dh_gate: Option<T>,
     /// Positions sorted by (id, position), (N).
     pub(crate) order: T,
 }
@@ -255,7 +258,7 @@ pub(crate) struct Buffers<T> {
     pub(crate) losses: T,
     pub(crate) predictions: T,
     pub(crate) total: T,
-    /// Scratch: (N, C), (N, 4C) and, for value embeddings, (N, K·D).
+    /// Scratch: (N, C), (N, M) and, for value embeddings, (N, K·D).
     pub(crate) wide_c: T,
     pub(crate) act: T,
     pub(crate) ve: Option<T>,
@@ -307,6 +310,7 @@ pub(crate) fn buffers<T>(
     let Types { compute, master } = types;
     let n = capacity.positions;
     let [c, h, k, d] = [config.model_dim, config.heads, config.kv_heads, config.head_dim];
+    let (m, swiglu) = (config.mlp_dim(), config.mlp == Mlp::Swiglu);
     let has_value_embeds = (0..config.depth).any(|i| config.has_value_embed(i));
     let slots = stream_slots(config, keep);
     let (shared, cached) = match keep {
@@ -334,7 +338,8 @@ pub(crate) fn buffers<T>(
             lse: make(master, [n, h].into())?,
             n2: make(compute, [n, c].into())?,
             rstd2: make(master, [n].into())?,
-            h: make(compute, [n, 4 * c].into())?,
+            h: make(compute, [n, m].into())?,
+            h_gate: swiglu.then(|| make(compute, [n, m].into())).transpose()?,
         });
     }
     let mut kv = Vec::with_capacity(cached);
@@ -363,6 +368,7 @@ pub(crate) fn buffers<T>(
             dk: make(compute, [n, k * d].into())?,
             dv: make(compute, [n, k * d].into())?,
             dve: has_value_embeds.then(|| make(compute, [n, k * d].into())).transpose()?,
+            dh_gate: swiglu.then(|| make(compute, [n, m].into())).transpose()?,
             order: make(DType::I32, [n].into())?,
         })
     } else {
@@ -386,13 +392,17 @@ pub(crate) fn buffers<T>(
         predictions: make(DType::I32, [n].into())?,
         total: make(master, [1].into())?,
         wide_c: make(compute, [n, c].into())?,
-        act: make(compute, [n, 4 * c].into())?,
+        act: make(compute, [n, m].into())?,
         ve: has_value_embeds.then(|| make(compute, [n, k * d].into())).transpose()?,
         gradients,
     })
 }
 
-/// Fills the rotary tables: angle = t · base^(−2j/D), in f64.
+/// Fills the rotary tables, in f64: angle = t · base^(−2j/R) for the first R/2 of a head's D/2 pairs, R being the channels that are turned,
+/// and 0 for the others.
+///
+/// That pairs stay j and j + D/2 whatever R is leaves one kernel for all; to a model that starts from random weights it is the same as turning
+/// the first R channels among themselves.
 pub(crate) fn write_rotary(
     config: &GptConfig,
     dev: &dyn Device,
@@ -400,10 +410,14 @@ pub(crate) fn write_rotary(
     sin: &mut Tensor,
 ) -> Result<()> {
     let [tokens, half] = *cos.shape() else { return Ok(()) };
-    let d = config.head_dim as f64;
-    let angles: Vec<f64> = (0..tokens * half)
-        .map(|at| (at / half) as f64 * config.rope_base.powf(-2.0 * (at % half) as f64 / d))
-        .collect();
+    let turned = config.rotary_dim();
+    let angle = |t: usize, j: usize| {
+        if 2 * j >= turned {
+            return 0.0;
+        }
+        t as f64 * config.rope_base.powf(-2.0 * j as f64 / turned as f64)
+    };
+    let angles: Vec<f64> = (0..tokens * half).map(|at| angle(at / half, at % half)).collect();
     dev.write_f64(cos.view_mut(), &angles.iter().map(|a| a.cos()).collect::<Vec<_>>())?;
     dev.write_f64(sin.view_mut(), &angles.iter().map(|a| a.sin()).collect::<Vec<_>>())?;
     Ok(())

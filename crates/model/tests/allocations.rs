@@ -6,7 +6,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::{BOTH, Model, Tokens, config};
+use common::{BOTH, Model, Tokens, config, variants};
 use farthing_kernels::reference::Reference;
 
 /// Counts this thread's allocations; tensors of host devices are among them.
@@ -45,9 +45,9 @@ fn the_counter_counts() {
 
 #[test]
 fn a_training_step_allocates_nothing() {
-    for preset in BOTH {
+    for config in BOTH.map(|preset| config(preset, 20)).into_iter().chain(variants(20)) {
         let dev = Reference::new();
-        let mut model = Model::new(&dev, config(preset, 20), 2, 20);
+        let mut model = Model::new(&dev, config.clone(), 2, 20);
         let tokens = Tokens::new(2, 20, 1);
         let batch = tokens.batch();
         let count = allocations(|| {
@@ -55,7 +55,7 @@ fn a_training_step_allocates_nothing() {
             model.train(&batch, 0.01);
             model.train(&batch, 0.01);
         });
-        assert_eq!(count, 0, "{preset:?}");
+        assert_eq!(count, 0, "{config:?}");
     }
 }
 

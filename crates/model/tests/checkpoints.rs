@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{BOTH, Model, Tokens, config};
+use common::{BOTH, Model, Tokens, config, variants};
 use farthing_kernels::reference::Reference;
 use farthing_kernels::{DType, Device, Params};
 use farthing_model::{
@@ -46,9 +46,9 @@ fn failure(path: &Path, gpt: Option<&Gpt>) -> Error {
 
 #[test]
 fn a_model_comes_back_from_its_file_alone() {
-    for preset in BOTH {
+    for config in BOTH.map(|preset| config(preset, 16)).into_iter().chain(variants(16)) {
         let (_folder, path) = in_folder();
-        let mut before = model(preset);
+        let mut before = Model::new(DEV, config, 1, 16);
         save(&before, &path);
         let (gpt, params) = load_model(&path, DEV).unwrap();
         assert_eq!(gpt, before.gpt);

@@ -7,9 +7,9 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{BOTH, Model, Tokens, VOCAB, config, distance};
+use common::{BOTH, Model, Tokens, VOCAB, config, distance, variants};
 use farthing_kernels::reference::Reference;
-use farthing_model::Preset;
+use farthing_model::{GptConfig, Mlp, Preset};
 
 type Row = Vec<f64>;
 
@@ -43,14 +43,17 @@ struct Setting {
     gate_channels: usize,
     short: usize,
     july: bool,
+    /// Channels of a head that are turned.
+    rotary: usize,
+    swiglu: bool,
 }
 
-/// y1 = x1·cos + x2·sin, y2 = −x1·sin + x2·cos.
-fn rotate(x: &[f64], t: usize, base: f64) -> Row {
-    let (d, half) = (x.len(), x.len() / 2);
-    let mut y = vec![0.0; d];
-    for j in 0..half {
-        let (sin, cos) = (t as f64 * base.powf(-2.0 * j as f64 / d as f64)).sin_cos();
+/// y1 = x1·cos + x2·sin, y2 = −x1·sin + x2·cos, for the first `rotary` / 2 pairs.
+fn rotate(x: &[f64], t: usize, base: f64, rotary: usize) -> Row {
+    let half = x.len() / 2;
+    let mut y = x.to_vec();
+    for j in 0..rotary / 2 {
+        let (sin, cos) = (t as f64 * base.powf(-2.0 * j as f64 / rotary as f64)).sin_cos();
         y[j] = x[j] * cos + x[j + half] * sin;
         y[j + half] = -x[j] * sin + x[j + half] * cos;
     }
@@ -87,7 +90,7 @@ fn losses(
             let input = norm(&x[t]);
             let prepared = |y: Row| -> Row {
                 y.chunks(d)
-                    .flat_map(|head| norm(&rotate(head, t, set.base)))
+                    .flat_map(|head| norm(&rotate(head, t, set.base, set.rotary)))
                     .map(|y| y * set.gain)
                     .collect()
             };
@@ -127,10 +130,14 @@ fn losses(
             x[t] = add(&x[t], 1.0, &linear(matrix("attn.c_proj"), &mixed), 1.0);
         }
         for t in 0..n {
-            let hidden: Row = linear(matrix("mlp.c_fc"), &norm(&x[t]))
-                .iter()
-                .map(|h| h.max(0.0).powi(2))
-                .collect();
+            let input = norm(&x[t]);
+            let up = linear(matrix("mlp.c_fc"), &input);
+            let hidden: Row = if set.swiglu {
+                let gates = linear(matrix("mlp.c_gate"), &input);
+                up.iter().zip(gates).map(|(h, g)| h * g * sigmoid(g)).collect()
+            } else {
+                up.iter().map(|h| h.max(0.0).powi(2)).collect()
+            };
             x[t] = add(&x[t], 1.0, &linear(matrix("mlp.c_proj"), &hidden), 1.0);
         }
         if i == depth / 2 {
@@ -155,9 +162,43 @@ fn losses(
         .collect()
 }
 
+fn compare(config: &GptConfig, preset: Preset) {
+    let dev = Reference::new();
+    let july = preset == Preset::Nanochat202607;
+    let context = config.seq_len;
+    let set = Setting {
+        base: if july { 100_000.0 } else { 10_000.0 },
+        gain: if july { 1.2 } else { 1.0 },
+        gate_max: if july { 3.0 } else { 2.0 },
+        gate_channels: if july { 12 } else { 32 },
+        short: config.short_window,
+        july,
+        rotary: (config.head_dim as f64 * config.rotary_fraction) as usize,
+        swiglu: config.mlp == Mlp::Swiglu,
+    };
+    let sizes = [
+        config.depth,
+        config.model_dim,
+        config.heads,
+        config.kv_heads,
+        config.head_dim,
+        config.seq_len,
+    ];
+    let mut model = Model::new(&dev, config.clone(), 2, context);
+    let tokens = Tokens::new(2, context, 8);
+    model.loss(&tokens.batch());
+    let weights: HashMap<String, Row> = (0..model.gpt.params().len())
+        .map(|i| (model.gpt.params()[i].name.clone(), model.weight(i)))
+        .collect();
+    let expected: Row = (tokens.inputs.chunks(context).zip(tokens.targets.chunks(context)))
+        .flat_map(|(ids, targets)| losses(&weights, &set, sizes, ids, targets))
+        .collect();
+    let error = distance(&model.losses(), &expected);
+    assert!(error < 1e-12, "{config:?}: {error:e}");
+}
+
 #[test]
 fn the_forward_pass_is_the_recipes() {
-    let dev = Reference::new();
     for preset in BOTH {
         let july = preset == Preset::Nanochat202607;
         for (depth, context) in [(1, 16), (2, 150), (3, 16), (6, 16)] {
@@ -173,27 +214,16 @@ fn the_forward_pass_is_the_recipes() {
                 assert_eq!(config.short_window, short);
             }
             config.short_window = short;
-            let set = Setting {
-                base: if july { 100_000.0 } else { 10_000.0 },
-                gain: if july { 1.2 } else { 1.0 },
-                gate_max: if july { 3.0 } else { 2.0 },
-                gate_channels: if july { 12 } else { 32 },
-                short,
-                july,
-            };
-            let sizes =
-                [depth, config.model_dim, config.heads, config.kv_heads, config.head_dim, context];
-            let mut model = Model::new(&dev, config, 2, context);
-            let tokens = Tokens::new(2, context, 8);
-            model.loss(&tokens.batch());
-            let weights: HashMap<String, Row> = (0..model.gpt.params().len())
-                .map(|i| (model.gpt.params()[i].name.clone(), model.weight(i)))
-                .collect();
-            let expected: Row = (tokens.inputs.chunks(context).zip(tokens.targets.chunks(context)))
-                .flat_map(|(ids, targets)| losses(&weights, &set, sizes, ids, targets))
-                .collect();
-            let error = distance(&model.losses(), &expected);
-            assert!(error < 1e-12, "{preset:?}, depth {depth}, T {context}: {error:e}");
+            compare(&config, preset);
         }
+    }
+}
+
+#[test]
+fn a_variants_forward_pass_is_its_formula() {
+    for mut config in variants(16) {
+        config.depth = 3;
+        config.short_window = 5;
+        compare(&config, Preset::Nanochat202607);
     }
 }

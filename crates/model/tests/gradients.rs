@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Model, Tokens, config, norm, seq_len};
+use common::{Model, Tokens, config, norm, seq_len, variants};
 use farthing_kernels::reference::Reference;
 use farthing_model::{GptConfig, Preset, Stream};
 
@@ -79,4 +79,14 @@ fn deeper_july_setting_matches_finite_differences() {
     config.short_window = 3;
     config.seq_len = 5;
     check(config, 2, 9);
+}
+
+#[test]
+fn variants_match_finite_differences() {
+    for mut config in variants(12) {
+        // An odd number of layers, so that backout has a middle, and a window's edge inside the row.
+        config.depth = 3;
+        config.short_window = 5;
+        check(config, 2, 12);
+    }
 }

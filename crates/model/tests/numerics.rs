@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{BOTH, Model, Tokens, config, distance, norm, seq_len};
+use common::{BOTH, Model, Tokens, config, distance, norm, seq_len, variants};
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::reference::Reference;
-use farthing_model::{Batch, Mode, Preset, Stream, sort_positions};
+use farthing_model::{Batch, GptConfig, Mode, Preset, Stream, sort_positions};
 
 const TOLERANCE: f64 = 2e-5;
 
@@ -19,8 +19,17 @@ fn pair<'a>(
     rows: usize,
     t: usize,
 ) -> (Model<'a>, Model<'a>) {
-    let mut config = config(preset, t);
-    config.depth = depth;
+    let config = GptConfig { depth, ..config(preset, t) };
+    pair_of(cpu, reference, config, rows, t)
+}
+
+fn pair_of<'a>(
+    cpu: &'a Cpu,
+    reference: &'a Reference,
+    config: GptConfig,
+    rows: usize,
+    t: usize,
+) -> (Model<'a>, Model<'a>) {
     let single = Model::new(cpu, config.clone(), rows, t);
     let mut double = Model::new(reference, config, rows, t);
     for i in 0..double.gpt.params().len() {
@@ -35,25 +44,32 @@ fn f32_losses_and_gradients_are_the_references() {
     for preset in BOTH {
         // Row lengths with the edges of windows and of blocks of any power of two inside.
         for (depth, rows, t) in [(2, 2, seq_len(preset)), (3, 1, 150)] {
-            let (mut single, mut double) = pair(&cpu, &reference, preset, depth, rows, t);
-            let tokens = Tokens::new(rows, t, 4);
-            let scale = 1.0 / tokens.valid() as f64;
-            let sums = [single.train(&tokens.batch(), scale), double.train(&tokens.batch(), scale)];
-            assert!((sums[0] - sums[1]).abs() < TOLERANCE * sums[1], "{sums:?}");
-            let error = distance(&single.losses(), &double.losses());
-            assert!(error < TOLERANCE, "{preset:?} losses: {error:e}");
-            for i in 0..single.gpt.params().len() {
-                let name = single.gpt.params()[i].name.clone();
-                let (got, expected) = (single.grad(i), double.grad(i));
-                if name == "backout_lambda" && depth == 2 {
-                    // Nothing but rounding at this depth: see tests/gradients.rs.
-                    assert!(norm(&got) < 1e-5);
-                    continue;
-                }
-                let error = distance(&got, &expected);
-                assert!(error < TOLERANCE, "{preset:?}, depth {depth}, {name}: {error:e}");
-            }
+            agree(pair(&cpu, &reference, preset, depth, rows, t), rows, t);
         }
+    }
+    for config in variants(40) {
+        agree(pair_of(&cpu, &reference, GptConfig { depth: 3, ..config }, 2, 40), 2, 40);
+    }
+}
+
+fn agree((mut single, mut double): (Model<'_>, Model<'_>), rows: usize, t: usize) {
+    let tokens = Tokens::new(rows, t, 4);
+    let scale = 1.0 / tokens.valid() as f64;
+    let sums = [single.train(&tokens.batch(), scale), double.train(&tokens.batch(), scale)];
+    assert!((sums[0] - sums[1]).abs() < TOLERANCE * sums[1], "{sums:?}");
+    let error = distance(&single.losses(), &double.losses());
+    let config = single.gpt.config().clone();
+    assert!(error < TOLERANCE, "{config:?} losses: {error:e}");
+    for i in 0..single.gpt.params().len() {
+        let name = single.gpt.params()[i].name.clone();
+        let (got, expected) = (single.grad(i), double.grad(i));
+        if name == "backout_lambda" && config.depth == 2 {
+            // Nothing but rounding at this depth: see tests/gradients.rs.
+            assert!(norm(&got) < 1e-5);
+            continue;
+        }
+        let error = distance(&got, &expected);
+        assert!(error < TOLERANCE, "{config:?}, {name}: {error:e}");
     }
 }
 
@@ -88,10 +104,11 @@ fn accumulated_micro_batches_are_one_batch_to_f32_rounding() {
 #[test]
 fn one_and_two_threads_agree_to_the_bit() {
     let (one, two) = (Cpu::new(1).unwrap(), Cpu::new(2).unwrap());
-    for preset in BOTH {
-        let t = seq_len(preset);
+    for config in BOTH.map(|preset| config(preset, seq_len(preset))).into_iter().chain(variants(40))
+    {
+        let t = config.seq_len;
         let tokens = Tokens::new(3, t, 1);
-        let mut models = [&one, &two].map(|cpu| Model::new(cpu, config(preset, t), 3, t));
+        let mut models = [&one, &two].map(|cpu| Model::new(cpu, config.clone(), 3, t));
         let sums = models.each_mut().map(|model| model.train(&tokens.batch(), 0.01));
         assert_eq!(sums[0].to_bits(), sums[1].to_bits());
         for i in 0..models[0].gpt.params().len() {

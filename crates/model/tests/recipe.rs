@@ -5,10 +5,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{BOTH, Model, Tokens, VOCAB, config};
+use common::{BOTH, Model, Tokens, VOCAB, config, variants};
 use farthing_kernels::Params;
 use farthing_kernels::reference::Reference;
-use farthing_model::{Error, Gpt, GptConfig, Init, Mode, ModelConfig, Preset};
+use farthing_model::{Error, Gpt, GptConfig, Init, Mlp, Mode, ModelConfig, Preset};
 
 const JANUARY: Preset = Preset::Nanochat202601;
 const JULY: Preset = Preset::Nanochat202607;
@@ -95,8 +95,8 @@ fn the_published_horizon_follows_from_the_count() {
 #[test]
 fn counts_agree_with_the_parameters_listed() {
     for preset in BOTH {
-        for depth in [1, 3, 4] {
-            let gpt = Gpt::new(full(preset, depth)).unwrap();
+        for (depth, mlp) in [(1, Mlp::Relu2), (3, Mlp::Relu2), (4, Mlp::Relu2), (3, Mlp::Swiglu)] {
+            let gpt = Gpt::new(GptConfig { mlp, ..full(preset, depth) }).unwrap();
             let elements = |keep: &dyn Fn(&str) -> bool| -> u64 {
                 let kept = gpt.params().iter().filter(|spec| keep(&spec.name));
                 kept.map(|spec| spec.shape.elements() as u64).sum()
@@ -151,6 +151,64 @@ fn names_and_shapes_are_nanochats() {
         july[july.len() - 3..],
         ["smear_gate.weight (1, 24)", "smear_lambda (1)", "backout_lambda (1)"]
     );
+}
+
+/// Three matrices of 8/3·C are two of 4·C: exactly where C is a multiple of 6, else to the nearest multiple of 16.
+#[test]
+fn swiglu_has_the_parameters_and_flops_of_relu2() {
+    for depth in [12, 24] {
+        let plain = full(JULY, depth);
+        let swiglu = GptConfig { mlp: Mlp::Swiglu, ..plain.clone() };
+        assert_eq!(swiglu.mlp_dim(), 8 * plain.model_dim / 3);
+        assert_eq!(swiglu.scaling_params(), plain.scaling_params());
+        assert_eq!(swiglu.flops_per_token(), plain.flops_per_token());
+    }
+    let width = |c: usize| GptConfig { model_dim: c, mlp: Mlp::Swiglu, ..full(JULY, 4) }.mlp_dim();
+    assert_eq!([1, 32, 128, 512, 1280].map(width), [16, 80, 336, 1360, 3408]);
+    for c in 1..2000 {
+        let off = width(c) as f64 - 8.0 * c as f64 / 3.0;
+        assert!(width(c) % 16 == 0 && (off.abs() <= 8.0 || width(c) == 16), "{c}: {off}");
+    }
+}
+
+#[test]
+fn a_variants_parameters_are_the_recipes_but_for_what_it_changes() {
+    let shapes = |config: &GptConfig| -> Vec<String> {
+        let gpt = Gpt::new(config.clone()).unwrap();
+        gpt.params().iter().map(|spec| format!("{} {}", spec.name, spec.shape)).collect()
+    };
+    let plain = shapes(&config(JULY, 16));
+    let [half_rotary, swiglu, _] = variants(16);
+    assert_eq!(shapes(&half_rotary), plain);
+    let swiglu = shapes(&swiglu);
+    let changed: Vec<&String> = swiglu.iter().filter(|line| !plain.contains(line)).collect();
+    assert_eq!(
+        changed,
+        [
+            "transformer.h.0.mlp.c_gate.weight (80, 32)",
+            "transformer.h.0.mlp.c_fc.weight (80, 32)",
+            "transformer.h.0.mlp.c_proj.weight (32, 80)",
+            "transformer.h.1.mlp.c_gate.weight (80, 32)",
+            "transformer.h.1.mlp.c_fc.weight (80, 32)",
+            "transformer.h.1.mlp.c_proj.weight (32, 80)",
+        ]
+    );
+    assert_eq!(swiglu.len(), plain.len() + 2);
+}
+
+/// Old checkpoints load and nothing that is cached is computed again: a variant that is off does not show.
+#[test]
+fn a_variant_that_is_off_is_not_in_the_configuration() {
+    let plain = serde_json::to_value(full(JULY, 4)).unwrap();
+    assert!(plain.get("mlp").is_none() && plain.get("rotary_fraction").is_none());
+    let spelled_out = ModelConfig {
+        mlp: Some(Mlp::Relu2),
+        rotary_fraction: Some(1.0),
+        ..ModelConfig::new(JULY, 4)
+    };
+    let resolved = spelled_out.resolve(32_768, 2048).unwrap();
+    assert_eq!(serde_json::to_value(&resolved).unwrap(), plain);
+    assert_eq!(serde_json::from_value::<GptConfig>(plain).unwrap(), resolved);
 }
 
 #[test]
@@ -264,14 +322,14 @@ fn every_key_reaches_the_numbers() {
         "rope_base": 5.0, "qk_gain": 2.0, "value_embeds": false, "ve_gate_channels": 3, "ve_gate_max": 1.0, "smear": false,
         "smear_channels": 5, "backout": false, "logit_softcap": 30.0, "init_wte_std": 0.1, "init_lm_head_std": 0.2,
         "init_c_fc": 0.3, "init_resid_lambda": [1.0, 2.0], "init_x0_lambda": [3.0, 4.0], "init_ve_gate": 0.5,
-        "init_backout_lambda": 0.6,
+        "init_backout_lambda": 0.6, "rotary_fraction": 0.5, "mlp": "swiglu",
     });
     let config: ModelConfig = serde_json::from_value(other.clone()).unwrap();
     let resolved = serde_json::to_value(config.resolve(32_768, 2048).unwrap()).unwrap();
     for (key, value) in other.as_object().unwrap() {
         if key != "depth" && key != "aspect_ratio" {
             assert_eq!(&resolved[key], value, "{key}");
-            assert_ne!(resolved[key], plain[key], "{key}");
+            assert_ne!(Some(&resolved[key]), plain.get(key), "{key}");
         }
     }
     assert_eq!(resolved["model_dim"], 128);
@@ -280,7 +338,10 @@ fn every_key_reaches_the_numbers() {
 #[test]
 fn faulty_configurations_say_which_key_and_what_would_do() {
     type Change = fn(&mut GptConfig);
-    let cases: [(&str, Change, &str); 8] = [
+    let cases: [(&str, Change, &str); 11] = [
+        ("rotary_fraction", |c| c.rotary_fraction = 0.3, "turns 38.4 of head_dim = 128 channels"),
+        ("rotary_fraction", |c| c.rotary_fraction = 1.5, "is 1.5"),
+        ("rotary_fraction", |c| c.rotary_fraction = f64::NAN, "is NaN"),
         ("head_dim", |c| c.head_dim = 15, "is 15, an odd number"),
         ("kv_heads", |c| c.kv_heads = 5, "is 5, which does not divide heads = 12"),
         ("window_pattern", |c| c.window_pattern = "SSXL".into(), "has the letter `X`"),
@@ -305,8 +366,8 @@ fn faulty_configurations_say_which_key_and_what_would_do() {
 #[test]
 fn the_planned_workspace_is_the_one_that_is_made() {
     let dev = Reference::new();
-    for preset in BOTH {
-        let gpt = Gpt::new(config(preset, 16)).unwrap();
+    for config in BOTH.map(|preset| config(preset, 16)).into_iter().chain(variants(16)) {
+        let gpt = Gpt::new(config).unwrap();
         for mode in [Mode::Train, Mode::Evaluate] {
             let planned = gpt.workspace_bytes(
                 farthing_kernels::DType::F64,

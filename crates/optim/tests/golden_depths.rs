@@ -58,11 +58,7 @@ fn every_figure_is_nanochats() {
                     let theirs = theirs[key].as_f64().unwrap();
                     let error = (ours - theirs).abs() / theirs.abs().max(f64::MIN_POSITIVE);
                     assert!(error < 1e-15, "{} {key}: {ours}, not {theirs}", at(&group.name));
-                    if ours == theirs {
-                        equal += 1
-                    } else {
-                        unequal += 1
-                    }
+                    *(if ours == theirs { &mut equal } else { &mut unequal }) += 1;
                     furthest = error.max(furthest);
                 }
             }

@@ -16,7 +16,7 @@ use farthing_optim::{
     Listed, Optimizers, Overrides, Preset, REFERENCE_DEPTH, Registry, Size, resolve,
 };
 use golden::exact::{batch, norm};
-use golden::{Golden, Style, TOKENS, VOCAB, fill, model};
+use golden::{Golden, Style, TOKENS, VOCAB, fill, model, ratio};
 
 /// A run: nanochat's shapes are in `tools/golden/cases.py`.
 struct Case {
@@ -26,11 +26,12 @@ struct Case {
     aspect: usize,
     head_dim: usize,
     tokens: usize,
+    rows: usize,
     /// Relative differences that are let through, of each loss and of each final weight tensor.
     tolerances: [f64; 2],
 }
 
-/// Four layers of 128 channels, rows of 512 tokens, as the issue of parity asks in f32.
+/// Four layers of 128 channels, rows of 512 tokens.
 const F32: Case = Case {
     name: "",
     style: Style::Start,
@@ -38,6 +39,7 @@ const F32: Case = Case {
     aspect: 32,
     head_dim: 64,
     tokens: TOKENS,
+    rows: 4,
     tolerances: [1e-5, 1e-4],
 };
 
@@ -49,11 +51,11 @@ const F64: Case = Case {
     aspect: 16,
     head_dim: 32,
     tokens: 160,
-    tolerances: [1e-10, 1e-7],
+    rows: 4,
+    tolerances: [1e-12, 1e-8],
 };
 
-/// Rows of a step, and of a micro-batch: gradients are summed over two.
-const ROWS: usize = 4;
+/// Rows of a micro-batch, at most: the gradients of four rows are summed over two.
 const MICRO: usize = 2;
 
 /// In f32 the first gradients of these are rounding and nothing else: blocks that add nothing leave a multiple of the first
@@ -62,7 +64,8 @@ const UNDECIDED: [&str; 3] = ["resid_lambdas", "x0_lambdas", "backout_lambda"];
 
 /// Runs a case's steps as the runner does; compares the loss before each and after the last, and the final weights.
 fn check(dev: &dyn Device, case: &Case) {
-    let Case { name: case, style, steps, aspect, head_dim, tokens, tolerances } = *case;
+    let Case { name: case, style, steps, aspect, head_dim, tokens, rows, tolerances } = *case;
+    let micro = rows.min(MICRO);
     let mut golden = Golden::open(env!("CARGO_MANIFEST_DIR"), case);
     let preset = Preset::ALL[usize::from(case.starts_with("july"))];
     let config = model(case, 4, aspect, head_dim);
@@ -74,10 +77,10 @@ fn check(dev: &dyn Device, case: &Case) {
         model_dim: gpt.config().model_dim,
         depth: gpt.config().depth,
     };
-    let batch_tokens = Some((ROWS * tokens) as u64);
+    let batch_tokens = Some((rows * tokens) as u64);
     let plan =
         preset.scaling().plan(&size, &Overrides { batch_tokens, steps: Some(steps) }).unwrap();
-    assert_eq!(plan.lr_scale, ((ROWS * tokens) as f64 / 524_288.0).sqrt());
+    assert_eq!(plan.lr_scale, ((rows * tokens) as f64 / 524_288.0).sqrt());
     let groups = preset.groups();
     let listed: Vec<Listed<'_>> =
         gpt.params().iter().map(|p| (p.name.as_str(), p.shape, p.id)).collect();
@@ -91,23 +94,23 @@ fn check(dev: &dyn Device, case: &Case) {
     let registry = Registry::standard();
     let mut optimizers =
         Optimizers::new(&registry, dev, &groups, &plan, &preset.schedule(), &params).unwrap();
-    let mut ws = gpt.workspace(dev, MICRO, tokens, Mode::Train).unwrap();
+    let mut ws = gpt.workspace(dev, micro, tokens, Mode::Train).unwrap();
 
     let theirs = golden.values("losses");
     assert_eq!(theirs.len() as u64, steps + 1);
-    let scale = 1.0 / (ROWS * tokens) as f64;
-    let mut order = vec![0; MICRO * tokens];
+    let scale = 1.0 / (rows * tokens) as f64;
+    let mut order = vec![0; micro * tokens];
     let mut worst = vec![];
     for (step, &theirs) in theirs.iter().enumerate() {
-        let (inputs, targets) = batch(&format!("{case}/step-{step}"), ROWS, tokens, VOCAB, false);
+        let (inputs, targets) = batch(&format!("{case}/step-{step}"), rows, tokens, VOCAB, false);
         params.zero_grads(dev).unwrap();
         let mut loss = 0.0;
-        let pairs = inputs.chunks(MICRO * tokens).zip(targets.chunks(MICRO * tokens));
+        let pairs = inputs.chunks(micro * tokens).zip(targets.chunks(micro * tokens));
         for (inputs, targets) in pairs {
             sort_positions(inputs, &mut order);
-            let micro = Batch::new(tokens, inputs, targets).with_order(&order);
+            let part = Batch::new(tokens, inputs, targets).with_order(&order);
             let (weights, mut grads) = params.split();
-            gpt.forward_backward(dev, weights, &mut grads, &mut ws, &micro, scale).unwrap();
+            gpt.forward_backward(dev, weights, &mut grads, &mut ws, &part, scale).unwrap();
             loss += ws.loss_sum(dev).unwrap() * scale;
         }
         let error = (loss - theirs).abs() / theirs;
@@ -122,7 +125,7 @@ fn check(dev: &dyn Device, case: &Case) {
     for ((spec, ours), first) in gpt.params().iter().zip(read(&params)).zip(first) {
         let name = format!("final.{}", spec.name);
         let moved: Vec<f64> = ours.iter().zip(&first).map(|(a, b)| a - b).collect();
-        let part = norm(&moved) / norm(&ours);
+        let part = ratio(norm(&moved), norm(&ours));
         let error = golden.compare(&name, &ours, format!("moved by {part:.1e}"));
         let single = dev.master_dtype() == DType::F32;
         if single && style == Style::Real && UNDECIDED.contains(&spec.name.as_str()) {
@@ -138,7 +141,8 @@ fn check(dev: &dyn Device, case: &Case) {
 
 #[test]
 fn thirty_steps_of_january() {
-    check(&Cpu::new(0).unwrap(), &Case { name: "january-30", ..F32 });
+    // One row halves the rates. January has no warm-up: with four rows nanochat's f32 is up to 9e-5 from its own f64.
+    check(&Cpu::new(0).unwrap(), &Case { name: "january-30", rows: 1, ..F32 });
 }
 
 #[test]

@@ -1,29 +1,39 @@
 //! The packer's buffer: a multiset of document lengths with the questions that packing asks of it.
 //! It knows neither rows nor BOS.
 
+use super::bits::Bits;
 use std::collections::{BTreeMap, VecDeque};
 
 const NONE: u32 = u32::MAX;
 
 /// A document, or what is left of one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Piece {
     /// Tokens without BOS; those before `start` are already in a row.
     pub(super) tokens: Vec<u32>,
     pub(super) start: usize,
+    /// Tokens after these that no row can hold and that are not kept in memory.
+    pub(super) beyond: usize,
     pub(super) continuation: bool,
 }
 
 impl Piece {
-    /// Tokens that it takes in a row, BOS included.
+    /// Tokens that it has, BOS included.
     pub(super) fn len(&self) -> usize {
-        self.tokens.len() - self.start + 1
+        self.tokens.len() - self.start + 1 + self.beyond
+    }
+
+    /// The tokens that are not in a row yet.
+    pub(super) fn rest(&self) -> &[u32] {
+        &self.tokens[self.start..]
     }
 }
 
 #[derive(Debug)]
 struct Node {
     piece: Piece,
+    /// When it came, in pieces before it.
+    born: u64,
     /// The next younger piece of the same length.
     same: u32,
     older: u32,
@@ -34,13 +44,13 @@ struct Node {
 /// of one length form a FIFO list, and all pieces one list by age.
 ///
 /// # Cost
-/// Insert, remove, largest that fits: O(T/64) words at worst; a pair: at most T/128 + 1 words.
+/// Insert, remove, the neighbours of a length: O(log T) for lengths up to `cap`, O(log n) beyond. A pair: at most T/128 + 1 words.
 #[derive(Debug)]
 pub(super) struct Buffer {
     cap: usize,
-    bits: Vec<u64>,
+    bits: Bits,
     /// Bit `cap − L` stands for length L, so that the partners of a run of lengths are a run of bits.
-    mirror: Vec<u64>,
+    mirror: Bits,
     heads: Vec<u32>,
     tails: Vec<u32>,
     long: BTreeMap<usize, VecDeque<u32>>,
@@ -49,17 +59,18 @@ pub(super) struct Buffer {
     oldest: u32,
     youngest: u32,
     count: usize,
-    searches: u64,
+    /// Pieces that ever came.
+    pub(super) born: u64,
+    /// Pairs that were ever searched.
+    pub(super) searches: u64,
 }
 
 impl Buffer {
     pub(super) fn new(cap: usize, expected: usize) -> Self {
-        let words = cap / 64 + 1;
         Self {
             cap,
-            bits: vec![0; words],
-            // One word more: a window may begin inside the last one.
-            mirror: vec![0; words + 1],
+            bits: Bits::new(cap + 1),
+            mirror: Bits::new(cap + 1),
             heads: vec![NONE; cap + 1],
             tails: vec![NONE; cap + 1],
             long: BTreeMap::new(),
@@ -68,6 +79,7 @@ impl Buffer {
             oldest: NONE,
             youngest: NONE,
             count: 0,
+            born: 0,
             searches: 0,
         }
     }
@@ -77,8 +89,15 @@ impl Buffer {
     }
 
     pub(super) fn insert(&mut self, piece: Piece) {
+        let born = self.born;
+        self.born += 1;
+        self.insert_born(piece, born);
+    }
+
+    /// Puts a piece back that came when `born` others had; pieces must be put back in the order they came in.
+    pub(super) fn insert_born(&mut self, piece: Piece, born: u64) {
         let length = piece.len();
-        let node = Node { piece, same: NONE, older: self.youngest, younger: NONE };
+        let node = Node { piece, born, same: NONE, older: self.youngest, younger: NONE };
         let id = if let Some(id) = self.free.pop() {
             self.nodes[id as usize] = node;
             id
@@ -97,7 +116,8 @@ impl Buffer {
         } else if self.heads[length] == NONE {
             self.heads[length] = id;
             self.tails[length] = id;
-            self.flip(length);
+            self.bits.set(length);
+            self.mirror.set(self.cap - length);
         } else {
             let tail = self.tails[length];
             self.nodes[tail as usize].same = id;
@@ -122,7 +142,8 @@ impl Buffer {
             self.heads[length] = self.nodes[id as usize].same;
             if self.heads[length] == NONE {
                 self.tails[length] = NONE;
-                self.flip(length);
+                self.bits.clear(length);
+                self.mirror.clear(self.cap - length);
             }
             id
         };
@@ -142,47 +163,42 @@ impl Buffer {
         Some(piece)
     }
 
-    /// The length of the piece that has waited longest.
-    pub(super) fn oldest(&self) -> Option<usize> {
-        (self.oldest != NONE).then(|| self.nodes[self.oldest as usize].piece.len())
+    /// The length of the piece that has waited longest, and how many came after it.
+    pub(super) fn oldest(&self) -> Option<(usize, u64)> {
+        let node = self.nodes.get(self.oldest as usize).filter(|_| self.oldest != NONE)?;
+        Some((node.piece.len(), self.born - node.born - 1))
     }
 
+    /// Every piece with the time it came, the oldest first.
+    pub(super) fn by_age(&self) -> impl Iterator<Item = (&Piece, u64)> {
+        let mut next = self.oldest;
+        std::iter::from_fn(move || {
+            let node = self.nodes.get(next as usize).filter(|_| next != NONE)?;
+            next = node.younger;
+            Some((&node.piece, node.born))
+        })
+    }
+
+    /// Whether there is a piece of that length, at most `cap`.
     pub(super) fn has(&self, length: usize) -> bool {
         self.heads.get(length).is_some_and(|&head| head != NONE)
     }
 
-    /// The greatest length ≤ `room`.
+    /// Whether there are two pieces of these lengths.
+    pub(super) fn has_both(&self, a: usize, b: usize) -> bool {
+        self.has(a) && self.has(b) && (a != b || self.nodes[self.heads[a] as usize].same != NONE)
+    }
+
+    /// The greatest length ≤ `room`, which is at most `cap`.
     pub(super) fn at_most(&self, room: usize) -> Option<usize> {
-        let room = room.min(self.cap);
-        let mut word = room / 64;
-        let mut bits = self.bits[word] & (u64::MAX >> (63 - room % 64));
-        loop {
-            if bits != 0 {
-                return Some(word * 64 + 63 - bits.leading_zeros() as usize);
-            }
-            word = word.checked_sub(1)?;
-            bits = self.bits[word];
-        }
+        self.bits.at_most(room.min(self.cap))
     }
 
     /// The smallest length > `room`.
     pub(super) fn above(&self, room: usize) -> Option<usize> {
-        let from = room + 1;
-        let mut word = from / 64;
-        if word < self.bits.len() {
-            let mut bits = self.bits[word] & (u64::MAX << (from % 64));
-            loop {
-                if bits != 0 {
-                    return Some(word * 64 + bits.trailing_zeros() as usize);
-                }
-                word += 1;
-                if word == self.bits.len() {
-                    break;
-                }
-                bits = self.bits[word];
-            }
-        }
-        self.long.range(from..).next().map(|(&length, _)| length)
+        self.bits
+            .at_least(room + 1)
+            .or_else(|| self.long.range(room + 1..).next().map(|(&length, _)| length))
     }
 
     /// Two lengths that add up to `room` exactly, the longer one first.
@@ -199,36 +215,24 @@ impl Buffer {
         self.searches = self.searches.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let first = ((u128::from(self.searches) * words as u128) >> 64) as usize;
         for word in (first..words).chain(0..first) {
-            let mut both = self.bits[word] & self.window(self.cap - room + word * 64);
+            let mut both = self.bits.word(word);
+            if both == 0 {
+                continue;
+            }
+            both &= self.mirror.window(self.cap - room + word * 64);
             if word == words - 1 {
                 both &= u64::MAX >> (63 - half % 64);
             }
             while both != 0 {
                 let x = word * 64 + both.trailing_zeros() as usize;
                 // A length that pairs with itself needs two pieces.
-                if 2 * x != room || self.nodes[self.heads[x] as usize].same != NONE {
+                if 2 * x != room || self.has_both(x, x) {
                     return Some((room - x, x));
                 }
                 both &= both - 1;
             }
         }
         None
-    }
-
-    /// 64 bits of the mirror from bit `at` on.
-    fn window(&self, at: usize) -> u64 {
-        let (word, shift) = (at / 64, at % 64);
-        let low = self.mirror.get(word).copied().unwrap_or(0) >> shift;
-        if shift == 0 {
-            return low;
-        }
-        low | (self.mirror.get(word + 1).copied().unwrap_or(0) << (64 - shift))
-    }
-
-    fn flip(&mut self, length: usize) {
-        self.bits[length / 64] ^= 1 << (length % 64);
-        let mirrored = self.cap - length;
-        self.mirror[mirrored / 64] ^= 1 << (mirrored % 64);
     }
 }
 
@@ -238,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn piece(length: usize) -> Piece {
-        Piece { tokens: vec![7; length - 1], start: 0, continuation: false }
+        Piece { tokens: vec![7; length - 1], ..Piece::default() }
     }
 
     proptest! {
@@ -251,31 +255,36 @@ mod tests {
         ) {
             let mut buffer = Buffer::new(cap, 8);
             let mut list = vec![];
-            for &length in &lengths {
+            for (born, &length) in lengths.iter().enumerate() {
                 buffer.insert(piece(length));
-                list.push(length);
+                list.push((length, born as u64));
             }
             for &room in &rooms {
                 let room = room.min(cap);
                 prop_assert_eq!(buffer.count(), list.len());
-                prop_assert_eq!(buffer.oldest(), list.first().copied());
-                prop_assert_eq!(buffer.has(room), list.contains(&room));
-                let fits = list.iter().copied().filter(|&l| l <= room).max();
+                let oldest = list.first().map(|&(l, born)| (l, lengths.len() as u64 - born - 1));
+                prop_assert_eq!(buffer.oldest(), oldest);
+                let by_age: Vec<_> = buffer.by_age().map(|(p, born)| (p.len(), born)).collect();
+                prop_assert_eq!(&by_age, &list);
+                let all = || list.iter().map(|&(l, _)| l);
+                prop_assert_eq!(buffer.has(room), all().any(|l| l == room));
+                let fits = all().filter(|&l| l <= room).max();
                 prop_assert_eq!(buffer.at_most(room), fits);
-                let above = list.iter().copied().filter(|&l| l > room).min();
+                let above = all().filter(|&l| l > room).min();
                 prop_assert_eq!(buffer.above(room), above);
                 let exists = (0..list.len())
-                    .any(|i| (0..i).any(|j| list[i] + list[j] == room));
+                    .any(|i| (0..i).any(|j| list[i].0 + list[j].0 == room));
                 let found = buffer.pair(room);
                 prop_assert_eq!(found.is_some(), exists);
                 if let Some((a, b)) = found {
                     prop_assert_eq!(a + b, room);
+                    prop_assert!(buffer.has_both(a, b));
                 }
                 // Take something out, so that the lists are exercised too.
                 if let Some(length) = fits.or(above) {
                     let taken = buffer.remove(length).map(|p| p.len());
                     prop_assert_eq!(taken, Some(length));
-                    let at = list.iter().position(|&l| l == length).unwrap();
+                    let at = list.iter().position(|&(l, _)| l == length).unwrap();
                     list.remove(at);
                 }
             }

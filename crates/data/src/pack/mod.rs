@@ -1,98 +1,31 @@
 //! Packing of documents into rows of T + 1 tokens that begin with BOS, without padding. It knows neither files nor text.
 //!
-//! The rule, oldest first: a row begins with the document that has waited longest, cut at T + 1. The row is
-//! closed by one document of exactly the length that is left, else by a pair that adds up to it; else the oldest
-//! document is added if it fits, else the longest that does, else the shortest that does not is cut to fill
-//! the row. What is cut off is queued again as a document of its own with BOS, or discarded. Where
-//! one position is left it takes a lone BOS, the end of the document before it, and nothing is cut for it.
+//! Documents wait in a buffer; a [rule](PackRule) says which of them comes into the row next. What is cut off at the
+//! end of a row is queued again as a document of its own with BOS, or discarded.
 
+mod bits;
 mod buffer;
+mod rule;
+mod settings;
+mod state;
 mod stats;
 
-use crate::{Error, Result};
+use crate::Result;
 use buffer::{Buffer, Piece};
-use serde::{Deserialize, Serialize};
-pub use stats::PackStats;
-
-/// By which rule documents are laid into rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum PackRule {
-    /// The rule of this module.
-    #[default]
-    OldestFirst,
-}
-
-/// What becomes of the part of a document that is cut off at the end of a row.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Remainder {
-    /// It waits as a document of its own, with a BOS; nothing is lost.
-    #[default]
-    Requeue,
-    /// It is thrown away and counted as cropped.
-    Discard,
-}
-
-/// How to pack.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PackSettings {
-    /// The rule.
-    pub rule: PackRule,
-    /// T: positions that a model sees; rows have one token more.
-    pub context: usize,
-    /// Documents waiting before one is placed.
-    pub buffer_documents: usize,
-    /// What becomes of cut-off text.
-    pub remainder: Remainder,
-}
-
-impl Default for PackSettings {
-    fn default() -> Self {
-        Self {
-            rule: PackRule::OldestFirst,
-            context: 2048,
-            buffer_documents: 1000,
-            remainder: Remainder::Requeue,
-        }
-    }
-}
-
-impl PackSettings {
-    /// T + 1.
-    pub fn row_tokens(&self) -> usize {
-        self.context + 1
-    }
-
-    /// Whether the settings mean something.
-    ///
-    /// # Errors
-    /// [`Error::Config`].
-    pub fn check(&self) -> Result<()> {
-        if !(1..=1 << 24).contains(&self.context) {
-            return Err(Error::Config {
-                what: format!("rows of {} positions cannot be packed", self.context),
-                hint: "the context must be between 1 and 16,777,216".into(),
-            });
-        }
-        if self.buffer_documents == 0 {
-            return Err(Error::Config {
-                what: "a packing buffer of 0 documents holds nothing to choose from".into(),
-                hint: "buffer_documents must be at least 1; 1,000 loses little".into(),
-            });
-        }
-        Ok(())
-    }
-}
+use rule::Choice;
+pub use rule::PackRule;
+pub use settings::{PackSettings, Remainder};
+pub(crate) use state::PackerState;
+pub use stats::{LengthCount, Lengths, PackStats};
 
 /// Turns a stream of documents into a stream of rows. The same documents give the same rows, always.
 ///
 /// # Cost
-/// O(T/64) words per document and one copy of its tokens; memory for `buffer_documents` documents.
+/// O(log T) per document, O(T/64) words for a search for a pair, one copy of the tokens; memory for `buffer_documents` documents
+/// (128 more under the best-fit rules).
 #[derive(Debug)]
 pub struct Packer {
+    rule: PackRule,
     cap: usize,
     bos: u32,
     capacity: usize,
@@ -110,12 +43,12 @@ impl Packer {
     /// An empty packer; `bos` begins every row and every document.
     ///
     /// # Errors
-    /// [`Error::Config`].
+    /// [`Error::Config`](crate::Error::Config).
     pub fn new(settings: &PackSettings, bos: u32) -> Result<Self> {
         settings.check()?;
-        let PackRule::OldestFirst = settings.rule;
         let cap = settings.row_tokens();
         Ok(Self {
+            rule: settings.rule,
             cap,
             bos,
             capacity: settings.buffer_documents,
@@ -135,24 +68,12 @@ impl Packer {
     /// What `sink` returns.
     pub fn push(
         &mut self,
-        mut tokens: Vec<u32>,
+        tokens: Vec<u32>,
         sink: &mut impl FnMut(&[u32]) -> Result<()>,
     ) -> Result<()> {
-        if tokens.is_empty() {
-            self.stats.empty_documents += 1;
-            return Ok(());
-        }
-        let over = (tokens.len() + 1).saturating_sub(self.cap);
-        self.stats.documents += 1;
-        self.stats.tokens_in += tokens.len() as u64 + 1;
-        self.stats.bound_tokens += over as u64;
-        if over > 0 && !self.requeue {
-            tokens.truncate(self.cap - 1);
-            self.stats.tokens_cropped += over as u64;
-        }
-        self.buffer.insert(Piece { tokens, start: 0, continuation: false });
-        while self.buffer.count() >= self.capacity {
-            self.place(sink)?;
+        self.add(tokens);
+        while let Some(row) = self.next_row(false) {
+            sink(row)?;
         }
         Ok(())
     }
@@ -162,11 +83,10 @@ impl Packer {
     /// # Errors
     /// What `sink` returns.
     pub fn finish(mut self, sink: &mut impl FnMut(&[u32]) -> Result<()>) -> Result<PackStats> {
-        while self.buffer.count() > 0 {
-            self.place(sink)?;
+        while let Some(row) = self.next_row(true) {
+            sink(row)?;
         }
-        self.stats.tokens_dropped_at_end = self.kept;
-        Ok(self.stats)
+        Ok(self.end())
     }
 
     /// The counts so far; documents in the buffer are in `tokens_in` only.
@@ -174,35 +94,90 @@ impl Packer {
         &self.stats
     }
 
-    /// Puts one document, or one pair, or a lone BOS into the row.
-    fn place(&mut self, sink: &mut impl FnMut(&[u32]) -> Result<()>) -> Result<()> {
+    /// The first half of [`Packer::push`]: the document waits. [`Packer::next_row`] must be called until it gives none.
+    pub(crate) fn add(&mut self, mut tokens: Vec<u32>) {
+        if tokens.is_empty() {
+            self.stats.empty_documents += 1;
+            return;
+        }
+        let length = tokens.len() + 1;
+        let mut beyond = length.saturating_sub(self.cap);
+        self.stats.documents += 1;
+        self.stats.tokens_in += length as u64;
+        self.stats.bound_tokens += beyond as u64;
+        self.stats.lengths.count(length);
+        if self.requeue {
+            beyond = 0;
+        } else if beyond > 0 {
+            // No row will hold the rest, so that memory need not.
+            tokens.truncate(self.cap - 1);
+            tokens.shrink_to_fit();
+            if self.rule.cuts_early() {
+                self.stats.tokens_cropped += beyond as u64;
+                beyond = 0;
+            }
+        }
+        self.buffer.insert(Piece { tokens, beyond, ..Piece::default() });
+    }
+
+    /// The next row that can be filled, valid until the next call; `None` when a document must be added first, or, `at_end`,
+    /// when none is left.
+    pub(crate) fn next_row(&mut self, at_end: bool) -> Option<&[u32]> {
+        if self.row.len() == self.cap {
+            self.row.clear();
+        }
+        let least = if at_end { 1 } else { self.capacity };
+        if !at_end && !self.stats.documents.is_multiple_of(self.rule.batch()) {
+            return None;
+        }
+        while self.row.len() < self.cap {
+            if self.closes_alone() {
+                self.row.push(self.bos);
+                self.added += 1;
+            } else if self.buffer.count() < least {
+                return None;
+            } else {
+                self.place();
+            }
+        }
+        self.stats.rows += 1;
+        self.stats.tokens_kept += std::mem::take(&mut self.kept);
+        self.stats.bos_added += std::mem::take(&mut self.added);
+        self.stats.continuation_tokens += std::mem::take(&mut self.continued);
+        Some(&self.row)
+    }
+
+    /// The counts of a packer that has given its last row.
+    pub(crate) fn end(mut self) -> PackStats {
+        self.stats.tokens_dropped_at_end = self.kept;
+        self.stats
+    }
+
+    /// Whether the row's last position takes a lone BOS, the end of the document before it, so that no document is cut for it.
+    /// Those who crop do cut one, and so do their rules here where what is cut off is not kept.
+    fn closes_alone(&self) -> bool {
+        self.row.len() + 1 == self.cap && (self.requeue || self.rule == PackRule::OldestFirst)
+    }
+
+    /// Puts one document, or two, into the row.
+    fn place(&mut self) {
         let room = self.cap - self.row.len();
-        if room == 1 {
-            self.row.push(self.bos);
-            self.added += 1;
-            return self.close(sink);
+        match self.rule.choose(&mut self.buffer, room, self.cap, self.capacity) {
+            Some(Choice::One(length)) => self.take(length, room),
+            Some(Choice::Two(a, b)) => {
+                self.take(a, a);
+                self.take(b, b);
+            }
+            None => {}
         }
-        let oldest = self.buffer.oldest();
-        if self.row.is_empty() {
-            self.take(oldest, room);
-        } else if self.buffer.has(room) {
-            self.take(Some(room), room);
-        } else if let Some((a, b)) = self.buffer.pair(room) {
-            self.take(Some(a), a);
-            self.take(Some(b), b);
-        } else {
-            let fits = oldest.filter(|&l| l <= room).or_else(|| self.buffer.at_most(room));
-            self.take(fits.or_else(|| self.buffer.above(room)), room);
-        }
-        if self.row.len() == self.cap { self.close(sink) } else { Ok(()) }
     }
 
     /// Moves a document of that length into the row, cut where `room` ends.
-    fn take(&mut self, length: Option<usize>, room: usize) {
-        let Some(mut piece) = length.and_then(|length| self.buffer.remove(length)) else { return };
+    fn take(&mut self, length: usize, room: usize) {
+        let Some(mut piece) = self.buffer.remove(length) else { return };
         let body = (piece.len() - 1).min(room - 1);
         self.row.push(self.bos);
-        self.row.extend_from_slice(&piece.tokens[piece.start..piece.start + body]);
+        self.row.extend_from_slice(&piece.rest()[..body]);
         self.kept += body as u64;
         if piece.continuation {
             self.added += 1;
@@ -211,7 +186,7 @@ impl Packer {
             self.kept += 1;
         }
         piece.start += body;
-        let rest = piece.tokens.len() - piece.start;
+        let rest = piece.len() - 1;
         if rest > 0 {
             if self.requeue {
                 piece.continuation = true;
@@ -220,15 +195,5 @@ impl Packer {
                 self.stats.tokens_cropped += rest as u64;
             }
         }
-    }
-
-    fn close(&mut self, sink: &mut impl FnMut(&[u32]) -> Result<()>) -> Result<()> {
-        sink(&self.row)?;
-        self.row.clear();
-        self.stats.rows += 1;
-        self.stats.tokens_kept += std::mem::take(&mut self.kept);
-        self.stats.bos_added += std::mem::take(&mut self.added);
-        self.stats.continuation_tokens += std::mem::take(&mut self.continued);
-        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What packing did to a corpus, in counts; shares are computed from them.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Counts of one packing. Two identities hold: `tokens_in = tokens_kept + tokens_cropped + tokens_dropped_at_end`, and
 /// `rows · (T + 1) = tokens_kept + bos_added`.
@@ -27,6 +28,9 @@ pub struct PackStats {
     pub rows: u64,
     /// Tokens that no rule can keep without splitting documents longer than a row: Σ max(length − (T + 1), 0).
     pub bound_tokens: u64,
+    /// Documents by length.
+    #[serde(default)]
+    pub lengths: Lengths,
 }
 
 impl PackStats {
@@ -53,4 +57,84 @@ impl PackStats {
 
 fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// Buckets of [`Lengths`].
+const BUCKETS: usize = 32;
+
+/// Documents by length: bucket k counts those of 2^k to 2^(k+1) − 1 tokens, BOS included; the last one all longer ones too.
+///
+/// Shown (`{}`) it is a histogram of text lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Lengths([u64; BUCKETS]);
+
+/// Documents of `from ..= to` tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LengthCount {
+    /// The least length, BOS included: a power of two.
+    pub from: u64,
+    /// The greatest.
+    pub to: u64,
+    /// How many documents.
+    pub documents: u64,
+}
+
+impl Lengths {
+    pub(super) fn count(&mut self, length: usize) {
+        let k = length.checked_ilog2().unwrap_or(0) as usize;
+        self.0[k.min(BUCKETS - 1)] += 1;
+    }
+
+    /// The buckets from the first that counts a document to the last.
+    pub fn buckets(&self) -> impl Iterator<Item = LengthCount> {
+        let first = self.0.iter().position(|&n| n > 0).unwrap_or(BUCKETS);
+        let end = self.0.iter().rposition(|&n| n > 0).map_or(0, |last| last + 1);
+        let bucket =
+            |k: usize| LengthCount { from: 1 << k, to: (2 << k) - 1, documents: self.0[k] };
+        (first..end).map(bucket)
+    }
+}
+
+impl fmt::Display for Lengths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const WIDTH: u64 = 50;
+        let most = self.buckets().map(|b| b.documents).max().unwrap_or(0).max(1);
+        for b in self.buckets() {
+            // The smallest bar that is not empty has one mark.
+            let marks = (b.documents * WIDTH).div_ceil(most) as usize;
+            let marks = "#".repeat(marks);
+            writeln!(f, "{:>8} to {:>8} tokens {:>10}  {marks}", b.from, b.to, b.documents)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_fall_into_powers_of_two_and_are_drawn() {
+        let mut lengths = Lengths::default();
+        assert_eq!(lengths.buckets().count(), 0);
+        assert_eq!(lengths.to_string(), "");
+        for length in [2, 3, 3, 4, 7, 16, usize::MAX] {
+            lengths.count(length);
+        }
+        let found: Vec<_> =
+            lengths.buckets().take(4).map(|b| (b.from, b.to, b.documents)).collect();
+        assert_eq!(found, [(2, 3, 3), (4, 7, 2), (8, 15, 0), (16, 31, 1)]);
+        assert_eq!(lengths.buckets().last().map(|b| b.documents), Some(1));
+        let text = lengths.to_string();
+        assert!(
+            text.starts_with(&format!(
+                "       2 to        3 tokens          3  {}\n",
+                "#".repeat(50)
+            ))
+        );
+        assert_eq!(text.lines().count(), 31);
+        let json = serde_json::to_string(&lengths).unwrap();
+        assert_eq!(serde_json::from_str::<Lengths>(&json).unwrap(), lengths);
+    }
 }

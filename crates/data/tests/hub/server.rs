@@ -218,6 +218,7 @@ fn hub_reply(state: &State, path: &str) -> Reply {
     if let Some(rest) = path.strip_prefix(&resolve) {
         let (commit, file) = rest.split_once('/').unwrap_or((rest, ""));
         let file = file.replace("%20", " ");
+        let commit = if commit == "main" { main } else { commit };
         let found = state.commits.iter().find(|(name, _)| name == commit);
         let Some(bytes) = found.and_then(|(_, files)| files.get(&file)) else {
             return not_found("EntryNotFound");

@@ -207,6 +207,42 @@ pub fn relu2_backward(dev: &dyn Device) -> Outcome {
     Ok(check.worst)
 }
 
+/// [`Pointwise::swiglu`](crate::Pointwise::swiglu), with gates from closed to open.
+///
+/// # Errors
+/// The first case that does not conform.
+pub fn swiglu(dev: &dyn Device) -> Outcome {
+    let mut check = Check::new(dev, "swiglu");
+    for (n, c) in ROWS {
+        for size in [1.0, 40.0] {
+            check.case(format!("{n} × {c}, gates of size {size}"));
+            let (gate, x) = (check.normal([n, c]).edit(|_, g| size * g), check.normal([n, c]));
+            let y = Operand::poison([n, c]);
+            check.run([&y], [&gate, &x], |d, [y], [gate, x]| d.swiglu(y, gate, x))?;
+        }
+    }
+    Ok(check.worst)
+}
+
+/// [`Pointwise::swiglu_backward`](crate::Pointwise::swiglu_backward), with gates from closed to open.
+///
+/// # Errors
+/// The first case that does not conform.
+pub fn swiglu_backward(dev: &dyn Device) -> Outcome {
+    let mut check = Check::new(dev, "swiglu_backward");
+    for (n, c) in ROWS {
+        for size in [1.0, 40.0] {
+            check.case(format!("{n} × {c}, gates of size {size}"));
+            let (gate, x) = (check.normal([n, c]).edit(|_, g| size * g), check.normal([n, c]));
+            let outs = [&check.normal([n, c]), &Operand::poison([n, c])];
+            check.run(outs, [&gate, &x], |d, [dx, dgate], [gate, x]| {
+                d.swiglu_backward(dx, dgate, gate, x)
+            })?;
+        }
+    }
+    Ok(check.worst)
+}
+
 /// [`Pointwise::map`](crate::Pointwise::map): every function, two outputs that read each other's old values, mixed types,
 /// and NaN where only `select`, `sign`, `min` and `max` see it.
 ///

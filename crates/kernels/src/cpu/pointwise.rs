@@ -1,6 +1,6 @@
-//! Norms, mixes and relu², and the operations of [`Pointwise`].
+//! Norms, mixes, relu² and SwiGLU, and the operations of [`Pointwise`].
 
-use super::simd::{dot, sum_of, vectorised};
+use super::simd::{dot, sum_of, vectorised, with_math};
 use super::work::{BLOCK_ELEMENTS, Partials, block_rows, rows};
 use super::{Cpu, DTYPES, map, smear};
 use crate::shapes::RowDims;
@@ -223,6 +223,51 @@ impl Pointwise for Cpu {
                 || {
                     for (dx, &x) in dx.data.iter_mut().zip(&x[first..]) {
                         *dx *= 2.0 * positive(x);
+                    }
+                },
+            );
+        });
+        Ok(())
+    }
+
+    fn swiglu(&self, y: Mut<'_>, gate: Ref<'_>, x: Ref<'_>) -> Result<()> {
+        let n = shapes::swiglu(&DTYPES, &y, &gate, &x)?;
+        let (y, gate, x) = (y.slice::<f32>()?, gate.slice::<f32>()?, x.slice::<f32>()?);
+        self.workers.blocks(n, BLOCK_ELEMENTS, rows(y, 1), |first, y| {
+            with_math(
+                #[inline(always)]
+                |math| {
+                    let given = gate[first..].iter().zip(&x[first..]);
+                    for (y, (&g, x)) in y.data.iter_mut().zip(given) {
+                        *y = g * math.sigmoid(g) * x;
+                    }
+                },
+            );
+        });
+        Ok(())
+    }
+
+    fn swiglu_backward(
+        &self,
+        dx: Mut<'_>,
+        dgate: Mut<'_>,
+        gate: Ref<'_>,
+        x: Ref<'_>,
+    ) -> Result<()> {
+        let n = shapes::swiglu_backward(&DTYPES, &dx, &dgate, &gate, &x)?;
+        let (dx, dgate) = (dx.slice::<f32>()?, dgate.slice::<f32>()?);
+        let (gate, x) = (gate.slice::<f32>()?, x.slice::<f32>()?);
+        let cut = (rows(dx, 1), rows(dgate, 1));
+        self.workers.blocks(n, BLOCK_ELEMENTS, cut, |first, (dx, dgate)| {
+            with_math(
+                #[inline(always)]
+                |math| {
+                    let given = gate[first..].iter().zip(&x[first..]);
+                    let written = dx.data.iter_mut().zip(dgate.data);
+                    for ((dx, dgate), (&g, x)) in written.zip(given) {
+                        let s = math.sigmoid(g);
+                        *dgate = *dx * x * s * (1.0 + g * (1.0 - s));
+                        *dx *= g * s;
                     }
                 },
             );

@@ -1,4 +1,4 @@
-//! Norms, mixes, smear, relu² and their gradients.
+//! Norms, mixes, smear, relu², SwiGLU and their gradients.
 
 use super::{DTYPES, EPS, Reference, add_scaled, dot, map, sigmoid};
 use crate::shapes::{self, RowDims, SmearDims};
@@ -188,6 +188,33 @@ impl Pointwise for Reference {
         shapes::relu2_backward(&DTYPES, &dx, &x)?;
         for (dx, x) in dx.slice::<f64>()?.iter_mut().zip(x.slice::<f64>()?) {
             *dx *= 2.0 * x.max(0.0);
+        }
+        Ok(())
+    }
+
+    fn swiglu(&self, y: Mut<'_>, gate: Ref<'_>, x: Ref<'_>) -> Result<()> {
+        let elements = shapes::swiglu(&DTYPES, &y, &gate, &x)?;
+        let (y, gate, x) = (y.slice::<f64>()?, gate.slice::<f64>()?, x.slice::<f64>()?);
+        for i in 0..elements {
+            y[i] = gate[i] * sigmoid(gate[i]) * x[i];
+        }
+        Ok(())
+    }
+
+    fn swiglu_backward(
+        &self,
+        dx: Mut<'_>,
+        dgate: Mut<'_>,
+        gate: Ref<'_>,
+        x: Ref<'_>,
+    ) -> Result<()> {
+        let elements = shapes::swiglu_backward(&DTYPES, &dx, &dgate, &gate, &x)?;
+        let (dx, dgate) = (dx.slice::<f64>()?, dgate.slice::<f64>()?);
+        let (gate, x) = (gate.slice::<f64>()?, x.slice::<f64>()?);
+        for i in 0..elements {
+            let s = sigmoid(gate[i]);
+            dgate[i] = dx[i] * x[i] * s * (1.0 + gate[i] * (1.0 - s));
+            dx[i] *= gate[i] * s;
         }
         Ok(())
     }

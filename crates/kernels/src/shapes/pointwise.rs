@@ -228,6 +228,36 @@ pub fn relu2_backward(d: &Dtypes, dx: &Mut<'_>, x: &Ref<'_>) -> Result<usize> {
     Ok(dx.shape().elements())
 }
 
+/// Checks [`Pointwise::swiglu`](crate::Pointwise::swiglu); returns the number of elements.
+///
+/// # Errors
+/// As [`rms_norm`].
+pub fn swiglu(d: &Dtypes, y: &Mut<'_>, gate: &Ref<'_>, x: &Ref<'_>) -> Result<usize> {
+    let op = d.op("swiglu", &[(y, Compute), (gate, Compute), (x, Compute)])?;
+    op.like("gate", gate, "y", y.shape())?;
+    op.like("x", x, "y", y.shape())?;
+    Ok(y.shape().elements())
+}
+
+/// Checks [`Pointwise::swiglu_backward`](crate::Pointwise::swiglu_backward); returns the number of elements.
+///
+/// # Errors
+/// As [`rms_norm`].
+pub fn swiglu_backward(
+    d: &Dtypes,
+    dx: &Mut<'_>,
+    dgate: &Mut<'_>,
+    gate: &Ref<'_>,
+    x: &Ref<'_>,
+) -> Result<usize> {
+    let op =
+        d.op("swiglu_backward", &[(dx, Compute), (dgate, Compute), (gate, Compute), (x, Compute)])?;
+    op.like("dgate", dgate, "dx", dx.shape())?;
+    op.like("gate", gate, "dx", dx.shape())?;
+    op.like("x", x, "dx", dx.shape())?;
+    Ok(dx.shape().elements())
+}
+
 /// Checks [`Pointwise::map`](crate::Pointwise::map); returns the number of elements.
 ///
 /// # Errors

@@ -115,6 +115,8 @@ delegate! {
         );
         fn relu2(y: Mut<'_>, x: Ref<'_>);
         fn relu2_backward(dx: Mut<'_>, x: Ref<'_>);
+        fn swiglu(y: Mut<'_>, gate: Ref<'_>, x: Ref<'_>);
+        fn swiglu_backward(dx: Mut<'_>, dgate: Mut<'_>, gate: Ref<'_>, x: Ref<'_>);
         fn map(exprs: &[Expr], out: &mut [Mut<'_>], ins: &[Ref<'_>], scalars: &[f64]);
     }
 }

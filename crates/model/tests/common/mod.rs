@@ -3,7 +3,7 @@
 
 use farthing_kernels::{Device, Params};
 use farthing_model::{
-    Batch, Gpt, GptConfig, Init, Mode, ModelConfig, Preset, Stream, Workspace, sort_positions,
+    Batch, Gpt, GptConfig, Init, Mlp, Mode, ModelConfig, Preset, Stream, Workspace, sort_positions,
 };
 
 /// 61 entries: three padding rows, so that padding is part of every test.
@@ -20,6 +20,16 @@ pub(crate) fn config(preset: Preset, seq_len: usize) -> GptConfig {
     }
     .resolve(VOCAB, seq_len)
     .unwrap()
+}
+
+/// July's small model with one variant each, and with all of them.
+pub(crate) fn variants(seq_len: usize) -> [GptConfig; 3] {
+    let plain = config(Preset::Nanochat202607, seq_len);
+    [
+        GptConfig { rotary_fraction: 0.5, ..plain.clone() },
+        GptConfig { mlp: Mlp::Swiglu, ..plain.clone() },
+        GptConfig { rotary_fraction: 0.25, mlp: Mlp::Swiglu, ..plain },
+    ]
 }
 
 pub(crate) const BOTH: [Preset; 2] = [Preset::Nanochat202601, Preset::Nanochat202607];

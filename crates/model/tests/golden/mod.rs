@@ -120,6 +120,11 @@ fn real(init: &Init, numbers: Numbers, i: usize, n: usize) -> f64 {
     }
 }
 
+/// a / b, and 0 where both are 0.
+pub(crate) fn ratio(a: f64, b: f64) -> f64 {
+    if a == 0.0 { 0.0 } else { a / b }
+}
+
 /// One case's results, from nanochat.
 pub(crate) struct Golden {
     case: String,
@@ -169,7 +174,7 @@ impl Golden {
         let ours_seen = sketch(name, ours);
         assert_eq!(ours_seen.len(), theirs.len(), "{name}");
         let difference: Vec<f64> = ours_seen.iter().zip(&theirs).map(|(a, b)| a - b).collect();
-        let error = self::norm(&difference) / norm;
+        let error = ratio(self::norm(&difference), norm);
         self.rows.push(Row { name: name.into(), error, norm, sketched, note });
         self.dump.push((name.into(), ours.to_vec()));
         if sketched { error * SKETCH_SLACK } else { error }
@@ -197,13 +202,13 @@ impl Golden {
             .iter()
             .map(|(name, values)| TensorInfo {
                 name: name.clone(),
-                dtype: DType::F32,
+                dtype: DType::F64,
                 shape: Shape::from([values.len()]),
             })
             .collect();
         let mut writer = TensorWriter::create(&path, &infos, &BTreeMap::new()).unwrap();
         for (_, values) in &self.dump {
-            let bytes: Vec<u8> = values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect();
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
             writer.write(&bytes).unwrap();
         }
         writer.finish().unwrap();

@@ -10,6 +10,7 @@ pub mod report;
 pub mod sample;
 pub mod train_bpe;
 pub mod train_gpt;
+pub mod use_tokenizer;
 
 mod device;
 mod loaded;
@@ -26,6 +27,7 @@ pub fn standard_stages(app: App) -> App {
     app.extra(Registry::standard())
         .stage::<fetch_parquet::FetchParquet>()
         .stage::<train_bpe::TrainBpe>()
+        .stage::<use_tokenizer::UseTokenizer>()
         .stage::<pack_bestfit::PackBestfit>()
         .stage::<train_gpt::TrainGpt>()
         .stage::<eval_bpb::EvalBpb>()

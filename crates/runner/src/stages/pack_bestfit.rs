@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use farthing_data::{
-    Manifest, PackConfig, PackRule, PackSettings, Remainder, TextFilter, Texts, Tokenizer, pack,
+    Manifest, PackConfig, PackRule, PackSettings, Remainder, TextFilter, Tokenizer, pack,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use super::fetch_parquet::parquet_files;
 use super::train_bpe::{check_column, check_filter};
 use super::watch::Watched;
 use crate::progress::format::count;
-use crate::{At, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
+use crate::{At, Cancelled, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
 
 /// The stage's keys.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -23,12 +23,12 @@ pub struct Config {
     #[serde(default)]
     pub rule: PackRule,
     /// What becomes of the part of a document that is cut off at the end of a row.
-    #[serde(default = "discard")]
+    #[serde(default)]
     pub remainder: Remainder,
     /// Documents to choose from.
     #[serde(default = "buffer_documents")]
     pub buffer_documents: usize,
-    /// About how large a shard becomes.
+    /// How large a shard's data may become.
     #[serde(default = "shard_bytes")]
     pub shard_bytes: usize,
     /// The column that holds the text.
@@ -37,11 +37,6 @@ pub struct Config {
     /// Which documents to pack: `min_score` and `score_column`, `language` and `language_column`, `min_chars`, `max_chars`.
     #[serde(default, skip_serializing_if = "TextFilter::is_empty")]
     pub filter: TextFilter,
-}
-
-/// As the recipe's figures were made.
-fn discard() -> Remainder {
-    Remainder::Discard
 }
 
 fn buffer_documents() -> usize {
@@ -72,9 +67,6 @@ impl Config {
     }
 }
 
-/// Documents whose lengths the metrics show.
-const LENGTHS_OF: usize = 4_096;
-
 /// Packs the text to train on and the text held out.
 #[derive(Debug)]
 pub struct PackBestfit;
@@ -84,7 +76,7 @@ impl Stage for PackBestfit {
     type Exec = NoExec;
     const KIND: &'static str = "pack-bestfit";
     const ABOUT: &'static str = "text as rows of tokens without padding";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] =
         &[port("train", "parquet files"), port("val", "parquet files"), port("bpe", "tokenizer")];
     const OUTPUTS: &'static [Port] = &[
@@ -132,8 +124,11 @@ impl Stage for PackBestfit {
             let files = parquet_files(ctx, split)?;
             let out = ctx.output(split);
             let mut watched = Watched::new(ctx, "documents");
-            let manifest = pack(&files, &tokenizer, &library, &out, &mut watched)
-                .with_context(|| format!("packing `{split}`"))?;
+            let packed = pack(&files, &tokenizer, &library, &out, &mut watched);
+            if matches!(packed, Err(farthing_data::Error::Stopped)) {
+                return Err(Cancelled.into());
+            }
+            let manifest = packed.with_context(|| format!("packing `{split}`"))?;
             ctx.log(format!(
                 "{split}: {} rows of {} tokens from {} documents ({} filtered out), {:.2}% of the tokens lost",
                 count(manifest.rows),
@@ -142,9 +137,7 @@ impl Stage for PackBestfit {
                 count(manifest.read.rejected()),
                 100.0 * manifest.stats.lost_share(),
             ));
-            let texts = Texts::open(&files, &config.text_column)?.with_filter(&config.filter)?;
-            let lengths = lengths(texts, &tokenizer)?;
-            metrics.write(&record(split, &manifest, &lengths))?;
+            metrics.write(&record(split, &manifest))?;
             manifests.push(manifest);
             ctx.check_cancelled()?;
         }
@@ -160,30 +153,17 @@ impl Stage for PackBestfit {
     }
 }
 
-fn record(split: &str, manifest: &Manifest, lengths: &[Value]) -> Value {
+fn record(split: &str, manifest: &Manifest) -> Value {
     let stats = &manifest.stats;
     json!({
         "record": "pack", "split": split, "documents": stats.documents, "tokens_in": stats.tokens_in,
-        "tokens_kept": stats.tokens_kept, "text_bytes": manifest.read.text_bytes, "read": manifest.read, "rows": manifest.rows,
+        "tokens_kept": stats.tokens_kept, "tokens_cropped": stats.tokens_cropped,
+        "tokens_dropped_at_end": stats.tokens_dropped_at_end, "text_bytes": manifest.read.text_bytes,
+        "read": manifest.read, "rows": manifest.rows,
         "row_tokens": manifest.row_tokens, "lost": stats.lost_share(), "bound": stats.bound_share(),
         "utilisation": stats.utilisation(manifest.row_tokens), "continuation": stats.continuation_share(),
-        "lengths_of": lengths.iter().filter_map(|l| l["documents"].as_u64()).sum::<u64>(),
-        "lengths": lengths,
+        "lengths": stats.lengths.buckets().collect::<Vec<_>>(),
     })
-}
-
-/// How many of the first documents have how many tokens, BOS included: a record for each power of two up to the longest.
-fn lengths(texts: Texts, tokenizer: &Tokenizer) -> Result<Vec<Value>> {
-    let texts: Vec<String> = texts.take(LENGTHS_OF).collect::<farthing_data::Result<_>>()?;
-    let mut counts: Vec<u64> = Vec::new();
-    for tokens in tokenizer.encode_batch(&texts)? {
-        let power = (tokens.len() + 1).ilog2() as usize;
-        counts.resize(counts.len().max(power + 1), 0);
-        counts[power] += 1;
-    }
-    let first = counts.iter().position(|n| *n > 0).unwrap_or(0);
-    let bucket = |(power, n): (usize, &u64)| json!({ "from": 1u64 << power, "to": (2u64 << power) - 1, "documents": n });
-    Ok(counts.iter().enumerate().skip(first).map(bucket).collect())
 }
 
 #[cfg(test)]
@@ -216,7 +196,7 @@ mod tests {
         let rows = Rows::open(ctx.output("train")).unwrap();
         rows.verify().unwrap();
         assert_eq!(rows.row_tokens(), 65);
-        assert_eq!(rows.manifest().settings.remainder, Remainder::Discard);
+        assert_eq!(rows.manifest().settings.remainder, Remainder::Requeue);
         assert_eq!(rows.manifest().stats.documents, 300);
         assert!(!Rows::open(ctx.output("val")).unwrap().is_empty());
         let figures: Vec<_> = ctx.figures().iter().map(|(name, _)| name.as_str()).collect();
@@ -224,8 +204,30 @@ mod tests {
 
         let metrics = std::fs::read_to_string(ctx.output("metrics")).unwrap();
         let first: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
-        assert_eq!((&first["split"], &first["lengths_of"]), (&json!("train"), &json!(300)));
+        assert_eq!((&first["split"], &first["documents"]), (&json!("train"), &json!(300)));
+        let lengths = first["lengths"].as_array().unwrap().iter();
+        assert_eq!(lengths.map(|l| l["documents"].as_u64().unwrap()).sum::<u64>(), 300);
         assert_eq!(first["utilisation"], json!(1.0));
+    }
+
+    #[test]
+    fn a_request_to_stop_is_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let world = "source = 'embedded://world'\n\
+            world = { train_shards = 1, documents_per_shard = 300, val_documents = 50 }";
+        let mut fetch = Ctx::detached(dir.path(), []);
+        FetchParquet::run(toml::from_str(world).unwrap(), NoExec {}, &mut fetch).unwrap();
+        let mut bpe = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
+        let config = train_bpe::Config { vocab_size: 400, ..train_bpe::Config::default() };
+        TrainBpe::run(config, NoExec {}, &mut bpe).unwrap();
+        let train = fetch.output("train");
+        let inputs = [("train", train.clone()), ("val", train), ("bpe", bpe.output("bpe"))];
+        let mut ctx = Ctx::detached(dir.path().join("out"), inputs);
+        std::fs::create_dir(dir.path().join("out")).unwrap();
+        ctx.cancel().request();
+        let config = toml::from_str("row_tokens = 64").unwrap();
+        let error = PackBestfit::run(config, NoExec {}, &mut ctx).unwrap_err();
+        assert!(error.is::<Cancelled>(), "{error:#}");
     }
 
     #[test]

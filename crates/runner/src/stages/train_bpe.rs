@@ -1,7 +1,9 @@
 //! `train-bpe`: a byte-level BPE tokenizer from parquet files of text.
 
 use anyhow::Context;
-use farthing_data::{BpeSettings, TOKENIZER, TextColumn, TextFilter, Texts, Tokenizer, train_bpe};
+use farthing_data::{
+    BpeSettings, Compression, TOKENIZER, TextColumn, TextFilter, Texts, Tokenizer, train_bpe,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -43,9 +45,10 @@ impl Config {
 }
 
 /// Text whose bytes per token are measured.
-const SAMPLE_BYTES: usize = 1 << 20;
+const SAMPLE_BYTES: u64 = 16 << 20;
 
-/// Trains a tokenizer; the port `bpe` is its `tokenizer.json`.
+/// Trains a tokenizer; the port `bpe` is its `tokenizer.json`. A tokenizer connected to `reference`, such as GPT-2's by way of
+/// `use-tokenizer`, is compared by the bytes per token that it makes of the same text.
 #[derive(Debug)]
 pub struct TrainBpe;
 
@@ -54,13 +57,14 @@ impl Stage for TrainBpe {
     type Exec = NoExec;
     const KIND: &'static str = "train-bpe";
     const ABOUT: &'static str = "a byte-level BPE tokenizer from text";
-    const VERSION: u32 = 1;
-    const INPUTS: &'static [Port] = &[port("text", "parquet files")];
+    const VERSION: u32 = 2;
+    const INPUTS: &'static [Port] =
+        &[port("text", "parquet files"), port("reference", "tokenizer").optional()];
     const OUTPUTS: &'static [Port] =
         &[port("bpe", "tokenizer"), port("metrics", "metrics").optional()];
     const USES_SEED: bool = false;
     const FIGURES: &'static [&'static str] =
-        &["vocab_size", "bytes_per_token", "documents", "chars"];
+        &["vocab_size", "bytes_per_token", "reference_bytes_per_token", "documents", "chars"];
 
     fn promises(config: &Config) -> Vec<Promise> {
         vec![Promise { port: "bpe", fact: "vocab_size", value: config.vocab_size as u64 }]
@@ -100,10 +104,16 @@ impl Stage for TrainBpe {
             .with_context(|| format!("moving {} to {}", from.display(), to.display()))?;
 
         let texts = Texts::open(&files, &config.text_column)?.with_filter(&config.filter)?;
-        let bytes_per_token = bytes_per_token(&tokenizer, texts)?;
+        let reference = ctx.input_if_any("reference").map(Tokenizer::load).transpose()?;
+        let both: Vec<&Tokenizer> = std::iter::once(&tokenizer).chain(&reference).collect();
+        let compressions = Tokenizer::compressions(&both, texts, SAMPLE_BYTES)?;
+        let mut each = compressions.iter().map(Compression::bytes_per_token);
+        let bytes_per_token = each.next().unwrap_or_default();
+        let reference = each.next();
         ctx.metrics("metrics")?.write(&json!({
             "record": "tokenizer", "vocab_size": tokenizer.vocab_size(), "documents": stats.documents,
             "chars": stats.chars, "bytes_per_token": bytes_per_token,
+            "reference_bytes_per_token": reference,
         }))?;
         ctx.log(format!(
             "{} entries from {} characters in {} documents, {bytes_per_token:.3} bytes per token",
@@ -111,6 +121,13 @@ impl Stage for TrainBpe {
             count(stats.chars),
             count(stats.documents),
         ));
+        if let Some(reference) = reference {
+            ctx.log(format!(
+                "the reference makes {reference:.3} bytes per token of the same text; this tokenizer {:+.1}%",
+                100.0 * (bytes_per_token / reference - 1.0)
+            ));
+            ctx.summary("reference_bytes_per_token", reference);
+        }
         ctx.summary("vocab_size", tokenizer.vocab_size());
         ctx.summary("bytes_per_token", bytes_per_token);
         ctx.summary("documents", stats.documents);
@@ -137,21 +154,6 @@ pub(super) fn check_filter(filter: &TextFilter) -> Result<()> {
     })
 }
 
-/// UTF-8 bytes per token over the first megabyte of the text.
-fn bytes_per_token(tokenizer: &Tokenizer, texts: Texts) -> Result<f64> {
-    let (mut sample, mut bytes) = (Vec::new(), 0);
-    for text in texts {
-        let text = text?;
-        bytes += text.len();
-        sample.push(text);
-        if bytes >= SAMPLE_BYTES {
-            break;
-        }
-    }
-    let tokens: usize = tokenizer.encode_batch(&sample)?.iter().map(Vec::len).sum();
-    Ok(bytes as f64 / tokens.max(1) as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,7 +166,15 @@ mod tests {
             world = { train_shards = 1, documents_per_shard = 300, val_documents = 10 }";
         let mut fetch = Ctx::detached(dir.path(), []);
         FetchParquet::run(toml::from_str(world).unwrap(), Default::default(), &mut fetch).unwrap();
-        let mut ctx = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
+        let small = dir.path().join("small");
+        std::fs::create_dir(&small).unwrap();
+        let mut ctx = Ctx::detached(&small, [("text", fetch.output("train"))]);
+        let config = Config { vocab_size: 300, ..Config::default() };
+        TrainBpe::run(config, NoExec {}, &mut ctx).unwrap();
+        assert_eq!(ctx.figures().len(), TrainBpe::FIGURES.len() - 1);
+
+        let inputs = [("text", fetch.output("train")), ("reference", ctx.output("bpe"))];
+        let mut ctx = Ctx::detached(dir.path(), inputs);
         let config = Config { vocab_size: 512, ..Config::default() };
         TrainBpe::run(config, NoExec {}, &mut ctx).unwrap();
 
@@ -174,6 +184,7 @@ mod tests {
             |name: &str| ctx.figures().iter().find(|(n, _)| n == name).unwrap().1.number().unwrap();
         assert_eq!(figure("documents"), 300.0);
         assert!(figure("bytes_per_token") > 1.5, "{}", figure("bytes_per_token"));
+        assert!(figure("reference_bytes_per_token") < figure("bytes_per_token"));
         assert_eq!(ctx.figures().len(), TrainBpe::FIGURES.len());
         let record = std::fs::read_to_string(ctx.output("metrics")).unwrap();
         assert!(record.starts_with("{\"bytes_per_token\":"), "{record}");

@@ -57,7 +57,7 @@ fn a_flipped_byte_in_a_model_stops_those_that_read_it() {
 }
 
 /// The checkpoints of a training that was cut off once it had two, oldest first.
-fn cut_off(place: &Place, args: &[&str]) -> Vec<PathBuf> {
+pub(crate) fn cut_off(place: &Place, args: &[&str]) -> Vec<PathBuf> {
     let mut child =
         place.spawn(&[&["p.toml", "--set", "train.exec.checkpoint_every_s=0"], args].concat());
     let checkpoints = || {

@@ -12,3 +12,4 @@ mod report;
 mod resume;
 #[path = "../../../data/tests/hub/server.rs"]
 mod server;
+mod variants;

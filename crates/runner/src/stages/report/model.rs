@@ -172,6 +172,10 @@ fn tokenizer_facts(t: &Tokenizer) -> Vec<Fact> {
     let mut facts = vec![Fact::new("Vocabulary", count(t.vocab_size), "entries")];
     if let Some(x) = t.bytes_per_token {
         facts.push(Fact::new("Bytes per token", format!("{x:.3}"), "on a sample of the text"));
+        if let Some(reference) = t.reference_bytes_per_token {
+            let note = format!("{:+.1}% for this one", 100.0 * (x / reference - 1.0));
+            facts.push(Fact::new("Of the reference", format!("{reference:.3}"), note));
+        }
     }
     let note = format!("{} characters", short(t.chars as f64));
     facts.push(Fact::new("Trained on", format!("{} documents", count(t.documents)), note));

@@ -180,6 +180,7 @@ pub(in crate::stages) struct Tokenizer {
     pub(in crate::stages) documents: u64,
     pub(in crate::stages) chars: u64,
     pub(in crate::stages) bytes_per_token: Option<f64>,
+    pub(in crate::stages) reference_bytes_per_token: Option<f64>,
 }
 
 /// Every record of a file, in order; none where the port is not connected.

@@ -21,6 +21,9 @@ use crate::{At, Result};
 pub struct TrainConfig {
     /// The model: preset, depth, and any number of the recipe.
     pub model: ModelConfig,
+    /// How activations are stored; what the device does by itself where it is absent (f32 on a CPU).
+    #[serde(default)]
+    pub precision: Option<Precision>,
     /// T that the rows must have. Without it T is whatever the rows have; with it rows of another length are refused. It
     /// decides nothing else, and so stays out of the cache key.
     #[serde(default)]
@@ -37,6 +40,16 @@ pub struct TrainConfig {
     /// Whether the weights that had the fewest bits per byte of held-out text during training are an output too: `best`.
     #[serde(default)]
     pub keep_best: bool,
+}
+
+/// The float type of activations and of weights as they are multiplied. Master weights, statistics and sums are f32 in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, rounded where a GPU stores them. On a CPU this is for studying numerics: it is slower than f32.
+    Bf16,
 }
 
 /// Evaluation on held-out rows during training; the first and the last step are always evaluated.
@@ -190,7 +203,7 @@ impl TrainConfig {
             fields.remove("origin");
             optim.insert(group.name, keys);
         }
-        Some(json!({
+        let mut canonical = json!({
             "model": model,
             "schedule": self.schedule.schedule(preset).ok()?,
             "scaling": self.schedule.scaling(preset),
@@ -198,8 +211,16 @@ impl TrainConfig {
             "steps": self.schedule.steps,
             "optim": optim,
             "evaluate": self.evaluate,
-            "keep_best": self.keep_best,
-        }))
+        });
+        // What is off is absent: a key from before it could be on stays as it was.
+        let fields = canonical.as_object_mut()?;
+        if self.precision == Some(Precision::Bf16) {
+            fields.insert("precision".into(), json!(Precision::Bf16));
+        }
+        if self.keep_best {
+            fields.insert("keep_best".into(), json!(true));
+        }
+        Some(canonical)
     }
 }
 

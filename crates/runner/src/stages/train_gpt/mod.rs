@@ -8,8 +8,10 @@ mod run;
 mod setup;
 
 pub use checkpoint::MODEL_FILE;
-pub use config::{EvaluateConfig, TrainConfig, TrainExec};
+pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 
+use farthing_kernels::rounded::Rounded;
+use farthing_kernels::{DType, Device};
 use farthing_optim::Registry;
 
 use crate::stages::device;
@@ -57,11 +59,25 @@ impl Stage for TrainGpt {
         if let Some(setup) = plan::setup(config, ctx)? {
             setup.micro_batch_rows(exec.micro_batch_rows, resources)?;
         }
-        device::open(resources).map(drop)
+        device(config.precision, resources).map(drop)
     }
 
     fn run(config: TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
         run::run(&config, exec, ctx)
+    }
+}
+
+/// The device to train on: that of the resources, made to round where it is to be bf16 and does not do that by itself.
+fn device(precision: Option<Precision>, resources: &Resources) -> Result<Box<dyn Device>> {
+    let dev = device::open(resources)?;
+    match (precision, dev.compute_dtype()) {
+        (Some(Precision::Bf16), DType::F32) => Ok(Box::new(Rounded::new(dev)?)),
+        (Some(Precision::F32), DType::BF16) => anyhow::bail!(
+            "`precision` is \"f32\", and {} stores activations in bf16\n\
+             hint: leave `precision` out, or take `resources` out to compute on this processor",
+            dev.name()
+        ),
+        _ => Ok(dev),
     }
 }
 

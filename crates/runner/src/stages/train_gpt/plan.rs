@@ -5,7 +5,7 @@ use std::time::Instant;
 use farthing_kernels::{DType, Device};
 use farthing_model::Mode;
 
-use super::config::{TrainConfig, TrainExec};
+use super::config::{Precision, TrainConfig, TrainExec};
 use super::setup::Setup;
 use crate::progress::format::{bytes, count, duration};
 use crate::stages::device;
@@ -62,7 +62,7 @@ pub(super) fn lines(
         "FLOPs",
         format!("{:.3e} per token, {:.3e} in all", model.flops_per_token(), setup.flops()),
     ));
-    lines.push(PlanLine::new("memory", memory(&setup, micro, resources)?));
+    lines.push(PlanLine::new("memory", memory(&setup, config.precision, micro, resources)?));
     lines.push(PlanLine::new("time", time(&setup, resources)?));
     Ok(lines)
 }
@@ -78,14 +78,19 @@ pub(super) fn setup(config: &TrainConfig, ctx: &PlanCtx) -> Result<Option<Setup>
     Setup::new(config, registry, vocab as usize, row_tokens as usize).map(Some)
 }
 
-fn memory(setup: &Setup, micro: usize, resources: &Resources) -> Result<String> {
-    let gpu = resources.device == Accelerator::Cuda;
-    let compute = if gpu { DType::BF16 } else { DType::F32 };
+fn memory(
+    setup: &Setup,
+    precision: Option<Precision>,
+    micro: usize,
+    resources: &Resources,
+) -> Result<String> {
+    let narrow = resources.device == Accelerator::Cuda || precision == Some(Precision::Bf16);
+    let compute = if narrow { DType::BF16 } else { DType::F32 };
     let tokens = setup.gpt.config().seq_len;
     let activations =
         setup.gpt.workspace_bytes(compute, DType::F32, micro, tokens, Mode::Train)? as f64;
-    // Master weights, gradients, and up to two numbers of optimizer state per weight; on a GPU the bf16 copy too.
-    let weights = setup.elements() as f64 * if gpu { 18.0 } else { 16.0 };
+    // Master weights, gradients, and up to two numbers of optimizer state per weight; the bf16 copy too, where there is one.
+    let weights = setup.elements() as f64 * if narrow { 18.0 } else { 16.0 };
     Ok(format!(
         "{} for weights, gradients and optimizer state, {} for a micro-batch",
         bytes(weights),

@@ -17,7 +17,7 @@ use super::checkpoint::{self, TrainState};
 use super::config::{TrainConfig, TrainExec};
 use super::setup::Setup;
 use crate::progress::format::count;
-use crate::stages::{self, device};
+use crate::stages;
 use crate::{Cancelled, Ctx, Metrics, Result};
 
 /// Everything a step touches.
@@ -50,7 +50,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
     let val = stages::rows(ctx, "val", &tokenizer)?;
     let seq_len = train.row_tokens() - 1;
     let setup = Setup::new(config, registry, tokenizer.vocab_size(), seq_len)?;
-    let dev = device::open(&ctx.resources)?;
+    let dev = super::device(config.precision, &ctx.resources)?;
     let dev = dev.as_ref();
 
     let micro_rows = setup.micro_batch_rows(exec.micro_batch_rows, &ctx.resources)?;
@@ -70,7 +70,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         (setup.plan.steps * setup.rows as u64) as f64 / train_rows as f64,
         dev.name(),
     ));
-    let memory_bytes = memory(&setup, &mut optimizers, micro_rows)?;
+    let memory_bytes = memory(dev, &setup, &mut optimizers, micro_rows)?;
     let mut trainer = Trainer {
         dev,
         batch: Batch::new(micro_rows, seq_len, tokenizer.vocab_size())?,
@@ -292,8 +292,13 @@ fn describe(config: &TrainConfig, setup: &Setup) -> serde_json::Value {
 }
 
 /// Bytes of weights, gradients, optimizer state and a micro-batch's activations.
-fn memory(setup: &Setup, optimizers: &mut Optimizers, micro_rows: usize) -> Result<usize> {
-    let (compute, seq_len) = (DType::F32, setup.gpt.config().seq_len);
+fn memory(
+    dev: &dyn Device,
+    setup: &Setup,
+    optimizers: &mut Optimizers,
+    micro_rows: usize,
+) -> Result<usize> {
+    let (compute, seq_len) = (dev.compute_dtype(), setup.gpt.config().seq_len);
     let activations =
         setup.gpt.workspace_bytes(compute, DType::F32, micro_rows, seq_len, Mode::Train)?;
     let bytes = |t: &Tensor| t.shape().elements() * t.dtype().bytes();

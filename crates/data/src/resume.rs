@@ -1,0 +1,134 @@
+//! The resume point: what packing leaves beside its shards after each one, so that a later call goes on from there instead of
+//! beginning again. One file, replaced as a whole; a damaged one counts as none.
+
+use crate::feed::Mark;
+use crate::files::write_atomic;
+use crate::pack::PackerState;
+use crate::rows::ManifestShard;
+use crate::shard::Shard;
+use crate::{Error, PackSettings, Packer, Result};
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The file's name beside the shards.
+const RESUME: &str = "resume.bin";
+
+/// Its name before it is whole.
+pub(crate) const TEMPORARY: &str = "resume.bin.tmp";
+
+/// The value of its key `format`.
+const FORMAT: &str = "farthing-resume-1";
+
+/// Bytes of the digest at its end.
+const DIGEST: usize = 32;
+
+/// Where packing stood when the last of `shards` was written. The file is the header's length (8 bytes, little-endian), the
+/// header as JSON, the tokens of the packer, and the BLAKE3 digest of all that.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format: String,
+    /// The digest of text, tokenizer and settings.
+    input: String,
+    mark: Mark,
+    shards: Vec<ManifestShard>,
+    packer: PackerState,
+}
+
+/// A resume point that was read, with its packer.
+pub(crate) struct Point {
+    pub(crate) mark: Mark,
+    pub(crate) shards: Vec<ManifestShard>,
+    pub(crate) packer: Packer,
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join(RESUME)
+}
+
+/// Replaces the resume point of `dir`.
+///
+/// # Cost
+/// Writes the packer's buffer: 4 bytes for every token that waits in it.
+///
+/// # Errors
+/// [`Error::Io`]; the old resume point is then still there.
+pub(crate) fn save(
+    dir: &Path,
+    input: &str,
+    mark: Mark,
+    shards: &[ManifestShard],
+    packer: &Packer,
+) -> Result<()> {
+    let mut tokens = Vec::new();
+    let header = Header {
+        format: FORMAT.into(),
+        input: input.into(),
+        mark,
+        shards: shards.to_vec(),
+        packer: packer.save(&mut tokens),
+    };
+    let header = serde_json::to_vec(&header).map_err(|e| Error::Io {
+        action: "write",
+        path: path(dir),
+        source: e.into(),
+    })?;
+    let length = (header.len() as u64).to_le_bytes();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&length).update(&header).update(&tokens);
+    write_atomic(&path(dir), &[&length, &header, &tokens, hasher.finalize().as_bytes()])
+}
+
+/// The resume point of `dir`, if there is one, whole, for this input, and its shards are as they were written.
+///
+/// # Errors
+/// [`Error::Io`] when a file that is there cannot be read; [`Error::Config`].
+pub(crate) fn load(
+    dir: &Path,
+    input: &str,
+    settings: &PackSettings,
+    bos: u32,
+) -> Result<Option<Point>> {
+    let bytes = match std::fs::read(path(dir)) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("read", path(dir))(e)),
+    };
+    let Some((header, tokens)) = parse(&bytes) else { return Ok(None) };
+    if header.format != FORMAT || header.input != input {
+        return Ok(None);
+    }
+    let whole = |entry: &ManifestShard| {
+        let shard = Shard::open(dir.join(&entry.file))?;
+        shard.verify_file(&entry.blake3)
+    };
+    if header.shards.iter().any(|entry| whole(entry).is_err()) {
+        return Ok(None);
+    }
+    let packer = Packer::restore(settings, bos, &header.packer, tokens)?;
+    Ok(packer.map(|packer| Point { mark: header.mark, shards: header.shards, packer }))
+}
+
+/// Header and tokens, if the digest is right.
+fn parse(bytes: &[u8]) -> Option<(Header, &[u8])> {
+    let (rest, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST)?)?;
+    if blake3::hash(rest).as_bytes() != digest {
+        return None;
+    }
+    let (length, rest) = rest.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (header, tokens) = rest.split_at_checked(length)?;
+    Some((serde_json::from_slice(header).ok()?, tokens))
+}
+
+/// Removes the resume point, if there is one.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn remove(dir: &Path) -> Result<()> {
+    match std::fs::remove_file(path(dir)) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", path(dir))(e)),
+        _ => Ok(()),
+    }
+}

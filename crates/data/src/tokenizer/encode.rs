@@ -1,0 +1,201 @@
+//! The encoder: text to ids, piece by piece. A piece that is a token is looked up; one that is not is merged, and remembered.
+
+use super::classes::Classes;
+use super::key::{Key, SHORT, hash, key};
+use super::merges::{Merges, Work};
+use super::split::{Gpt2, Gpt4, Known, Pattern};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Pieces that each thread remembers: about a megabyte, which stays in its cache.
+const REMEMBERED: usize = 1 << 14;
+
+/// Tokens of a remembered piece.
+const REMEMBERED_TOKENS: usize = 11;
+
+/// Text to ids, for a byte-level BPE model with a split pattern that is written out.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    split: Split,
+    merges: Merges,
+    /// The bytes of every token.
+    bytes: Vec<Vec<u8>>,
+    /// Pieces of up to [`SHORT`] bytes that are one token: open addressing, key 0 where empty.
+    short: Vec<(Key, u32)>,
+    /// Longer ones.
+    long: HashMap<Vec<u8>, u32>,
+    longest: usize,
+    idle: Mutex<Vec<Scratch>>,
+}
+
+/// How text is cut into pieces.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Split {
+    /// By a pattern that is written out.
+    Known(Known, &'static Classes),
+    /// Not at all.
+    Whole,
+}
+
+/// What one thread writes while it encodes.
+#[derive(Debug)]
+struct Scratch {
+    remembered: Vec<Remembered>,
+    work: Work,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Remembered {
+    key: Key,
+    tokens: u32,
+    ids: [u32; REMEMBERED_TOKENS],
+}
+
+impl Encoder {
+    /// `tokens` are the pieces that stand for themselves when they are a whole piece; if not all do by the merges alone,
+    /// `all` says that they do nevertheless.
+    pub(super) fn new(
+        split: Split,
+        merges: Merges,
+        bytes: Vec<Vec<u8>>,
+        tokens: impl Iterator<Item = u32>,
+        all: bool,
+    ) -> Self {
+        let slots = (2 * bytes.len()).next_power_of_two();
+        let mut this = Self {
+            split,
+            merges,
+            bytes: vec![],
+            short: vec![(0, 0); slots],
+            long: HashMap::new(),
+            longest: 0,
+            idle: Mutex::new(vec![]),
+        };
+        let (mut work, mut merged) = (Work::default(), vec![]);
+        for id in tokens {
+            let piece = &bytes[id as usize];
+            merged.clear();
+            if !all {
+                this.merges.merge(piece, &bytes, &mut work, &mut merged);
+            }
+            if piece.is_empty() || !(all || merged == [id]) {
+                continue;
+            }
+            this.longest = this.longest.max(piece.len());
+            if piece.len() <= SHORT {
+                let key = key(piece, 0, piece.len());
+                let slot = this.slot(key);
+                this.short[slot] = (key, id);
+            } else {
+                this.long.insert(piece.clone(), id);
+            }
+        }
+        this.bytes = bytes;
+        this
+    }
+
+    /// The slot of a key, or the empty one where it would be.
+    #[inline]
+    fn slot(&self, key: Key) -> usize {
+        let mask = self.short.len() - 1;
+        let mut at = hash(key) as usize & mask;
+        loop {
+            let found = self.short[at].0;
+            if found == key || found == 0 {
+                return at;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// Appends the ids of `text`.
+    pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) {
+        let mut scratch = self.scratch().pop().unwrap_or_default();
+        let text = text.as_bytes();
+        match self.split {
+            Split::Known(Known::Gpt2, classes) => {
+                self.pieces(Gpt2(classes), text, &mut scratch, out);
+            }
+            Split::Known(Known::Gpt4 { digits }, classes) => {
+                self.pieces(Gpt4 { classes, digits }, text, &mut scratch, out);
+            }
+            Split::Whole if text.is_empty() => {}
+            Split::Whole => self.piece(text, 0, text.len(), &mut scratch, out),
+        }
+        self.scratch().push(scratch);
+    }
+
+    /// Whether the pieces of a text cut between a letter and a space are the pieces of its parts.
+    pub(super) fn can_cut(&self) -> bool {
+        matches!(self.split, Split::Known(..))
+    }
+
+    fn scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
+        // Nothing that is pushed here can be left half done.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pieces(
+        &self,
+        pattern: impl Pattern,
+        text: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+    ) {
+        let mut at = 0;
+        while at < text.len() {
+            let end = pattern.end(text, at);
+            self.piece(text, at, end, scratch, out);
+            at = end;
+        }
+    }
+
+    #[inline]
+    fn piece(&self, text: &[u8], at: usize, end: usize, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        if end - at <= SHORT {
+            let key = key(text, at, end - at);
+            let (found, id) = self.short[self.slot(key)];
+            if found == key {
+                out.push(id);
+            } else {
+                self.remembered(key, &text[at..end], scratch, out);
+            }
+            return;
+        }
+        self.long_piece(&text[at..end], scratch, out);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn long_piece(&self, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        let whole = if piece.len() <= self.longest { self.long.get(piece) } else { None };
+        match whole {
+            Some(&id) => out.push(id),
+            None => self.merges.merge(piece, &self.bytes, &mut scratch.work, out),
+        }
+    }
+
+    #[inline(never)]
+    fn remembered(&self, key: Key, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+        let slot = &mut scratch.remembered[(hash(key) >> 40) as usize % REMEMBERED];
+        if slot.key == key {
+            out.extend_from_slice(&slot.ids[..slot.tokens as usize]);
+            return;
+        }
+        let begin = out.len();
+        self.merges.merge(piece, &self.bytes, &mut scratch.work, out);
+        let ids = &out[begin..];
+        if ids.len() <= REMEMBERED_TOKENS {
+            slot.key = key;
+            slot.tokens = ids.len() as u32;
+            slot.ids[..ids.len()].copy_from_slice(ids);
+        }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let empty = Remembered { key: 0, tokens: 0, ids: [0; REMEMBERED_TOKENS] };
+        Self { remembered: vec![empty; REMEMBERED], work: Work::default() }
+    }
+}
