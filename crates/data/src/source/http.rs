@@ -144,9 +144,7 @@ impl Client {
     fn follow(&self, from: &str, to: &str) -> Result<String, Fault> {
         let next = join(from, to)
             .ok_or_else(|| answer(from, format!("its redirect to `{to}` cannot be read")))?;
-        let local = authority(&next).is_some_and(|host| is_loopback(&host));
-        let secure = next.starts_with("https://") || !from.starts_with("https://");
-        if secure || local || self.is_endpoint(&next) {
+        if next.starts_with("https://") || !from.starts_with("https://") {
             return Ok(next);
         }
         Err(answer(from, format!("it redirects to `{next}`, which is not encrypted")).into())
@@ -457,7 +455,7 @@ mod tests {
         ] {
             assert_eq!(client("https://h").follow(base, to).unwrap(), there, "{to}");
         }
-        for to in ["", "http://c/d", "ftp://c/d"] {
+        for to in ["", "http://c/d", "http://127.0.0.1/d", "ftp://c/d"] {
             let fault = client("https://h").follow(base, to).unwrap_err();
             assert!(matches!(fault, Fault::Final(Error::Answer { .. })), "{to}");
         }

@@ -100,14 +100,8 @@ impl Stage for FetchParquet {
         let Some(pin) = fetcher.pins.iter().find(|pin| pin.source == config.source).cloned() else {
             return Ok(());
         };
-        // What another run pinned in the meantime stands.
-        fetcher.pins = lock.read()?;
-        if fetcher.pinned(config)?.is_none() {
-            let (files, commit) = (count(pin.files.len() as u64), commit(&pin.commit));
-            fetcher.pins.retain(|old| old.source != pin.source);
-            fetcher.pins.push(pin);
-            fetcher.pins.sort_by(|a, b| a.source.cmp(&b.source));
-            lock.write(&fetcher.pins)?;
+        let (files, commit) = (count(pin.files.len() as u64), commit(&pin.commit));
+        if lock.add(pin)? {
             let path = lock.path().display();
             ctx.log(format!("{}{commit}: {files} files, pinned in {path}", config.source));
         }
@@ -170,6 +164,15 @@ impl Stage for FetchParquet {
     fn run(config: FetchSettings, exec: Exec, ctx: &mut Ctx) -> Result<()> {
         let staged = ctx.scratch()?.join("fetch");
         let mut fetcher = fetcher(&exec, ctx.extras())?;
+        let lock = ctx.extra::<LockFile>().filter(|_| remote(&config));
+        if let Some(lock) = lock.filter(|_| !matches!(fetcher.pinned(&config), Ok(Some(_)))) {
+            // The key of this work is that of other bytes than would be pinned now.
+            let path = lock.path().display();
+            let source = &config.source;
+            return Err(anyhow!(
+                "{path} pinned `{source}` a moment ago and does not now\nhint: run again"
+            ));
+        }
         let mut watched = Watched::new(ctx, "files");
         let files = fetcher
             .fetch(&config, &working_directory()?, &staged, &mut watched)
