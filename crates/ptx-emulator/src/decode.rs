@@ -486,9 +486,9 @@ impl<'a> Decoder<'a> {
 
     fn lanes(&mut self, f: Lanes, ty: Ty, o: &'a [Operand<'a>], class: Class) -> Decoded<()> {
         let count = match f {
-            Lanes::One(_) => 1,
-            Lanes::Two(_) => 2,
-            Lanes::Three(_) => 3,
+            Lanes::One(_) | Lanes::OneBy(..) => 1,
+            Lanes::Two(_) | Lanes::TwoBy(..) => 2,
+            Lanes::Three(_) | Lanes::ThreeBy(..) => 3,
             Lanes::Four(_) => 4,
         };
         if o.len() != count + 1 {
@@ -507,6 +507,9 @@ impl<'a> Decoder<'a> {
             Lanes::One(f) => Op::Lanes1 { f, d, a: s[0] },
             Lanes::Two(f) => Op::Lanes2 { f, d, a: s[0], b: s[1] },
             Lanes::Three(f) => Op::Lanes3 { f, d, a: s[0], b: s[1], c: s[2] },
+            Lanes::OneBy(f, by) => Op::Lanes1By { f, by, d, a: s[0] },
+            Lanes::TwoBy(f, by) => Op::Lanes2By { f, by, d, a: s[0], b: s[1] },
+            Lanes::ThreeBy(f, by) => Op::Lanes3By { f, by, d, a: s[0], b: s[1], c: s[2] },
             Lanes::Four(f) => Op::Lanes4 { f, d, sources: [s[0], s[1], s[2], s[3]] },
         };
         if let Some(q) = second {

@@ -145,6 +145,9 @@ pub(crate) enum Op {
     Lanes1 { f: fn(&mut Row, &Row), d: u32, a: u32 },
     Lanes2 { f: fn(&mut Row, &Row, &Row), d: u32, a: u32, b: u32 },
     Lanes3 { f: fn(&mut Row, &Row, &Row, &Row), d: u32, a: u32, b: u32, c: u32 },
+    Lanes1By { f: fn(&mut Row, &Row, u32), by: u32, d: u32, a: u32 },
+    Lanes2By { f: fn(&mut Row, &Row, &Row, u32), by: u32, d: u32, a: u32, b: u32 },
+    Lanes3By { f: fn(&mut Row, &Row, &Row, &Row, u32), by: u32, d: u32, a: u32, b: u32, c: u32 },
     Lanes4 { f: fn(&mut Row, [&Row; 4]), d: u32, sources: [u32; 4] },
     /// Several registers into one, the first lowest.
     Pack { d: u32, parts: Vec<u32>, bits: u32 },

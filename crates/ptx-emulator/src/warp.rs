@@ -195,6 +195,18 @@ impl Warp {
                 f(&mut out, self.row(*a), self.row(*b), self.row(*c));
                 self.put(*d, mask, &out);
             }
+            Op::Lanes1By { f, by, d, a } => {
+                f(&mut out, self.row(*a), *by);
+                self.put(*d, mask, &out);
+            }
+            Op::Lanes2By { f, by, d, a, b } => {
+                f(&mut out, self.row(*a), self.row(*b), *by);
+                self.put(*d, mask, &out);
+            }
+            Op::Lanes3By { f, by, d, a, b, c } => {
+                f(&mut out, self.row(*a), self.row(*b), self.row(*c), *by);
+                self.put(*d, mask, &out);
+            }
             Op::Lanes4 { f, d, sources } => {
                 f(&mut out, sources.map(|s| self.row(s)));
                 self.put(*d, mask, &out);

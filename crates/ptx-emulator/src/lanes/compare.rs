@@ -1,6 +1,6 @@
 //! Comparisons and selections: setp, slct, testp.
 
-use super::{Lanes, Modifiers, Refused, one, three};
+use super::{Lanes, Modifiers, Refused, Row, one, three};
 use crate::lanes::decimal::flush;
 use crate::syntax::Ty;
 use std::cmp::Ordering;
@@ -23,71 +23,46 @@ fn compare<const TY: u8, const FTZ: bool>(a: u64, b: u64) -> Compared {
     }
 }
 
-/// Bits of a test: less, equal, greater, unordered.
-const LESS: u8 = 1;
-const EQUAL: u8 = 2;
-const GREATER: u8 = 4;
-const UNORDERED: u8 = 8;
+/// Bits of a test: less, equal, greater, unordered. Above them stands how a third source is combined.
+const LESS: u32 = 1;
+const EQUAL: u32 = 2;
+const GREATER: u32 = 4;
+const UNORDERED: u32 = 8;
+const AND: u32 = 1 << 4;
+const OR: u32 = 2 << 4;
+const XOR: u32 = 3 << 4;
 
-fn holds<const TEST: u8>(c: Compared) -> bool {
-    let bit = match c {
+fn holds<const TY: u8, const FTZ: bool>(a: u64, b: u64, test: u32) -> u64 {
+    let bit = match compare::<TY, FTZ>(a, b) {
         Some(Ordering::Less) => LESS,
         Some(Ordering::Equal) => EQUAL,
         Some(Ordering::Greater) => GREATER,
         None => UNORDERED,
     };
-    TEST & bit != 0
+    u64::from(test & bit != 0)
 }
 
-/// Two sources, or with COMBINE 1 to 3 (and, or, xor) a third predicate.
-fn build<const TY: u8, const FTZ: bool, const TEST: u8>(combine: u8) -> Lanes {
-    // A function item cannot use outer generics, hence the nested generic functions.
-    fn plain<const TY: u8, const FTZ: bool, const TEST: u8>(
-        d: &mut super::Row,
-        a: &super::Row,
-        b: &super::Row,
-    ) {
-        (0..32).for_each(|i| d[i] = holds::<TEST>(compare::<TY, FTZ>(a[i], b[i])) as u64);
-    }
-    fn combined<const TY: u8, const FTZ: bool, const TEST: u8, const HOW: u8>(
-        d: &mut super::Row,
-        a: &super::Row,
-        b: &super::Row,
-        p: &super::Row,
-    ) {
-        for i in 0..32 {
-            let test = holds::<TEST>(compare::<TY, FTZ>(a[i], b[i])) as u64;
-            d[i] = match HOW {
-                1 => test & p[i],
-                2 => test | p[i],
-                _ => test ^ p[i],
-            } & 1;
-        }
-    }
-    match combine {
-        0 => Lanes::Two(plain::<TY, FTZ, TEST>),
-        1 => Lanes::Three(combined::<TY, FTZ, TEST, 1>),
-        2 => Lanes::Three(combined::<TY, FTZ, TEST, 2>),
-        _ => Lanes::Three(combined::<TY, FTZ, TEST, 3>),
+fn plain<const TY: u8, const FTZ: bool>(d: &mut Row, a: &Row, b: &Row, test: u32) {
+    (0..32).for_each(|i| d[i] = holds::<TY, FTZ>(a[i], b[i], test));
+}
+
+fn combined<const TY: u8, const FTZ: bool>(d: &mut Row, a: &Row, b: &Row, p: &Row, test: u32) {
+    plain::<TY, FTZ>(d, a, b, test & 15);
+    for i in 0..32 {
+        let p = p[i] & 1;
+        d[i] = match test & 0x30 {
+            AND => d[i] & p,
+            OR => d[i] | p,
+            _ => d[i] ^ p,
+        };
     }
 }
 
-fn by_test<const TY: u8, const FTZ: bool>(test: u8, combine: u8) -> Lanes {
-    match test {
-        0b0001 => build::<TY, FTZ, 0b0001>(combine),
-        0b0010 => build::<TY, FTZ, 0b0010>(combine),
-        0b0011 => build::<TY, FTZ, 0b0011>(combine),
-        0b0100 => build::<TY, FTZ, 0b0100>(combine),
-        0b0101 => build::<TY, FTZ, 0b0101>(combine),
-        0b0110 => build::<TY, FTZ, 0b0110>(combine),
-        0b0111 => build::<TY, FTZ, 0b0111>(combine),
-        0b1000 => build::<TY, FTZ, 0b1000>(combine),
-        0b1001 => build::<TY, FTZ, 0b1001>(combine),
-        0b1010 => build::<TY, FTZ, 0b1010>(combine),
-        0b1011 => build::<TY, FTZ, 0b1011>(combine),
-        0b1100 => build::<TY, FTZ, 0b1100>(combine),
-        0b1101 => build::<TY, FTZ, 0b1101>(combine),
-        _ => build::<TY, FTZ, 0b1110>(combine),
+fn form<const TY: u8, const FTZ: bool>(test: u32, combine: u32) -> Lanes {
+    if combine == 0 {
+        Lanes::TwoBy(plain::<TY, FTZ>, test)
+    } else {
+        Lanes::ThreeBy(combined::<TY, FTZ>, test | combine)
     }
 }
 
@@ -101,9 +76,9 @@ pub(super) fn setp(m: &mut Modifiers<'_>) -> Result<Lanes, Refused> {
     let ftz = m.take("ftz");
     let combine = match m.take_any(&["and", "or", "xor"]) {
         None => 0,
-        Some("and") => 1,
-        Some("or") => 2,
-        Some(_) => 3,
+        Some("and") => AND,
+        Some("or") => OR,
+        Some(_) => XOR,
     };
     let test = match m.take_any(&TESTS).ok_or("no comparison")? {
         "eq" => EQUAL,
@@ -123,18 +98,18 @@ pub(super) fn setp(m: &mut Modifiers<'_>) -> Result<Lanes, Refused> {
         _ => UNORDERED,
     };
     Ok(match (ty, ftz) {
-        (Ty::F32, true) => by_test::<6, true>(test, combine),
-        (Ty::F32, false) => by_test::<6, false>(test, combine),
+        (Ty::F32, true) => form::<6, true>(test, combine),
+        (Ty::F32, false) => form::<6, false>(test, combine),
         (_, true) => return Err("`.ftz` of this type".into()),
-        (Ty::U16 | Ty::B16, _) => by_test::<0, false>(test, combine),
-        (Ty::S16, _) => by_test::<1, false>(test, combine),
-        (Ty::U32 | Ty::B32, _) => by_test::<2, false>(test, combine),
-        (Ty::S32, _) => by_test::<3, false>(test, combine),
-        (Ty::U64 | Ty::B64, _) => by_test::<4, false>(test, combine),
-        (Ty::S64, _) => by_test::<5, false>(test, combine),
-        (Ty::F64, _) => by_test::<7, false>(test, combine),
-        (Ty::F16, _) => by_test::<8, false>(test, combine),
-        (Ty::BF16, _) => by_test::<9, false>(test, combine),
+        (Ty::U16 | Ty::B16, _) => form::<0, false>(test, combine),
+        (Ty::S16, _) => form::<1, false>(test, combine),
+        (Ty::U32 | Ty::B32, _) => form::<2, false>(test, combine),
+        (Ty::S32, _) => form::<3, false>(test, combine),
+        (Ty::U64 | Ty::B64, _) => form::<4, false>(test, combine),
+        (Ty::S64, _) => form::<5, false>(test, combine),
+        (Ty::F64, _) => form::<7, false>(test, combine),
+        (Ty::F16, _) => form::<8, false>(test, combine),
+        (Ty::BF16, _) => form::<9, false>(test, combine),
         (other, _) => return Err(format!("type {other:?}")),
     })
 }

@@ -8,8 +8,8 @@ use crate::lanes::decimal::flush;
 use crate::lanes::integer::sign_extend;
 use crate::syntax::Ty;
 
-/// A rounding as a number, for const generics.
-fn mode(r: Rounding) -> u8 {
+/// A rounding as a number, the lower bits of a form's.
+fn mode(r: Rounding) -> u32 {
     match r {
         Rounding::Nearest => 0,
         Rounding::Zero => 1,
@@ -18,8 +18,8 @@ fn mode(r: Rounding) -> u8 {
         Rounding::NearestAway => 4,
     }
 }
-fn rounding<const MODE: u8>() -> Rounding {
-    match MODE {
+fn rounding(by: u32) -> Rounding {
+    match by & 7 {
         0 => Rounding::Nearest,
         1 => Rounding::Zero,
         2 => Rounding::Down,
@@ -61,13 +61,13 @@ fn read<const F: u8>(a: u64) -> f64 {
     }
 }
 
-fn to_integer<const F: u8, const MODE: u8, const FTZ: bool>(a: u64, ty: Ty) -> u64 {
+fn to_integer<const F: u8, const FTZ: bool>(a: u64, mode: u32, ty: Ty) -> u64 {
     let x = if F == 2 { flush::<FTZ>(a) as f64 } else { read::<F>(a) };
     if x.is_nan() {
         let wide = F == 3 || ty.bits() == 64;
         return if wide { 1 << (ty.bits() - 1) } else { 0 };
     }
-    let x = match MODE {
+    let x = match mode {
         0 => x.round_ties_even(),
         1 => x.trunc(),
         2 => x.floor(),
@@ -86,108 +86,77 @@ fn to_integer<const F: u8, const MODE: u8, const FTZ: bool>(a: u64, ty: Ty) -> u
     }
 }
 
-fn to_integer_row<const F: u8, const MODE: u8, const FTZ: bool>(ty: Ty) -> Result<Lanes, Refused> {
-    macro_rules! go {
-        ($t:expr) => {{
-            fn go<const F: u8, const MODE: u8, const FTZ: bool>(d: &mut Row, a: &Row) {
-                (0..32).for_each(|i| d[i] = to_integer::<F, MODE, FTZ>(a[i], $t));
-            }
-            Lanes::One(go::<F, MODE, FTZ>)
-        }};
-    }
-    Ok(match ty {
-        Ty::U8 => go!(Ty::U8),
-        Ty::S8 => go!(Ty::S8),
-        Ty::U16 => go!(Ty::U16),
-        Ty::S16 => go!(Ty::S16),
-        Ty::U32 => go!(Ty::U32),
-        Ty::S32 => go!(Ty::S32),
-        Ty::U64 => go!(Ty::U64),
-        Ty::S64 => go!(Ty::S64),
-        _ => return Err(format!("to {ty:?}")),
-    })
+const INTEGERS: [Ty; 8] = [Ty::U8, Ty::S8, Ty::U16, Ty::S16, Ty::U32, Ty::S32, Ty::U64, Ty::S64];
+
+fn integer_number(ty: Ty) -> Result<u32, Refused> {
+    let i = INTEGERS.iter().position(|t| *t == ty);
+    i.map(|i| i as u32).ok_or_else(|| format!("type {ty:?}"))
 }
 
 fn to_integer_form(from: Ty, to: Ty, how: &str, ftz: bool) -> Result<Lanes, Refused> {
-    macro_rules! by_mode {
-        ($f:expr, $ftz:expr) => {
-            match how {
-                "rni" => to_integer_row::<$f, 0, $ftz>(to),
-                "rzi" => to_integer_row::<$f, 1, $ftz>(to),
-                "rmi" => to_integer_row::<$f, 2, $ftz>(to),
-                _ => to_integer_row::<$f, 3, $ftz>(to),
-            }
-        };
+    fn go<const F: u8, const FTZ: bool>(d: &mut Row, a: &Row, by: u32) {
+        let (mode, ty) = (by & 7, INTEGERS[(by >> 3) as usize]);
+        (0..32).for_each(|i| d[i] = to_integer::<F, FTZ>(a[i], mode, ty));
     }
-    match from {
-        Ty::F16 => by_mode!(0, false),
-        Ty::BF16 => by_mode!(1, false),
-        Ty::F32 if ftz => by_mode!(2, true),
-        Ty::F32 => by_mode!(2, false),
-        Ty::F64 => by_mode!(3, false),
-        _ => Err(format!("from {from:?}")),
-    }
+    let mode = match how {
+        "rni" => 0,
+        "rzi" => 1,
+        "rmi" => 2,
+        _ => 3,
+    };
+    let by = mode | integer_number(to)? << 3;
+    Ok(match from {
+        Ty::F16 => Lanes::OneBy(go::<0, false>, by),
+        Ty::BF16 => Lanes::OneBy(go::<1, false>, by),
+        Ty::F32 if ftz => Lanes::OneBy(go::<2, true>, by),
+        // What every kernel that computes an index from a float does.
+        Ty::F32 if (how, to) == ("rzi", Ty::S32) => {
+            one!(|a| f32::from_bits(a as u32) as i32 as u32 as u64)
+        }
+        Ty::F32 => Lanes::OneBy(go::<2, false>, by),
+        Ty::F64 => Lanes::OneBy(go::<3, false>, by),
+        _ => return Err(format!("from {from:?}")),
+    })
 }
 
-/// An integer of `bits` (negative for signed ones) to format `F`.
-fn from_integer<const F: u8, const MODE: u8, const BITS: i32>(d: &mut Row, a: &Row) {
-    for i in 0..32 {
-        let (negative, magnitude) = if BITS < 0 {
-            let v = sign_extend(a[i], BITS.unsigned_abs());
-            (v < 0, v.unsigned_abs())
-        } else {
-            (false, if BITS == 64 { a[i] } else { a[i] & ((1 << BITS) - 1) })
-        };
-        d[i] = format::<F>().encode_integer(negative, magnitude, rounding::<MODE>());
+/// An integer register as sign and magnitude.
+fn sign_magnitude(v: u64, ty: Ty) -> (bool, u64) {
+    let bits = ty.bits();
+    if ty.signed() {
+        let v = sign_extend(v, bits);
+        (v < 0, v.unsigned_abs())
+    } else {
+        (false, if bits == 64 { v } else { v & ((1 << bits) - 1) })
     }
 }
 
 fn from_integer_form(from: Ty, to: u8, r: Rounding) -> Result<Lanes, Refused> {
-    macro_rules! by_mode {
-        ($f:expr, $bits:expr) => {
-            match mode(r) {
-                0 => Ok(Lanes::One(from_integer::<$f, 0, $bits>)),
-                1 => Ok(Lanes::One(from_integer::<$f, 1, $bits>)),
-                2 => Ok(Lanes::One(from_integer::<$f, 2, $bits>)),
-                3 => Ok(Lanes::One(from_integer::<$f, 3, $bits>)),
-                _ => Err("`.rna` of an integer".to_owned()),
-            }
-        };
+    fn go<const F: u8>(d: &mut Row, a: &Row, by: u32) {
+        let (rounding, ty) = (rounding(by), INTEGERS[(by >> 3) as usize]);
+        for i in 0..32 {
+            let (negative, magnitude) = sign_magnitude(a[i], ty);
+            d[i] = format::<F>().encode_integer(negative, magnitude, rounding);
+        }
     }
-    macro_rules! by_format {
-        ($bits:expr) => {
-            match to {
-                0 => by_mode!(0, $bits),
-                1 => by_mode!(1, $bits),
-                2 => by_mode!(2, $bits),
-                3 => by_mode!(3, $bits),
-                _ => Err("this destination".to_owned()),
-            }
-        };
+    if r == Rounding::NearestAway {
+        return Err("`.rna` of an integer".into());
     }
-    match from {
+    let by = mode(r) | integer_number(from)? << 3;
+    Ok(match (to, from) {
         // The two that kernels are full of.
-        Ty::S32 if to == 2 && r == Rounding::Nearest => {
-            Ok(one!(|a| (a as i32 as f32).to_bits() as u64))
-        }
-        Ty::U32 if to == 2 && r == Rounding::Nearest => {
-            Ok(one!(|a| (a as u32 as f32).to_bits() as u64))
-        }
-        Ty::U8 => by_format!(8),
-        Ty::S8 => by_format!(-8),
-        Ty::U16 => by_format!(16),
-        Ty::S16 => by_format!(-16),
-        Ty::U32 => by_format!(32),
-        Ty::S32 => by_format!(-32),
-        Ty::U64 => by_format!(64),
-        Ty::S64 => by_format!(-64),
-        _ => Err(format!("from {from:?}")),
-    }
+        (2, Ty::S32) if r == Rounding::Nearest => one!(|a| (a as i32 as f32).to_bits() as u64),
+        (2, Ty::U32) if r == Rounding::Nearest => one!(|a| (a as u32 as f32).to_bits() as u64),
+        (0, _) => Lanes::OneBy(go::<0>, by),
+        (1, _) => Lanes::OneBy(go::<1>, by),
+        (2, _) => Lanes::OneBy(go::<2>, by),
+        (3, _) => Lanes::OneBy(go::<3>, by),
+        _ => return Err("this destination".into()),
+    })
 }
 
 /// Float to float. FLAGS: 1 flush subnormals of f32, 2 clamp to [0, 1], 4 clamp to the largest finite value,
 /// 8 negative to zero.
-fn convert<const FROM: u8, const TO: u8>(a: u64, r: Rounding, flags: u8) -> u64 {
+fn convert<const FROM: u8, const TO: u8>(a: u64, r: Rounding, flags: u32) -> u64 {
     let mut x = read::<FROM>(a);
     if flags & 1 != 0 && FROM == 2 {
         x = flush::<true>(a) as f64;
@@ -239,7 +208,7 @@ fn canonical(x: f32) -> u64 {
     if x.is_nan() { 0x7fff_ffff } else { x.to_bits() as u64 }
 }
 
-fn float_form(from: u8, to: u8, r: Rounding, flags: u8) -> Result<Lanes, Refused> {
+fn float_form(from: u8, to: u8, r: Rounding, flags: u32) -> Result<Lanes, Refused> {
     if (from, to, r, flags) == (2, 1, Rounding::Nearest, 0) {
         return Ok(one!(|a| f32_to_bf16(f32::from_bits(a as u32)) as u64));
     }
@@ -249,75 +218,51 @@ fn float_form(from: u8, to: u8, r: Rounding, flags: u8) -> Result<Lanes, Refused
     if (from, to, flags) == (0, 2, 0) {
         return Ok(one!(|a| canonical(f16_to_f32(a as u16))));
     }
-    macro_rules! with_flags {
-        ($from:expr, $to:expr, $mode:expr) => {{
-            fn go<const FLAGS: u8>(d: &mut Row, a: &Row) {
-                (0..32)
-                    .for_each(|i| d[i] = convert::<$from, $to>(a[i], rounding::<$mode>(), FLAGS));
-            }
-            Ok(Lanes::One(match flags {
-                0 => go::<0>,
-                1 => go::<1>,
-                2 => go::<2>,
-                3 => go::<3>,
-                4 => go::<4>,
-                8 => go::<8>,
-                12 => go::<12>,
-                _ => return Err("this combination of modifiers".into()),
-            }))
-        }};
+    fn go<const FROM: u8, const TO: u8>(d: &mut Row, a: &Row, by: u32) {
+        let (rounding, flags) = (rounding(by), by >> 3);
+        (0..32).for_each(|i| d[i] = convert::<FROM, TO>(a[i], rounding, flags));
     }
-    macro_rules! with_mode {
-        ($from:expr, $to:expr) => {
-            match mode(r) {
-                0 => with_flags!($from, $to, 0),
-                1 => with_flags!($from, $to, 1),
-                2 => with_flags!($from, $to, 2),
-                3 => with_flags!($from, $to, 3),
-                _ => with_flags!($from, $to, 4),
+    let by = mode(r) | flags << 3;
+    if !matches!(flags, 0..=4 | 8 | 12) {
+        return Err("this combination of modifiers".into());
+    }
+    macro_rules! table {
+        ($(($from:literal, $to:literal)),*) => {
+            match (from, to) {
+                $(($from, $to) => Lanes::OneBy(go::<$from, $to>, by),)*
+                _ => return Err("between these types".into()),
             }
         };
     }
-    match (from, to) {
-        (0, 0) => with_mode!(0, 0),
-        (0, 1) => with_mode!(0, 1),
-        (0, 2) => with_mode!(0, 2),
-        (0, 3) => with_mode!(0, 3),
-        (1, 0) => with_mode!(1, 0),
-        (1, 1) => with_mode!(1, 1),
-        (1, 2) => with_mode!(1, 2),
-        (1, 3) => with_mode!(1, 3),
-        (2, 0) => with_mode!(2, 0),
-        (2, 1) => with_mode!(2, 1),
-        (2, 2) => with_mode!(2, 2),
-        (2, 3) => with_mode!(2, 3),
-        (2, 4) => with_mode!(2, 4),
-        (3, 0) => with_mode!(3, 0),
-        (3, 1) => with_mode!(3, 1),
-        (3, 2) => with_mode!(3, 2),
-        (3, 3) => with_mode!(3, 3),
-        _ => Err("between these types".into()),
-    }
+    Ok(table!(
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (2, 0),
+        (2, 1),
+        (2, 2),
+        (2, 3),
+        (2, 4),
+        (3, 0),
+        (3, 1),
+        (3, 2),
+        (3, 3)
+    ))
 }
 
 /// Two values into one register, the first source in the upper half.
-fn pack(to: Ty, r: Rounding, flags: u8) -> Result<Lanes, Refused> {
-    macro_rules! go {
-        ($to:expr, $width:expr, $mode:expr) => {{
-            fn go<const FLAGS: u8>(d: &mut Row, a: &Row, b: &Row) {
-                for i in 0..32 {
-                    let high = convert::<2, $to>(a[i], rounding::<$mode>(), FLAGS);
-                    d[i] = high << $width | convert::<2, $to>(b[i], rounding::<$mode>(), FLAGS);
-                }
-            }
-            Lanes::Two(match flags {
-                0 => go::<0>,
-                4 => go::<4>,
-                8 => go::<8>,
-                12 => go::<12>,
-                _ => return Err("this combination of modifiers".into()),
-            })
-        }};
+fn pack(to: Ty, r: Rounding, flags: u32) -> Result<Lanes, Refused> {
+    fn go<const TO: u8, const WIDTH: u32>(d: &mut Row, a: &Row, b: &Row, by: u32) {
+        let (rounding, flags) = (rounding(by), by >> 3);
+        for i in 0..32 {
+            let high = convert::<2, TO>(a[i], rounding, flags);
+            d[i] = high << WIDTH | convert::<2, TO>(b[i], rounding, flags);
+        }
     }
     fn fast(d: &mut Row, a: &Row, b: &Row) {
         for i in 0..32 {
@@ -325,20 +270,23 @@ fn pack(to: Ty, r: Rounding, flags: u8) -> Result<Lanes, Refused> {
             d[i] = high << 16 | f32_to_bf16(f32::from_bits(b[i] as u32)) as u64;
         }
     }
-    Ok(match (to, mode(r)) {
-        (Ty::BF16x2, 0) if flags == 0 => Lanes::Two(fast),
-        (Ty::BF16x2, 0) => go!(1, 16, 0),
-        (Ty::BF16x2, 1) => go!(1, 16, 1),
-        (Ty::F16x2, 0) => go!(0, 16, 0),
-        (Ty::F16x2, 1) => go!(0, 16, 1),
-        (Ty::E4M3x2, 0) if flags & 4 != 0 => go!(5, 8, 0),
-        (Ty::E5M2x2, 0) if flags & 4 != 0 => go!(6, 8, 0),
+    let by = mode(r) | flags << 3;
+    if !matches!(flags, 0 | 4 | 8 | 12) {
+        return Err("this combination of modifiers".into());
+    }
+    let direct = matches!(r, Rounding::Nearest | Rounding::Zero);
+    Ok(match to {
+        Ty::BF16x2 if by == 0 => Lanes::Two(fast),
+        Ty::BF16x2 if direct => Lanes::TwoBy(go::<1, 16>, by),
+        Ty::F16x2 if direct => Lanes::TwoBy(go::<0, 16>, by),
+        Ty::E4M3x2 if r == Rounding::Nearest && flags & 4 != 0 => Lanes::TwoBy(go::<5, 8>, by),
+        Ty::E5M2x2 if r == Rounding::Nearest && flags & 4 != 0 => Lanes::TwoBy(go::<6, 8>, by),
         _ => return Err(format!("to {to:?} with this rounding")),
     })
 }
 
 /// Pairs of fp8 to and from pairs of f16.
-fn pair(from: Ty, to: Ty, flags: u8) -> Result<Lanes, Refused> {
+fn pair(from: Ty, to: Ty, flags: u32) -> Result<Lanes, Refused> {
     fn unpack<const FROM: u8>(a: u64, relu: bool) -> u64 {
         let half = |byte: u64| {
             let x = format::<FROM>().decode(byte & 0xff);
@@ -370,50 +318,23 @@ fn pair(from: Ty, to: Ty, flags: u8) -> Result<Lanes, Refused> {
 /// Between integers: the source is extended by its own sign, then cut to the destination, or clamped to it.
 /// A narrow signed result fills its register with its sign.
 fn between_integers(from: Ty, to: Ty, sat: bool) -> Result<Lanes, Refused> {
-    fn clamp<const FROM: i32, const TO: i32>(d: &mut Row, a: &Row) {
+    fn clamp(d: &mut Row, a: &Row, by: u32) {
+        let (from, to) = (INTEGERS[(by & 7) as usize], INTEGERS[(by >> 3) as usize]);
+        let bits = to.bits();
+        let (low, high) = if to.signed() {
+            (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1)
+        } else {
+            (0, (1i128 << bits) - 1)
+        };
         for i in 0..32 {
-            let v = if FROM < 0 {
-                sign_extend(a[i], FROM.unsigned_abs()) as i128
-            } else if FROM == 64 {
-                a[i] as i128
-            } else {
-                (a[i] & ((1 << FROM) - 1)) as i128
-            };
-            let bits = TO.unsigned_abs();
-            let (low, high) = if TO < 0 {
-                (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1)
-            } else {
-                (0, (1i128 << bits) - 1)
-            };
+            let (negative, magnitude) = sign_magnitude(a[i], from);
+            let v = if negative { -(magnitude as i128) } else { magnitude as i128 };
             let v = v.clamp(low, high) as u64;
             d[i] = if bits == 64 { v } else { v & 0xffff_ffff };
         }
     }
     if sat {
-        macro_rules! to {
-            ($from:expr) => {
-                Lanes::One(match to {
-                    Ty::U8 => clamp::<$from, 8>,
-                    Ty::S8 => clamp::<$from, -8>,
-                    Ty::U16 => clamp::<$from, 16>,
-                    Ty::S16 => clamp::<$from, -16>,
-                    Ty::U32 => clamp::<$from, 32>,
-                    Ty::S32 => clamp::<$from, -32>,
-                    Ty::U64 => clamp::<$from, 64>,
-                    _ => clamp::<$from, -64>,
-                })
-            };
-        }
-        return Ok(match from {
-            Ty::U8 => to!(8),
-            Ty::S8 => to!(-8),
-            Ty::U16 => to!(16),
-            Ty::S16 => to!(-16),
-            Ty::U32 => to!(32),
-            Ty::S32 => to!(-32),
-            Ty::U64 => to!(64),
-            _ => to!(-64),
-        });
+        return Ok(Lanes::OneBy(clamp, integer_number(from)? | integer_number(to)? << 3));
     }
     macro_rules! cut {
         ($t:ty) => {
@@ -444,10 +365,10 @@ pub(super) fn cvt(m: &mut Modifiers<'_>) -> Result<Lanes, Refused> {
     let r = m.rounding();
     let whole = m.take_any(&["rni", "rzi", "rmi", "rpi"]);
     let (ftz, sat) = (m.take("ftz"), m.take("sat"));
-    let flags = u8::from(ftz)
-        | u8::from(sat) << 1
-        | u8::from(m.take("satfinite")) << 2
-        | u8::from(m.take("relu")) << 3;
+    let flags = u32::from(ftz)
+        | u32::from(sat) << 1
+        | u32::from(m.take("satfinite")) << 2
+        | u32::from(m.take("relu")) << 3;
     if from.integer() && to.integer() {
         if r.is_some() || whole.is_some() || flags & !2 != 0 {
             return Err("rounding between integers".into());

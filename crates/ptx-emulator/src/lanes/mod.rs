@@ -26,6 +26,12 @@ pub(crate) enum Lanes {
     Three(fn(&mut Row, &Row, &Row, &Row)),
     /// Four sources.
     Four(fn(&mut Row, [&Row; 4])),
+    /// One source and a number that says which form, for families too large to compile one by one.
+    OneBy(fn(&mut Row, &Row, u32), u32),
+    /// Two sources and such a number.
+    TwoBy(fn(&mut Row, &Row, &Row, u32), u32),
+    /// Three sources and such a number.
+    ThreeBy(fn(&mut Row, &Row, &Row, &Row, u32), u32),
 }
 
 macro_rules! one {

@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 nvcc=${NVCC:-nvcc}
 for source in ${1:-*.cu}; do
     arch=sm_80
-    [ "$source" = hopper.cu ] && arch=sm_90a
+    case "$source" in hopper.cu) arch=sm_90a ;; opcodes.cu) arch=sm_89 ;; esac
     flags=
     [ "$source" = attention.cu ] && flags=-use_fast_math
     "$nvcc" -std=c++17 -O3 -arch=$arch $flags -ptx -o "${source%.cu}.ptx" "$source"
