@@ -143,7 +143,6 @@ impl Block<'_> {
 
 impl Warp {
     fn window<'a>(
-        &self,
         block: &'a Block<'_>,
         space: Space,
         address: u64,
@@ -193,7 +192,7 @@ impl Warp {
                     block.shared.load(a, bytes, how, me, &block.clocks[me])
                 }
                 Space::Local | Space::Param => {
-                    let (params, at) = self.window(block, space, a, bytes, lane)?;
+                    let (params, at) = Warp::window(block, space, a, bytes, lane)?;
                     let from = if space == Space::Local {
                         &self.local[lane * launch.program.local_bytes as usize..]
                     } else {
@@ -255,7 +254,7 @@ impl Warp {
                     block.shared.store(a, bytes, value, how, me, &block.clocks[me])
                 }
                 Space::Local => {
-                    let (_, at) = self.window(block, space, a, bytes, lane)?;
+                    let (_, at) = Warp::window(block, space, a, bytes, lane)?;
                     let from = lane * block.launch.program.local_bytes as usize + at;
                     self.local[from..from + bytes as usize]
                         .copy_from_slice(&value.to_le_bytes()[..bytes as usize]);

@@ -288,7 +288,7 @@ impl Warp {
             let to = shared_address(self.address(to, lane));
             let from = self.address(from, lane);
             let count = self.row(bytes)[lane] as u32;
-            if count % 16 != 0 || from % 16 != 0 || to % 16 != 0 {
+            if !count.is_multiple_of(16) || !from.is_multiple_of(16) || !to.is_multiple_of(16) {
                 let what = format!(
                     "a bulk copy of {count} bytes from {from:#x} to {to:#x}: not all multiples of 16"
                 );
@@ -345,7 +345,7 @@ impl Warp {
     ) -> Done<()> {
         for lane in lanes(mask) {
             let fail = |k| wrong(lane as u32, k);
-            let map = self.tensor_map(block, self.address(map, lane)).map_err(fail)?;
+            let map = Warp::tensor_map(block, self.address(map, lane)).map_err(fail)?;
             if map.shape.len() != coordinates.len() {
                 let what = format!(
                     "{} coordinates for a tensor map of {} axes",
@@ -357,7 +357,7 @@ impl Warp {
             let start: Vec<i64> =
                 coordinates.iter().map(|c| self.row(*c)[lane] as i32 as i64).collect();
             let to = shared_address(self.address(to, lane));
-            if to % 128 != 0 {
+            if !to.is_multiple_of(128) {
                 let place = format!("shared address {to:#x} of a tensor copy");
                 return Err(fail(FaultKind::Misaligned { place, bytes: 128 }));
             }
@@ -368,7 +368,7 @@ impl Warp {
         Ok(())
     }
 
-    fn tensor_map(&self, block: &Block<'_>, address: u64) -> Result<TensorMap, FaultKind> {
+    fn tensor_map(block: &Block<'_>, address: u64) -> Result<TensorMap, FaultKind> {
         let mut bytes = [0; 128];
         // A map is a parameter (by generic or parameter address), or lies in global memory.
         let size = block.launch.params.len() as u64;
@@ -432,7 +432,7 @@ fn gather(
                 let at = first + done as u64;
                 // The widest aligned piece.
                 let mut size = 16u32;
-                while at % size as u64 != 0 || size as usize > count - done {
+                while !at.is_multiple_of(size as u64) || size as usize > count - done {
                     size /= 2;
                 }
                 let v = block.launch.memory.load(at, size, how)?.to_le_bytes();

@@ -155,8 +155,7 @@ impl<'a> Block<'a> {
             // A warp that spins on an mbarrier has yielded; if all others wait too, nothing can change.
             if ran || self.progress != before {
                 idle_rounds = 0;
-            } else if self.land(None) {
-            } else {
+            } else if !self.land(None) {
                 idle_rounds += 1;
                 if idle_rounds > 2 {
                     return Err(self.deadlock(warps));
@@ -183,7 +182,7 @@ impl<'a> Block<'a> {
         let shown = waiting.len().min(12);
         let mut text = waiting[..shown].join(", ");
         if shown < waiting.len() {
-            text.push_str(&format!(" and {} more", waiting.len() - shown));
+            text += " and more";
         }
         WrongAt { warp, lane, pc, kind: FaultKind::Deadlock { waiting: text } }
     }

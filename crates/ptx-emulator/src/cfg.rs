@@ -20,7 +20,9 @@ pub(crate) fn reconverge(code: &mut [Inst]) {
                 leader[i + 1] = true;
             }
             Op::Switch { targets, .. } => {
-                targets.iter().for_each(|t| leader[*t as usize] = true);
+                for t in targets {
+                    leader[*t as usize] = true;
+                }
                 leader[i + 1] = true;
             }
             Op::Exit | Op::Trap => leader[i + 1] = true,
@@ -73,7 +75,9 @@ pub(crate) fn reconverge(code: &mut [Inst]) {
 fn post_dominators(successors: &[Vec<usize>], exit: usize) -> Vec<Option<usize>> {
     let mut predecessors = vec![Vec::new(); exit + 1];
     for (b, out) in successors.iter().enumerate() {
-        out.iter().for_each(|s| predecessors[*s].push(b));
+        for s in out {
+            predecessors[*s].push(b);
+        }
     }
     // Post-order of the reversed graph from the exit, without recursion.
     let mut order = Vec::new();

@@ -255,10 +255,10 @@ impl<'a> Decoder<'a> {
     }
 
     fn row(&mut self, init: RowInit) -> Decoded<u32> {
-        if init != RowInit::Register {
-            if let Some(row) = self.constants.get(&init) {
-                return Ok(*row);
-            }
+        if init != RowInit::Register
+            && let Some(row) = self.constants.get(&init)
+        {
+            return Ok(*row);
         }
         if self.rows.len() >= MOST_ROWS {
             return malformed(format!("more than {MOST_ROWS} registers and constants in use"));
@@ -377,12 +377,11 @@ impl<'a> Decoder<'a> {
     }
 
     pub(crate) fn address_part(&mut self, part: &Operand<'a>) -> Decoded<Address> {
-        if let Operand::Name(name, offset) = part {
-            if special(name).is_none() {
-                if let Symbol::Register(row, ty) = self.lookup(name)? {
-                    return Ok(Address { row, offset: *offset, wide: ty.bits() == 64 });
-                }
-            }
+        if let Operand::Name(name, offset) = part
+            && special(name).is_none()
+            && let Symbol::Register(row, ty) = self.lookup(name)?
+        {
+            return Ok(Address { row, offset: *offset, wide: ty.bits() == 64 });
         }
         let row = self.source(part, Ty::B64)?;
         Ok(Address { row, offset: 0, wide: true })
@@ -636,17 +635,17 @@ fn not(d: &mut Row, a: &Row) {
 
 fn literal(n: Number, ty: Ty) -> u64 {
     match (n, ty) {
-        (Number::Integer(v), _) => v,
         (Number::Single(v), Ty::F64) => (f32::from_bits(v) as f64).to_bits(),
         (Number::Single(v), _) => v as u64,
         (Number::Double(v), Ty::F32) => (f64::from_bits(v) as f32).to_bits() as u64,
-        (Number::Double(v), _) => v,
+        (Number::Integer(v) | Number::Double(v), _) => v,
         (Number::Decimal(v), Ty::F32) => (v as f32).to_bits() as u64,
         (Number::Decimal(v), _) => v.to_bits(),
     }
 }
 
 /// `None` if it is no special register; `Some(None)` if it is one that is not emulated.
+#[allow(clippy::option_option, reason = "three answers, spelled out above")]
 fn special(name: &str) -> Option<Option<Special>> {
     let axis = |s: &str| match s {
         "x" => Some(0),
@@ -694,8 +693,9 @@ fn class(name: &str, opcode: &str) -> Class {
         "setp" | "testp" | "set" => Class::Compare,
         "cvt" => Class::Convert,
         "mov" | "selp" | "slct" => Class::Move,
-        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" => Class::Special,
-        "div" | "rem" => Class::Special,
+        "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" | "div" | "rem" => {
+            Class::Special
+        }
         _ if float.iter().any(|f| opcode.ends_with(f)) => Class::Float,
         _ => Class::Integer,
     }

@@ -280,7 +280,7 @@ impl<'a> Decoder<'a> {
                     a: ra,
                     b: self.source(ob, Ty::B64)?,
                     scale_d: self.source(scale, Ty::Pred)?,
-                    negate: negate.map(|x| x as i32 == -1),
+                    negate: negate.map(|x| x as u32 == u32::MAX),
                     transposed: transposed.map(|x| x == 1),
                 };
                 self.emit(Op::Wgmma(Box::new(wgmma)), Class::Matrix);

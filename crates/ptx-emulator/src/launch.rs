@@ -48,6 +48,7 @@ impl From<TensorMap> for Arg {
 
 /// What to check while a kernel runs, and when to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches, each with its name")]
 pub struct Options {
     /// Refuse reads of global and shared memory that nobody has written. Default: true.
     pub uninitialised: bool,

@@ -1,5 +1,18 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![allow(clippy::inline_always, reason = "what one lane does has to vanish into the loop over 32")]
+#![allow(
+    clippy::unnecessary_box_returns,
+    reason = "a fault is large and rare; a step's result is small"
+)]
+#![allow(
+    clippy::items_after_statements,
+    reason = "a row's loop stands beside the form that uses it"
+)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over the 32 lanes index several rows at once"
+)]
 
 mod access;
 mod asynchronous;

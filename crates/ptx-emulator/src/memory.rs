@@ -16,6 +16,7 @@ impl Pointer {
     pub const NULL: Pointer = Pointer(0);
 
     /// This address plus `bytes`.
+    #[must_use]
     pub fn offset(self, bytes: i64) -> Pointer {
         Pointer(self.0.wrapping_add_signed(bytes))
     }
@@ -104,7 +105,7 @@ impl fmt::Debug for Memory {
         f.debug_struct("Memory")
             .field("allocations", &live.clone().count())
             .field("bytes", &live.map(|a| a.bytes).sum::<u64>())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

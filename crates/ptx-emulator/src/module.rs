@@ -65,6 +65,15 @@ pub(crate) fn line_of(source: &str, number: u32) -> String {
     format!("{}…", &line[..line.floor_char_boundary(160)])
 }
 
+/// A message that quotes the file is cut too.
+fn clip(mut text: String) -> String {
+    if text.len() > 300 {
+        text.truncate(text.floor_char_boundary(300));
+        text.push('…');
+    }
+    text
+}
+
 impl Module {
     /// Reads a PTX file.
     ///
@@ -74,7 +83,11 @@ impl Module {
     pub fn parse(text: &str) -> Result<Module> {
         let source: Arc<str> = text.into();
         let wrong =
-            |(line, what): (u32, String)| Error::Parse { line, text: line_of(text, line), what };
+            |(line, what): (u32, String)| Error::Parse {
+            line,
+            text: line_of(text, line),
+            what: clip(what),
+        };
         let file = parse(text).map_err(wrong)?;
         let mut symbols = HashMap::new();
         let mut globals = Vec::new();
@@ -121,11 +134,11 @@ impl Module {
                 }
                 Err(Located { line, opcode, problem: Problem::Unsupported(why) }) => {
                     Err(Error::Unsupported {
-                        kernel: entry.name.to_owned(),
+                        kernel: clip(entry.name.to_owned()),
                         line,
                         text: line_of(text, line),
-                        opcode,
-                        why,
+                        opcode: clip(opcode),
+                        why: clip(why),
                     })
                 }
             };
@@ -201,11 +214,10 @@ fn global(v: &Variable<'_>) -> std::result::Result<Global, String> {
     let mut initial = Vec::new();
     for n in &v.initial {
         let bits = match (*n, v.ty) {
-            (Number::Integer(n), _) => n,
             (Number::Single(n), Ty::F64) => (f32::from_bits(n) as f64).to_bits(),
             (Number::Single(n), _) => n as u64,
             (Number::Double(n), Ty::F32) => (f64::from_bits(n) as f32).to_bits() as u64,
-            (Number::Double(n), _) => n,
+            (Number::Integer(n) | Number::Double(n), _) => n,
             (Number::Decimal(n), Ty::F32) => (n as f32).to_bits() as u64,
             (Number::Decimal(n), _) => n.to_bits(),
         };

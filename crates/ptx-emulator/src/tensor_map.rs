@@ -84,7 +84,7 @@ impl TensorMap {
         if !matches!(element_bytes, 1 | 2 | 4 | 8) {
             return refuse(format!("elements of {element_bytes} bytes"));
         }
-        if base.address() % 16 != 0 {
+        if !base.address().is_multiple_of(16) {
             return refuse(format!("base {base} is not a multiple of 16"));
         }
         if let Some(s) = strides_bytes.iter().find(|s| **s % 16 != 0 || **s >= 1 << 40) {
@@ -97,7 +97,7 @@ impl TensorMap {
             return refuse(format!("a box of {n} elements along an axis; the limit is 256"));
         }
         let inner = extent[0] as u64 * element_bytes as u64;
-        if inner % 16 != 0 || inner > swizzle.span() {
+        if !inner.is_multiple_of(16) || inner > swizzle.span() {
             return refuse(format!("an inner row of {inner} bytes under {swizzle:?}"));
         }
         let mut strides = vec![element_bytes as u64];

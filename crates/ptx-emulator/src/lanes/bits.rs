@@ -25,7 +25,7 @@ fn extract(ty: Ty, a: u64, from: u64, count: u64) -> u64 {
     let sign = a >> top & 1;
     let width = count.min(bits);
     let field = value as u64 & mask(width);
-    let fill = if sign == 1 { u64::MAX & !mask(width) } else { 0 };
+    let fill = if sign == 1 { !mask(width) } else { 0 };
     (field | fill) & mask(bits)
 }
 
@@ -56,12 +56,16 @@ fn nibbles(c: u64) -> [u32; 4] {
 fn special(mode: u32, c: u64) -> [u32; 4] {
     let c = c as u32 & 3;
     match mode {
-        0 => [c, c + 1, c + 2, c + 3],                     // f4e
-        1 => [c, (c + 7) & 7, (c + 6) & 7, (c + 5) & 7],   // b4e
-        2 => [c; 4],                                       // rc8
-        3 => [c, c.max(1), c.max(2), 3],                   // ecl
-        4 => [0, c.min(1), c.min(2), c],                   // ecr
-        _ => [(c & 2), (c & 2) + 1, (c & 2), (c & 2) + 1], // rc16
+        0 => [c, c + 1, c + 2, c + 3],                   // f4e
+        1 => [c, (c + 7) & 7, (c + 6) & 7, (c + 5) & 7], // b4e
+        2 => [c; 4],                                     // rc8
+        3 => [c, c.max(1), c.max(2), 3],                 // ecl
+        4 => [0, c.min(1), c.min(2), c],                 // ecr
+        _ => {
+            // rc16: the selector's lowest bit says which half
+            let half = 2 * (c & 1);
+            [half, half + 1, half, half + 1]
+        }
     }
 }
 
@@ -101,7 +105,7 @@ fn find_top(ty: Ty, a: u64, shift_amount: bool) -> u64 {
     if a == 0 {
         return u32::MAX as u64;
     }
-    let top = 63 - a.leading_zeros();
+    let top = a.ilog2();
     (if shift_amount { bits - 1 - top } else { top }) as u64
 }
 

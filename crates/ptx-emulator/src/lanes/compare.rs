@@ -118,7 +118,7 @@ pub(super) fn slct(m: &mut Modifiers<'_>) -> Result<Lanes, Refused> {
     let selector = m.ty()?;
     m.ty()?;
     Ok(match (selector, m.take("ftz")) {
-        (Ty::S32, _) => three!(|a, b, c| if c as i32 >= 0 { a } else { b }),
+        (Ty::S32, _) => three!(|a, b, c| if c as u32 >> 31 == 0 { a } else { b }),
         (Ty::F32, false) => three!(|a, b, c| if flush::<false>(c) >= 0.0 { a } else { b }),
         (Ty::F32, true) => three!(|a, b, c| if flush::<true>(c) >= 0.0 { a } else { b }),
         (other, _) => return Err(format!("selector {other:?}")),

@@ -18,8 +18,14 @@ pub(super) fn flush<const FTZ: bool>(a: u64) -> f32 {
 
 #[inline(always)]
 fn result<const FTZ: bool, const SAT: bool>(x: f32) -> u64 {
-    // `max` gives 0 for a NaN, as `.sat` asks.
-    let x = if SAT { x.max(0.0).min(1.0) + 0.0 } else { x };
+    // A NaN fails the comparison and gives +0, as `.sat` asks; so does -0.
+    let x = if !SAT {
+        x
+    } else if x > 0.0 {
+        x.min(1.0)
+    } else {
+        0.0
+    };
     let bits = if x.is_nan() { 0x7fff_ffff } else { x.to_bits() };
     (if FTZ && bits & 0x7f80_0000 == 0 { bits & 0x8000_0000 } else { bits }) as u64
 }
@@ -262,7 +268,7 @@ fn double(name: &str, rounding: Option<Rounding>, m: &mut Modifiers<'_>) -> Resu
         "min" => {
             fn go(d: &mut Row, a: &Row, b: &Row) {
                 (0..32).for_each(|i| {
-                    d[i] = double_pick(a[i], b[i], |x, y| x < y || x == y && x.is_sign_negative())
+                    d[i] = double_pick(a[i], b[i], |x, y| x < y || x == y && x.is_sign_negative());
                 });
             }
             Lanes::Two(go)
@@ -270,7 +276,7 @@ fn double(name: &str, rounding: Option<Rounding>, m: &mut Modifiers<'_>) -> Resu
         "max" => {
             fn go(d: &mut Row, a: &Row, b: &Row) {
                 (0..32).for_each(|i| {
-                    d[i] = double_pick(a[i], b[i], |x, y| x > y || x == y && x.is_sign_positive())
+                    d[i] = double_pick(a[i], b[i], |x, y| x > y || x == y && x.is_sign_positive());
                 });
             }
             Lanes::Two(go)
