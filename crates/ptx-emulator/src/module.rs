@@ -82,8 +82,7 @@ impl Module {
     /// used: it is an error to ask for that [`kernel`](Module::kernel).
     pub fn parse(text: &str) -> Result<Module> {
         let source: Arc<str> = text.into();
-        let wrong =
-            |(line, what): (u32, String)| Error::Parse {
+        let wrong = |(line, what): (u32, String)| Error::Parse {
             line,
             text: line_of(text, line),
             what: clip(what),

@@ -126,7 +126,11 @@ fn mma_of_every_shape_and_type() {
             let (g, t) = (lane / 4, lane % 4);
             let mut push = |f: &dyn Fn(usize) -> u64, count: usize| {
                 let bits = 32 / count;
-                input.push((0..count).map(|j| (f(j) as u32) << if count == 1 { 0 } else { bits * j }).sum());
+                input.push(
+                    (0..count)
+                        .map(|j| (f(j) as u32) << if count == 1 { 0 } else { bits * j })
+                        .sum(),
+                );
             };
             for i in 0..na {
                 push(&|j| a[(g + 8 * (i % 2)) * k + t * per + j + 4 * per * (i / 2)], per);
@@ -158,7 +162,10 @@ fn mma_of_every_shape_and_type() {
         }
         text += &format!(
             "mma.sync.aligned.{shape}.row.col.{ct}.{at}.{bt}.{ct} {{{}}}, {{{}}}, {{{}}}, {{{}}};\n",
-            list(20, nc), list(0, na), list(na, nb), list(na + nb, nc)
+            list(20, nc),
+            list(0, na),
+            list(na, nb),
+            list(na + nb, nc)
         );
         for i in 0..nc {
             text += &format!("st.global.b32 [%l0+{}], %r{};\n", 4 * i, 20 + i);
@@ -170,7 +177,14 @@ fn mma_of_every_shape_and_type() {
         module
             .kernel("k")
             .unwrap()
-            .launch([1; 3], [32, 1, 1], 0, &[out.into(), input.into()], &mut memory, &Options::default())
+            .launch(
+                [1; 3],
+                [32, 1, 1],
+                0,
+                &[out.into(), input.into()],
+                &mut memory,
+                &Options::default(),
+            )
             .unwrap();
         let got: Vec<u32> = memory.read(out, 32 * nc).unwrap();
         for row in 0..16 {
@@ -184,7 +198,11 @@ fn mma_of_every_shape_and_type() {
                     "f16" => {
                         let h = got[lane * nc + row / 8] >> (16 * (column % 2)) & 0xffff;
                         let exact = dot + decode("f16", start);
-                        (decode("f16", h as u64), exact, exact.abs() * 2f64.powi(-10) + 2f64.powi(-9))
+                        (
+                            decode("f16", h as u64),
+                            exact,
+                            exact.abs() * 2f64.powi(-10) + 2f64.powi(-9),
+                        )
                     }
                     "f32" => {
                         let x = f32::from_bits(got[lane * nc + row / 8 * 2 + column % 2]);

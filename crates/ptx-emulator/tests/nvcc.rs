@@ -82,7 +82,7 @@ fn rmsnorm_three_ways() {
         assert!(error < 2f64.powi(-9), "{name} at ({rows}, {columns}): {error}");
         let bytes = 2 * (rows * columns) as u64;
         if (rows, columns) == (64, 1024) {
-            // The input is read twice, the output written once.
+            // As the source's comment states: the input is read twice, the output written once.
             assert_eq!((c.global_load.bytes, c.global_store.bytes), (2 * bytes, bytes), "{name}");
             if name == "rmsnorm_strided" {
                 // A lane's 2 bytes use a sector of 32 alone.

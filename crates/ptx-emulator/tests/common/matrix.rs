@@ -58,7 +58,10 @@ impl Attention {
     pub fn run(
         &self,
         module: &Module,
-        q: &[u16], k: &[u16], v: &[u16]) -> Result<(Vec<u16>, Vec<f32>, Counters), Error> {
+        q: &[u16],
+        k: &[u16],
+        v: &[u16],
+    ) -> Result<(Vec<u16>, Vec<f32>, Counters), Error> {
         let kernel = module.kernel(&format!("attention_{}", self.dim))?;
         let mut memory = Memory::new();
         let [dq, dk, dv] = [q, k, v].map(|x| memory.upload(x));
@@ -84,7 +87,13 @@ impl Attention {
 }
 
 /// The relative error of a product by `name` of the Hopper module.
-pub fn gemm(module: &Module, name: &str, m: usize, n: usize, k: usize) -> Result<(f64, Counters), Error> {
+pub fn gemm(
+    module: &Module,
+    name: &str,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Result<(f64, Counters), Error> {
     let mut numbers = Numbers(5);
     let (a, b) = (numbers.bf16(m * k), numbers.bf16(n * k));
     let mut memory = Memory::new();
@@ -100,13 +109,13 @@ pub fn gemm(module: &Module, name: &str, m: usize, n: usize, k: usize) -> Result
         [map(da, m, k, 64).into(), mb.into(), dc.into(), (n as i32).into(), (k as i32).into()];
     let (stages, threads) = if transposed { (1, 128) } else { (3, 160) };
     let counters = module.kernel(name)?.launch(
-            [n as u32 / 128, m as u32 / 64, 1],
-            [threads, 1, 1],
-            stages * (64 + 128) * 64 * 2,
-            &args,
-            &mut memory,
-            &Options::default(),
-        )?;
+        [n as u32 / 128, m as u32 / 64, 1],
+        [threads, 1, 1],
+        stages * (64 + 128) * 64 * 2,
+        &args,
+        &mut memory,
+        &Options::default(),
+    )?;
     let got: Vec<u16> = memory.read(dc, m * n)?;
     let mut want = Vec::new();
     for i in 0..m {
@@ -123,4 +132,3 @@ pub fn gemm(module: &Module, name: &str, m: usize, n: usize, k: usize) -> Result
     }
     Ok((relative(got.iter().map(|x| wide(*x) as f64), want), counters))
 }
-
