@@ -1,5 +1,31 @@
 //! PTX that is damaged or means harm: an error, no panic, no large allocation.
 
+#![allow(clippy::unwrap_used, reason = "a test's helper may fail the test")]
+#![allow(
+    clippy::precedence,
+    clippy::precedence_bits,
+    clippy::manual_midpoint,
+    clippy::cast_abs_to_unsigned,
+    clippy::verbose_bit_mask,
+    clippy::manual_is_multiple_of,
+    clippy::needless_range_loop,
+    clippy::eq_op,
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::nonminimal_bool,
+    reason = "references are written as their definitions read"
+)]
+#![allow(
+    clippy::items_after_statements,
+    clippy::type_complexity,
+    reason = "a table's type stands beside the table"
+)]
+#![allow(
+    clippy::format_push_string,
+    clippy::format_collect,
+    clippy::unreadable_literal,
+    reason = "PTX is put together from pieces"
+)]
+
 mod common;
 use common::{Numbers, fault, text};
 use proptest::prelude::*;
@@ -215,7 +241,7 @@ fn damaged_words_run_to_an_error_or_an_end() {
     let mut numbers = Numbers(1);
     for _ in 0..3000 {
         let mut changed = words.clone();
-        for _ in 0..1 + numbers.bits() % 3 {
+        for _ in 0..=numbers.bits() % 3 {
             let (i, j) =
                 (numbers.bits() as usize % words.len(), numbers.bits() as usize % words.len());
             match numbers.bits() % 3 {

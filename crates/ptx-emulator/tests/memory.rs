@@ -1,6 +1,32 @@
 //! What touches memory or other lanes, instruction by instruction, against values worked out by hand: loads and stores of
 //! every width, address spaces, atomics at their edges, shuffles, votes, matrix moves, small copies, and the counters.
 
+#![allow(clippy::unwrap_used, reason = "a test's helper may fail the test")]
+#![allow(
+    clippy::precedence,
+    clippy::precedence_bits,
+    clippy::manual_midpoint,
+    clippy::cast_abs_to_unsigned,
+    clippy::verbose_bit_mask,
+    clippy::manual_is_multiple_of,
+    clippy::needless_range_loop,
+    clippy::eq_op,
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::nonminimal_bool,
+    reason = "references are written as their definitions read"
+)]
+#![allow(
+    clippy::items_after_statements,
+    clippy::type_complexity,
+    reason = "a table's type stands beside the table"
+)]
+#![allow(
+    clippy::format_push_string,
+    clippy::format_collect,
+    clippy::unreadable_literal,
+    reason = "PTX is put together from pieces"
+)]
+
 mod common;
 use ptx_emulator::{Counters, Memory, Module, Options};
 
@@ -178,7 +204,7 @@ fn shuffles_votes_and_reductions() {
             "shfl.sync.down.b32 %r9, %r0, 2, 0x1c03, -1;",
             each(&|i| if i % 4 + 2 < 4 { i + 2 } else { i }),
         ),
-        ("shfl.sync.bfly.b32 %r9, %r0, 17, 31, -1;", each(&|i| i ^ 17)),
+        ("shfl.sync.bfly.b32 %r9, %r0, 17, 31, -1;", each(&|i| i ^ 0x11)),
         ("shfl.sync.idx.b32 %r9, %r0, 40, 31, -1;", each(&|_| 8)),
         ("shfl.sync.idx.b32 %r9, %r0, 1, 0x1807, -1;", each(&|i| i / 8 * 8 + 1)),
         (

@@ -1,6 +1,32 @@
 //! A program with the widest spread of opcodes that nvcc would emit, against the definitions in other words: i128,
 //! f64, counting bits in loops.
 
+#![allow(clippy::unwrap_used, reason = "a test's helper may fail the test")]
+#![allow(
+    clippy::precedence,
+    clippy::precedence_bits,
+    clippy::manual_midpoint,
+    clippy::cast_abs_to_unsigned,
+    clippy::verbose_bit_mask,
+    clippy::manual_is_multiple_of,
+    clippy::needless_range_loop,
+    clippy::eq_op,
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::nonminimal_bool,
+    reason = "references are written as their definitions read"
+)]
+#![allow(
+    clippy::items_after_statements,
+    clippy::type_complexity,
+    reason = "a table's type stands beside the table"
+)]
+#![allow(
+    clippy::format_push_string,
+    clippy::format_collect,
+    clippy::unreadable_literal,
+    reason = "PTX is put together from pieces"
+)]
+
 mod common;
 use common::{Numbers, module};
 use ptx_emulator::{Arg, Memory, Options};
@@ -264,7 +290,7 @@ fn floats() {
         );
         same(38, (a as f64 * b as f64) as f32);
         let int = |slot: usize, want: i32| {
-            assert_eq!(got[i * 40 + slot], want as u32, "slot {slot} of {a:e}")
+            assert_eq!(got[i * 40 + slot], want as u32, "slot {slot} of {a:e}");
         };
         int(25, a.round_ties_even() as i32);
         int(26, a as i32);
