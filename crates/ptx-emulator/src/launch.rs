@@ -120,7 +120,7 @@ impl Kernel<'_> {
         let p = self.program;
         let fail = |what: String| Err(Error::Launch { kernel: p.name.clone(), what });
         let [gx, gy, gz] = grid.map(u64::from);
-        if gx * gy * gz == 0 || gx >= 1 << 31 || gy > 65_535 || gz > 65_535 {
+        if gx.min(gy).min(gz) == 0 || gx >= 1 << 31 || gy > 65_535 || gz > 65_535 {
             return fail(format!("a grid of {gx} x {gy} x {gz} blocks"));
         }
         let [bx, by, bz] = block.map(u64::from);

@@ -29,7 +29,7 @@
 mod common;
 use common::{Numbers, fault, text};
 use proptest::prelude::*;
-use ptx_emulator::{Arg, Error, FaultKind, Memory, Module, Options};
+use ptx_emulator::{Arg, Error, FaultKind, Memory, Module, Options, Swizzle, TensorMap};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -226,31 +226,42 @@ fn survive(text: &str) {
     for name in names {
         let Ok(kernel) = module.kernel(&name) else { continue };
         let mut memory = Memory::new();
-        let a = memory.upload(&[0u32; 1024]);
-        let args: [Arg; 4] = [a.into(), a.into(), 1.0f32.into(), 100i32.into()];
+        let a = memory.upload(&[0u32; 16_384]);
+        let map = TensorMap::new(a, 2, &[128, 128], &[256], &[64, 64], Swizzle::Bytes128).unwrap();
         let options = Options { step_limit: 20_000, ..Options::default() };
-        // Any outcome but a panic.
-        let _ = kernel.launch([2, 1, 1], [64, 1, 1], 0, &args, &mut memory, &options);
+        // The signatures of the kernels used here; the wrong ones are refused.
+        let signatures: [&[Arg]; 4] = [
+            &[],
+            &[a.into(), a.into(), 1.0f32.into(), 100i32.into()],
+            &[a.into(), a.into(), 2i32.into(), 264i32.into(), 1.0f32.into()],
+            &[map.clone().into(), map.into(), a.into(), 128i32.into(), 256i32.into()],
+        ];
+        for args in signatures {
+            // Any outcome but a panic.
+            let _ = kernel.launch([2, 1, 1], [128, 1, 1], 49_152, args, &mut memory, &options);
+        }
     }
 }
 
 #[test]
 fn damaged_words_run_to_an_error_or_an_end() {
-    let whole = text("elementwise");
-    let words: Vec<&str> = whole.split_inclusive([' ', '\t', '\n', ',', ';']).collect();
-    let mut numbers = Numbers(1);
-    for _ in 0..3000 {
-        let mut changed = words.clone();
-        for _ in 0..=numbers.bits() % 3 {
-            let (i, j) =
-                (numbers.bits() as usize % words.len(), numbers.bits() as usize % words.len());
-            match numbers.bits() % 3 {
-                0 => changed[i] = words[j],
-                1 => changed.swap(i, j),
-                _ => changed[i] = "",
+    for (name, times) in [("elementwise", 2000), ("rmsnorm", 400), ("hopper", 400)] {
+        let whole = text(name);
+        let words: Vec<&str> = whole.split_inclusive([' ', '\t', '\n', ',', ';']).collect();
+        let mut numbers = Numbers(1);
+        for _ in 0..times {
+            let mut changed = words.clone();
+            for _ in 0..=numbers.bits() % 3 {
+                let mut any = || numbers.bits() as usize % words.len();
+                let (i, j) = (any(), any());
+                match numbers.bits() % 3 {
+                    0 => changed[i] = words[j],
+                    1 => changed.swap(i, j),
+                    _ => changed[i] = "",
+                }
             }
+            survive(&changed.concat());
         }
-        survive(&changed.concat());
     }
 }
 
