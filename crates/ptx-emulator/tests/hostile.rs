@@ -226,7 +226,7 @@ fn survive(text: &str) {
     for name in names {
         let Ok(kernel) = module.kernel(&name) else { continue };
         let mut memory = Memory::new();
-        let a = memory.upload(&[0u32; 16_384]);
+        let a = memory.upload(&vec![0u32; 16_384]);
         let map = TensorMap::new(a, 2, &[128, 128], &[256], &[64, 64], Swizzle::Bytes128).unwrap();
         let options = Options { step_limit: 20_000, ..Options::default() };
         // The signatures of the kernels used here; the wrong ones are refused.
