@@ -21,11 +21,97 @@ pub enum Error {
     },
     /// A source of data names a scheme or a form that this version does not read.
     #[error(
-        "source `{given}` is not one this version reads\nhint: use `embedded://world`, or the path of a parquet file, of a directory of them, or a glob such as `text/*.parquet`"
+        "source `{given}` is not one this version reads\nhint: use `hf://datasets/ORG/NAME`, `https://…/file.parquet`, `embedded://world`, or the path of a parquet file, of a directory of them, or a glob such as `text/*.parquet`"
     )]
     UnknownSource {
         /// The source as written.
         given: String,
+    },
+    /// A source is of a kind that this version reads, but is written wrongly.
+    #[error("source `{given}` cannot be read: {reason}\nhint: {hint}")]
+    Address {
+        /// The source as written.
+        given: String,
+        /// What is wrong with it.
+        reason: String,
+        /// How it is written.
+        hint: &'static str,
+    },
+    /// Nothing in a dataset of the Hub matches.
+    #[error("no parquet file of the commit {commit} matches `{given}`\nhint: {hint}")]
+    NoRemoteFiles {
+        /// The source as written.
+        given: String,
+        /// The commit that was listed.
+        commit: String,
+        /// "did you mean", or what there is.
+        hint: String,
+    },
+    /// A server understood a request and refused it: no token, a gated dataset, a name that is not there.
+    #[error("{reason}: {url} answered {status}\nhint: {hint}")]
+    Refused {
+        /// What was asked for, without its query.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it means.
+        reason: String,
+        /// What to change.
+        hint: String,
+    },
+    /// A server was not there, or did not deliver, for as many attempts as are made.
+    #[error(
+        "{url} cannot be fetched: {reason}; gave up after {attempts} attempts in a row\nhint: check the network and rerun; what has arrived is kept, and the next run goes on from there"
+    )]
+    Unreachable {
+        /// What was asked for, without its query.
+        url: String,
+        /// How often in a row nothing came.
+        attempts: u32,
+        /// Why the last attempt failed.
+        reason: String,
+    },
+    /// A server's answer is not what the protocol says.
+    #[error(
+        "the answer of {url} cannot be used: {reason}\nhint: check HF_ENDPOINT and any proxy between here and there"
+    )]
+    Answer {
+        /// What was asked for, without its query.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A server delivers other bytes than were announced or pinned; they are thrown away.
+    #[error(
+        "{name} of {url} is not what it should be: found {found}, expected {expected}\nhint: the file changed, or something between here and there changes it; to take it as it is now, remove its pin from the lock file"
+    )]
+    WrongBytes {
+        /// The file.
+        name: String,
+        /// Where it was fetched.
+        url: String,
+        /// Its digest or size as announced or pinned.
+        expected: String,
+        /// What arrived.
+        found: String,
+    },
+    /// The network is needed, and the settings forbid it.
+    #[error("{what}, and HF_HUB_OFFLINE is set\nhint: {hint}")]
+    Offline {
+        /// What is missing.
+        what: String,
+        /// How to get it.
+        hint: String,
+    },
+    /// A pin, the record of what a remote source was, cannot be used.
+    #[error(
+        "the pin of `{source_text}` cannot be used: {reason}\nhint: undo the change to the lock file, or delete it to have it written anew"
+    )]
+    Pin {
+        /// The source or the file that it pins.
+        source_text: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The work ended early because the caller's [`Progress`](crate::Progress) asked for it.
     #[error("stopped on request\nhint: run again to go on from here")]

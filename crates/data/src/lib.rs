@@ -4,7 +4,6 @@ mod batch;
 mod build;
 mod error;
 mod feed;
-mod fetch;
 mod files;
 mod order;
 mod pack;
@@ -14,6 +13,7 @@ mod resume;
 mod rng;
 mod rows;
 mod shard;
+mod source;
 mod text;
 mod tokenizer;
 pub mod world;
@@ -21,7 +21,6 @@ pub mod world;
 pub use batch::{Batch, BatchReader};
 pub use build::{PackConfig, TOKENIZER, pack, train_bpe};
 pub use error::{Error, Result};
-pub use fetch::{FILES, FetchSettings, FileEntry, Files, ShardRange, fetch, local_files};
 pub use files::digest_file;
 pub use order::Order;
 pub use pack::{LengthCount, Lengths, PackRule, PackSettings, PackStats, Packer, Remainder};
@@ -29,5 +28,9 @@ pub use prefetch::{Part, Prefetch};
 pub use progress::{Progress, Silent};
 pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 pub use shard::{Row, SHARD_FORMAT, Shard, TokenType};
+pub use source::{
+    FILES, FetchSettings, Fetcher, FileEntry, Files, HubSettings, Pin, PinnedFile, ShardRange,
+    fetch, is_remote, local_files,
+};
 pub use text::{Position, ReadStats, Text, TextColumn, TextFile, TextFilter, Texts};
 pub use tokenizer::{BpeSettings, BpeStats, Compression, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};

@@ -12,6 +12,11 @@ pub trait Progress: Send {
         let _ = n;
     }
 
+    /// How far one of several parts is that are worked on side by side, such as a file; it is done when `done` is `total`.
+    fn part(&mut self, name: &str, done: u64, total: Option<u64>) {
+        let _ = (name, done, total);
+    }
+
     /// Whether whoever watches wants the work to end. A function that polls this says so, and returns
     /// [`Error::Stopped`](crate::Error::Stopped) soon after the first `true`, leaving what a later call can go on from.
     fn stopped(&self) -> bool {

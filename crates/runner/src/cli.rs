@@ -15,7 +15,7 @@ use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::run::{Setup, lacking, run as run_stages};
 use crate::runs::{Lineage, RunFolder};
-use crate::{App, Cancel, Extras, Result, failure, plan_screen, result_screen};
+use crate::{App, Cancel, Extras, LockFile, Result, failure, plan_screen, result_screen};
 
 /// Everything went well.
 const DONE: u8 = 0;
@@ -104,7 +104,8 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         err("error: no pipeline file was given\nhint: run `runner --help`\n");
         return BAD_INPUT;
     };
-    let App { kinds, extras } = app;
+    let App { kinds, mut extras } = app;
+    extras.insert(LockFile::of(file));
     let pipeline = match read(file, &args, &kinds, &extras) {
         Ok(pipeline) => pipeline,
         Err(screen) => {

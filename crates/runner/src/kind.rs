@@ -61,6 +61,9 @@ pub(crate) trait Job: Send {
     fn check(&self, extras: &Extras) -> Result<()>;
     /// Files from outside of the pipeline that enter the key.
     fn sources(&self) -> Result<Vec<PathBuf>>;
+    /// What sources on a network are pinned to; `None` before [`Job::resolve`].
+    fn pins(&self, extras: &Extras) -> Result<Option<Vec<String>>>;
+    fn resolve(&self, ctx: &Ctx) -> Result<()>;
     fn promises(&self) -> Vec<Promise>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
     fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()>;
@@ -92,6 +95,14 @@ impl<S: Stage> Job for Settings<S> {
 
     fn sources(&self) -> Result<Vec<PathBuf>> {
         S::sources(&self.config)
+    }
+
+    fn pins(&self, extras: &Extras) -> Result<Option<Vec<String>>> {
+        S::pins(&self.config, extras)
+    }
+
+    fn resolve(&self, ctx: &Ctx) -> Result<()> {
+        S::resolve(&self.config, &self.exec, ctx)
     }
 
     fn promises(&self) -> Vec<Promise> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 
+use crate::cache::digest::parts_digest;
 use crate::cache::identity::{Identity, Input};
 use crate::cache::{Cache, Lookup, Record};
 use crate::grammar::{Declared, Pipeline, nearest};
@@ -121,12 +122,18 @@ pub(crate) fn assess(
     selected: &Selected,
     cache: &Cache,
     verify: bool,
+    extras: &Extras,
 ) -> Result<Assessed> {
     let stage = &pipeline.stages[index];
-    let identity = identity(pipeline, index, outputs, cache)?;
+    let identity = identity(pipeline, index, outputs, cache, extras)?;
     let last = cache.last(&pipeline.name, &stage.name);
     let chosen = selected.run.contains(&index);
     let changes = last.as_ref().map(|last| identity.changes_since(last));
+    if identity.unpinned && identity.inputs.values().all(|input| input.digest.is_some()) {
+        let action = if chosen { Action::Run } else { Action::Absent };
+        let reason = "its source is not pinned yet".to_owned();
+        return Ok(Assessed { identity, key: None, action, reason, damage: None });
+    }
     let Some(key) = identity.key() else {
         let waits: Vec<String> = stage
             .inputs
@@ -214,6 +221,7 @@ fn identity(
     index: usize,
     outputs: &[Option<Record>],
     cache: &Cache,
+    extras: &Extras,
 ) -> Result<Identity> {
     let stage = &pipeline.stages[index];
     let mut inputs = BTreeMap::new();
@@ -227,9 +235,14 @@ fn identity(
         inputs.insert(edge.name(), Input { from, digest });
     }
     let files = stage.job.as_ref().map_or_else(|| Ok(Vec::new()), |job| job.sources());
-    let sources = files
-        .and_then(|files| cache.sources_digest(&files))
-        .map_err(|error| error.context(format!("stage `{}`", stage.name)))?;
+    let named = |error: anyhow::Error| error.context(format!("stage `{}`", stage.name));
+    let mut sources = files.and_then(|files| cache.sources_digest(&files)).map_err(named)?;
+    let pins = stage.job.as_ref().map_or(Ok(Some(Vec::new())), |job| job.pins(extras));
+    let pins = pins.map_err(named)?;
+    if let Some(pins) = pins.as_ref().filter(|pins| !pins.is_empty()) {
+        let parts = sources.iter().chain(pins).map(|part| part.as_bytes());
+        sources = Some(parts_digest(parts));
+    }
     Ok(Identity {
         kind: stage.kind.name.to_owned(),
         version: stage.kind.version,
@@ -237,5 +250,6 @@ fn identity(
         seed: stage.kind.uses_seed.then_some(pipeline.seed),
         inputs,
         sources,
+        unpinned: pins.is_none(),
     })
 }

@@ -31,7 +31,7 @@ pub(crate) fn plan(
     let mut notes: Vec<Vec<String>> = Vec::new();
     let (mut cached, mut to_run, mut waiting, mut sound) = (0, 0, 0, true);
     for (index, stage) in pipeline.stages.iter().enumerate() {
-        let seen = assess(pipeline, index, &outputs, selected, cache, verify)?;
+        let seen = assess(pipeline, index, &outputs, selected, cache, verify, extras)?;
         let key = seen.key.as_ref().map(|k| k[..SHORT_KEY].to_owned());
         let (state, key) = match &seen.action {
             Action::Cached(_) => ("cached", key.unwrap_or_default()),

@@ -55,7 +55,7 @@ pub(crate) fn lacking(pipeline: &Pipeline, setup: &Setup) -> Result<Vec<anyhow::
     let mut outputs: Vec<Option<Record>> = Vec::new();
     for index in 0..pipeline.stages.len() {
         let Setup { cache, selected, verify, extras, .. } = setup;
-        let seen = assess(pipeline, index, &outputs, selected, cache, *verify)?;
+        let seen = assess(pipeline, index, &outputs, selected, cache, *verify, extras)?;
         let stage = &pipeline.stages[index];
         if selected.run.contains(&index) {
             for edge in &stage.inputs {
@@ -195,13 +195,17 @@ impl Step<'_> {
         pipeline: &mut Pipeline,
         outputs: &[Option<Record>],
     ) -> Result<Taken, (anyhow::Error, String)> {
-        let Setup { cache, selected, verify, cancel, screen, .. } = self.setup;
+        let Setup { cache, selected, verify, cancel, screen, extras } = self.setup;
         let none = |error| (error, String::new());
         let look = |pipeline: &Pipeline| {
-            assess(pipeline, self.index, outputs, selected, cache, *verify).map_err(none)
+            assess(pipeline, self.index, outputs, selected, cache, *verify, extras).map_err(none)
         };
         let name = pipeline.stages[self.index].name.clone();
         let mut seen = look(pipeline)?;
+        if let (Action::Run, None) = (&seen.action, &seen.key) {
+            self.resolve(pipeline).map_err(|error| (error, seen.reason))?;
+            seen = look(pipeline)?;
+        }
         let mut lock = None;
         if let (Action::Run, Some(key)) = (&seen.action, &seen.key) {
             let mut waited = false;
@@ -233,6 +237,30 @@ impl Step<'_> {
                 Ok(Some((record, reason, true)))
             }
         }
+    }
+
+    /// Lets a stage find out what its sources on a network hold; its key depends on that.
+    fn resolve(&self, pipeline: &Pipeline) -> Result<()> {
+        let stage = &pipeline.stages[self.index];
+        let log = self.folder.log(&stage.name)?;
+        let Some(job) = &stage.job else { return Err(anyhow!("the stage ran already")) };
+        let ctx = Ctx {
+            seed: pipeline.seed,
+            resources: stage.resources.clone(),
+            resumed: false,
+            inputs: std::collections::BTreeMap::new(),
+            many: Vec::new(),
+            dir: self.folder.path.join("stages").join(&stage.name),
+            extras: Arc::clone(&self.setup.extras),
+            cancel: self.setup.cancel.clone(),
+            watch: Watch::start(&stage.name, self.setup.screen.clone(), Some(log)),
+            summary: Vec::new(),
+        };
+        catch_unwind(AssertUnwindSafe(|| job.resolve(&ctx)))
+            .unwrap_or_else(|panic| Err(anyhow!("the stage panicked: {}", words(&*panic))))
+            .inspect_err(|error| {
+                ctx.watch.log_only(&format!("failed: {}", failure::lines(error).join("\n")));
+            })
     }
 
     fn execute(

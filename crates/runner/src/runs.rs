@@ -79,7 +79,9 @@ impl RunFolder {
     /// It cannot be made.
     pub(crate) fn log(&self, stage: &str) -> Result<File> {
         let path = self.stage(stage)?.join("log.txt");
-        File::create(&path).with_context(|| format!("creating {}", path.display()))
+        // A stage may have written to it before, when it asked what its sources hold.
+        let file = File::options().create(true).append(true).open(&path);
+        file.with_context(|| format!("creating {}", path.display()))
     }
 
     fn stage(&self, stage: &str) -> Result<PathBuf> {

@@ -86,6 +86,25 @@ pub trait Stage: 'static {
         Ok(Vec::new())
     }
 
+    /// What the sources on a network that the config names are pinned to, as digests, which enter the key beside those of
+    /// [`Stage::sources`]; `None` where that is not known yet and [`Stage::resolve`] has to find out. Asks no network: plans
+    /// call it too.
+    ///
+    /// # Errors
+    /// What was noted cannot be read.
+    fn pins(_config: &Self::Config, _extras: &Extras) -> Result<Option<Vec<String>>> {
+        Ok(Some(Vec::new()))
+    }
+
+    /// Finds out what [`Stage::pins`] could not say, and notes it where the next run finds it. Called before the key of a
+    /// stage that is to run is needed; there are no inputs and outputs yet.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being known; the stage fails then.
+    fn resolve(_config: &Self::Config, _exec: &Self::Exec, _ctx: &Ctx) -> Result<()> {
+        Ok(())
+    }
+
     /// What is known of an output before it is made, so that the stages that read it can plan: a tokenizer's vocabulary, a
     /// row's length.
     fn promises(_config: &Self::Config) -> Vec<Promise> {

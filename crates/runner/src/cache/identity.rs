@@ -21,6 +21,9 @@ pub(crate) struct Identity {
     /// The content of the files from outside that the config names; `None` where it names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sources: Option<String>,
+    /// Whether the content of a source on a network is yet to be asked for. Never so of an entry.
+    #[serde(skip)]
+    pub(crate) unpinned: bool,
 }
 
 /// What an input port read.
@@ -35,6 +38,9 @@ pub(crate) struct Input {
 impl Identity {
     /// The key, once every input is known.
     pub(crate) fn key(&self) -> Option<String> {
+        if self.unpinned {
+            return None;
+        }
         let version = self.version.to_string();
         let config = canonical(&self.config);
         let seed = self.seed.map_or("no seed".to_owned(), |s| s.to_string());
@@ -148,6 +154,7 @@ mod tests {
             seed: Some(1),
             inputs: [("rows".to_owned(), input)].into(),
             sources: None,
+            unpinned: false,
         }
     }
 
@@ -168,6 +175,7 @@ mod tests {
             assert_ne!(one.key(), other.key(), "{other:?}");
         }
         assert_eq!(identity(json!({}), None).key(), None);
+        assert_eq!(Identity { unpinned: true, ..one }.key(), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 pub(crate) mod format;
 mod screen;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +32,8 @@ struct Count {
 struct Words {
     message: String,
     figures: Vec<(String, String)>,
+    /// Parts under way by name: what is done of them, and their size where it is known.
+    parts: BTreeMap<String, (u64, Option<u64>)>,
 }
 
 impl Progress {
@@ -66,6 +68,31 @@ impl Progress {
     /// Says what is under way.
     pub fn message(&self, text: impl Into<String>) {
         lock(&self.0.words).message = text.into();
+    }
+
+    /// Says how far one of several parts is that are worked on side by side, such as a file. Each has a line of its own until
+    /// `done` is `total`.
+    pub fn part(&self, name: &str, done: u64, total: Option<u64>) {
+        let parts = &mut lock(&self.0.words).parts;
+        if total == Some(done) {
+            parts.remove(name);
+        } else {
+            parts.insert(name.to_owned(), (done, total));
+        }
+    }
+
+    /// The parts under way in words.
+    fn parts(&self) -> Vec<String> {
+        let unit = &self.0.unit;
+        let words = |(name, (done, total)): (&String, &(u64, Option<u64>))| match total {
+            Some(total) => {
+                let percent = 100.0 * *done as f64 / *total as f64;
+                let (done, total) = (amount_of(*done, unit), format::amount(*total, unit));
+                format!("{name}: {done} of {total}  {percent:.0}%")
+            }
+            None => format!("{name}: {}", format::amount(*done, unit)),
+        };
+        lock(&self.0.words).parts.iter().map(words).collect()
     }
 
     /// Shows a figure beside the count, such as the loss; the last value of a name stays.
@@ -181,6 +208,7 @@ impl Shared {
 /// Draws until the watch is over.
 fn draw(shared: &Shared) {
     let bar = shared.screen.bar(&shared.stage);
+    let mut part_bars = Vec::new();
     let mut rates = Rates::default();
     let mut next_log = Duration::from_secs(5);
     let mut over = lock(&shared.over);
@@ -196,8 +224,14 @@ fn draw(shared: &Shared) {
         let elapsed = shared.started.elapsed();
         let count = lock(&shared.count).clone();
         let text = describe(count.as_ref(), elapsed, &mut rates);
+        let parts = count.as_ref().map(Progress::parts).unwrap_or_default();
+        shared.screen.parts(&mut part_bars, &parts);
         match &bar {
-            None => shared.screen.line(&format!("  {}: {text}", shared.stage)),
+            None => {
+                for line in std::iter::once(&text).chain(&parts) {
+                    shared.screen.line(&format!("  {}: {line}", shared.stage));
+                }
+            }
             Some(bar) => {
                 if let Some(Progress(count)) = &count {
                     bar.set_length(count.total.load(Ordering::Relaxed));
@@ -212,6 +246,7 @@ fn draw(shared: &Shared) {
             next_log = elapsed + Screen::Lines.interval(elapsed);
         }
     }
+    shared.screen.parts(&mut part_bars, &[]);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
@@ -313,5 +348,16 @@ mod tests {
         let unknown = Progress::new(0, "bytes");
         unknown.advance(12_500_000);
         assert!(describe(Some(&unknown), second, &mut Rates::default()).starts_with("12.5 MB"));
+    }
+
+    #[test]
+    fn parts_have_lines_until_they_are_done() {
+        let progress = Progress::new(0, "bytes");
+        progress.part("b", 500_000, None);
+        progress.part("a", 1_000_000, Some(4_000_000));
+        progress.part("c", 7, Some(7));
+        assert_eq!(progress.parts(), ["a: 1.0 MB of 4.0 MB  25%", "b: 500 kB"]);
+        progress.part("a", 4_000_000, Some(4_000_000));
+        assert_eq!(progress.parts(), ["b: 500 kB"]);
     }
 }

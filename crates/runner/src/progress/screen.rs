@@ -56,4 +56,22 @@ impl Screen {
         bar.set_prefix(stage.to_owned());
         Some(bar)
     }
+
+    /// Lines under the bar, one for each part under way, on a terminal.
+    pub(crate) fn parts(&self, bars: &mut Vec<ProgressBar>, parts: &[String]) {
+        let Self::Bars(all) = self else { return };
+        while bars.len() > parts.len() {
+            bars.pop().inspect(ProgressBar::finish_and_clear);
+        }
+        for (i, part) in parts.iter().enumerate() {
+            if i == bars.len() {
+                let bar = all.add(ProgressBar::new(0));
+                if let Ok(style) = ProgressStyle::with_template("    {wide_msg}") {
+                    bar.set_style(style);
+                }
+                bars.push(bar);
+            }
+            bars[i].set_message(part.clone());
+        }
+    }
 }

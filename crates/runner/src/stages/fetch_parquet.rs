@@ -1,15 +1,18 @@
-//! `fetch-parquet`: parquet files of text to train on and to hold out, from the embedded world or from local files.
+//! `fetch-parquet`: parquet files of text to train on and to hold out, from the embedded world, from local files, from a dataset
+//! of the Hub or from the web. What is far away is pinned in the pipeline's lock file.
 
 use std::fs;
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use farthing_data::world::WorldSettings;
-use farthing_data::{FetchSettings, FileEntry, fetch, local_files};
+use farthing_data::{FetchSettings, Fetcher, FileEntry, Silent, is_remote, local_files};
+use serde::Deserialize;
 
-use super::watch::Watched;
+use super::watch::{Watched, cut_off};
 use crate::progress::format::{amount, count};
-use crate::{At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
+use crate::{At, Ctx, Extras, LockFile, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
 
 /// The source that is made here, from nothing.
 const WORLD: &str = "embedded://world";
@@ -17,15 +20,31 @@ const WORLD: &str = "embedded://world";
 /// Brings text into the pipeline.
 ///
 /// Its keys are those of [`FetchSettings`]: `source` is `embedded://world`, or a parquet file, a folder of them or a glob,
-/// relative to the working directory; `shards = { first, count, val }` chooses among its files; `world` sizes the embedded
-/// one, whose seed is a key of its own, so that another seed of the training leaves the text as it is.
-/// The contents of local files enter the cache key, so that an edited file is noticed.
+/// relative to the working directory, or `hf://datasets/ORG/NAME@REV/GLOB`, or `https://…`; `shards = { first, count, val }`
+/// chooses among its files; `world` sizes the embedded one, whose seed is a key of its own, so that another seed of the training
+/// leaves the text as it is.
+/// The contents of local files enter the cache key, so that an edited file is noticed. A source on a network is pinned in the
+/// [`LockFile`] when it is first asked for; its pinned digests enter the key, and from then on nothing else is accepted.
 #[derive(Debug)]
 pub struct FetchParquet;
 
+/// How files are brought.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Exec {
+    /// Files that are downloaded side by side.
+    pub connections: NonZeroU8,
+}
+
+impl Default for Exec {
+    fn default() -> Self {
+        Self { connections: NonZeroU8::MIN.saturating_add(7) }
+    }
+}
+
 impl Stage for FetchParquet {
     type Config = FetchSettings;
-    type Exec = NoExec;
+    type Exec = Exec;
     const KIND: &'static str = "fetch-parquet";
     const ABOUT: &'static str = "parquet files of text, to train on and to hold out";
     const VERSION: u32 = 1;
@@ -52,17 +71,11 @@ impl Stage for FetchParquet {
                 At::new("world", format!("`world` sizes `{WORLD}`, the source is `{source}`"));
             return Err(fault.hint("remove the table `world`").into());
         }
-        let known = ["hf://", "https://", "http://"].iter().any(|s| source.starts_with(s));
-        let local = !source.contains("://") || source.starts_with("file:");
-        if source.is_empty() || !(known || local) {
-            let fault =
-                At::new("source", format!("`{source}` is not a source that this version knows"));
-            let hint = format!(
-                "use `{WORLD}`, a parquet file, a folder of them, or a glob such as `text/*.parquet`"
-            );
-            return Err(fault.hint(hint).into());
-        }
-        Ok(())
+        is_remote(source).map(drop).map_err(|error| {
+            let text = error.to_string();
+            let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+            At::new("source", what).hint(hint).into()
+        })
     }
 
     fn sources(config: &FetchSettings) -> Result<Vec<PathBuf>> {
@@ -70,11 +83,42 @@ impl Stage for FetchParquet {
         Ok(found(config).unwrap_or_default())
     }
 
+    fn pins(config: &FetchSettings, extras: &Extras) -> Result<Option<Vec<String>>> {
+        let Some(lock) = extras.get::<LockFile>().filter(|_| remote(config)) else {
+            return Ok(Some(Vec::new()));
+        };
+        let mut fetcher = Fetcher::from_env();
+        fetcher.pins = lock.read()?;
+        let pinned = fetcher.pinned(config)?;
+        Ok(pinned.map(|files| files.iter().map(|f| format!("{} {}", f.digest, f.path)).collect()))
+    }
+
+    fn resolve(config: &FetchSettings, exec: &Exec, ctx: &Ctx) -> Result<()> {
+        let Some(lock) = ctx.extra::<LockFile>() else { return Ok(()) };
+        let mut fetcher = fetcher(exec, ctx.extras())?;
+        fetcher.pin(config, &mut Watched::new(ctx, "bytes")).map_err(cut_off)?;
+        let Some(pin) = fetcher.pins.iter().find(|pin| pin.source == config.source).cloned() else {
+            return Ok(());
+        };
+        // What another run pinned in the meantime stands.
+        fetcher.pins = lock.read()?;
+        if fetcher.pinned(config)?.is_none() {
+            let (files, commit) = (count(pin.files.len() as u64), commit(&pin.commit));
+            fetcher.pins.retain(|old| old.source != pin.source);
+            fetcher.pins.push(pin);
+            fetcher.pins.sort_by(|a, b| a.source.cmp(&b.source));
+            lock.write(&fetcher.pins)?;
+            let path = lock.path().display();
+            ctx.log(format!("{}{commit}: {files} files, pinned in {path}", config.source));
+        }
+        Ok(())
+    }
+
     fn plan(
         config: &FetchSettings,
-        _exec: &NoExec,
+        exec: &Exec,
         _resources: &Resources,
-        _ctx: &PlanCtx,
+        ctx: &PlanCtx,
     ) -> Result<Vec<PlanLine>> {
         let text = if config.source == WORLD {
             let world = &config.world;
@@ -84,8 +128,8 @@ impl Stage for FetchParquet {
                 count(documents as u64),
                 count(world.val_documents as u64)
             )
-        } else if is_remote(&config.source) {
-            format!("{}; downloads are not built yet", config.source)
+        } else if remote(config) {
+            planned(config, &fetcher(exec, ctx.extras())?, ctx.extra())?
         } else if let Err(error) = found(config) {
             error.to_string().lines().next().unwrap_or_default().to_owned()
         } else {
@@ -99,18 +143,37 @@ impl Stage for FetchParquet {
 
     fn preflight(
         config: &FetchSettings,
-        _exec: &NoExec,
+        exec: &Exec,
         _resources: &Resources,
-        _ctx: &PlanCtx,
+        ctx: &PlanCtx,
     ) -> Result<()> {
-        found(config).map(drop)
+        if !remote(config) {
+            return found(config).map(drop);
+        }
+        let mut fetcher = fetcher(exec, ctx.extras())?;
+        if fetcher.settings.offline {
+            // Offline, pinning asks nobody: it fails where nothing is pinned.
+            fetcher.pin(config, &mut Silent)?;
+            let wanted = fetcher.pinned(config)?.map_or(0, |files| files.len());
+            let absent = wanted - fetcher.cached(config)?.0;
+            if absent > 0 {
+                return Err(anyhow!(
+                    "{absent} of {wanted} files of `{}` are not in the cache, and HF_HUB_OFFLINE is set\n\
+                     hint: run once where there is a network, with the same cache folder (HF_HOME)",
+                    config.source
+                ));
+            }
+        }
+        Ok(())
     }
 
-    fn run(config: FetchSettings, _exec: NoExec, ctx: &mut Ctx) -> Result<()> {
-        found(&config)?;
+    fn run(config: FetchSettings, exec: Exec, ctx: &mut Ctx) -> Result<()> {
         let staged = ctx.scratch()?.join("fetch");
-        let files =
-            fetch(&config, &working_directory()?, &staged, &mut Watched::new(ctx, "files"))?;
+        let mut fetcher = fetcher(&exec, ctx.extras())?;
+        let mut watched = Watched::new(ctx, "files");
+        let files = fetcher
+            .fetch(&config, &working_directory()?, &staged, &mut watched)
+            .map_err(cut_off)?;
         let train = place(&staged, &files.train, &ctx.output("train"))?;
         let val = place(&staged, &files.val, &ctx.output("val"))?;
         if let Some(tasks) = &files.tasks {
@@ -130,16 +193,48 @@ impl Stage for FetchParquet {
     }
 }
 
-/// The local files that would be brought; none of the embedded world.
+/// The local files that would be brought; none of the other sources.
 fn found(config: &FetchSettings) -> Result<Vec<PathBuf>> {
-    if is_remote(&config.source) {
-        return Err(anyhow!(
-            "`{}` is on the network, and downloads are not built yet\n\
-             hint: fetch the parquet files by hand and give their folder: --set \"STAGE.source=path/to/folder\"",
-            config.source
-        ));
-    }
     Ok(local_files(config, &working_directory()?)?)
+}
+
+/// Whether the source is on a network; `check` has refused those that cannot be read.
+fn remote(config: &FetchSettings) -> bool {
+    is_remote(&config.source).unwrap_or(false)
+}
+
+/// A fetcher by the environment's settings, which knows what the lock file pins.
+fn fetcher(exec: &Exec, extras: &Extras) -> Result<Fetcher> {
+    let mut fetcher = Fetcher::from_env();
+    fetcher.connections = usize::from(exec.connections.get());
+    fetcher.pins = extras.get().map_or_else(|| Ok(Vec::new()), LockFile::read)?;
+    Ok(fetcher)
+}
+
+/// What is known of a source on a network without asking it.
+fn planned(config: &FetchSettings, fetcher: &Fetcher, lock: Option<&LockFile>) -> Result<String> {
+    let source = &config.source;
+    let Some(files) = fetcher.pinned(config)? else {
+        let lock = lock
+            .map_or_else(String::new, |lock| format!(" and pins it in {}", lock.path().display()));
+        return Ok(format!("{source}: not pinned yet; the first run asks what it holds{lock}"));
+    };
+    let pin = fetcher.pins.iter().find(|pin| pin.source == *source);
+    let commit = pin.map_or_else(String::new, |pin| commit(&pin.commit));
+    let bytes = files.iter().map(|file| file.bytes).sum();
+    let (here, bytes_here) = fetcher.cached(config)?;
+    let here = match here {
+        0 => "none of them in the cache".to_owned(),
+        n if n == files.len() => "all of them in the cache".to_owned(),
+        n => format!("{}, {}, in the cache", count(n as u64), amount(bytes_here, "bytes")),
+    };
+    let n = count(files.len() as u64);
+    Ok(format!("{source}{commit}: {n} files, {}; {here}", amount(bytes, "bytes")))
+}
+
+/// A commit in few words.
+fn commit(commit: &Option<String>) -> String {
+    commit.as_ref().map_or_else(String::new, |c| format!(" at {}", c.get(..8).unwrap_or(c)))
 }
 
 fn check_world(config: &FetchSettings) -> Result<()> {
@@ -174,10 +269,6 @@ fn check_world(config: &FetchSettings) -> Result<()> {
 /// Where relative paths of sources start.
 fn working_directory() -> Result<PathBuf> {
     std::env::current_dir().context("finding the working directory")
-}
-
-fn is_remote(source: &str) -> bool {
-    source.contains("://") && source != WORLD && !source.starts_with("file:")
 }
 
 /// Moves files into a folder of their own, made afresh, and returns their size.
@@ -258,7 +349,7 @@ mod tests {
         // What a cut-off attempt may have left.
         fs::create_dir_all(ctx.output("train")).unwrap();
         fs::write(ctx.output("train").join("old.parquet"), "half").unwrap();
-        FetchParquet::run(config(SMALL), NoExec {}, &mut ctx).unwrap();
+        FetchParquet::run(config(SMALL), Exec::default(), &mut ctx).unwrap();
         assert_eq!(names(ctx.output("train")), ["shard_00000.parquet", "shard_00001.parquet"]);
         assert_eq!(names(ctx.output("val")), ["shard_00002.parquet"]);
         assert!(names(ctx.output("tasks")).contains(&"tasks.json".to_owned()));
@@ -270,7 +361,7 @@ mod tests {
     fn local_files_keep_their_order_and_give_no_tasks() {
         let dir = tempfile::tempdir().unwrap();
         let mut world = Ctx::detached(dir.path().join("world"), []);
-        FetchParquet::run(config(SMALL), NoExec {}, &mut world).unwrap();
+        FetchParquet::run(config(SMALL), Exec::default(), &mut world).unwrap();
         let text = dir.path().join("text");
         fs::create_dir(&text).unwrap();
         for (name, from) in [("b", "shard_00000"), ("a", "shard_00001")] {
@@ -287,7 +378,7 @@ mod tests {
         FetchParquet::check(&local, &Extras::default()).unwrap();
         let sources = FetchParquet::sources(&local).unwrap();
         assert_eq!(sources, [text.join("a.parquet"), text.join("b.parquet")]);
-        FetchParquet::run(local, NoExec {}, &mut ctx).unwrap();
+        FetchParquet::run(local, Exec::default(), &mut ctx).unwrap();
         let a = fs::read(text.join("a.parquet")).unwrap();
         assert_eq!(fs::read(ctx.output("train").join("00000-a.parquet")).unwrap(), a);
         assert_eq!(names(ctx.output("val")), ["00001-b.parquet"]);
@@ -297,8 +388,10 @@ mod tests {
     #[test]
     fn faults_name_their_key() {
         for (text, key, what) in [
-            ("source = ''", "source", "`` is not a source"),
-            ("source = 's3://x'", "source", "`s3://x` is not a source"),
+            ("source = ''", "source", "source `` is not one"),
+            ("source = 's3://x'", "source", "`s3://x` is not one"),
+            ("source = 'hf://models/a/b'", "source", "only datasets can be read"),
+            ("source = 'http://h/a.parquet'", "source", "from this machine alone"),
             ("source = 'embedded://moon'", "source", "`embedded://moon`"),
             ("source = 'a.parquet'\nworld = { seed = 2 }", "world", "the source is `a.parquet`"),
             ("source = 'a.parquet'\nshards = { count = 0 }", "shards.count", "0 files"),
@@ -324,13 +417,42 @@ mod tests {
     }
 
     #[test]
-    fn the_hub_plans_and_is_refused_when_run() {
-        let hub = config("source = 'hf://datasets/a/b'\nshards = { count = 240, val = 1822 }");
+    fn the_hub_is_planned_and_not_asked() {
+        let hub = config("source = 'hf://datasets/a/b'\nshards = { count = 1, val = 2 }");
         FetchParquet::check(&hub, &Extras::default()).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let mut ctx = Ctx::detached(dir.path(), []);
-        let error = FetchParquet::run(hub, NoExec {}, &mut ctx).unwrap_err().to_string();
-        assert!(error.contains("downloads are not built yet\nhint: "), "{error}");
+        let lock = LockFile::of(&dir.path().join("p.toml"));
+        let mut extras = Extras::default();
+        assert_eq!(FetchParquet::pins(&hub, &extras).unwrap(), Some(vec![]), "nothing to pin in");
+        extras.insert(lock.clone());
+        assert_eq!(FetchParquet::pins(&hub, &extras).unwrap(), None);
+        let plan = |extras: &Extras| {
+            planned(&hub, &fetcher(&Exec::default(), extras).unwrap(), extras.get()).unwrap()
+        };
+        let text = plan(&extras);
+        assert!(text.contains("not pinned yet") && text.ends_with("p.lock"), "{text}");
+
+        let file = |i| farthing_data::PinnedFile {
+            path: format!("{i}.parquet"),
+            bytes: 1_000_000,
+            digest: format!("sha256:{}", "ab".repeat(32)),
+        };
+        let (source, commit) = (hub.source.clone(), Some("c".repeat(40)));
+        lock.write(&[farthing_data::Pin { source, commit, files: [0, 1, 2].map(file).into() }])
+            .unwrap();
+        let pins = FetchParquet::pins(&hub, &extras).unwrap().unwrap();
+        let digest = "ab".repeat(32);
+        assert_eq!(pins, [0, 2].map(|i| format!("sha256:{digest} {i}.parquet")));
+        let text = plan(&extras);
+        assert!(text.contains("at cccccccc: 2 files, 2.0 MB; none of them in"), "{text}");
+    }
+
+    #[test]
+    fn connections_are_at_least_one() {
+        let exec = toml::from_str::<Exec>;
+        assert_eq!(exec("").unwrap().connections.get(), 8);
+        assert_eq!(exec("connections = 3").unwrap().connections.get(), 3);
+        assert!(exec("connections = 0").is_err() && exec("connection = 3").is_err());
     }
 
     #[test]

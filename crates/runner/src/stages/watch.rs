@@ -1,6 +1,7 @@
 //! Lets the libraries' progress appear on the stage's display.
 
-use crate::{Ctx, Progress};
+use crate::progress::format::amount;
+use crate::{Cancelled, Ctx, Progress};
 
 /// A stage's display as the data and eval crates know progress.
 pub(crate) struct Watched<'a> {
@@ -24,11 +25,27 @@ impl farthing_data::Progress for Watched<'_> {
         self.progress.advance(n);
     }
 
+    /// A part that is done leaves a line; one under way is shown beside the count.
+    fn part(&mut self, name: &str, done: u64, total: Option<u64>) {
+        self.progress.part(name, done, total);
+        if total == Some(done) {
+            self.ctx.log(format!("{name}: {}", amount(done, "bytes")));
+        }
+    }
+
     fn stopped(&self) -> bool {
         self.ctx.cancelled()
     }
 
     fn message(&mut self, text: &str) {
         self.progress.message(text);
+    }
+}
+
+/// A library's error as the runner knows it: stopping on request is no failure.
+pub(crate) fn cut_off(error: farthing_data::Error) -> anyhow::Error {
+    match error {
+        farthing_data::Error::Stopped => Cancelled.into(),
+        other => other.into(),
     }
 }

@@ -54,10 +54,20 @@ impl Place {
     }
 
     pub(crate) fn spawn(&self, args: &[&str]) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_runner"))
+        self.spawn_with(args, &[])
+    }
+
+    /// With these variables of the environment, and no other that says how the Hub is reached.
+    pub(crate) fn spawn_with(&self, args: &[&str], vars: &[(&str, &str)]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
+        for name in ["HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"] {
+            command.env_remove(name);
+        }
+        command
             .args(args)
             .env("COLUMNS", "100")
             .env("RUST_BACKTRACE", "0")
+            .envs(vars.iter().copied())
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -6,7 +6,10 @@ mod cache;
 mod damage;
 mod faults;
 mod harness;
+mod hub;
 mod kill;
 mod report;
 mod resume;
+#[path = "../../../data/tests/hub/server.rs"]
+mod server;
 mod variants;

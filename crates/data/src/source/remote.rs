@@ -1,0 +1,328 @@
+//! Sources that are far: which of their files are wanted, whether they are here, and how they come.
+
+use super::address::Address;
+use super::cache::{HubCache, Place, kept, web_place};
+use super::digest::{Digest, Found};
+use super::download::{Wanted, download};
+use super::http::{Client, Fault, bare};
+use super::many::{Part, side_by_side};
+use super::select::select;
+use super::{FetchSettings, Fetcher, FileEntry, Files, Pin, PinnedFile, hub, numbered};
+use crate::{Error, Progress, Result, TextFile};
+use std::fs;
+use std::path::Path;
+
+/// The wanted files of a pinned source, each with its number.
+pub(crate) struct Chosen {
+    pub(crate) commit: Option<String>,
+    pub(crate) train: Vec<(usize, PinnedFile)>,
+    pub(crate) val: Vec<(usize, PinnedFile)>,
+}
+
+/// What the pins say of a source; `None` where they are silent about it, or where it is near.
+pub(crate) fn chosen(pins: &[Pin], settings: &FetchSettings) -> Result<Option<Chosen>> {
+    let address = Address::parse(&settings.source)?;
+    let pin = pins.iter().find(|pin| pin.source == settings.source);
+    let (pin, numbered): (&Pin, Vec<Option<&PinnedFile>>) = match (&address, pin) {
+        (Address::Hub(_), Some(pin)) => (pin, pin.files.iter().map(Some).collect()),
+        (Address::Web(urls), Some(pin)) => {
+            let known = |url: &String| pin.files.iter().find(|file| file.path == *url);
+            (pin, urls.iter().map(known).collect())
+        }
+        _ => return Ok(None),
+    };
+    pin.check()?;
+    if numbered.is_empty() {
+        let reason = "it has no files".into();
+        return Err(Error::Pin { source_text: pin.source.clone(), reason });
+    }
+    let (train, val) = select(&settings.shards, numbered.len(), &settings.source)?;
+    let pick = |indices: &[usize]| -> Option<Vec<(usize, PinnedFile)>> {
+        indices.iter().map(|&i| Some((i, numbered[i]?.clone()))).collect()
+    };
+    let (Some(train), Some(val)) = (pick(&train), pick(&val)) else { return Ok(None) };
+    Ok(Some(Chosen { commit: pin.commit.clone(), train, val }))
+}
+
+/// One file on its way.
+struct Item {
+    name: String,
+    url: String,
+    place: Place,
+    bytes: Option<u64>,
+    digest: Option<Digest>,
+    /// Path in the dataset.
+    path: Option<String>,
+}
+
+impl Part for Item {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        self.bytes
+    }
+}
+
+/// Where the bytes of a source come from.
+struct Origin<'a> {
+    client: Client,
+    /// The dataset and its cache.
+    hub: Option<(&'a str, HubCache)>,
+}
+
+impl<'a> Origin<'a> {
+    fn new(fetcher: &Fetcher, address: &'a Address) -> Self {
+        let client = Client::new(fetcher.settings.clone());
+        let hub = match address {
+            Address::Hub(hub) => {
+                Some((hub.repo.as_str(), HubCache::new(&fetcher.settings.cache, &hub.repo)))
+            }
+            _ => None,
+        };
+        Self { client, hub }
+    }
+
+    fn item(&self, file: &PinnedFile, commit: Option<&str>) -> Result<Item> {
+        let digest = file.wanted()?;
+        Ok(match (&self.hub, commit) {
+            (Some((repo, cache)), Some(commit)) => Item {
+                name: file.path.clone(),
+                url: hub::url(&self.client, repo, commit, &file.path),
+                place: cache.place(&digest),
+                bytes: Some(file.bytes),
+                digest: Some(digest),
+                path: Some(file.path.clone()),
+            },
+            _ => Item {
+                name: last(&file.path),
+                url: file.path.clone(),
+                place: web_place(&self.client.settings.downloads, &file.path, Some(&digest)),
+                bytes: Some(file.bytes),
+                digest: Some(digest),
+                path: None,
+            },
+        })
+    }
+
+    fn refused(&self, fault: Fault) -> Error {
+        match (fault, &self.hub) {
+            (Fault::Final(error), _) => error,
+            (Fault::Refused(refusal), Some((repo, _))) => refusal.of_dataset(repo),
+            (Fault::Refused(refusal), None) => refusal.of_url(),
+            (Fault::Passing { reason, .. }, _) => Error::Unreachable {
+                url: self.client.settings.endpoint.clone(),
+                attempts: 1,
+                reason,
+            },
+        }
+    }
+
+    /// Makes sure that a file is in the cache, verified.
+    fn bring(
+        &self,
+        item: &Item,
+        stop: &dyn Fn() -> bool,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Found> {
+        let mut place = item.place.clone();
+        let known = (place.blob.clone(), item.bytes, &item.digest);
+        if let (Some(blob), Some(bytes), Some(digest)) = &known
+            && let Some(found) = kept(blob, *bytes, digest, stop, tell)?
+        {
+            return Ok(found);
+        }
+        if self.client.settings.offline {
+            return Err(offline(&item.name));
+        }
+        let _lock = place.lock(stop)?;
+        // Whoever held the lock may have brought it.
+        if let (Some(blob), Some(bytes), Some(digest)) = &known
+            && let Some(found) = kept(blob, *bytes, digest, stop, tell)?
+        {
+            return Ok(found);
+        }
+        let wanted = Wanted {
+            url: &item.url,
+            name: &item.name,
+            bytes: item.bytes,
+            digest: item.digest.as_ref(),
+        };
+        let found =
+            download(&self.client, &wanted, &place, &|fault| self.refused(fault), stop, tell)?;
+        if self.hub.is_none() {
+            if place.blob.is_none() {
+                let blob = place.partial.with_file_name(found.digest.hex());
+                fs::rename(&place.partial, &blob).map_err(Error::io("rename", &place.partial))?;
+            }
+            // What is left of it says nothing any more.
+            let _ = fs::remove_file(place.version());
+        }
+        Ok(found)
+    }
+}
+
+fn offline(name: &str) -> Error {
+    Error::Offline {
+        what: format!("{name} is not in the cache"),
+        hint: "run once where there is a network, with the same cache folder (HF_HOME)".into(),
+    }
+}
+
+/// The last part of a URL's path.
+fn last(url: &str) -> String {
+    bare(url).rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// How many of the pinned files are in their cache, and their bytes.
+pub(crate) fn cached(fetcher: &Fetcher, settings: &FetchSettings) -> Result<(usize, u64)> {
+    let address = Address::parse(&settings.source)?;
+    let Some(chosen) = chosen(&fetcher.pins, settings)? else { return Ok((0, 0)) };
+    let origin = Origin::new(fetcher, &address);
+    let (mut files, mut bytes) = (0, 0);
+    for (_, file) in chosen.train.iter().chain(&chosen.val) {
+        let item = origin.item(file, chosen.commit.as_deref())?;
+        let size = item.place.blob.and_then(|blob| fs::metadata(blob).ok()).map(|meta| meta.len());
+        if size == Some(file.bytes) {
+            files += 1;
+            bytes += file.bytes;
+        }
+    }
+    Ok((files, bytes))
+}
+
+/// Pins a source that is not pinned.
+pub(crate) fn pin(
+    fetcher: &mut Fetcher,
+    settings: &FetchSettings,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    let source = settings.source.as_str();
+    let address = Address::parse(source)?;
+    if !address.is_remote() || chosen(&fetcher.pins, settings)?.is_some() {
+        return Ok(());
+    }
+    if fetcher.settings.offline {
+        return Err(Error::Offline {
+            what: format!("what `{source}` holds has never been asked"),
+            hint:
+                "run once where there is a network; its lock file then says what the source holds"
+                    .into(),
+        });
+    }
+    let origin = Origin::new(fetcher, &address);
+    match &address {
+        Address::Hub(hub_address) => {
+            progress.message("asking for the list of files");
+            let pin = hub::pin(&origin.client, hub_address, source, &|| progress.stopped())?;
+            progress.message("");
+            fetcher.pins.retain(|old| old.source != source);
+            fetcher.pins.push(pin);
+        }
+        Address::Web(urls) => {
+            let old = fetcher.pins.iter().find(|pin| pin.source == source);
+            let mut files = old.map(|pin| pin.files.clone()).unwrap_or_default();
+            let (train, val) = select(&settings.shards, urls.len(), source)?;
+            let missing = train.iter().chain(&val).map(|&i| &urls[i]);
+            let missing = missing.filter(|url| files.iter().all(|file| file.path != **url));
+            let items: Vec<Item> = missing
+                .map(|url| Item {
+                    name: last(url),
+                    url: url.clone(),
+                    place: web_place(&fetcher.settings.downloads, url, None),
+                    bytes: None,
+                    digest: None,
+                    path: None,
+                })
+                .collect();
+            let found = side_by_side(&items, fetcher.connections, progress, |item, stop, tell| {
+                origin.bring(item, stop, tell)
+            })?;
+            files.extend(items.iter().zip(found).map(|(item, found)| PinnedFile {
+                path: item.url.clone(),
+                bytes: found.bytes,
+                digest: found.digest.to_string(),
+            }));
+            files.sort_by(|a, b| a.path.cmp(&b.path));
+            fetcher.pins.retain(|old| old.source != source);
+            fetcher.pins.push(Pin { source: source.into(), commit: None, files });
+        }
+        Address::World | Address::Local(_) => {}
+    }
+    fetcher.pins.sort_by(|a, b| a.source.cmp(&b.source));
+    Ok(())
+}
+
+/// Brings the files of a pinned source into their cache and links them into `out`.
+pub(crate) fn fetch(
+    fetcher: &Fetcher,
+    address: &Address,
+    settings: &FetchSettings,
+    out: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Files> {
+    let unpinned = || Error::Pin {
+        source_text: settings.source.clone(),
+        reason: "it does not have the files that are asked for".into(),
+    };
+    let chosen = chosen(&fetcher.pins, settings)?.ok_or_else(unpinned)?;
+    let origin = Origin::new(fetcher, address);
+    let commit = chosen.commit.as_deref();
+    let wanted: Vec<&(usize, PinnedFile)> = chosen.train.iter().chain(&chosen.val).collect();
+    let items: Vec<Item> =
+        wanted.iter().map(|(_, file)| origin.item(file, commit)).collect::<Result<_>>()?;
+    if fetcher.settings.offline {
+        let absent = items.iter().filter(|i| i.place.blob.as_ref().is_none_or(|b| !b.exists()));
+        let absent: Vec<&Item> = absent.collect();
+        if let Some(first) = absent.first() {
+            let n = items.len();
+            return Err(offline(&format!(
+                "{} (and {} of {n} files in all)",
+                first.name,
+                absent.len()
+            )));
+        }
+    }
+    let found = side_by_side(&items, fetcher.connections, progress, |item, stop, tell| {
+        let found = origin.bring(item, stop, tell)?;
+        if let (Some((_, cache)), Some(commit), Some(path)) = (&origin.hub, commit, &item.path) {
+            cache.link(commit, path, &found.digest)?;
+        }
+        Ok(found)
+    })?;
+    if let (Some((_, cache)), Some(commit), Address::Hub(hub)) = (&origin.hub, commit, address) {
+        cache.note(&hub.revision, commit)?;
+    }
+    let mut entries = Vec::new();
+    for (((i, file), item), found) in wanted.iter().zip(&items).zip(found) {
+        let blob = item.place.blob.as_deref().ok_or_else(unpinned)?;
+        let name =
+            numbered(*i, &if item.path.is_some() { file.path.clone() } else { last(&file.path) });
+        place(blob, &out.join(&name))?;
+        TextFile::check(&out.join(&name))?;
+        entries.push(FileEntry { file: name, bytes: found.bytes, blake3: found.blake3 });
+    }
+    let val = entries.split_off(chosen.train.len());
+    Ok(Files { train: entries, val, tasks: None })
+}
+
+/// Gives the bytes of a blob a name in `out`: a second one (hard link), so that a cleaned cache takes nothing away, and where
+/// that cannot be, on another file system, a symbolic link. A blob is named by its digest, so nobody edits it in place.
+fn place(blob: &Path, to: &Path) -> Result<()> {
+    if fs::symlink_metadata(to).is_ok() {
+        fs::remove_file(to).map_err(Error::io("replace", to))?;
+    }
+    let blob = fs::canonicalize(blob).map_err(Error::io("open", blob))?;
+    fs::hard_link(&blob, to).or_else(|_| elsewhere(&blob, to)).map_err(Error::io("link", to))
+}
+
+#[cfg(unix)]
+fn elsewhere(blob: &Path, to: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(blob, to)
+}
+
+#[cfg(not(unix))]
+fn elsewhere(blob: &Path, to: &Path) -> std::io::Result<()> {
+    fs::copy(blob, to).map(drop)
+}
