@@ -4,8 +4,8 @@ use crate::feed::{Document, Mark, feed};
 use crate::rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 use crate::shard::{ShardBuffer, TokenType};
 use crate::{
-    BpeSettings, BpeStats, Error, PackSettings, Packer, Position, Progress, Result, TextColumn,
-    TextFilter, Texts, Tokenizer, digest_file, resume,
+    BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, TextColumn, TextFilter,
+    Texts, Tokenizer, digest_file, resume,
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -106,8 +106,7 @@ pub fn pack<P: AsRef<Path>>(
         progress.advance(from.read.rows());
     }
     packing.rows(false)?;
-    let start = Position { row: 0, ..from.position };
-    let texts = Texts::open_at(files, &config.text_column, start)?;
+    let texts = Texts::open_at(files, &config.text_column, from.position)?;
     let texts = texts.with_filter(&config.filter)?;
     let end = feed(texts, from, tokenizer, progress, |document| packing.take(document))?;
     packing.mark = end;
@@ -281,6 +280,7 @@ fn clear(out: &Path, keep: &[ManifestShard]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Position;
     use crate::{PackRule, Remainder, Shard};
     use proptest::prelude::*;
     use std::collections::BTreeMap;

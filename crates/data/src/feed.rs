@@ -2,7 +2,7 @@
 //! writes. Queues between them are short, so that memory is bounded; the order of documents is that of the files, whatever the number
 //! of threads. It knows neither rows nor shards.
 
-use crate::{Error, Position, Progress, ReadStats, Result, Texts, Tokenizer};
+use crate::{Error, Position, Progress, ReadStats, Result, Text, Texts, Tokenizer};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -26,18 +26,10 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Where `texts` stand, which were opened at `from` and had counted `skipped` when they stood there.
-    fn new(from: Self, skipped: &ReadStats, texts: &Texts) -> Self {
-        let (mut read, now) = (from.read, texts.stats());
-        read += ReadStats {
-            documents: now.documents - skipped.documents,
-            text_bytes: now.text_bytes - skipped.text_bytes,
-            null_texts: now.null_texts - skipped.null_texts,
-            low_score: now.low_score - skipped.low_score,
-            other_language: now.other_language - skipped.other_language,
-            too_short: now.too_short - skipped.too_short,
-            too_long: now.too_long - skipped.too_long,
-        };
+    /// Where `texts` stand, which were opened at `from`.
+    fn new(from: Self, texts: &Texts) -> Self {
+        let mut read = from.read;
+        read += *texts.stats();
         Self { position: texts.position(), read }
     }
 }
@@ -48,10 +40,10 @@ pub(crate) struct Document {
     pub(crate) mark: Mark,
 }
 
-type Chunk = Vec<(String, Mark)>;
+type Chunk = Vec<(Text, Mark)>;
 
-/// Reads, encodes and gives to `take`, on a thread of its own, every document of `texts` that comes after `from`; `texts` were opened
-/// at the start of its file. Returns where reading ended.
+/// Reads, encodes and gives to `take`, on a thread of its own, every document of `texts`, which were opened at `from`. Returns where
+/// reading ended.
 ///
 /// # Errors
 /// That of `take` if it fails, else the first of reading and encoding; [`Error::Stopped`].
@@ -78,21 +70,13 @@ pub(crate) fn feed(
 
 /// Reads chunks of text until the end, an error, or until nobody takes them.
 fn read(mut texts: Texts, from: Mark, to: &SyncSender<Chunk>) -> Result<Mark> {
-    // The rows of its file before `from` are decoded again.
-    while texts.position() < from.position {
-        match texts.next() {
-            Some(text) => drop(text?),
-            None => break,
-        }
-    }
-    let skipped = *texts.stats();
     loop {
         let (mut chunk, mut bytes, mut fault) = (Chunk::new(), 0, None);
         while chunk.len() < CHUNK_TEXTS && bytes < CHUNK_BYTES {
-            match texts.next() {
+            match texts.next_text() {
                 Some(Ok(text)) => {
                     bytes += text.len();
-                    chunk.push((text, Mark::new(from, &skipped, &texts)));
+                    chunk.push((text, Mark::new(from, &texts)));
                 }
                 Some(Err(e)) => {
                     fault = Some(e);
@@ -108,7 +92,7 @@ fn read(mut texts: Texts, from: Mark, to: &SyncSender<Chunk>) -> Result<Mark> {
             return Err(fault);
         }
         if end || gone {
-            return Ok(Mark::new(from, &skipped, &texts));
+            return Ok(Mark::new(from, &texts));
         }
     }
 }

@@ -257,3 +257,22 @@ fn packing_and_training_read_through_the_filter() {
     let other = PackConfig { filter: TextFilter::default(), ..config };
     assert!(pack(&paths, &tokenizer, &other, &out, &mut Silent).is_err());
 }
+
+/// Files as writers make them by default: dictionaries that give way to plain pages, several pages in a row group.
+#[test]
+fn reading_goes_on_anywhere_in_files_with_dictionaries() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = farthing_data::world::WorldSettings {
+        train_shards: 1,
+        documents_per_shard: 700,
+        ..Default::default()
+    };
+    let paths = farthing_data::world::write_parquet(dir.path(), &world, &mut Silent).unwrap();
+    let (whole, _) = all(Texts::open(&paths, "text").unwrap()).unwrap();
+    let rows = Texts::open(&paths[..1], "text").unwrap().rows();
+    for row in (0..rows).step_by(7).chain([rows - 1]) {
+        let at = Position { file: 0, row };
+        let (tail, _) = all(Texts::open_at(&paths, "text", at).unwrap()).unwrap();
+        assert_eq!(tail, whole[row as usize..], "from row {row}");
+    }
+}

@@ -13,8 +13,12 @@ pub(crate) fn count(n: u64) -> String {
     out
 }
 
+/// Below this a figure is what rounding leaves of a sum that comes to zero, as of tasks above and below chance.
+const NOTHING: f64 = 1e-12;
+
 /// A figure: integers in full, other numbers to about five significant digits.
 pub(crate) fn number(x: f64) -> String {
+    let x = if x.abs() < NOTHING { 0.0 } else { x };
     let magnitude = x.abs();
     if !x.is_finite() || (magnitude != 0.0 && !(1e-4..1e15).contains(&magnitude)) {
         return format!("{x:.4e}");

@@ -129,12 +129,15 @@ impl Stage for PackBestfit {
                 return Err(Cancelled.into());
             }
             let manifest = packed.with_context(|| format!("packing `{split}`"))?;
+            let rejected = match manifest.read.rejected() {
+                0 => String::new(),
+                n => format!(" ({} filtered out)", count(n)),
+            };
             ctx.log(format!(
-                "{split}: {} rows of {} tokens from {} documents ({} filtered out), {:.2}% of the tokens lost",
+                "{split}: {} rows of {} tokens from {} documents{rejected}, {:.2}% of the tokens lost",
                 count(manifest.rows),
                 count(manifest.row_tokens as u64),
                 count(manifest.stats.documents),
-                count(manifest.read.rejected()),
                 100.0 * manifest.stats.lost_share(),
             ));
             metrics.write(&record(split, &manifest))?;

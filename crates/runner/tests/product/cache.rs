@@ -30,7 +30,7 @@ fn nothing_runs_again_unless_its_content_changes() {
         "train.exec.checkpoint_every_s=7",
         "train.exec.keep_checkpoints=3",
         "tokenizer.max_chars=2_000_000_000",
-        "pack.remainder=\"discard\"",
+        "pack.remainder=\"requeue\"",
         "sample.temperature=0",
     ];
     for default in defaults {

@@ -31,7 +31,6 @@ fn each_variant_is_one_key_and_learns_and_is_its_own_model() {
         let place = Place::new();
         place.done(&["--until", "sample", "--set", STEPS, "--set", variant]);
         let [start, varied] = learned(&place);
-        println!("{variant}: {start:.4} to {varied:.4} bits per byte, {end:.4} without");
         assert!(varied < 0.8 * start, "{variant}: {start} {varied}");
         assert!((varied - end).abs() < 0.1 * end, "{variant}: {varied}, {end} without");
         let model = place.model();
