@@ -1,6 +1,7 @@
 //! The lock file of a pipeline: what its sources on a network were when they were first asked for, so that a rerun a year
 //! later trains on the same bytes. It lies beside the pipeline file and belongs under version control with it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -60,10 +61,9 @@ impl LockFile {
             let found = contents.format;
             return Err(anyhow!("{path} has format {found}, expected {FORMAT}\n{hint}"));
         }
-        let mut sources: Vec<&str> = contents.pins.iter().map(|p| p.source.as_str()).collect();
-        sources.sort_unstable();
-        if let Some(twice) = sources.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(anyhow!("{path} pins `{}` twice\n{hint}", twice[0]));
+        let mut sources = BTreeSet::new();
+        if let Some(twice) = contents.pins.iter().find(|pin| !sources.insert(&pin.source)) {
+            return Err(anyhow!("{path} pins `{}` twice\n{hint}", twice.source));
         }
         Ok(contents.pins)
     }

@@ -302,7 +302,7 @@ pub(crate) fn fetch(
         let name =
             numbered(*i, &if item.path.is_some() { file.path.clone() } else { last(&file.path) });
         place(blob, &out.join(&name))?;
-        TextFile::check(&out.join(&name))?;
+        TextFile::check(out.join(&name))?;
         entries.push(FileEntry { file: name, bytes: found.bytes, blake3: found.blake3 });
     }
     let val = entries.split_off(chosen.train.len());

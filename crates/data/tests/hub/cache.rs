@@ -134,6 +134,15 @@ fn two_at_once_mend_a_damaged_file_once() {
     }
 }
 
+/// Wants the work to end after a while.
+struct Soon(std::time::Instant);
+
+impl farthing_data::Progress for Soon {
+    fn stopped(&self) -> bool {
+        self.0.elapsed() > Duration::from_millis(300)
+    }
+}
+
 #[test]
 fn whoever_waits_for_another_process_can_be_stopped() {
     let mut place = Place::new();
@@ -149,12 +158,6 @@ fn whoever_waits_for_another_process_can_be_stopped() {
             file
         })
         .into();
-    struct Soon(std::time::Instant);
-    impl farthing_data::Progress for Soon {
-        fn stopped(&self) -> bool {
-            self.0.elapsed() > Duration::from_millis(300)
-        }
-    }
     let out = place.out();
     let mut soon = Soon(std::time::Instant::now());
     let error = place.fetcher.fetch(&place.settings, place.dir.path(), &out, &mut soon);
