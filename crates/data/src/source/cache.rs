@@ -7,7 +7,7 @@ use super::http::sleep;
 use crate::{Error, Result};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::BuildHasher;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,17 +93,12 @@ impl HubCache {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let up = "../".repeat(path.split('/').count() + 1);
         let target = format!("{up}blobs/{}", digest.hex());
-        // One that leads nowhere is what is left of a cache that somebody cleaned.
-        if fs::symlink_metadata(&pointer).is_ok() {
-            fs::remove_file(&pointer).map_err(Error::io("replace", &pointer))?;
-        }
-        let linked =
-            link(Path::new(&target), &self.root.join("blobs").join(digest.hex()), &pointer);
-        match linked {
-            // Another process was faster.
-            Err(_) if pointer.exists() => Ok(()),
-            other => other.map_err(Error::io("link", &pointer)),
-        }
+        // Made aside and moved into place: one that leads nowhere, of a cache that somebody cleaned, gives way, and of two
+        // processes that do this at once none is in the other's way.
+        let aside = unique(&pointer);
+        link(Path::new(&target), &self.root.join("blobs").join(digest.hex()), &aside)
+            .map_err(Error::io("link", &aside))?;
+        fs::rename(&aside, &pointer).map_err(Error::io("link", &pointer))
     }
 
     /// Notes which commit a branch or tag is, unless somebody noted one before: that one may be newer than a pinned one.
@@ -117,8 +112,19 @@ impl HubCache {
         }
         let folder = path.parent().unwrap_or(&path);
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        crate::files::write_atomic(&path, &[commit.as_bytes()])
+        // The same as above.
+        let aside = unique(&path);
+        let mut file = File::create(&aside).map_err(Error::io("create", &aside))?;
+        file.write_all(commit.as_bytes()).map_err(Error::io("write", &aside))?;
+        crate::files::finish(&file, &aside, &path)
     }
+}
+
+/// A name beside a file's that nobody else uses.
+fn unique(path: &Path) -> PathBuf {
+    let random = std::hash::RandomState::new().hash_one(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{random:016x}.tmp"))
 }
 
 #[cfg(unix)]

@@ -110,6 +110,40 @@ fn two_at_once_fetch_each_file_once() {
 }
 
 #[test]
+fn many_at_once_are_not_in_each_others_way() {
+    let place = Place::new();
+    let mut pinned = place.stranger();
+    for round in 0..10 {
+        std::thread::scope(|scope| {
+            for n in 0..6 {
+                let (place, mut fetcher) = (&place, pinned.clone());
+                scope.spawn(move || {
+                    let out = place.dir.path().join(format!("out{n}"));
+                    fetcher.fetch(&place.settings, place.dir.path(), &out, &mut Silent).unwrap();
+                });
+            }
+        });
+        // From the second round on the files are there, and what points to them is made again: from nothing, then in place
+        // of links that lead nowhere.
+        pinned.pin(&place.settings, &mut Silent).unwrap();
+        let snapshot =
+            place.cache().join("snapshots").join(pinned.pins[0].commit.as_ref().unwrap());
+        std::fs::remove_dir_all(place.cache().join("refs")).unwrap();
+        std::fs::remove_dir_all(&snapshot).unwrap();
+        if cfg!(unix) && round % 2 == 1 {
+            std::fs::create_dir_all(&snapshot).unwrap();
+            #[cfg(unix)]
+            std::os::unix::fs::symlink("nowhere", snapshot.join(shard(0))).unwrap();
+        }
+    }
+    let asked: Vec<_> = (0..5).map(|i| place.hub.downloads(&shard(i)).len()).collect();
+    assert_eq!(asked, [1; 5]);
+    place.stranger().fetch(&place.settings, place.dir.path(), &place.out(), &mut Silent).unwrap();
+    assert_eq!(names(&place.cache()), ["blobs", "refs", "snapshots"]);
+    assert_eq!(names(&place.cache().join("refs")), ["main"], "and nothing half-written");
+}
+
+#[test]
 fn two_at_once_mend_a_damaged_file_once() {
     for _ in 0..10 {
         let mut place = Place::new();
