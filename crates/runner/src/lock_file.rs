@@ -1,6 +1,7 @@
 //! The lock file of a pipeline: what its sources on a network were when they were first asked for, so that a rerun a year
 //! later trains on the same bytes. It lies beside the pipeline file and belongs under version control with it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,10 @@ const FORMAT: u32 = 1;
 /// Where the pins of a pipeline's sources are: `gpt2.lock` for `gpt2.toml`. The command line hands it to the stages as an extra;
 /// without one a stage pins nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LockFile(PathBuf);
+pub struct LockFile {
+    pipeline: PathBuf,
+    path: PathBuf,
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,12 +34,12 @@ struct Contents {
 impl LockFile {
     /// The lock file of a pipeline file.
     pub fn of(pipeline: &Path) -> Self {
-        Self(pipeline.with_extension("lock"))
+        Self { pipeline: pipeline.to_owned(), path: pipeline.with_extension("lock") }
     }
 
     /// Where it is, or would be.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// What is pinned; nothing where there is no file.
@@ -43,8 +47,8 @@ impl LockFile {
     /// # Errors
     /// The file cannot be read, or is another one than [`LockFile::write`] leaves.
     pub fn read(&self) -> Result<Vec<Pin>> {
-        let path = self.0.display();
-        let text = match fs::read_to_string(&self.0) {
+        let path = self.path.display();
+        let text = match fs::read_to_string(&self.path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.with_context(|| format!("reading the lock file {path}"))?,
         };
@@ -57,12 +61,39 @@ impl LockFile {
             let found = contents.format;
             return Err(anyhow!("{path} has format {found}, expected {FORMAT}\n{hint}"));
         }
-        let mut sources: Vec<&str> = contents.pins.iter().map(|p| p.source.as_str()).collect();
-        sources.sort_unstable();
-        if let Some(twice) = sources.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(anyhow!("{path} pins `{}` twice\n{hint}", twice[0]));
+        let mut sources = BTreeSet::new();
+        if let Some(twice) = contents.pins.iter().find(|pin| !sources.insert(&pin.source)) {
+            return Err(anyhow!("{path} pins `{}` twice\n{hint}", twice.source));
         }
         Ok(contents.pins)
+    }
+
+    /// Adds a pin and says whether it did. What is pinned already stands, as when another run was faster: of files on the web,
+    /// which are pinned one by one, the new ones are added.
+    ///
+    /// # Errors
+    /// Those of [`LockFile::read`] and [`LockFile::write`].
+    pub fn add(&self, pin: Pin) -> Result<bool> {
+        // Reading and writing are one step for other runs of this pipeline. Without a file to hold on to, or a file system with
+        // locks, they are two.
+        let turn = File::open(&self.pipeline).ok();
+        let _ = turn.as_ref().map(File::lock);
+        let mut pins = self.read()?;
+        match pins.iter_mut().find(|old| old.source == pin.source) {
+            None => pins.push(pin),
+            Some(old) if old.commit.is_none() && pin.commit.is_none() => {
+                let mut new = pin.files;
+                new.retain(|file| old.files.iter().all(|known| known.path != file.path));
+                if new.is_empty() {
+                    return Ok(false);
+                }
+                old.files.append(&mut new);
+                old.files.sort_by(|a, b| a.path.cmp(&b.path));
+            }
+            Some(_) => return Ok(false),
+        }
+        pins.sort_by(|a, b| a.source.cmp(&b.source));
+        self.write(&pins).map(|()| true)
     }
 
     /// Puts these pins in place of what was there, whole or not at all.
@@ -76,18 +107,18 @@ impl LockFile {
              # delete it to train on what they hold now.\n{}",
             toml::to_string(&contents)?
         );
-        let temporary = self.0.with_extension(format!("lock.{}.tmp", std::process::id()));
+        let temporary = self.path.with_extension(format!("lock.{}.tmp", std::process::id()));
         let write = || {
             let mut file = File::create(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            fs::rename(&temporary, &self.0)
+            fs::rename(&temporary, &self.path)
         };
         write().map_err(|error| {
             anyhow!(
                 "the lock file {} cannot be written: {error}\n\
                  hint: a rerun could train on other bytes without it; make its folder writable",
-                self.0.display()
+                self.path.display()
             )
         })
     }
@@ -123,6 +154,40 @@ mod tests {
             assert_eq!(lock.read().unwrap(), pins);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn what_is_pinned_stands_and_files_on_the_web_are_added() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("gpt2.toml"), "").unwrap();
+        let lock = lock(&dir);
+        let hub = pin("hf://datasets/a/b");
+        assert!(lock.add(hub.clone()).unwrap());
+        let moved = Pin { commit: Some("2".repeat(40)), ..hub.clone() };
+        assert!(!lock.add(moved).unwrap());
+
+        let file =
+            |path: &str, bytes| PinnedFile { path: path.into(), bytes, ..hub.files[0].clone() };
+        let web = |files| Pin { source: "https://h/{1..3}".into(), commit: None, files };
+        assert!(lock.add(web(vec![file("3", 1), file("2", 1)])).unwrap());
+        assert!(lock.add(web(vec![file("1", 2), file("2", 2)])).unwrap());
+        assert!(!lock.add(web(vec![file("2", 2)])).unwrap());
+        let all = web(vec![file("1", 2), file("2", 1), file("3", 1)]);
+        assert_eq!(lock.read().unwrap(), [hub, all]);
+    }
+
+    #[test]
+    fn runs_at_once_lose_no_pin() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("gpt2.toml"), "").unwrap();
+        let lock = lock(&dir);
+        std::thread::scope(|scope| {
+            for i in 0..8 {
+                let lock = &lock;
+                scope.spawn(move || lock.add(pin(&format!("hf://datasets/a/{i}"))).unwrap());
+            }
+        });
+        assert_eq!(lock.read().unwrap().len(), 8);
     }
 
     #[test]

@@ -240,7 +240,7 @@ fn identity(
     let pins = stage.job.as_ref().map_or(Ok(Some(Vec::new())), |job| job.pins(extras));
     let pins = pins.map_err(named)?;
     if let Some(pins) = pins.as_ref().filter(|pins| !pins.is_empty()) {
-        let parts = sources.iter().chain(pins).map(|part| part.as_bytes());
+        let parts = sources.iter().chain(pins).map(String::as_bytes);
         sources = Some(parts_digest(parts));
     }
     Ok(Identity {

@@ -58,7 +58,7 @@ impl Bits {
             let bits = level[last / 64] & (u64::MAX >> (63 - last % 64));
             if bits != 0 {
                 let found = last / 64 * 64 + 63 - bits.leading_zeros() as usize;
-                return Some(self.descend(height, found, |word| 63 - word.leading_zeros()));
+                return Some(self.descend(height, found, |word| word.ilog2()));
             }
             last = (last / 64).checked_sub(1)?;
         }

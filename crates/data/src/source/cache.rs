@@ -167,7 +167,17 @@ pub(crate) fn hash(
     }
 }
 
-/// Whether a file is there with the size and the digest that are wanted; one that is not is moved aside.
+/// What is found where a file should be.
+pub(crate) enum Kept {
+    /// The file, with the size and the digest that are wanted.
+    Good(Found),
+    /// Other bytes.
+    Damaged,
+    /// Nothing.
+    Absent,
+}
+
+/// Looks for a file, by its size first and then by its digest.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Stopped`].
@@ -177,19 +187,25 @@ pub(crate) fn kept(
     wanted: &Digest,
     stop: &dyn Fn() -> bool,
     tell: &mut dyn FnMut(u64),
-) -> Result<Option<Found>> {
-    let Ok(mut file) = File::open(blob) else { return Ok(None) };
+) -> Result<Kept> {
+    let Ok(mut file) = File::open(blob) else { return Ok(Kept::Absent) };
     let size = file.metadata().map_err(Error::io("read the size of", blob))?.len();
-    if size == bytes {
-        let mut hasher = Hasher::new(Some(wanted), Some(bytes));
-        hash(&mut file, blob, &mut hasher, stop, tell)?;
-        let found = hasher.finish();
-        if found.digest == *wanted {
-            return Ok(Some(found));
-        }
+    if size != bytes {
+        return Ok(Kept::Damaged);
     }
+    let mut hasher = Hasher::new(Some(wanted), Some(bytes));
+    hash(&mut file, blob, &mut hasher, stop, tell)?;
+    let found = hasher.finish();
+    Ok(if found.digest == *wanted { Kept::Good(found) } else { Kept::Damaged })
+}
+
+/// Moves a damaged file out of the way, where it can still be looked at. The caller holds its lock and has looked at it since, so
+/// that nobody moves away what another process has mended.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn put_aside(blob: &Path) -> Result<()> {
     let mut aside = blob.as_os_str().to_owned();
     aside.push(".damaged");
-    fs::rename(blob, &aside).map_err(Error::io("move aside", blob))?;
-    Ok(None)
+    fs::rename(blob, &aside).map_err(Error::io("move aside", blob))
 }

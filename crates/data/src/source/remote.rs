@@ -1,7 +1,7 @@
 //! Sources that are far: which of their files are wanted, whether they are here, and how they come.
 
 use super::address::Address;
-use super::cache::{HubCache, Place, kept, web_place};
+use super::cache::{HubCache, Kept, Place, kept, put_aside, web_place};
 use super::digest::{Digest, Found};
 use super::download::{Wanted, download};
 use super::http::{Client, Fault, bare};
@@ -128,9 +128,11 @@ impl<'a> Origin<'a> {
     ) -> Result<Found> {
         let mut place = item.place.clone();
         let known = (place.blob.clone(), item.bytes, &item.digest);
-        if let (Some(blob), Some(bytes), Some(digest)) = &known
-            && let Some(found) = kept(blob, *bytes, digest, stop, tell)?
-        {
+        let look = |tell: &mut dyn FnMut(u64)| match &known {
+            (Some(blob), Some(bytes), Some(digest)) => kept(blob, *bytes, digest, stop, tell),
+            _ => Ok(Kept::Absent),
+        };
+        if let Kept::Good(found) = look(tell)? {
             return Ok(found);
         }
         if self.client.settings.offline {
@@ -138,10 +140,10 @@ impl<'a> Origin<'a> {
         }
         let _lock = place.lock(stop)?;
         // Whoever held the lock may have brought it.
-        if let (Some(blob), Some(bytes), Some(digest)) = &known
-            && let Some(found) = kept(blob, *bytes, digest, stop, tell)?
-        {
-            return Ok(found);
+        match (look(tell)?, &known.0) {
+            (Kept::Good(found), _) => return Ok(found),
+            (Kept::Damaged, Some(blob)) => put_aside(blob)?,
+            _ => {}
         }
         let wanted = Wanted {
             url: &item.url,
@@ -300,7 +302,7 @@ pub(crate) fn fetch(
         let name =
             numbered(*i, &if item.path.is_some() { file.path.clone() } else { last(&file.path) });
         place(blob, &out.join(&name))?;
-        TextFile::check(&out.join(&name))?;
+        TextFile::check(out.join(&name))?;
         entries.push(FileEntry { file: name, bytes: found.bytes, blake3: found.blake3 });
     }
     let val = entries.split_off(chosen.train.len());

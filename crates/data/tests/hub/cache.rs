@@ -110,6 +110,40 @@ fn two_at_once_fetch_each_file_once() {
 }
 
 #[test]
+fn two_at_once_mend_a_damaged_file_once() {
+    for _ in 0..10 {
+        let mut place = Place::new();
+        place.settings.shards.count = Some(1);
+        let mut flipped = parquet(0);
+        flipped[1_000] ^= 1;
+        left_by_python(&place, 0, &flipped);
+        let fetch = |n: usize| {
+            let out = place.dir.path().join(format!("out{n}"));
+            let base = place.dir.path();
+            place.stranger().fetch(&place.settings, base, &out, &mut Silent).unwrap();
+            std::fs::read(out.join("00000-shard_00000.parquet")).unwrap()
+        };
+        let (a, b) = std::thread::scope(|scope| {
+            let (a, b) = (scope.spawn(|| fetch(0)), scope.spawn(|| fetch(1)));
+            (a.join().unwrap(), b.join().unwrap())
+        });
+        assert!(a == parquet(0) && b == a);
+        assert_eq!(place.hub.downloads(&shard(0)).len(), 1);
+        let aside = place.cache().join("blobs").join(format!("{}.damaged", sha256(&parquet(0))));
+        assert_eq!(std::fs::read(aside).unwrap(), flipped);
+    }
+}
+
+/// Wants the work to end after a while.
+struct Soon(std::time::Instant);
+
+impl farthing_data::Progress for Soon {
+    fn stopped(&self) -> bool {
+        self.0.elapsed() > Duration::from_millis(300)
+    }
+}
+
+#[test]
 fn whoever_waits_for_another_process_can_be_stopped() {
     let mut place = Place::new();
     place.settings.shards.count = Some(1);
@@ -124,12 +158,6 @@ fn whoever_waits_for_another_process_can_be_stopped() {
             file
         })
         .into();
-    struct Soon(std::time::Instant);
-    impl farthing_data::Progress for Soon {
-        fn stopped(&self) -> bool {
-            self.0.elapsed() > Duration::from_millis(300)
-        }
-    }
     let out = place.out();
     let mut soon = Soon(std::time::Instant::now());
     let error = place.fetcher.fetch(&place.settings, place.dir.path(), &out, &mut soon);

@@ -1,6 +1,8 @@
 //! Python's `huggingface_hub` finds what is fetched here, and what it fetched is used here. Skipped where it is not installed;
 //! FARTHING_PYTHON names another interpreter.
 
+#![allow(clippy::print_stdout, reason = "a test that is skipped says why")]
+
 use crate::fixture::{Place, TOKEN, parquet, shard};
 use std::path::PathBuf;
 use std::process::Command;

@@ -114,7 +114,7 @@ impl Hub {
     /// A new commit, which `main` is from now on. Returns its name.
     pub(crate) fn commit(&self, files: impl IntoIterator<Item = (String, Vec<u8>)>) -> String {
         let mut state = self.state.lock().unwrap();
-        let name = format!("{:040x}", 0xc0ffee + state.commits.len());
+        let name = format!("{:040x}", 0x00c0_ffee + state.commits.len());
         state.commits.push((name.clone(), files.into_iter().collect()));
         state.main = state.commits.len() - 1;
         name

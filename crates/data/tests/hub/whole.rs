@@ -47,9 +47,10 @@ fn the_cache_is_hugging_faces() {
             let target = std::fs::read_link(&pointer).unwrap();
             assert_eq!(target.to_str().unwrap(), format!("../../blobs/{}", sha256(&parquet(i))));
             // No byte is on the disk twice: the stage's file is another name of the blob.
-            use std::os::unix::fs::MetadataExt;
             let out = place.out().join(format!("{i:05}-{}", shard(i)));
-            let inode = |path: &std::path::Path| std::fs::metadata(path).unwrap().ino();
+            let inode = |path: &std::path::Path| {
+                std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
+            };
             assert_eq!(inode(&out), inode(&pointer));
         }
     }

@@ -95,19 +95,13 @@ impl Stage for FetchParquet {
 
     fn resolve(config: &FetchSettings, exec: &Exec, ctx: &Ctx) -> Result<()> {
         let Some(lock) = ctx.extra::<LockFile>() else { return Ok(()) };
-        let mut fetcher = fetcher(exec, ctx.extras())?;
+        let mut fetcher = fetcher(*exec, ctx.extras())?;
         fetcher.pin(config, &mut Watched::new(ctx, "bytes")).map_err(cut_off)?;
         let Some(pin) = fetcher.pins.iter().find(|pin| pin.source == config.source).cloned() else {
             return Ok(());
         };
-        // What another run pinned in the meantime stands.
-        fetcher.pins = lock.read()?;
-        if fetcher.pinned(config)?.is_none() {
-            let (files, commit) = (count(pin.files.len() as u64), commit(&pin.commit));
-            fetcher.pins.retain(|old| old.source != pin.source);
-            fetcher.pins.push(pin);
-            fetcher.pins.sort_by(|a, b| a.source.cmp(&b.source));
-            lock.write(&fetcher.pins)?;
+        let (files, commit) = (count(pin.files.len() as u64), commit(pin.commit.as_deref()));
+        if lock.add(pin)? {
             let path = lock.path().display();
             ctx.log(format!("{}{commit}: {files} files, pinned in {path}", config.source));
         }
@@ -129,7 +123,7 @@ impl Stage for FetchParquet {
                 count(world.val_documents as u64)
             )
         } else if remote(config) {
-            planned(config, &fetcher(exec, ctx.extras())?, ctx.extra())?
+            planned(config, &fetcher(*exec, ctx.extras())?, ctx.extra())?
         } else if let Err(error) = found(config) {
             error.to_string().lines().next().unwrap_or_default().to_owned()
         } else {
@@ -150,7 +144,7 @@ impl Stage for FetchParquet {
         if !remote(config) {
             return found(config).map(drop);
         }
-        let mut fetcher = fetcher(exec, ctx.extras())?;
+        let mut fetcher = fetcher(*exec, ctx.extras())?;
         if fetcher.settings.offline {
             // Offline, pinning asks nobody: it fails where nothing is pinned.
             fetcher.pin(config, &mut Silent)?;
@@ -169,7 +163,16 @@ impl Stage for FetchParquet {
 
     fn run(config: FetchSettings, exec: Exec, ctx: &mut Ctx) -> Result<()> {
         let staged = ctx.scratch()?.join("fetch");
-        let mut fetcher = fetcher(&exec, ctx.extras())?;
+        let mut fetcher = fetcher(exec, ctx.extras())?;
+        let lock = ctx.extra::<LockFile>().filter(|_| remote(&config));
+        if let Some(lock) = lock.filter(|_| !matches!(fetcher.pinned(&config), Ok(Some(_)))) {
+            // The key of this work is that of other bytes than would be pinned now.
+            let path = lock.path().display();
+            let source = &config.source;
+            return Err(anyhow!(
+                "{path} pinned `{source}` a moment ago and does not now\nhint: run again"
+            ));
+        }
         let mut watched = Watched::new(ctx, "files");
         let files = fetcher
             .fetch(&config, &working_directory()?, &staged, &mut watched)
@@ -204,7 +207,7 @@ fn remote(config: &FetchSettings) -> bool {
 }
 
 /// A fetcher by the environment's settings, which knows what the lock file pins.
-fn fetcher(exec: &Exec, extras: &Extras) -> Result<Fetcher> {
+fn fetcher(exec: Exec, extras: &Extras) -> Result<Fetcher> {
     let mut fetcher = Fetcher::from_env();
     fetcher.connections = usize::from(exec.connections.get());
     fetcher.pins = extras.get().map_or_else(|| Ok(Vec::new()), LockFile::read)?;
@@ -220,7 +223,7 @@ fn planned(config: &FetchSettings, fetcher: &Fetcher, lock: Option<&LockFile>) -
         return Ok(format!("{source}: not pinned yet; the first run asks what it holds{lock}"));
     };
     let pin = fetcher.pins.iter().find(|pin| pin.source == *source);
-    let commit = pin.map_or_else(String::new, |pin| commit(&pin.commit));
+    let commit = pin.map_or_else(String::new, |pin| commit(pin.commit.as_deref()));
     let bytes = files.iter().map(|file| file.bytes).sum();
     let (here, bytes_here) = fetcher.cached(config)?;
     let here = match here {
@@ -233,8 +236,8 @@ fn planned(config: &FetchSettings, fetcher: &Fetcher, lock: Option<&LockFile>) -
 }
 
 /// A commit in few words.
-fn commit(commit: &Option<String>) -> String {
-    commit.as_ref().map_or_else(String::new, |c| format!(" at {}", c.get(..8).unwrap_or(c)))
+fn commit(commit: Option<&str>) -> String {
+    commit.map_or_else(String::new, |c| format!(" at {}", c.get(..8).unwrap_or(c)))
 }
 
 fn check_world(config: &FetchSettings) -> Result<()> {
@@ -427,7 +430,7 @@ mod tests {
         extras.insert(lock.clone());
         assert_eq!(FetchParquet::pins(&hub, &extras).unwrap(), None);
         let plan = |extras: &Extras| {
-            planned(&hub, &fetcher(&Exec::default(), extras).unwrap(), extras.get()).unwrap()
+            planned(&hub, &fetcher(Exec::default(), extras).unwrap(), extras.get()).unwrap()
         };
         let text = plan(&extras);
         assert!(text.contains("not pinned yet") && text.ends_with("p.lock"), "{text}");

@@ -172,7 +172,7 @@ fn record(split: &str, manifest: &Manifest) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stages::fetch_parquet::FetchParquet;
+    use crate::stages::fetch_parquet::{Exec, FetchParquet};
     use crate::stages::train_bpe::{self, TrainBpe};
     use farthing_data::Rows;
 
@@ -182,7 +182,7 @@ mod tests {
         let world = "source = 'embedded://world'\n\
             world = { train_shards = 1, documents_per_shard = 300, val_documents = 50 }";
         let mut fetch = Ctx::detached(dir.path(), []);
-        FetchParquet::run(toml::from_str(world).unwrap(), Default::default(), &mut fetch).unwrap();
+        FetchParquet::run(toml::from_str(world).unwrap(), Exec::default(), &mut fetch).unwrap();
         let mut bpe = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
         let config = train_bpe::Config { vocab_size: 400, ..train_bpe::Config::default() };
         TrainBpe::run(config, NoExec {}, &mut bpe).unwrap();
@@ -219,7 +219,7 @@ mod tests {
         let world = "source = 'embedded://world'\n\
             world = { train_shards = 1, documents_per_shard = 300, val_documents = 50 }";
         let mut fetch = Ctx::detached(dir.path(), []);
-        FetchParquet::run(toml::from_str(world).unwrap(), Default::default(), &mut fetch).unwrap();
+        FetchParquet::run(toml::from_str(world).unwrap(), Exec::default(), &mut fetch).unwrap();
         let mut bpe = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
         let config = train_bpe::Config { vocab_size: 400, ..train_bpe::Config::default() };
         TrainBpe::run(config, NoExec {}, &mut bpe).unwrap();

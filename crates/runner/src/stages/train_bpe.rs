@@ -157,7 +157,7 @@ pub(super) fn check_filter(filter: &TextFilter) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stages::fetch_parquet::FetchParquet;
+    use crate::stages::fetch_parquet::{Exec, FetchParquet};
 
     #[test]
     fn a_tokenizer_of_the_world() {
@@ -165,7 +165,7 @@ mod tests {
         let world = "source = 'embedded://world'\n\
             world = { train_shards = 1, documents_per_shard = 300, val_documents = 10 }";
         let mut fetch = Ctx::detached(dir.path(), []);
-        FetchParquet::run(toml::from_str(world).unwrap(), Default::default(), &mut fetch).unwrap();
+        FetchParquet::run(toml::from_str(world).unwrap(), Exec::default(), &mut fetch).unwrap();
         let small = dir.path().join("small");
         std::fs::create_dir(&small).unwrap();
         let mut ctx = Ctx::detached(&small, [("text", fetch.output("train"))]);
@@ -196,7 +196,7 @@ mod tests {
         let world = "source = 'embedded://world'\n\
             world = { train_shards = 1, documents_per_shard = 20, val_documents = 10 }";
         let mut fetch = Ctx::detached(dir.path(), []);
-        FetchParquet::run(toml::from_str(world).unwrap(), Default::default(), &mut fetch).unwrap();
+        FetchParquet::run(toml::from_str(world).unwrap(), Exec::default(), &mut fetch).unwrap();
         let mut ctx = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
         let config = Config { text_column: "texts".into(), ..Config::default() };
         let error = TrainBpe::run(config, NoExec {}, &mut ctx).unwrap_err().to_string();
