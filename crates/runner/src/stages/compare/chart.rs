@@ -7,7 +7,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::table::Comparison;
 use crate::Result;
 use crate::progress::format::{count, number};
-use crate::stages::report::chart::{GRID, INK, UNIT};
+use crate::stages::report::chart::{Axis, GRID, INK, UNIT};
+use crate::stages::report::curve::log_ticks;
 
 const WIDTH: i32 = 880;
 const PLOT: i32 = 380;
@@ -49,13 +50,16 @@ pub(super) fn draw(comparison: &Comparison) -> Result<Option<String>> {
             // The backend divides by 1.24, the height of a line over that of its letters.
             ("sans-serif", f64::from(TEXT * UNIT) * 1.24).into_font().color(colour)
         };
+        let (bottom, top) = (low.ln() - room, high.ln() + room);
+        let ticks = log_ticks(bottom.exp(), top.exp(), 9).into_iter().map(f64::ln).collect();
+        let y = Axis { from: bottom, to: top, ticks };
         let (above, plot) = root.split_vertically((16 + legend_rows * LEGEND.0) * UNIT);
         let mut chart = ChartBuilder::on(&plot)
             .margin_top(8 * UNIT)
             .margin_right(24 * UNIT)
             .set_label_area_size(LabelAreaPosition::Left, 66 * UNIT)
             .set_label_area_size(LabelAreaPosition::Bottom, 44 * UNIT)
-            .build_cartesian_2d(0.0..last, (low.ln() - room)..(high.ln() + room))?;
+            .build_cartesian_2d(0.0..last, y)?;
         chart
             .configure_mesh()
             .bold_line_style(GRID.stroke_width(UNIT as u32))
@@ -64,7 +68,6 @@ pub(super) fn draw(comparison: &Comparison) -> Result<Option<String>> {
             .label_style(font(&INK))
             .axis_desc_style(font(&INK))
             .x_labels(8)
-            .y_labels(8)
             .x_label_formatter(&|x| count(x.round() as u64))
             .y_label_formatter(&|y| number((y.exp() * 1e4).round() / 1e4))
             .x_desc("step")

@@ -197,10 +197,10 @@ fn rates<'a>(area: &Area<'a>, curve: &Curve, layout: Layout) -> Drawn<'a> {
 }
 
 /// A linear axis with the ticks it is given.
-struct Axis {
-    from: f64,
-    to: f64,
-    ticks: Vec<f64>,
+pub(in crate::stages) struct Axis {
+    pub(in crate::stages) from: f64,
+    pub(in crate::stages) to: f64,
+    pub(in crate::stages) ticks: Vec<f64>,
 }
 
 impl Ranged for Axis {

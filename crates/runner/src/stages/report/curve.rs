@@ -161,7 +161,7 @@ pub(super) fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
 }
 
 /// Round values on a logarithmic axis: the finest set that is not too many.
-fn log_ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
+pub(in crate::stages) fn log_ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
     const SETS: [&[f64]; 5] = [
         &[1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0],
         &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],

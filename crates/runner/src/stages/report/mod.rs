@@ -2,7 +2,7 @@
 //! the metrics of other stages and measures nothing itself; the same inputs give the same bytes.
 
 pub(super) mod chart;
-mod curve;
+pub(super) mod curve;
 pub(super) mod escape;
 pub(super) mod html;
 mod markdown;
