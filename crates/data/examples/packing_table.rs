@@ -79,11 +79,10 @@ fn run(settings: &PackSettings, lengths: &[u32]) -> farthing_data::Result<PackSt
 /// The lengths in tokens, BOS not counted, of every document of a source.
 fn measured(source: &str, tokenizer: &str) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
     let tokenizer = Tokenizer::load(tokenizer)?;
-    let mut files: Vec<_> = match std::fs::metadata(source)?.is_dir() {
-        true => {
-            std::fs::read_dir(source)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?
-        }
-        false => vec![source.into()],
+    let mut files: Vec<_> = if std::fs::metadata(source)?.is_dir() {
+        std::fs::read_dir(source)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?
+    } else {
+        vec![source.into()]
     };
     files.retain(|file| file.extension().is_some_and(|e| e == "parquet"));
     files.sort();

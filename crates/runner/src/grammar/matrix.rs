@@ -70,12 +70,12 @@ pub(super) fn expand<'a>(
     faults: &mut Vec<Fault>,
 ) -> Vec<Variant<'a>> {
     let mut axes = Vec::new();
-    for stage in 0..tables.len() {
-        let DeValue::Table(keys) = tables[stage].2.get_mut() else { continue };
+    for (stage, (name, _, table)) in tables.iter_mut().enumerate() {
+        let DeValue::Table(keys) = table.get_mut() else { continue };
         if let Some(mut matrix) = keys.remove("matrix") {
             vars.substitute(&mut matrix, faults);
             let declared = declare(matrix, stage, vars, faults);
-            unused(&declared, &tables[stage], faults);
+            unused(&declared, name, table, faults);
             axes.extend(declared);
         }
     }
@@ -235,8 +235,7 @@ fn label(value: &DeValue<'_>) -> Option<String> {
 }
 
 /// Faults an axis whose values the stage makes no use of: its variants would be one stage under several names.
-fn unused(axes: &[Axis<'_>], stage: &(String, Span, Value<'_>), faults: &mut Vec<Fault>) {
-    let (name, _, table) = stage;
+fn unused(axes: &[Axis<'_>], name: &str, table: &Value<'_>, faults: &mut Vec<Fault>) {
     for axis in axes {
         let changes = |point: &Point<'_>| !point.over.is_empty();
         if axis.points.iter().any(changes) || mentions(table, &format!("${{{}}}", axis.name)) {

@@ -36,7 +36,7 @@ pub(super) fn draw(comparison: &Comparison) -> Result<Option<String>> {
     let low = shown().map(|p| p.1).fold(f64::INFINITY, f64::min);
     let high = shown().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
     let last = shown().map(|p| p.0).fold(1.0, f64::max);
-    if rows.is_empty() || !(low > 0.0) {
+    if rows.is_empty() || low <= 0.0 {
         return Ok(None);
     }
     let room = ((high / low).ln() * 0.06).max(0.002);
