@@ -248,10 +248,8 @@ impl Stage for Join {
         let mut all = String::new();
         for port in ["texts", "counts"] {
             for (label, path) in ctx.inputs(port) {
-                all += &format!(
-                    "{port} {label}: {}\n",
-                    fs::read_to_string(path)?.trim().replace('\n', "/")
-                );
+                let said = fs::read_to_string(path)?.trim().replace('\n', "/");
+                all.push_str(&[port, " ", label, ": ", &said, "\n"].concat());
             }
         }
         fs::write(ctx.output("all"), all)?;
