@@ -326,7 +326,7 @@ fn f32_checkpoints_come_back_to_the_bit() {
 #[test]
 fn a_model_is_exported_as_f32_and_as_bf16() {
     let (folder, path) = in_folder();
-    let mut before = model(Preset::Nanochat202607);
+    let before = model(Preset::Nanochat202607);
     let dev: &dyn Device = DEV;
     let state = dev.master([3]).unwrap();
     let extra = [Extra { name: format!("{STATE_PREFIX}optim.m"), tensor: state.view() }];
