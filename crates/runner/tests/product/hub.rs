@@ -39,12 +39,8 @@ fn shard(i: usize) -> String {
 /// Three files of the embedded world of this seed.
 fn shards(seed: u64) -> Vec<(String, Vec<u8>)> {
     let dir = tempfile::tempdir().unwrap();
-    let world = WorldSettings {
-        train_shards: 2,
-        documents_per_shard: 100,
-        val_documents: 20,
-        seed,
-    };
+    let world =
+        WorldSettings { train_shards: 2, documents_per_shard: 100, val_documents: 20, seed };
     let source = "embedded://world".into();
     let settings = FetchSettings { source, world, ..FetchSettings::default() };
     let files: Files =
