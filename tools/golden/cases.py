@@ -18,14 +18,15 @@ GRADIENTS = {
 GRADIENT_ROWS = 2
 
 # (b): whole training steps. Rows of 512 tokens, four to a step: 2,048 tokens, which scales the recipe's rates by sqrt(2,048 / 524,288) = 0.0625.
-# January has no warm-up: at that rate nanochat's weights in f32 are up to 9e-5 from its weights in f64 (itself.py), too near to what is to
-# be shown. It takes one row: rates by 0.03125, and 3e-5.
+# January has no warm-up: at that rate single tensors of nanochat in f32 are up to 9e-5 from its own in f64 (itself.py), too near to what is to
+# be shown of each. So its tensors are compared one by one after steps of one row (rates by 0.03125, and 3e-5), and all together at the full rate.
 # In f64 a smaller model (rows of 160 tokens, beyond July's short window) trains from the real initialisation: there rounding stays far below
 # AdamW's epsilon, where in f32 it decides the sign of whole updates.
 F32 = dict(depth=4, aspect=32, head_dim=64, tokens=TOKENS, rows=4, double=False)
 F64 = dict(depth=4, aspect=16, head_dim=32, tokens=160, rows=4, double=True)
 STEPS = {
     "january-30": dict(style="start", steps=30, **{**F32, "rows": 1}),
+    "january-30-whole": dict(style="start", steps=30, **F32),
     "july-30": dict(style="start", steps=30, **F32),
     "january-1": dict(style="real", steps=1, **F32),
     "july-1": dict(style="real", steps=1, **F32),
