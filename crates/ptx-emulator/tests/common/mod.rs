@@ -1,6 +1,7 @@
 //! What the tests share: numbers from a seed, bf16 by bit tricks of its own, and the committed PTX.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod forms;
 pub mod matrix;
 
 use ptx_emulator::{Error, Fault, Module};

@@ -136,14 +136,15 @@ fn connect(
     if let Some(at) = &upstream.kind_at {
         fault = fault.also(at.clone(), format!("`{}` is made by this kind", upstream.name));
     }
-    faults.push(fault.help(who_makes(wanted.kind, headers)));
+    faults.push(fault.help(who_makes(wanted.kind, header, headers)));
     None
 }
 
-/// Ports of this file that carry a kind.
-fn who_makes(kind: &str, headers: &[Header]) -> Option<String> {
+/// Ports of this file's other tables that carry a kind.
+fn who_makes(kind: &str, reader: &Header, headers: &[Header]) -> Option<String> {
     let mut makers: Vec<String> = headers
         .iter()
+        .filter(|h| h.base != reader.base)
         .filter_map(|h| Some((h, h.kind?)))
         .flat_map(|(h, k)| {
             let ports = k.outputs.iter().filter(|p| p.kind == kind);
@@ -223,7 +224,8 @@ fn missing_ports(
             format!("stage `{}` lacks the input `{}` ({})", header.name, port.name, port.kind);
         let at = inputs.map_or_else(|| header.at.clone(), toml::Spanned::span);
         let help = format!("add `{} = \"STAGE.PORT\"` to its `inputs`", port.name);
-        faults.push(Fault::new(title, at, "").help(help).help(who_makes(port.kind, headers)));
+        faults
+            .push(Fault::new(title, at, "").help(help).help(who_makes(port.kind, header, headers)));
     }
 }
 

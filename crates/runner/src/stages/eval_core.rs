@@ -46,6 +46,12 @@ impl Stage for EvalCore {
         if !ctx.is_connected("tasks") {
             anyhow::bail!(NO_TASKS);
         }
+        if ctx.promise("tasks", "folders") == Some(0) {
+            anyhow::bail!(
+                "the stage behind input `tasks` will not write any: its source is text alone\n\
+                 hint: connect a folder with a tasks.json, or leave this stage out with `--until`"
+            );
+        }
         device::open(resources).map(drop)
     }
 

@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 use super::watch::{Watched, cut_off};
 use crate::progress::format::{amount, count};
-use crate::{At, Ctx, Extras, LockFile, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
+use crate::{
+    At, Ctx, Extras, LockFile, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+};
 
 /// The source that is made here, from nothing.
 const WORLD: &str = "embedded://world";
@@ -76,6 +78,11 @@ impl Stage for FetchParquet {
             let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
             At::new("source", what).hint(hint).into()
         })
+    }
+
+    fn promises(config: &FetchSettings) -> Vec<Promise> {
+        // Only the world has tasks about it; who reads them must hear of it before a model is trained.
+        vec![Promise { port: "tasks", fact: "folders", value: u64::from(config.source == WORLD) }]
     }
 
     fn sources(config: &FetchSettings) -> Result<Vec<PathBuf>> {
