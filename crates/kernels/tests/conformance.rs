@@ -37,7 +37,6 @@ const NO_KERNEL: &[&str] = &[
     "relu2_backward",
     "swiglu",
     "swiglu_backward",
-    "map",
     "adamw",
     "nesterov",
     "equilibrate_rows",
