@@ -38,12 +38,6 @@ const NO_KERNEL: &[&str] = &[
     "swiglu",
     "swiglu_backward",
     "adamw",
-    "nesterov",
-    "equilibrate_rows",
-    "polar_express",
-    "renormalize",
-    "variance_reduce",
-    "cautious_update",
 ];
 
 fn on_every_device(name: &str, body: Body) {

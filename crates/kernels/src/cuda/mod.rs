@@ -13,6 +13,7 @@ pub mod gemm;
 mod loss;
 mod map;
 mod memory;
+mod muon;
 mod pointwise;
 mod update;
 
@@ -24,8 +25,8 @@ use self::gemm::{Gemm, HostGemm};
 use crate::shapes::Dtypes;
 use crate::{Allocation, DType, Error, Mut, Place, Ref, Result};
 
-/// Elements of f32 scratch that reductions over a whole tensor leave their blocks' sums in.
-const PARTIALS: usize = 4096;
+/// Elements of f32 scratch that reductions leave the sums of blocks, rows or columns in: one MiB.
+const PARTIALS: usize = 1 << 18;
 
 /// A machine that runs our PTX.
 ///
