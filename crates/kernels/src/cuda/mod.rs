@@ -11,6 +11,7 @@ pub mod driver;
 pub mod emulated;
 pub mod gemm;
 mod loss;
+mod map;
 mod memory;
 mod pointwise;
 mod update;
@@ -36,6 +37,7 @@ pub struct Cuda {
     gemm: Box<dyn Gemm>,
     dtypes: Dtypes,
     partials: DeviceAllocation,
+    programs: map::Programs,
 }
 
 impl Cuda {
@@ -69,7 +71,7 @@ impl Cuda {
             master: DType::F32,
         };
         let partials = DeviceAllocation::new(driver.clone(), PARTIALS * 4)?;
-        Ok(Self { driver, gemm, dtypes, partials })
+        Ok(Self { driver, gemm, dtypes, partials, programs: map::Programs::default() })
     }
 
     /// What runs the kernels.
