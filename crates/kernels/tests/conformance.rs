@@ -18,26 +18,14 @@ const NO_KERNEL: &[&str] = &[
     // One name to a line.
     "cast",
     "fill",
-    "embed",
-    "embed_backward",
     "rotary_norm",
     "rotary_norm_backward",
     "value_gate",
     "value_gate_backward",
     "attention",
     "attention_backward",
-    "rms_norm",
-    "rms_norm_backward",
-    "mix",
-    "mix_norm",
-    "mix_backward",
     "smear",
     "smear_backward",
-    "relu2",
-    "relu2_backward",
-    "swiglu",
-    "swiglu_backward",
-    "adamw",
 ];
 
 fn on_every_device(name: &str, body: Body) {
