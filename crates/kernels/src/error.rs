@@ -103,6 +103,24 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
+    /// A device's driver, or a kernel on the device, failed.
+    #[error("{op}: {device}: {what}")]
+    Driver {
+        /// The operation or kernel.
+        op: &'static str,
+        /// The device's name.
+        device: &'static str,
+        /// What the driver said.
+        what: String,
+    },
+    /// The device has no kernel for an operation yet.
+    #[error("{op}: {device} has no kernel for it yet\nhint: use cpu")]
+    Missing {
+        /// The operation.
+        op: &'static str,
+        /// The device's name.
+        device: &'static str,
+    },
     /// A file could not be written.
     #[error(
         "{op}: {path}: {source}\nhint: check that the directory exists, is writable and has room"

@@ -8,6 +8,7 @@
 mod bf16;
 pub mod conformance;
 pub mod cpu;
+pub mod cuda;
 mod device;
 mod error;
 mod expr;

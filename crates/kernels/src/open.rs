@@ -1,9 +1,10 @@
-//! Opening a device by name: "cpu", "reference", "cuda", "cuda:1".
+//! Opening a device by name: "cpu", "reference", "cuda", "cuda:1", "emulated".
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::cpu::Cpu;
+use crate::cuda::Cuda;
 use crate::reference::Reference;
 use crate::{Device, Error, Result};
 
@@ -17,6 +18,8 @@ pub enum DeviceKind {
     Reference,
     /// The CUDA device with this ordinal.
     Cuda(u32),
+    /// The CUDA device's kernels, executed and checked on the host: slow, for finding out what a kernel does.
+    Emulated,
 }
 
 impl FromStr for DeviceKind {
@@ -28,11 +31,12 @@ impl FromStr for DeviceKind {
             "cpu" => Some(Self::Cpu),
             "reference" => Some(Self::Reference),
             "cuda" => Some(Self::Cuda(0)),
+            "emulated" => Some(Self::Emulated),
             _ => name.strip_prefix("cuda:").and_then(ordinal),
         };
         kind.ok_or_else(|| Error::Unavailable {
             what: format!("no device is called `{name}`"),
-            hint: "use cpu, reference, cuda or cuda:N".into(),
+            hint: "use cpu, reference, cuda, cuda:N or emulated".into(),
         })
     }
 }
@@ -43,6 +47,7 @@ impl fmt::Display for DeviceKind {
             Self::Cpu => write!(f, "cpu"),
             Self::Reference => write!(f, "reference"),
             Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+            Self::Emulated => write!(f, "emulated"),
         }
     }
 }
@@ -55,6 +60,7 @@ pub fn open(kind: DeviceKind, threads: usize) -> Result<Box<dyn Device>> {
     match kind {
         DeviceKind::Cpu => Ok(Box::new(Cpu::new(threads)?)),
         DeviceKind::Reference => Ok(Box::new(Reference::new())),
+        DeviceKind::Emulated => Ok(Box::new(Cuda::emulated()?)),
         DeviceKind::Cuda(ordinal) => Err(Error::Unavailable {
             what: format!("cuda:{ordinal} cannot be opened: this build has no CUDA backend"),
             hint: "use cpu".into(),
@@ -73,6 +79,7 @@ mod tests {
             ("reference", DeviceKind::Reference),
             ("cuda:0", DeviceKind::Cuda(0)),
             ("cuda:7", DeviceKind::Cuda(7)),
+            ("emulated", DeviceKind::Emulated),
         ] {
             assert_eq!(name.parse::<DeviceKind>().unwrap(), kind);
             assert_eq!(kind.to_string(), name);
@@ -85,7 +92,10 @@ mod tests {
         for name in ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "CPU"] {
             let message = name.parse::<DeviceKind>().unwrap_err().to_string();
             assert!(message.contains(&format!("`{name}`")), "{message}");
-            assert!(message.ends_with("hint: use cpu, reference, cuda or cuda:N"), "{message}");
+            assert!(
+                message.ends_with("hint: use cpu, reference, cuda, cuda:N or emulated"),
+                "{message}"
+            );
         }
     }
 

@@ -1,7 +1,8 @@
 //! `Tensor`, an owned row-major array on a device, and its views `Ref` and `Mut`.
 //!
 //! Views carry an address, an element type and a shape. They never copy and never allocate; a `Mut` is unique while it
-//! lives, as a `&mut` is. What an address means is the device's affair: only memory at [`Place::Host`] can be seen as a slice.
+//! lives, as a `&mut` is. What an address means is the device's affair: only memory at [`Place::Host`] can be seen as a slice,
+//! and addresses are moved by wrapping arithmetic, because those of a GPU are no objects of this process.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
@@ -59,6 +60,8 @@ pub enum Place {
     Host,
     /// The memory of the CUDA device with this ordinal.
     Cuda(u32),
+    /// The memory of the emulated CUDA device.
+    Emulated,
 }
 
 /// A piece of memory that frees itself when dropped.
@@ -281,8 +284,7 @@ impl<'a> Ref<'a> {
     /// [`Error::OutOfRange`].
     pub fn rows(self, range: Range<usize>) -> Result<Ref<'a>> {
         let (bytes, shape) = rows_of("rows", self.shape, self.dtype, &range)?;
-        // SAFETY: `rows_of` checked that the range lies inside the view.
-        Ok(Ref { address: unsafe { self.address.add(bytes) }, shape, ..self })
+        Ok(Ref { address: self.address.wrapping_add(bytes), shape, ..self })
     }
 
     /// Entry `index` of the first axis, with that axis dropped.
@@ -385,8 +387,7 @@ impl<'a> Mut<'a> {
     /// [`Error::OutOfRange`].
     pub fn rows(self, range: Range<usize>) -> Result<Mut<'a>> {
         let (bytes, shape) = rows_of("rows", self.shape, self.dtype, &range)?;
-        // SAFETY: `rows_of` checked that the range lies inside the view.
-        Ok(Mut { address: unsafe { self.address.add(bytes) }, shape, ..self })
+        Ok(Mut { address: self.address.wrapping_add(bytes), shape, ..self })
     }
 
     /// Entry `index` of the first axis, with that axis dropped.
@@ -408,8 +409,8 @@ impl<'a> Mut<'a> {
         let (_, head) = rows_of("split_rows", self.shape, self.dtype, &(0..at))?;
         let (bytes, tail) = rows_of("split_rows", self.shape, self.dtype, &(at..rows))?;
         let Mut { address, dtype, place, borrow, .. } = self;
-        // SAFETY: `rows_of` checked both ranges; they do not overlap.
-        let second = unsafe { address.add(bytes) };
+        // `rows_of` checked both ranges; they do not overlap.
+        let second = address.wrapping_add(bytes);
         Ok((
             Mut { address, dtype, shape: head, place, borrow },
             Mut { address: second, dtype, shape: tail, place, borrow },

@@ -15,6 +15,11 @@ impl Pointer {
     /// The null pointer.
     pub const NULL: Pointer = Pointer(0);
 
+    /// What [`address`](Pointer::address) gave, perhaps after arithmetic; it is checked where it is used.
+    pub fn from_address(address: u64) -> Pointer {
+        Pointer(address)
+    }
+
     /// This address plus `bytes`.
     #[must_use]
     pub fn offset(self, bytes: i64) -> Pointer {

@@ -1,0 +1,149 @@
+//! What launch code asks of a machine that runs PTX: memory, launches, events. Nothing here knows an operation.
+//!
+//! Two machines answer: a GPU through its driver (`nvidia`), and the emulator on the host (`emulated`), so that whatever is
+//! launched on the one is launched, with the same arguments, on the other.
+
+use crate::{Place, Result};
+
+/// One PTX file.
+#[derive(Debug)]
+pub struct Module {
+    /// The file's name without its ending.
+    pub name: &'static str,
+    /// Its text.
+    pub ptx: &'static str,
+}
+
+/// One kernel of a [`Module`].
+#[derive(Debug)]
+pub struct Kernel {
+    /// The file it is in.
+    pub module: &'static Module,
+    /// Its name there.
+    pub name: &'static str,
+    /// Threads of a block; each kernel is written for one number.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared_bytes: u32,
+}
+
+/// One argument of a kernel, as wide as its parameter.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Arg {
+    /// A device address.
+    Address(u64),
+    /// `int64_t`.
+    I64(i64),
+    /// `int32_t`.
+    I32(i32),
+    /// `uint32_t`.
+    U32(u32),
+    /// `uint16_t`.
+    U16(u16),
+    /// `float`.
+    F32(f32),
+    /// `double`.
+    F64(f64),
+}
+
+impl Arg {
+    /// Calls `f` with the argument's bytes, as a kernel's parameter holds them.
+    pub fn with_bytes<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
+        match self {
+            Self::Address(x) => f(&x.to_le_bytes()),
+            Self::I64(x) => f(&x.to_le_bytes()),
+            Self::I32(x) => f(&x.to_le_bytes()),
+            Self::U32(x) => f(&x.to_le_bytes()),
+            Self::U16(x) => f(&x.to_le_bytes()),
+            Self::F32(x) => f(&x.to_le_bytes()),
+            Self::F64(x) => f(&x.to_le_bytes()),
+        }
+    }
+}
+
+/// What a machine is.
+#[derive(Clone, Debug)]
+pub struct Properties {
+    /// Its maker's name for it.
+    pub model: String,
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of memory.
+    pub memory_bytes: usize,
+}
+
+/// A moment in a machine's stream, for timing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event(pub u64);
+
+/// A machine that runs PTX. Launches and copies are ordered: each sees what those before it wrote.
+pub trait Driver: Send + Sync {
+    /// A short name for messages: "cuda:0", "emulated".
+    fn name(&self) -> &'static str;
+
+    /// Where its memory is.
+    fn place(&self) -> Place;
+
+    /// What it is.
+    fn properties(&self) -> &Properties;
+
+    /// The address of `bytes` > 0 bytes, aligned to 256, whatever they hold.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    fn alloc(&self, bytes: usize) -> Result<u64>;
+
+    /// Gives memory from [`Driver::alloc`] back, after all that was launched before.
+    fn free(&self, address: u64);
+
+    /// Copies host bytes to the machine.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    fn write(&self, dst: u64, src: &[u8]) -> Result<()>;
+
+    /// Copies the machine's bytes to the host and waits for them.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver), also for what went wrong in any kernel launched before.
+    fn read(&self, dst: &mut [u8], src: u64) -> Result<()>;
+
+    /// Copies bytes within the machine; the ranges do not overlap.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()>;
+
+    /// Sets bytes to zero.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    fn zero(&self, dst: u64, bytes: usize) -> Result<()>;
+
+    /// Launches `blocks` of a kernel. A module is loaded when the first of its kernels is launched.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver); what goes wrong inside a kernel may be reported by a later call.
+    fn launch(&self, kernel: &'static Kernel, blocks: [u32; 3], args: &[Arg]) -> Result<()>;
+
+    /// Waits for everything launched so far.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    fn synchronize(&self) -> Result<()>;
+
+    /// Marks this moment in the stream.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    fn record(&self) -> Result<Event>;
+
+    /// Seconds between two moments, waiting for the later. Both are forgotten by it.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver), also for events of another machine.
+    fn elapsed_s(&self, from: Event, to: Event) -> Result<f64>;
+}

@@ -1,0 +1,160 @@
+//! The `cuda` device: our PTX kernels, launched on a GPU or in the emulator; matrix products from a library.
+//!
+//! Activations are BF16, statistics, parameters' gradients and optimizer state F32. One file per part of
+//! [`Device`](crate::Device) holds the launch code: it checks arguments with [`shapes`](crate::shapes), picks a kernel and its
+//! grid, and packs arguments. [`driver`] is the seam below, [`gemm`] the one beside it. Kernels are in `cu/`, what `nvcc`
+//! made of them in `ptx/`.
+
+mod attention;
+mod dense;
+pub mod driver;
+pub mod emulated;
+pub mod gemm;
+mod loss;
+mod memory;
+mod pointwise;
+mod update;
+
+use std::sync::Arc;
+
+use self::driver::{Arg, Driver, Kernel};
+use self::emulated::Emulator;
+use self::gemm::{Gemm, HostGemm};
+use crate::shapes::Dtypes;
+use crate::{Allocation, DType, Error, Mut, Place, Ref, Result};
+
+/// Elements of f32 scratch that reductions over a whole tensor leave their blocks' sums in.
+const PARTIALS: usize = 4096;
+
+/// A machine that runs our PTX.
+///
+/// # Numerics
+/// Every operation that has a kernel agrees with [`reference`](crate::reference) within 1e-2 (‖Δ‖/‖ref‖) where results are
+/// BF16 or come of BF16; `tests/conformance.rs` shows it, in the emulator and on a GPU where there is one.
+pub struct Cuda {
+    driver: Arc<dyn Driver>,
+    gemm: Box<dyn Gemm>,
+    dtypes: Dtypes,
+    partials: DeviceAllocation,
+}
+
+impl Cuda {
+    /// The emulated machine: every launch runs on the host, each access checked. Slow; for tests and for seeing what a
+    /// kernel does.
+    ///
+    /// # Errors
+    /// As [`Cpu::new`](crate::cpu::Cpu::new), which multiplies its matrices.
+    pub fn emulated() -> Result<Self> {
+        Self::on_emulator(Arc::new(Emulator::new()))
+    }
+
+    /// An emulated machine whose counters the caller reads.
+    ///
+    /// # Errors
+    /// As [`Cuda::emulated`].
+    pub fn on_emulator(emulator: Arc<Emulator>) -> Result<Self> {
+        let gemm = HostGemm::new(emulator.clone())?;
+        Self::new(emulator, Box::new(gemm))
+    }
+
+    /// A device on any driver, with its matrix product.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(driver: Arc<dyn Driver>, gemm: Box<dyn Gemm>) -> Result<Self> {
+        let dtypes = Dtypes {
+            device: driver.name(),
+            place: driver.place(),
+            compute: DType::BF16,
+            master: DType::F32,
+        };
+        let partials = DeviceAllocation::new(driver.clone(), PARTIALS * 4)?;
+        Ok(Self { driver, gemm, dtypes, partials })
+    }
+
+    /// What runs the kernels.
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    /// Launches `blocks` of a kernel, unless there are none.
+    fn launch(&self, kernel: &'static Kernel, blocks: usize, args: &[Arg]) -> Result<()> {
+        if blocks == 0 {
+            return Ok(());
+        }
+        let blocks = u32::try_from(blocks).map_err(|_| Error::Driver {
+            op: kernel.name,
+            device: self.dtypes.device,
+            what: format!("{blocks} blocks are more than a grid has"),
+        })?;
+        self.driver.launch(kernel, [blocks, 1, 1], args)
+    }
+
+    /// Blocks for `n` elements at `each` per block: as many as it takes, at most as many as keep every multiprocessor busy,
+    /// since kernels over flat elements stride by the grid.
+    fn blocks_for(&self, n: usize, each: usize) -> usize {
+        n.div_ceil(each).min(16 * self.driver.properties().multiprocessors.max(1) as usize)
+    }
+
+    fn missing(&self, op: &'static str) -> Error {
+        Error::Missing { op, device: self.dtypes.device }
+    }
+}
+
+/// The address of a view, as a kernel takes it.
+trait OnDevice {
+    fn device_address(&self) -> u64;
+
+    fn arg(&self) -> Arg {
+        Arg::Address(self.device_address())
+    }
+}
+
+impl OnDevice for Ref<'_> {
+    fn device_address(&self) -> u64 {
+        self.address() as u64
+    }
+}
+
+impl OnDevice for Mut<'_> {
+    fn device_address(&self) -> u64 {
+        Mut::address(self) as u64
+    }
+}
+
+/// Memory of a driver.
+struct DeviceAllocation {
+    driver: Arc<dyn Driver>,
+    address: u64,
+    bytes: usize,
+}
+
+impl DeviceAllocation {
+    /// Zeroed memory.
+    fn new(driver: Arc<dyn Driver>, bytes: usize) -> Result<Self> {
+        let bytes = bytes.max(1);
+        let address = driver.alloc(bytes)?;
+        let allocation = Self { driver, address, bytes };
+        allocation.driver.zero(address, bytes)?;
+        Ok(allocation)
+    }
+}
+
+impl Drop for DeviceAllocation {
+    fn drop(&mut self) {
+        self.driver.free(self.address);
+    }
+}
+
+// SAFETY: the driver gave these bytes to this value alone, aligned to 256, and they were zeroed; they are freed on drop.
+unsafe impl Allocation for DeviceAllocation {
+    fn address(&self) -> *mut u8 {
+        std::ptr::without_provenance_mut(self.address as usize)
+    }
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+    fn place(&self) -> Place {
+        self.driver.place()
+    }
+}
