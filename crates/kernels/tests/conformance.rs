@@ -24,7 +24,6 @@ const NO_KERNEL: &[&str] = &[
     "rotary_norm_backward",
     "value_gate",
     "value_gate_backward",
-    "attention",
     "attention_backward",
     "rms_norm",
     "rms_norm_backward",
