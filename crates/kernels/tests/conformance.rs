@@ -22,7 +22,6 @@ const NO_KERNEL: &[&str] = &[
     "rotary_norm_backward",
     "value_gate",
     "value_gate_backward",
-    "attention",
     "attention_backward",
     "smear",
     "smear_backward",

@@ -1,7 +1,9 @@
-//! Attention, and what prepares its operands.
+//! Attention, and what prepares its operands. One file per pair of passes holds the launches.
+
+mod forward;
 
 use super::Cuda;
-use crate::{Attention, AttentionShape, Mut, Ref, Result, shapes};
+use crate::{Attention, AttentionShape, Error, Mut, Ref, Result, shapes};
 
 impl Attention for Cuda {
     fn rotary_norm(
@@ -58,6 +60,15 @@ impl Attention for Cuda {
         Err(self.missing("value_gate_backward"))
     }
 
+    /// On tensor cores for head dims 16, 32, 64 and 128, a positive scale and 16-byte aligned views; by a plain kernel, some ten times
+    /// slower, for anything else.
+    ///
+    /// # Numerics
+    /// Scores, their maxima and sums are f32, probabilities are rounded to bf16 on tensor cores only: within 6e-3 of f64
+    /// (‖Δ‖/‖ref‖), lse within 1e-4; `tests/cuda_attention.rs` shows it.
+    /// # Cost
+    /// Reads q once and writes out and lse once. For each block of 64 queries, k and v are read from the first of its tiles of 64
+    /// keys that a window reaches to its last query.
     fn attention(
         &self,
         out: Mut<'_>,
@@ -65,10 +76,10 @@ impl Attention for Cuda {
         q: Ref<'_>,
         k: Ref<'_>,
         v: Ref<'_>,
-        _: AttentionShape,
+        at: AttentionShape,
     ) -> Result<()> {
-        shapes::attention(&self.dtypes, &out, &lse, &q, &k, &v)?;
-        Err(self.missing("attention"))
+        let dims = shapes::attention(&self.dtypes, &out, &lse, &q, &k, &v)?;
+        forward::launch(self, dims, at, &out, &lse, q, k, v)
     }
 
     fn attention_backward(
@@ -100,4 +111,15 @@ impl Attention for Cuda {
         )?;
         Err(self.missing("attention_backward"))
     }
+}
+
+/// Whether 16-byte accesses may start at each of these addresses.
+fn aligned16(addresses: &[u64]) -> bool {
+    addresses.iter().all(|address| address % 16 == 0)
+}
+
+/// A size as kernels take it.
+fn int(op: &'static str, what: &'static str, n: usize) -> Result<i32> {
+    i32::try_from(n)
+        .map_err(|_| Error::Argument { op, what: format!("{what} is {n}, kernels count to 2^31") })
 }
