@@ -11,7 +11,9 @@ pub mod driver;
 pub mod emulated;
 pub mod gemm;
 mod loss;
+mod map;
 mod memory;
+mod muon;
 mod pointwise;
 mod update;
 
@@ -23,8 +25,8 @@ use self::gemm::{Gemm, HostGemm};
 use crate::shapes::Dtypes;
 use crate::{Allocation, DType, Error, Mut, Place, Ref, Result};
 
-/// Elements of f32 scratch that reductions over a whole tensor leave their blocks' sums in.
-const PARTIALS: usize = 4096;
+/// Elements of f32 scratch that reductions leave the sums of blocks, rows or columns in: one MiB.
+const PARTIALS: usize = 1 << 18;
 
 /// A machine that runs our PTX.
 ///
@@ -36,6 +38,7 @@ pub struct Cuda {
     gemm: Box<dyn Gemm>,
     dtypes: Dtypes,
     partials: DeviceAllocation,
+    programs: map::Programs,
 }
 
 impl Cuda {
@@ -69,7 +72,7 @@ impl Cuda {
             master: DType::F32,
         };
         let partials = DeviceAllocation::new(driver.clone(), PARTIALS * 4)?;
-        Ok(Self { driver, gemm, dtypes, partials })
+        Ok(Self { driver, gemm, dtypes, partials, programs: map::Programs::default() })
     }
 
     /// What runs the kernels.

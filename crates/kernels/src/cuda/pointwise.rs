@@ -116,7 +116,6 @@ impl Pointwise for Cuda {
         ins: &[Ref<'_>],
         scalars: &[f64],
     ) -> Result<()> {
-        shapes::map(&self.dtypes, exprs, out, ins, scalars)?;
-        Err(self.missing("map"))
+        self.run_map(exprs, out, ins, scalars)
     }
 }
