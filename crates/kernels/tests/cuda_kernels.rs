@@ -45,8 +45,10 @@ fn every_committed_kernel_is_launched_by_a_conformance_body() {
     }
     let elsewhere = |name: &str| ELSEWHERE.iter().any(|(kernel, _)| *kernel == name);
     let committed = committed();
-    let never: Vec<_> =
-        committed.iter().filter(|(name, _)| !launched.contains(&**name) && !elsewhere(name)).collect();
+    let never: Vec<_> = committed
+        .iter()
+        .filter(|(name, _)| !launched.contains(&**name) && !elsewhere(name))
+        .collect();
     assert!(never.is_empty(), "executed by no test: {never:?}");
     assert!(committed.len() > 40, "{} kernels", committed.len());
     for (kernel, _) in ELSEWHERE {
