@@ -23,7 +23,9 @@ use self::gemm::{Gemm, HostGemm};
 use crate::shapes::Dtypes;
 use crate::{Allocation, DType, Error, Mut, Place, Ref, Result};
 
-/// Elements of f32 scratch that reductions over a whole tensor leave their blocks' sums in.
+/// Elements of f32 scratch that kernels leave partial sums in.
+const SCRATCH: usize = 1 << 16;
+/// Blocks of a reduction over a whole tensor at most, each with one partial sum.
 const PARTIALS: usize = 4096;
 
 /// A machine that runs our PTX.
@@ -68,7 +70,7 @@ impl Cuda {
             compute: DType::BF16,
             master: DType::F32,
         };
-        let partials = DeviceAllocation::new(driver.clone(), PARTIALS * 4)?;
+        let partials = DeviceAllocation::new(driver.clone(), SCRATCH * 4)?;
         Ok(Self { driver, gemm, dtypes, partials })
     }
 
