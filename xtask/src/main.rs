@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
+mod gpu_bundle;
 mod ptx;
 mod workspace;
 
@@ -31,11 +32,18 @@ enum Chore {
         #[arg(long, value_name = "DIR")]
         toolkit: Option<PathBuf>,
     },
+    /// Pack what tests and measures the cuda device on a machine that has a GPU and nothing else
+    GpuBundle {
+        /// The folder to make; default: gpu-bundle in cargo's target folder. DIR.tar.gz is made beside it
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Ptx { check, toolkit } => ptx::run(check, toolkit.as_deref()),
+        Chore::GpuBundle { out } => gpu_bundle::run(out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

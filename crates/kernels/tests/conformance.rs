@@ -18,28 +18,9 @@ const NO_KERNEL: &[&str] = &[
     // One name to a line.
     "cast",
     "fill",
-    "embed",
-    "embed_backward",
     "attention_backward",
-    "rms_norm",
-    "rms_norm_backward",
-    "mix",
-    "mix_norm",
-    "mix_backward",
     "smear",
     "smear_backward",
-    "relu2",
-    "relu2_backward",
-    "swiglu",
-    "swiglu_backward",
-    "map",
-    "adamw",
-    "nesterov",
-    "equilibrate_rows",
-    "polar_express",
-    "renormalize",
-    "variance_reduce",
-    "cautious_update",
 ];
 
 fn on_every_device(name: &str, body: Body) {

@@ -11,7 +11,9 @@ pub mod driver;
 pub mod emulated;
 pub mod gemm;
 mod loss;
+mod map;
 mod memory;
+mod muon;
 mod pointwise;
 mod update;
 
@@ -23,10 +25,8 @@ use self::gemm::{Gemm, HostGemm};
 use crate::shapes::Dtypes;
 use crate::{Allocation, DType, Error, Mut, Place, Ref, Result};
 
-/// Elements of f32 scratch that kernels leave partial sums in.
-const SCRATCH: usize = 1 << 16;
-/// Blocks of a reduction over a whole tensor at most, each with one partial sum.
-const PARTIALS: usize = 4096;
+/// Elements of f32 scratch that reductions leave the sums of blocks, rows or columns in: one MiB.
+const PARTIALS: usize = 1 << 18;
 
 /// A machine that runs our PTX.
 ///
@@ -38,6 +38,7 @@ pub struct Cuda {
     gemm: Box<dyn Gemm>,
     dtypes: Dtypes,
     partials: DeviceAllocation,
+    programs: map::Programs,
 }
 
 impl Cuda {
@@ -70,8 +71,8 @@ impl Cuda {
             compute: DType::BF16,
             master: DType::F32,
         };
-        let partials = DeviceAllocation::new(driver.clone(), SCRATCH * 4)?;
-        Ok(Self { driver, gemm, dtypes, partials })
+        let partials = DeviceAllocation::new(driver.clone(), PARTIALS * 4)?;
+        Ok(Self { driver, gemm, dtypes, partials, programs: map::Programs::default() })
     }
 
     /// What runs the kernels.
@@ -96,6 +97,16 @@ impl Cuda {
     /// since kernels over flat elements stride by the grid.
     fn blocks_for(&self, n: usize, each: usize) -> usize {
         n.div_ceil(each).min(16 * self.driver.properties().multiprocessors.max(1) as usize)
+    }
+
+    /// The width of a row as kernels take it, which leaves them room to step beyond its end.
+    fn columns(&self, op: &'static str, columns: usize) -> Result<Arg> {
+        match i32::try_from(columns) {
+            Ok(c) if c <= 1 << 30 => Ok(Arg::I32(c)),
+            _ => {
+                Err(Error::Argument { op, what: format!("{columns} columns, at most {}", 1 << 30) })
+            }
+        }
     }
 
     fn missing(&self, op: &'static str) -> Error {

@@ -56,7 +56,7 @@ impl Attention for Cuda {
     /// # Numerics
     /// dw is summed in f32: over each block's rows, then over blocks, in an order that depends on shapes alone.
     /// # Errors
-    /// [`Error::Argument`] for K over 4,096 or K·G over 65,536.
+    /// [`Error::Argument`] for K over 4,096 or K·G over 262,144.
     /// # Cost
     /// Moves 6·D + 4 bytes a head and 6·G a row.
     fn value_gate_backward(

@@ -1,7 +1,7 @@
 //! Launches of gated value embeddings, and of their gradients. The kernels are in `cu/value_gate.cu`.
 
 use super::super::driver::{Arg, Kernel, Module};
-use super::super::{Cuda, OnDevice, SCRATCH};
+use super::super::{Cuda, OnDevice, PARTIALS};
 use super::{aligned16, int};
 use crate::shapes::GateDims;
 use crate::{Error, Mut, Ref, Result};
@@ -25,7 +25,7 @@ const KEPT: usize = 4096;
 /// Lanes for a head, and whether they use 16-byte accesses.
 fn lanes(d: usize, addresses: &[u64]) -> (usize, bool) {
     let lanes = d / 8;
-    let wide = d % 8 == 0 && lanes.is_power_of_two() && lanes <= 32 && aligned16(addresses);
+    let wide = d.is_multiple_of(8) && lanes.is_power_of_two() && lanes <= 32 && aligned16(addresses);
     (if wide { lanes } else { 32 }, wide)
 }
 
@@ -81,14 +81,14 @@ pub(super) fn backward(
     if n == 0 || k == 0 {
         return Ok(());
     }
-    if k > KEPT || k * g > SCRATCH {
+    if k > KEPT || k * g > PARTIALS {
         let what = format!(
-            "{k} heads with {g} gate channels; kernels have room for {KEPT} heads and {SCRATCH} weights"
+            "{k} heads with {g} gate channels; kernels have room for {KEPT} heads and {PARTIALS} weights"
         );
         return Err(Error::Argument { op, what });
     }
     let rows = ROWS.min(KEPT / k);
-    let turns = n.div_ceil(rows).div_ceil(SCRATCH / (k * g).max(1));
+    let turns = n.div_ceil(rows).div_ceil(PARTIALS / (k * g).max(1));
     let rows_per_block = rows * turns;
     let blocks = n.div_ceil(rows_per_block);
     let lanes = lanes(dims.d, &[dve.device_address(), dv.device_address(), ve.device_address()]);
