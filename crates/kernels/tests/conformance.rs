@@ -18,10 +18,6 @@ const NO_KERNEL: &[&str] = &[
     // One name to a line.
     "cast",
     "fill",
-    "rotary_norm",
-    "rotary_norm_backward",
-    "value_gate",
-    "value_gate_backward",
     "attention_backward",
     "smear",
     "smear_backward",

@@ -1,23 +1,30 @@
 //! Attention, and what prepares its operands. One file per pair of passes holds the launches.
 
 mod forward;
+mod rotary;
+mod value_gate;
 
 use super::Cuda;
 use crate::{Attention, AttentionShape, Error, Mut, Ref, Result, shapes};
 
 impl Attention for Cuda {
+    /// # Cost
+    /// Moves 4·D + 4 bytes a head and 4·D a position for the angles; head dims that are powers of two from 16 to 512 in 16-byte
+    /// accesses, others and misaligned views element by element, x twice.
     fn rotary_norm(
         &self,
         x: Mut<'_>,
         rstd: Mut<'_>,
         cos: Ref<'_>,
         sin: Ref<'_>,
-        _: f64,
+        gain: f64,
     ) -> Result<()> {
-        shapes::rotary_norm(&self.dtypes, &x, &rstd, &cos, &sin)?;
-        Err(self.missing("rotary_norm"))
+        let dims = shapes::rotary_norm(&self.dtypes, &x, &rstd, &cos, &sin)?;
+        rotary::forward(self, dims, gain, &x, &rstd, cos, sin)
     }
 
+    /// # Cost
+    /// Moves 6·D + 4 bytes a head and 4·D a position, as [`Attention::rotary_norm`].
     fn rotary_norm_backward(
         &self,
         dx: Mut<'_>,
@@ -25,12 +32,14 @@ impl Attention for Cuda {
         rstd: Ref<'_>,
         cos: Ref<'_>,
         sin: Ref<'_>,
-        _: f64,
+        gain: f64,
     ) -> Result<()> {
-        shapes::rotary_norm_backward(&self.dtypes, &dx, &y, &rstd, &cos, &sin)?;
-        Err(self.missing("rotary_norm_backward"))
+        let dims = shapes::rotary_norm_backward(&self.dtypes, &dx, &y, &rstd, &cos, &sin)?;
+        rotary::backward(self, dims, gain, &dx, y, rstd, cos, sin)
     }
 
+    /// # Cost
+    /// Moves 6·D + 4 bytes a head and 2·G a row; 16-byte accesses where D/8 is a power of two up to 32 and views are aligned.
     fn value_gate(
         &self,
         v: Mut<'_>,
@@ -38,12 +47,18 @@ impl Attention for Cuda {
         ve: Ref<'_>,
         x: Ref<'_>,
         w: Ref<'_>,
-        _: f64,
+        max: f64,
     ) -> Result<()> {
-        shapes::value_gate(&self.dtypes, &v, &gate, &ve, &x, &w)?;
-        Err(self.missing("value_gate"))
+        let dims = shapes::value_gate(&self.dtypes, &v, &gate, &ve, &x, &w)?;
+        value_gate::forward(self, dims, max, &v, &gate, ve, x, w)
     }
 
+    /// # Numerics
+    /// dw is summed in f32: over each block's rows, then over blocks, in an order that depends on shapes alone.
+    /// # Errors
+    /// [`Error::Argument`] for K over 4,096 or K·G over 262,144.
+    /// # Cost
+    /// Moves 6·D + 4 bytes a head and 6·G a row.
     fn value_gate_backward(
         &self,
         dve: Mut<'_>,
@@ -54,10 +69,11 @@ impl Attention for Cuda {
         gate: Ref<'_>,
         x: Ref<'_>,
         w: Ref<'_>,
-        _: f64,
+        max: f64,
     ) -> Result<()> {
-        shapes::value_gate_backward(&self.dtypes, &dve, &dw, &dx, &dv, &ve, &gate, &x, &w)?;
-        Err(self.missing("value_gate_backward"))
+        let dims =
+            shapes::value_gate_backward(&self.dtypes, &dve, &dw, &dx, &dv, &ve, &gate, &x, &w)?;
+        value_gate::backward(self, dims, max, &dve, &dw, &dx, dv, ve, gate, x, w)
     }
 
     /// On tensor cores for head dims 16, 32, 64 and 128, a positive scale and 16-byte aligned views; by a plain kernel, some ten times
