@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
 mod gpu_bundle;
+mod gpu_doc;
 mod ptx;
 mod workspace;
 
@@ -38,12 +39,18 @@ enum Chore {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Enter into docs/gpu.md which kernels ran on a GPU
+    GpuDoc {
+        /// The folder that the bundle's run.sh was given
+        results: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Ptx { check, toolkit } => ptx::run(check, toolkit.as_deref()),
         Chore::GpuBundle { out } => gpu_bundle::run(out),
+        Chore::GpuDoc { results } => gpu_doc::record(&results),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

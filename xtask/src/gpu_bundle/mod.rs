@@ -66,6 +66,10 @@ pub(crate) fn run(out: Option<PathBuf>) -> Result<()> {
             .with_context(|| format!("cannot remove {}", partial.display()))?;
     }
     let files = pack::fill(&partial, RUN, &built, LIMIT_BYTES)?;
+    // Which PTX the binaries hold, for `cargo xtask gpu-doc`.
+    let manifest = workspace::root().join("crates/kernels/ptx/MANIFEST.toml");
+    fs::copy(&manifest, partial.join("MANIFEST.toml"))
+        .with_context(|| format!("cannot copy {}", manifest.display()))?;
     if folder.exists() {
         pack::check_ours(&folder)?;
         fs::remove_dir_all(&folder)
@@ -85,6 +89,8 @@ pub(crate) fn run(out: Option<PathBuf>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -102,8 +108,12 @@ mod tests {
         assert_eq!(called, known, "run.sh calls something that is not bundled");
     }
 
+    /// A script that another thread's fork still holds open cannot be run, so that tests which run scripts take turns.
+    static TURN: Mutex<()> = Mutex::new(());
+
     #[test]
     fn without_a_gpu_the_script_says_so_and_fails() {
+        let _turn = TURN.lock().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let executable = |name: &str, script: &str| build::Built {
             name: name.to_owned(),
@@ -124,6 +134,7 @@ mod tests {
         ];
         let bundle = folder.path().join("bundle");
         pack::fill(&bundle, RUN, &built, LIMIT_BYTES).unwrap();
+        fs::write(bundle.join("MANIFEST.toml"), "").unwrap();
         let output = std::process::Command::new(bundle.join("run.sh")).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
@@ -136,6 +147,7 @@ mod tests {
 
     #[test]
     fn a_failed_part_fails_the_run_but_not_the_others() {
+        let _turn = TURN.lock().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let script = |name: &str, script: &str| {
             let path = folder.path().join(name);
@@ -155,6 +167,7 @@ mod tests {
         ];
         let bundle = folder.path().join("bundle");
         pack::fill(&bundle, RUN, &built, LIMIT_BYTES).unwrap();
+        fs::write(bundle.join("MANIFEST.toml"), "").unwrap();
         let results = folder.path().join("results");
         let output =
             std::process::Command::new(bundle.join("run.sh")).arg(&results).output().unwrap();

@@ -11,6 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 bin=$here/bin
 results=${1:-$here/results}
 mkdir -p "$results" || exit 1
+rm -f "$results"/*.log "$results"/summary.md "$results"/ceilings.json
 # The tests skip a device that is absent; one that is named here has to be there.
 export FARTHING_TEST_DEVICES=cuda:0
 
@@ -20,6 +21,8 @@ if ! "$bin/same_bits" --exact device --nocapture >"$results/device.log" 2>&1; th
     exit 2
 fi
 device=$(sed -n 's/^device: //p' "$results/device.log" | head -n 1)
+
+cp "$here/MANIFEST.toml" "$results/" || exit 1
 
 failed=0
 rows=""
