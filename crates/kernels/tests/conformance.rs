@@ -15,8 +15,6 @@ const DEVICES: [(DeviceKind, usize); 5] = [
 
 /// What the `cuda` device, emulated or not, has no kernel for yet. Anything else that it lacks fails.
 const NO_KERNEL: &[&str] = &[
-    "cast",
-    "fill",
     "embed",
     "embed_backward",
     "rotary_norm",
