@@ -14,7 +14,9 @@ pub mod driver;
 pub mod emulated;
 pub mod gemm;
 mod loss;
+mod map;
 mod memory;
+mod muon;
 pub mod nvidia;
 mod pointwise;
 mod probe;
@@ -31,8 +33,8 @@ use self::nvidia::Nvidia;
 use crate::shapes::Dtypes;
 use crate::{Allocation, DType, Error, Mut, Place, Ref, Result};
 
-/// Elements of f32 scratch that reductions over a whole tensor leave their blocks' sums in.
-const PARTIALS: usize = 4096;
+/// Elements of f32 scratch that reductions leave the sums of blocks, rows or columns in: one MiB.
+const PARTIALS: usize = 1 << 18;
 
 /// A machine that runs our PTX.
 ///
@@ -44,6 +46,7 @@ pub struct Cuda {
     gemm: Box<dyn Gemm>,
     dtypes: Dtypes,
     partials: DeviceAllocation,
+    programs: map::Programs,
 }
 
 impl Cuda {
@@ -88,7 +91,7 @@ impl Cuda {
             master: DType::F32,
         };
         let partials = DeviceAllocation::new(driver.clone(), PARTIALS * 4)?;
-        Ok(Self { driver, gemm, dtypes, partials })
+        Ok(Self { driver, gemm, dtypes, partials, programs: map::Programs::default() })
     }
 
     /// What runs the kernels.
@@ -113,6 +116,16 @@ impl Cuda {
     /// since kernels over flat elements stride by the grid.
     fn blocks_for(&self, n: usize, each: usize) -> usize {
         n.div_ceil(each).min(16 * self.driver.properties().multiprocessors.max(1) as usize)
+    }
+
+    /// The width of a row as kernels take it, which leaves them room to step beyond its end.
+    fn columns(&self, op: &'static str, columns: usize) -> Result<Arg> {
+        match i32::try_from(columns) {
+            Ok(c) if c <= 1 << 30 => Ok(Arg::I32(c)),
+            _ => {
+                Err(Error::Argument { op, what: format!("{columns} columns, at most {}", 1 << 30) })
+            }
+        }
     }
 
     fn missing(&self, op: &'static str) -> Error {

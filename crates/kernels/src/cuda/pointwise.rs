@@ -1,31 +1,124 @@
 //! Operations that read and write each row or element about once.
 
-use super::Cuda;
+use super::driver::{Arg, Kernel, Module};
+use super::{Cuda, OnDevice, PARTIALS};
+use crate::shapes::RowDims;
 use crate::{Coef, Expr, Mut, Pointwise, Ref, Result, shapes};
 
-impl Pointwise for Cuda {
-    fn rms_norm(&self, y: Mut<'_>, rstd: Mut<'_>, x: Ref<'_>) -> Result<()> {
-        shapes::rms_norm(&self.dtypes, &y, &rstd, &x)?;
-        Err(self.missing("rms_norm"))
+static NORM: Module = Module { name: "norm", ptx: include_str!("../../ptx/sm80/norm.ptx") };
+static RMS_NORM: RowKernels = RowKernels::of("rms_norm_warp", "rms_norm_block");
+static RMS_NORM_BACKWARD: RowKernels =
+    RowKernels::of("rms_norm_backward_warp", "rms_norm_backward_block");
+static MIX_NORM: RowKernels = RowKernels::of("mix_norm_warp", "mix_norm_block");
+
+static POINTWISE: Module =
+    Module { name: "pointwise", ptx: include_str!("../../ptx/sm80/pointwise.ptx") };
+static MIX: Kernel = flat("mix");
+static MIX_BACKWARD: Kernel = flat("mix_backward");
+static ADD_PARTIALS: Kernel = flat("add_partials");
+static RELU2: Kernel = flat("relu2");
+static RELU2_BACKWARD: Kernel = flat("relu2_backward");
+static SWIGLU: Kernel = flat("swiglu");
+static SWIGLU_BACKWARD: Kernel = flat("swiglu_backward");
+
+const THREADS: u32 = 256;
+/// Elements that a block of a flat kernel moves with one 16-byte access of each thread.
+const EACH: usize = 8 * THREADS as usize;
+
+const fn kernel(module: &'static Module, name: &'static str) -> Kernel {
+    Kernel { module, name, threads: THREADS, shared_bytes: 0 }
+}
+
+const fn flat(name: &'static str) -> Kernel {
+    kernel(&POINTWISE, name)
+}
+
+/// A kernel over rows in two versions: a warp for each row, eight rows to a block, and a block for each row.
+struct RowKernels {
+    warp: Kernel,
+    block: Kernel,
+}
+
+impl RowKernels {
+    /// The widest row that a warp keeps in its registers: eight 16-byte pieces of each of 32 threads.
+    const WARP_COLUMNS: usize = 8 * 32 * 8;
+
+    const fn of(warp: &'static str, block: &'static str) -> Self {
+        Self { warp: kernel(&NORM, warp), block: kernel(&NORM, block) }
     }
 
+    /// The version for rows of `c` elements, and its blocks for `n` of them.
+    fn choose(&'static self, RowDims { n, c }: RowDims) -> (&'static Kernel, usize) {
+        if c <= Self::WARP_COLUMNS {
+            (&self.warp, n.div_ceil(THREADS as usize / 32))
+        } else {
+            (&self.block, n)
+        }
+    }
+}
+
+/// A factor as kernels take it: the parameter's address or null, and the host's number.
+fn factor(coef: &Coef<'_>) -> [Arg; 2] {
+    let parameter = coef.parameter.as_ref().map_or(Arg::Address(0), OnDevice::arg);
+    [parameter, Arg::F32(coef.times as f32)]
+}
+
+impl Cuda {
+    /// Launches a kernel over flat elements.
+    fn launch_flat(&self, kernel: &'static Kernel, n: usize, args: &[Arg]) -> Result<()> {
+        self.launch(kernel, self.blocks_for(n, EACH), args)
+    }
+
+    /// N, C and 1/C.
+    fn row_args(&self, kernel: &Kernel, RowDims { n, c }: RowDims) -> Result<[Arg; 3]> {
+        let inverse = Arg::F32((1.0 / c as f64) as f32);
+        Ok([Arg::I64(n as i64), self.columns(kernel.name, c)?, inverse])
+    }
+}
+
+/// # Numerics
+/// Sums and everything between a load and a store are f32; a result is rounded to BF16 once, where it is stored. Exponentials and reciprocal roots
+/// are the hardware's approximations, of a relative error below 1e-6.
+///
+/// # Cost
+/// Each states the bytes that it moves, for aligned views; a parameter of a [`Coef`] adds 4 bytes, read by each warp.
+impl Pointwise for Cuda {
+    /// Per row: reads 2·C bytes, writes 2·C + 4.
+    fn rms_norm(&self, y: Mut<'_>, rstd: Mut<'_>, x: Ref<'_>) -> Result<()> {
+        let dims = shapes::rms_norm(&self.dtypes, &y, &rstd, &x)?;
+        let (kernel, blocks) = RMS_NORM.choose(dims);
+        let [n, c, inverse] = self.row_args(kernel, dims)?;
+        self.launch(kernel, blocks, &[y.arg(), rstd.arg(), x.arg(), n, c, inverse])
+    }
+
+    /// Per row: reads 4·C bytes and the 4 of rstd by each warp, and 2·C more to add to dx; writes 2·C.
     fn rms_norm_backward(
         &self,
         dx: Mut<'_>,
         dy: Ref<'_>,
         y: Ref<'_>,
         rstd: Ref<'_>,
-        _: bool,
+        accumulate: bool,
     ) -> Result<()> {
-        shapes::rms_norm_backward(&self.dtypes, &dx, &dy, &y, &rstd)?;
-        Err(self.missing("rms_norm_backward"))
+        let dims = shapes::rms_norm_backward(&self.dtypes, &dx, &dy, &y, &rstd)?;
+        let (kernel, blocks) = RMS_NORM_BACKWARD.choose(dims);
+        let [n, c, inverse] = self.row_args(kernel, dims)?;
+        let accumulate = Arg::U32(u32::from(accumulate));
+        let args = [dx.arg(), dy.arg(), y.arg(), rstd.arg(), n, c, inverse, accumulate];
+        self.launch(kernel, blocks, &args)
     }
 
+    /// Per element: reads 4 bytes, writes 2.
     fn mix(&self, out: Mut<'_>, x: Ref<'_>, a: Coef<'_>, y: Ref<'_>, b: Coef<'_>) -> Result<()> {
-        shapes::mix(&self.dtypes, &out, &x, &a, &y, &b)?;
-        Err(self.missing("mix"))
+        let n = shapes::mix(&self.dtypes, &out, &x, &a, &y, &b)?;
+        let ([a, a_times], [b, b_times]) = (factor(&a), factor(&b));
+        let args = [out.arg(), x.arg(), a, a_times, y.arg(), b, b_times, Arg::I64(n as i64)];
+        self.launch_flat(&MIX, n, &args)
     }
 
+    /// The norm is that of `out` as it is stored, so that the result is [`Pointwise::mix`]'s followed by [`Pointwise::rms_norm`]'s, to the bit.
+    ///
+    /// Per row: reads 4·C bytes, writes 4·C + 4.
     fn mix_norm(
         &self,
         out: Mut<'_>,
@@ -36,10 +129,20 @@ impl Pointwise for Cuda {
         y: Ref<'_>,
         b: Coef<'_>,
     ) -> Result<()> {
-        shapes::mix_norm(&self.dtypes, &out, &normed, &rstd, &x, &a, &y, &b)?;
-        Err(self.missing("mix_norm"))
+        let dims = shapes::mix_norm(&self.dtypes, &out, &normed, &rstd, &x, &a, &y, &b)?;
+        let (kernel, blocks) = MIX_NORM.choose(dims);
+        let [n, c, inverse] = self.row_args(kernel, dims)?;
+        let ([a, a_times], [b, b_times]) = (factor(&a), factor(&b));
+        let (out, normed, rstd) = (out.arg(), normed.arg(), rstd.arg());
+        let (x, y) = (x.arg(), y.arg());
+        let args = [out, normed, rstd, x, a, a_times, y, b, b_times, n, c, inverse];
+        self.launch(kernel, blocks, &args)
     }
 
+    /// The sums are taken in f32 by a tree that depends on the number of elements alone: each block leaves its share in scratch, a second
+    /// launch adds the shares.
+    ///
+    /// Per element: reads 4 bytes and 2 for each of da and db that is given, writes 4.
     fn mix_backward(
         &self,
         dx: Mut<'_>,
@@ -51,8 +154,25 @@ impl Pointwise for Cuda {
         y: Ref<'_>,
         b: Coef<'_>,
     ) -> Result<()> {
-        shapes::mix_backward(&self.dtypes, &dx, &dy, da.as_ref(), db.as_ref(), &x, &a, &y, &b)?;
-        Err(self.missing("mix_backward"))
+        let (dtypes, given) = (&self.dtypes, (da.as_ref(), db.as_ref()));
+        let n = shapes::mix_backward(dtypes, &dx, &dy, given.0, given.1, &x, &a, &y, &b)?;
+        let address = |given: Option<&Mut<'_>>| given.map_or(Arg::Address(0), OnDevice::arg);
+        let (da, db) = (address(da.as_ref()), address(db.as_ref()));
+        let ([a, a_times], [b, b_times]) = (factor(&a), factor(&b));
+        // A sum that no one asks for is not computed, and its operand not read.
+        let summed = |x: Ref<'_>, wanted| if wanted { x.arg() } else { Arg::Address(0) };
+        let (x, y) = (summed(x, given.0.is_some()), summed(y, given.1.is_some()));
+        // As many blocks on every machine, so that the sums have the same bits on every machine.
+        let blocks = n.div_ceil(EACH).min(PARTIALS / 4);
+        let partials = Arg::Address(self.partials.address);
+        let n = Arg::I64(n as i64);
+        let args = [dx.arg(), dy.arg(), x, a, a_times, y, b, b_times, partials, n];
+        self.launch(&MIX_BACKWARD, blocks, &args)?;
+        if blocks == 0 || (given.0.is_none() && given.1.is_none()) {
+            return Ok(());
+        }
+        let args = [da, a_times, db, b_times, partials, Arg::I32(blocks as i32)];
+        self.launch(&ADD_PARTIALS, 2, &args)
     }
 
     fn smear(
@@ -83,21 +203,25 @@ impl Pointwise for Cuda {
         Err(self.missing("smear_backward"))
     }
 
+    /// Per element: reads 2 bytes, writes 2.
     fn relu2(&self, y: Mut<'_>, x: Ref<'_>) -> Result<()> {
-        shapes::relu2(&self.dtypes, &y, &x)?;
-        Err(self.missing("relu2"))
+        let n = shapes::relu2(&self.dtypes, &y, &x)?;
+        self.launch_flat(&RELU2, n, &[y.arg(), x.arg(), Arg::I64(n as i64)])
     }
 
+    /// Per element: reads 4 bytes, writes 2.
     fn relu2_backward(&self, dx: Mut<'_>, x: Ref<'_>) -> Result<()> {
-        shapes::relu2_backward(&self.dtypes, &dx, &x)?;
-        Err(self.missing("relu2_backward"))
+        let n = shapes::relu2_backward(&self.dtypes, &dx, &x)?;
+        self.launch_flat(&RELU2_BACKWARD, n, &[dx.arg(), x.arg(), Arg::I64(n as i64)])
     }
 
+    /// Per element: reads 4 bytes, writes 2.
     fn swiglu(&self, y: Mut<'_>, gate: Ref<'_>, x: Ref<'_>) -> Result<()> {
-        shapes::swiglu(&self.dtypes, &y, &gate, &x)?;
-        Err(self.missing("swiglu"))
+        let n = shapes::swiglu(&self.dtypes, &y, &gate, &x)?;
+        self.launch_flat(&SWIGLU, n, &[y.arg(), gate.arg(), x.arg(), Arg::I64(n as i64)])
     }
 
+    /// Per element: reads 6 bytes, writes 4.
     fn swiglu_backward(
         &self,
         dx: Mut<'_>,
@@ -105,8 +229,12 @@ impl Pointwise for Cuda {
         gate: Ref<'_>,
         x: Ref<'_>,
     ) -> Result<()> {
-        shapes::swiglu_backward(&self.dtypes, &dx, &dgate, &gate, &x)?;
-        Err(self.missing("swiglu_backward"))
+        let n = shapes::swiglu_backward(&self.dtypes, &dx, &dgate, &gate, &x)?;
+        self.launch_flat(
+            &SWIGLU_BACKWARD,
+            n,
+            &[dx.arg(), dgate.arg(), gate.arg(), x.arg(), Arg::I64(n as i64)],
+        )
     }
 
     fn map(
@@ -116,7 +244,6 @@ impl Pointwise for Cuda {
         ins: &[Ref<'_>],
         scalars: &[f64],
     ) -> Result<()> {
-        shapes::map(&self.dtypes, exprs, out, ins, scalars)?;
-        Err(self.missing("map"))
+        self.run_map(exprs, out, ins, scalars)
     }
 }
