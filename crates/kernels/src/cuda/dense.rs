@@ -104,7 +104,7 @@ impl Dense for Cuda {
 
     /// An id outside of the table is clamped into it, and so is a place outside of the order.
     ///
-    /// Reads 2·C bytes for each id, 4·C for each distinct id, and about 16 for each id and 128 columns; writes 4·C for each distinct id.
+    /// Reads 2·C bytes for each id, 4·C for each distinct id, and 16 to 32 for each id and 128 columns; writes 4·C for each distinct id.
     /// An id's rows are added one after another, so that the time is at least that of the most frequent id.
     fn embed_backward(
         &self,
@@ -116,7 +116,12 @@ impl Dense for Cuda {
         let dims = shapes::embed_backward(&self.dtypes, &dtable, &dout, &ids, &order)?;
         let EmbedDims { n, v, c } = dims;
         let warps = n.div_ceil(PLACES) * c.div_ceil(COLUMNS);
-        let [n, v, c] = self.table_args("embed_backward", n, v, c)?;
+        if warps > i32::MAX as usize {
+            let what = format!("{n} ids of {c} columns are more than a launch takes");
+            return Err(Error::Argument { op: "embed_backward", what });
+        }
+        let [_, v, c] = self.table_args("embed_backward", n, v, c)?;
+        let n = Arg::I32(n as i32);
         let args = [dtable.arg(), dout.arg(), ids.arg(), order.arg(), n, v, c];
         self.launch(&EMBED_BACKWARD, warps.div_ceil(WARPS), &args)
     }

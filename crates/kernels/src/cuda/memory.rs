@@ -8,7 +8,7 @@ static MEMORY: Module = Module { name: "memory", ptx: include_str!("../../ptx/sm
 static FILL_U16: Kernel = kernel("fill_u16");
 static FILL_U32: Kernel = kernel("fill_u32");
 static CAST_F32_BF16: Kernel = kernel("cast_f32_bf16");
-static CAST_BF16_F32: Kernel = kernel("cast_bf16_f32");
+pub(super) static CAST_BF16_F32: Kernel = kernel("cast_bf16_f32");
 
 const fn kernel(name: &'static str) -> Kernel {
     Kernel { module: &MEMORY, name, threads: 256, shared_bytes: 0 }

@@ -3,6 +3,7 @@
 
 use super::driver::{Arg, Kernel, Module};
 use super::gemm::{Matrix, Product};
+use super::memory::CAST_BF16_F32;
 use super::{Cuda, OnDevice, PARTIALS};
 use crate::shapes::StackDims;
 use crate::{DType, Error, Mut, Ref, Result, Shape, shapes};
@@ -26,9 +27,6 @@ static VARIANCE_SCALE_ROWS: Kernel = kernel("variance_scale_rows");
 static VARIANCE_SCALE_COLUMNS: Kernel = kernel("variance_scale_columns");
 static POLAR_START: Kernel = kernel("polar_start");
 static POLAR_COMBINE: Kernel = kernel("polar_combine");
-static MEMORY: Module = Module { name: "memory", ptx: include_str!("../../ptx/sm80/memory.ptx") };
-static CAST_BF16_F32: Kernel =
-    Kernel { module: &MEMORY, name: "cast_bf16_f32", threads: 256, shared_bytes: 0 };
 
 /// Elements that a block of an elementwise kernel takes at a time.
 const BLOCK_ELEMENTS: usize = 1024;

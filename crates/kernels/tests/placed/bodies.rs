@@ -1,0 +1,249 @@
+//! One body for each operation, over sizes that reach every branch of its kernels. What they return is nothing or the first failure.
+
+use farthing_kernels::{AdamW, Coef, Device, Mut, Ref, Result as Done};
+
+use super::{Failure, Operand, everywhere};
+use crate::common::Draw;
+
+type Outcome = Result<(), Failure>;
+
+/// A body, by the operation's name.
+pub(crate) type Body = fn(&dyn Device) -> Outcome;
+
+/// Rows and columns: for a warp each (up to 2048 columns) in its registers, in part of them, element by element; for a block each in
+/// its registers (up to 8192), beyond them, element by element; rows that fill no block.
+const ROWS: [(usize, usize); 10] = [
+    (1, 1),
+    (3, 7),
+    (9, 8),
+    (17, 40),
+    (8, 1024),
+    (3, 2047),
+    (9, 2048),
+    (2, 2056),
+    (2, 2051),
+    (2, 8192 + 2048 + 8),
+];
+
+/// Numbers of elements: less than one access, one, a tail, and more than the grid covers at once (64 blocks of 2048).
+const FLAT: [usize; 6] = [1, 7, 8, 29, 4096, 64 * 2048 + 2061];
+
+fn draw() -> Draw {
+    Draw::new(5)
+}
+
+fn normal(draw: &mut Draw, shape: [usize; 2]) -> Operand {
+    Operand::compute(shape, draw.normals(shape[0] * shape[1]))
+}
+
+fn flat(draw: &mut Draw, n: usize) -> Operand {
+    Operand::compute([n], draw.normals(n))
+}
+
+pub(crate) fn rms_norm(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (n, c) in ROWS {
+        let (y, rstd) = (Operand::poison([n, c]), Operand::poisoned_master([n]));
+        let x = normal(&mut draw, [n, c]);
+        everywhere(dev, [&y, &rstd], [&x], 0.0, |d, [y, rstd], [x]| d.rms_norm(y, rstd, x))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn rms_norm_backward(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (n, c) in ROWS {
+        for accumulate in [false, true] {
+            let (dy, y) = (normal(&mut draw, [n, c]), normal(&mut draw, [n, c]));
+            let rstd = draw.normals(n).iter().map(|x| x.abs() + 0.1).collect();
+            let rstd = Operand::master([n], rstd);
+            let dx = if accumulate { normal(&mut draw, [n, c]) } else { Operand::poison([n, c]) };
+            // One column's gradient is what is left of a cancellation.
+            everywhere(dev, [&dx], [&dy, &y, &rstd], 1.0, |d, [dx], [dy, y, rstd]| {
+                d.rms_norm_backward(dx, dy, y, rstd, accumulate)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn parameter(draw: &mut Draw) -> Operand {
+    Operand::master([1], draw.normals(1))
+}
+
+pub(crate) fn mix(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for n in FLAT {
+        let (x, y, out) = (flat(&mut draw, n), flat(&mut draw, n), Operand::poison([n]));
+        let (a, b) = (parameter(&mut draw), parameter(&mut draw));
+        everywhere(dev, [&out], [&x, &y, &a, &b], 0.0, |d, [out], [x, y, a, b]| {
+            d.mix(out, x, Coef::new(a, 0.75), y, Coef::new(b, -2.0))
+        })?;
+        everywhere(dev, [&out], [&x, &y], 0.0, |d, [out], [x, y]| {
+            d.mix(out, x, Coef::ONE, y, Coef { parameter: None, times: -1.5 })
+        })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn mix_norm(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (n, c) in ROWS {
+        let (x, y) = (normal(&mut draw, [n, c]), normal(&mut draw, [n, c]));
+        let (a, b) = (parameter(&mut draw), parameter(&mut draw));
+        let (out, normed) = (Operand::poison([n, c]), Operand::poison([n, c]));
+        let outs = [&out, &normed, &Operand::poisoned_master([n])];
+        everywhere(dev, outs, [&x, &y, &a, &b], 0.0, |d, [out, normed, rstd], [x, y, a, b]| {
+            d.mix_norm(out, normed, rstd, x, Coef::new(a, 0.75), y, Coef::new(b, 2.0))
+        })?;
+    }
+    Ok(())
+}
+
+fn coefs<'a>(a: Ref<'a>, b: Ref<'a>) -> (Coef<'a>, Coef<'a>) {
+    (Coef::new(a, 0.75), Coef::new(b, -2.0))
+}
+
+pub(crate) fn mix_backward(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for n in FLAT {
+        let [x, y, dx, dy] = [(); 4].map(|()| flat(&mut draw, n));
+        let [a, b, da, db] = [(); 4].map(|()| parameter(&mut draw));
+        // Sums of products that cancel: judged by the size of what was summed.
+        let floor = (n as f64).sqrt().max(1.0);
+        let ins = [&x, &y, &a, &b];
+        everywhere(dev, [&da, &db], ins, floor, |d, [da, db], [x, y, a, b]| {
+            let (mut dx, mut dy) = (d.activations([n])?, d.activations([n])?);
+            d.copy(dx.view_mut(), y)?;
+            let (dx, dy, (a, b)) = (dx.view_mut(), dy.view_mut(), coefs(a, b));
+            d.mix_backward(dx, dy, Some(da), Some(db), x, a, y, b)
+        })?;
+        everywhere(dev, [&dx, &dy], ins, 1.0, |d, [dx, dy], [x, y, a, b]| {
+            let (mut da, mut db) = (d.master([1])?, d.master([1])?);
+            let (da, db, (a, b)) = (da.view_mut(), db.view_mut(), coefs(a, b));
+            d.mix_backward(dx, dy, Some(da), Some(db), x, a, y, b)
+        })?;
+        // One sum alone, or none, in larger tensors than they need.
+        everywhere(dev, [&da, &dx, &dy], ins, floor, |d, [da, dx, dy], [x, y, a, b]| {
+            let (a, b) = coefs(a, b);
+            d.mix_backward(dx, dy, Some(da), None, x, a, y, b)
+        })?;
+        everywhere(dev, [&db, &dx, &dy], ins, floor, |d, [db, dx, dy], [x, y, a, b]| {
+            let (a, b) = coefs(a, b);
+            d.mix_backward(dx, dy, None, Some(db), x, a, y, b)
+        })?;
+        everywhere(dev, [&dx, &dy], ins, 1.0, |d, [dx, dy], [x, y, a, b]| {
+            let (a, b) = coefs(a, b);
+            d.mix_backward(dx, dy, None, None, x, a, y, b)
+        })?;
+    }
+    Ok(())
+}
+
+/// One output from `INS` inputs.
+fn from<const INS: usize>(
+    dev: &dyn Device,
+    call: impl Fn(&dyn Device, Mut<'_>, [Ref<'_>; INS]) -> Done<()>,
+) -> Outcome {
+    let mut draw = draw();
+    for n in FLAT {
+        let ins = [(); INS].map(|()| flat(&mut draw, n));
+        let out = Operand::poison([n]);
+        everywhere(dev, [&out], ins.each_ref(), 0.0, |d, [out], ins| call(d, out, ins))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn relu2(dev: &dyn Device) -> Outcome {
+    from(dev, |d, y, [x]| d.relu2(y, x))
+}
+
+pub(crate) fn swiglu(dev: &dyn Device) -> Outcome {
+    from(dev, |d, y, [gate, x]| d.swiglu(y, gate, x))
+}
+
+pub(crate) fn relu2_backward(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for n in FLAT {
+        let (dx, x) = (flat(&mut draw, n), flat(&mut draw, n));
+        everywhere(dev, [&dx], [&x], 0.0, |d, [dx], [x]| d.relu2_backward(dx, x))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn swiglu_backward(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for n in FLAT {
+        let [dx, gate, x] = [(); 3].map(|()| flat(&mut draw, n));
+        let dgate = Operand::poison([n]);
+        everywhere(dev, [&dx, &dgate], [&gate, &x], 0.0, |d, [dx, dgate], [gate, x]| {
+            d.swiglu_backward(dx, dgate, gate, x)
+        })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn adamw(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for n in FLAT {
+        let mut master = || Operand::master([n], draw.normals(n));
+        let (p, m, g) = (master(), master(), master());
+        let v = Operand::master([n], draw.normals(n).iter().map(|x| x * x).collect());
+        let hyper =
+            AdamW { lr: 0.02, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.1, step: 3 };
+        everywhere(dev, [&p, &m, &v], [&g], 0.0, |d, [p, m, v], [g]| d.adamw(p, m, v, g, hyper))?;
+    }
+    Ok(())
+}
+
+/// Ids, rows, columns: one warp's rows and more than a block's; vectors, and single elements.
+const LOOKUPS: [(usize, usize, usize); 6] =
+    [(1, 1, 1), (7, 3, 8), (65, 9, 264), (130, 50, 33), (9, 300, 1032), (70, 5, 129)];
+
+pub(crate) fn embed(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (n, v, c) in LOOKUPS {
+        let ids: Vec<i32> = (0..n).map(|_| (draw.uniform() * v as f64) as i32).collect();
+        let (table, ids) = (normal(&mut draw, [v, c]), Operand::index([n], &ids));
+        let out = Operand::poison([n, c]);
+        everywhere(dev, [&out], [&table, &ids], 0.0, |d, [out], [table, ids]| {
+            d.embed(out, table, ids)
+        })?;
+    }
+    Ok(())
+}
+
+/// 0..N sorted by (id, n).
+pub(crate) fn sorted(ids: &[i32]) -> Vec<i32> {
+    let mut order: Vec<i32> = (0..ids.len() as i32).collect();
+    order.sort_by_key(|&n| (ids[n as usize], n));
+    order
+}
+
+/// Ids that are all one, all distinct, in runs that begin and end anywhere, and drawn.
+pub(crate) fn ids(n: usize, v: usize, draw: &mut Draw) -> [Vec<i32>; 4] {
+    let below = |x: f64| (x * v as f64) as i32;
+    [
+        vec![v as i32 - 1; n],
+        (0..n).map(|i| (i * 7 % v) as i32).collect(),
+        (0..n).map(|i| (i / 41 % v) as i32).collect(),
+        (0..n).map(|_| below(draw.uniform() * draw.uniform())).collect(),
+    ]
+}
+
+pub(crate) fn embed_backward(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (n, v, c) in [(1, 1, 1), (33, 40, 4), (100, 9, 132), (64, 64, 7), (200, 3, 129)] {
+        for ids in ids(n, v, &mut draw) {
+            let order = sorted(&ids);
+            let (ids, order) = (Operand::index([n], &ids), Operand::index([n], &order));
+            let (dtable, dout) =
+                (Operand::master([v, c], draw.normals(v * c)), normal(&mut draw, [n, c]));
+            let ins = [&dout, &ids, &order];
+            everywhere(dev, [&dtable], ins, 0.0, |d, [dtable], [dout, ids, order]| {
+                d.embed_backward(dtable, dout, ids, order)
+            })?;
+        }
+    }
+    Ok(())
+}
