@@ -4,6 +4,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
+mod gpu_bundle;
+mod gpu_doc;
 mod ptx;
 mod workspace;
 
@@ -31,11 +33,24 @@ enum Chore {
         #[arg(long, value_name = "DIR")]
         toolkit: Option<PathBuf>,
     },
+    /// Pack what tests and measures the cuda device on a machine that has a GPU and nothing else
+    GpuBundle {
+        /// The folder to make; default: gpu-bundle in cargo's target folder. DIR.tar.gz is made beside it
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Enter into docs/gpu.md which kernels ran on a GPU
+    GpuDoc {
+        /// The folder that the bundle's run.sh was given
+        results: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Ptx { check, toolkit } => ptx::run(check, toolkit.as_deref()),
+        Chore::GpuBundle { out } => gpu_bundle::run(out),
+        Chore::GpuDoc { results } => gpu_doc::record(&results),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

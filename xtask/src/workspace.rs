@@ -1,5 +1,6 @@
 //! Where things are: the root of the sources, and cargo's target folder.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,18 +18,27 @@ pub(crate) fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
-/// Cargo's target folder, wherever the environment or a configuration file has put it.
-pub(crate) fn target() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(&cargo)
+/// The cargo that runs this program, or the one in the path.
+pub(crate) fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Cargo's description of the workspace, as JSON.
+pub(crate) fn metadata() -> Result<Vec<u8>> {
+    let output = Command::new(cargo())
         .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
         .current_dir(root())
         .output()
-        .with_context(|| format!("cannot run {}", cargo.display()))?;
+        .with_context(|| format!("cannot run {}", cargo().display()))?;
     if !output.status.success() {
         bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
+    Ok(output.stdout)
+}
+
+/// Cargo's target folder, wherever the environment or a configuration file has put it.
+pub(crate) fn target() -> Result<PathBuf> {
     let metadata: Metadata =
-        serde_json::from_slice(&output.stdout).context("cannot read cargo metadata")?;
+        serde_json::from_slice(&metadata()?).context("cannot read cargo metadata")?;
     Ok(metadata.target_directory)
 }

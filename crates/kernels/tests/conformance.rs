@@ -16,22 +16,9 @@ const DEVICES: [(DeviceKind, usize); 5] = [
 /// What the `cuda` device, emulated or not, has no kernel for yet. Anything else that it lacks fails.
 const NO_KERNEL: &[&str] = &[
     // One name to a line.
-    "cast",
-    "fill",
-    "rotary_norm",
-    "rotary_norm_backward",
-    "value_gate",
-    "value_gate_backward",
-    "attention",
     "attention_backward",
     "smear",
     "smear_backward",
-    "nesterov",
-    "equilibrate_rows",
-    "polar_express",
-    "renormalize",
-    "variance_reduce",
-    "cautious_update",
 ];
 
 fn on_every_device(name: &str, body: Body) {

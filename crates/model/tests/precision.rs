@@ -6,6 +6,7 @@ mod common;
 
 use common::{BOTH, Model, Tokens, config, distance, norm, seq_len, variants};
 use farthing_kernels::cpu::Cpu;
+use farthing_kernels::cuda::Cuda;
 use farthing_kernels::reference::Reference;
 use farthing_kernels::rounded::Rounded;
 use farthing_kernels::{DType, Device};
@@ -17,37 +18,51 @@ fn on_cpu(threads: usize) -> Rounded {
 
 /// Eight significant bits per stored value: the loss within 0.2%, each matrix's gradient within 4%, and those of single numbers,
 /// sums over all positions that cancel, within 15% when taken together.
+fn is_near_the_one_in_f64(narrow: &dyn Device, config: &GptConfig) {
+    let exact = Reference::new();
+    let t = config.seq_len;
+    let mut narrow = Model::new(narrow, config.clone(), 2, t);
+    let mut wide = Model::new(&exact, config.clone(), 2, t);
+    let tokens = Tokens::new(2, t, 4);
+    let scale = 1.0 / tokens.valid() as f64;
+    let sums = [narrow.train(&tokens.batch(), scale), wide.train(&tokens.batch(), scale)];
+    let mut worst = (0.0, String::new());
+    let [mut got_numbers, mut numbers] = [vec![], vec![]];
+    for i in 0..wide.gpt.params().len() {
+        let spec = wide.gpt.params()[i].clone();
+        let (got, expected) = (narrow.grad(i), wide.grad(i));
+        if spec.shape.len() == 1 {
+            got_numbers.extend(got);
+            numbers.extend(expected);
+            continue;
+        }
+        let error = distance(&got, &expected);
+        if error > worst.0 {
+            worst = (error, spec.name);
+        }
+    }
+    let of_numbers = distance(&got_numbers, &numbers);
+    let relative = (sums[0] - sums[1]).abs() / sums[1];
+    eprintln!("loss {relative:.1e}, gradients {worst:?}, of single numbers {of_numbers:.1e}");
+    assert!(relative < 2e-3 && worst.0 < 0.04 && of_numbers < 0.15, "{config:?}");
+}
+
 #[test]
 fn losses_and_gradients_are_near_those_in_f64() {
-    let (rounded, exact) = (on_cpu(2), Reference::new());
+    let rounded = on_cpu(2);
     let plain = BOTH.map(|preset| config(preset, seq_len(preset)));
     for config in plain.into_iter().chain(variants(40)) {
-        let config = GptConfig { depth: 3, ..config };
-        let t = config.seq_len;
-        let mut narrow = Model::new(&rounded, config.clone(), 2, t);
-        let mut wide = Model::new(&exact, config.clone(), 2, t);
-        let tokens = Tokens::new(2, t, 4);
-        let scale = 1.0 / tokens.valid() as f64;
-        let sums = [narrow.train(&tokens.batch(), scale), wide.train(&tokens.batch(), scale)];
-        let mut worst = (0.0, String::new());
-        let [mut got_numbers, mut numbers] = [vec![], vec![]];
-        for i in 0..wide.gpt.params().len() {
-            let spec = wide.gpt.params()[i].clone();
-            let (got, expected) = (narrow.grad(i), wide.grad(i));
-            if spec.shape.len() == 1 {
-                got_numbers.extend(got);
-                numbers.extend(expected);
-                continue;
-            }
-            let error = distance(&got, &expected);
-            if error > worst.0 {
-                worst = (error, spec.name);
-            }
-        }
-        let of_numbers = distance(&got_numbers, &numbers);
-        let relative = (sums[0] - sums[1]).abs() / sums[1];
-        eprintln!("loss {relative:.1e}, gradients {worst:?}, of single numbers {of_numbers:.1e}");
-        assert!(relative < 2e-3 && worst.0 < 0.04 && of_numbers < 0.15, "{config:?}");
+        is_near_the_one_in_f64(&rounded, &GptConfig { depth: 3, ..config });
+    }
+}
+
+/// Every kernel of a training step's forward and backward, through the launch code, in the emulator with all of its checks.
+#[test]
+fn the_kernels_of_the_cuda_device_train_the_same_model() {
+    let emulated = Cuda::emulated().unwrap();
+    let plain = BOTH.map(|preset| config(preset, seq_len(preset)));
+    for config in plain.into_iter().chain(variants(40)) {
+        is_near_the_one_in_f64(&emulated, &config);
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Accelerator {
     Cpu,
     /// NVIDIA GPUs.
     Cuda,
+    /// The kernels of NVIDIA GPUs, executed on the processor with every access checked: slow, for trying kernels.
+    Emulated,
 }
 
 impl std::fmt::Display for Accelerator {
@@ -19,6 +21,7 @@ impl std::fmt::Display for Accelerator {
         f.write_str(match self {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
+            Self::Emulated => "emulated",
         })
     }
 }
@@ -28,7 +31,7 @@ impl std::fmt::Display for Accelerator {
 pub struct Resources {
     /// Where to compute.
     pub device: Accelerator,
-    /// Accelerators to use; 0 on a CPU.
+    /// GPUs to use; 0 without any.
     pub gpus: u32,
     /// Threads for work on the CPU, at least 1.
     pub threads: usize,
@@ -57,8 +60,8 @@ impl ResourcesTable {
     /// A sentence when the keys contradict each other.
     pub(crate) fn resolve(&self, threads: Option<usize>) -> Result<Resources, String> {
         let gpus = match (self.device, self.gpus) {
-            (Accelerator::Cpu, None | Some(0)) => 0,
-            (Accelerator::Cpu, Some(n)) => {
+            (Accelerator::Cpu | Accelerator::Emulated, None | Some(0)) => 0,
+            (Accelerator::Cpu | Accelerator::Emulated, Some(n)) => {
                 return Err(format!("`gpus = {n}` needs `device = \"cuda\"`"));
             }
             (Accelerator::Cuda, Some(0)) => {

@@ -49,7 +49,6 @@ pub(crate) struct Usage {
 
 impl Manifest {
     /// Reads the file's text.
-    #[cfg(test)]
     pub(crate) fn parse(text: &str) -> Result<Self, toml::de::Error> {
         toml::from_str(text)
     }

@@ -20,10 +20,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use self::manifest::{Manifest, Record};
+pub(crate) use self::manifest::Manifest;
+use self::manifest::Record;
 use self::source::Source;
 use self::toolkit::Toolkit;
-use crate::workspace;
+use crate::{gpu_doc, workspace};
 
 /// One source compiled and assembled.
 struct Built {
@@ -54,10 +55,12 @@ pub(crate) fn run(check: bool, toolkit: Option<&Path>) -> Result<()> {
     let folder = kernels.join("ptx");
     if check {
         complaints.extend(committed::drift(&folder, &files)?);
+        complaints.extend(gpu_doc::drift(&manifest)?);
     } else {
         for change in committed::write(&folder, &files)? {
             println!("{change}");
         }
+        gpu_doc::refresh(&manifest)?;
         print!("{}", manifest.table());
     }
     if complaints.is_empty() {

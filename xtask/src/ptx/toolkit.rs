@@ -113,14 +113,18 @@ fn fetched(target: &Path, requirements: &Path) -> Result<PathBuf> {
         }
     }
     eprintln!("fetching the CUDA {VERSION} compiler with pip, once: 105 MB");
-    pip_install(requirements, &partial)?;
-    fs::write(partial.join("requirements.txt"), &pins)
-        .and_then(|()| fs::rename(&partial, &folder))
+    let packages = partial.join("packages");
+    pip_install(requirements, &packages, &partial)?;
+    fs::write(packages.join("requirements.txt"), &pins)
+        .and_then(|()| fs::rename(&packages, &folder))
+        .and_then(|()| fs::remove_dir_all(&partial))
         .with_context(|| format!("cannot finish {}", folder.display()))?;
     Ok(folder)
 }
 
-fn pip_install(requirements: &Path, into: &Path) -> Result<()> {
+/// Installs `into` a folder, with what a killed pip would leave behind in `scratch`.
+fn pip_install(requirements: &Path, into: &Path, scratch: &Path) -> Result<()> {
+    fs::create_dir_all(scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
     let output = Command::new("python3")
         .args([
             "-m",
@@ -135,6 +139,7 @@ fn pip_install(requirements: &Path, into: &Path) -> Result<()> {
         .arg(into)
         .arg("-r")
         .arg(requirements)
+        .env("TMPDIR", scratch)
         // A user's own settings for installs into their home do not go together with --target.
         .env("PIP_USER", "0")
         .env("PIP_REQUIRE_VIRTUALENV", "0")
@@ -170,7 +175,7 @@ fn hint(said: &str) -> String {
         )
     } else if said.contains("No matching distribution") {
         format!(
-            "pip's index has no such package for this Python and platform, or cannot be reached; a CUDA {VERSION} toolkit can be named with --toolkit DIR"
+            "pip's index cannot be reached, or has no such package for this platform; a CUDA {VERSION} toolkit can be named with --toolkit DIR"
         )
     } else {
         format!(

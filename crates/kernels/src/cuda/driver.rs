@@ -1,7 +1,9 @@
 //! What launch code asks of a machine that runs PTX: memory, launches, events. Nothing here knows an operation.
 //!
-//! Two machines answer: a GPU through its driver (`nvidia`), and the emulator on the host (`emulated`), so that whatever is
-//! launched on the one is launched, with the same arguments, on the other.
+//! Two machines answer: a GPU through its driver ([`nvidia`](super::nvidia)), and the emulator on the host
+//! ([`emulated`](super::emulated)), so that whatever is launched on the one is launched, with the same arguments, on the other.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::{Place, Result};
 
@@ -27,6 +29,29 @@ pub struct Kernel {
     pub shared_bytes: u32,
 }
 
+impl Kernel {
+    /// The bytes of each parameter, as the PTX declares them; `None` when there is no such kernel, or when it takes what no
+    /// [`Arg`] is (arrays).
+    pub fn parameters(&self) -> Option<Vec<usize>> {
+        let declared = |head: &str| {
+            self.module.ptx.split(head).skip(1).find_map(|rest| {
+                let rest = rest.trim_start().strip_prefix(self.name)?.trim_start();
+                rest.strip_prefix('(')?.split_once(')').map(|(list, _)| list)
+            })
+        };
+        let width = |parameter: &str| {
+            let mut words = parameter.split_whitespace();
+            let kind = words.next().filter(|&word| word == ".param").and(words.next())?;
+            let name = words.next().filter(|name| !name.contains('['));
+            let bits: usize =
+                kind.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().ok()?;
+            name.map(|_| bits / 8)
+        };
+        let list = declared(".entry")?;
+        list.split(',').filter(|p| !p.trim().is_empty()).map(width).collect()
+    }
+}
+
 /// One argument of a kernel, as wide as its parameter.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -48,6 +73,15 @@ pub enum Arg {
 }
 
 impl Arg {
+    /// Bytes that the parameter has.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Address(_) | Self::I64(_) | Self::F64(_) => 8,
+            Self::I32(_) | Self::U32(_) | Self::F32(_) => 4,
+            Self::U16(_) => 2,
+        }
+    }
+
     /// Calls `f` with the argument's bytes, as a kernel's parameter holds them.
     pub fn with_bytes<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
         match self {
@@ -75,9 +109,18 @@ pub struct Properties {
     pub memory_bytes: usize,
 }
 
-/// A moment in a machine's stream, for timing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Event(pub u64);
+/// A moment in a machine's stream, for timing. No two are equal, whichever machine made them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Event(u64);
+
+impl Event {
+    /// A moment of its own. For implementors of machines.
+    #[allow(clippy::new_without_default, reason = "each is another")]
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Relaxed))
+    }
+}
 
 /// A machine that runs PTX. Launches and copies are ordered: each sees what those before it wrote.
 pub trait Driver: Send + Sync {
@@ -144,6 +187,6 @@ pub trait Driver: Send + Sync {
     /// Seconds between two moments, waiting for the later. Both are forgotten by it.
     ///
     /// # Errors
-    /// [`Error::Driver`](crate::Error::Driver), also for events of another machine.
+    /// [`Error::Driver`](crate::Error::Driver), also for events of another machine and for one moment given twice.
     fn elapsed_s(&self, from: Event, to: Event) -> Result<f64>;
 }

@@ -12,6 +12,9 @@ use crate::{Error, Place, Result};
 /// The name in messages.
 const NAME: &str = "emulated";
 
+/// What it has, so that a size that no host holds is refused as a GPU refuses it.
+const MEMORY_BYTES: usize = 1 << 34;
+
 /// A machine that exists in this process only, of compute capability 8.0 or what is asked for.
 pub struct Emulator {
     properties: Properties,
@@ -22,8 +25,10 @@ pub struct Emulator {
 #[derive(Default)]
 struct State {
     memory: Memory,
+    /// Bytes of each live allocation.
+    sizes: HashMap<u64, usize>,
     modules: HashMap<&'static str, Module>,
-    events: Vec<Instant>,
+    events: HashMap<Event, Instant>,
     launches: Vec<(&'static str, Counters)>,
 }
 
@@ -36,7 +41,7 @@ impl Emulator {
                 model: "PTX emulator".into(),
                 capability: (8, 0),
                 multiprocessors: 4,
-                memory_bytes: 1 << 40,
+                memory_bytes: MEMORY_BYTES,
             },
             options,
             state: Mutex::default(),
@@ -77,12 +82,21 @@ impl Driver for Emulator {
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
-        Ok(self.state().memory.alloc(bytes).address())
+        let mut state = self.state();
+        let used = state.sizes.values().sum::<usize>();
+        if bytes > self.properties.memory_bytes.saturating_sub(used) {
+            return Err(Error::OutOfMemory { device: NAME, bytes });
+        }
+        let address = state.memory.alloc(bytes).address();
+        state.sizes.insert(address, bytes);
+        Ok(address)
     }
 
     fn free(&self, address: u64) {
+        let mut state = self.state();
+        state.sizes.remove(&address);
         // Only an address that is not from `alloc` is refused; there is no one to tell.
-        let _ = self.state().memory.free(Pointer::from_address(address));
+        let _ = state.memory.free(Pointer::from_address(address));
     }
 
     fn write(&self, dst: u64, src: &[u8]) -> Result<()> {
@@ -132,21 +146,22 @@ impl Driver for Emulator {
     }
 
     fn record(&self) -> Result<Event> {
-        let mut state = self.state();
-        state.events.push(Instant::now());
-        Ok(Event(state.events.len() as u64 - 1))
+        let event = Event::new();
+        self.state().events.insert(event, Instant::now());
+        Ok(event)
     }
 
     fn elapsed_s(&self, from: Event, to: Event) -> Result<f64> {
-        let state = self.state();
-        let at = |event: Event| {
-            state.events.get(event.0 as usize).copied().ok_or_else(|| Error::Driver {
+        let mut state = self.state();
+        let mut at = |event: Event| {
+            state.events.remove(&event).ok_or_else(|| Error::Driver {
                 op: "elapsed_s",
                 device: NAME,
-                what: format!("event {} was never recorded", event.0),
+                what: format!("{event:?} is not of this machine, or was used before"),
             })
         };
-        Ok(at(to)?.saturating_duration_since(at(from)?).as_secs_f64())
+        let from = at(from)?;
+        Ok(at(to)?.saturating_duration_since(from).as_secs_f64())
     }
 }
 

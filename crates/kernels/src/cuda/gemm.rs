@@ -36,12 +36,27 @@ pub struct Product {
     pub accumulate: bool,
 }
 
+impl Product {
+    /// Whether the element types are ones that every machine multiplies: BF16 by BF16 into BF16 or F32, and F32 by F32 into
+    /// F32.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    pub fn check_types(&self, device: &'static str) -> Result<()> {
+        match (self.a.dtype, self.b.dtype, self.c.dtype) {
+            (DType::BF16, DType::BF16, DType::BF16 | DType::F32)
+            | (DType::F32, DType::F32, DType::F32) => Ok(()),
+            (a, b, c) => Err(Error::Unsupported { op: "gemm", device, dtypes: vec![c, a, b] }),
+        }
+    }
+}
+
 /// A machine's matrix product.
 pub trait Gemm: Send + Sync {
     /// Launches one product, in order with what its driver launches.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for element types it has no product for; [`Error::Driver`].
+    /// As [`Product::check_types`]; [`Error::Driver`].
     fn multiply(&self, product: &Product) -> Result<()>;
 }
 
@@ -84,6 +99,7 @@ impl HostGemm {
 
 impl Gemm for HostGemm {
     fn multiply(&self, product: &Product) -> Result<()> {
+        product.check_types(self.driver.name())?;
         let &Product { m, n, k, a, b, c, accumulate } = product;
         let dev: &dyn Device = &self.cpu;
         let tensor = |shape: [usize; 2], values: &[f64]| {

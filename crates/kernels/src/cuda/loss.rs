@@ -1,7 +1,7 @@
 //! The loss, and reductions to few numbers.
 
 use super::driver::{Arg, Kernel, Module};
-use super::{Cuda, OnDevice, PARTIALS};
+use super::{Cuda, OnDevice};
 use crate::shapes::RowDims;
 use crate::{Loss, Mut, Ref, Result, shapes};
 
@@ -22,6 +22,8 @@ static SUM_PARTIALS: Kernel = kernel("sum_partials", 256);
 /// Elements that a block sums at least. The number of blocks depends on the number of elements alone, so that a sum is the
 /// same on every machine.
 const SUM_ELEMENTS: usize = 4096;
+/// The most blocks of a sum.
+const SUM_BLOCKS_MOST: usize = 4096;
 
 impl Loss for Cuda {
     /// One block to a row. Moves 6·V bytes a row, of which a third come from cache. A target outside the vocabulary makes the
@@ -76,7 +78,7 @@ impl Cuda {
     /// out = the sum of what `blocks` leaves in the scratch for partial sums.
     fn reduce(&self, blocks: &'static Kernel, out: &Mut<'_>, x: Ref<'_>, n: usize) -> Result<()> {
         let partials = Arg::Address(self.partials.address);
-        let grid = n.div_ceil(SUM_ELEMENTS).clamp(1, PARTIALS);
+        let grid = n.div_ceil(SUM_ELEMENTS).clamp(1, SUM_BLOCKS_MOST);
         self.launch(blocks, grid, &[partials, x.arg(), Arg::I64(n as i64)])?;
         self.launch(&SUM_PARTIALS, 1, &[out.arg(), partials, Arg::I32(grid as i32)])
     }

@@ -1,7 +1,21 @@
 //! Allocation, copies, casts and fills.
 
+use super::driver::{Arg, Kernel, Module};
 use super::{Cuda, DeviceAllocation, OnDevice};
-use crate::{DType, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor, shapes};
+use crate::{Bf16, DType, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor, shapes};
+
+static MEMORY: Module = Module { name: "memory", ptx: include_str!("../../ptx/sm80/memory.ptx") };
+static FILL_U16: Kernel = kernel("fill_u16");
+static FILL_U32: Kernel = kernel("fill_u32");
+static CAST_F32_BF16: Kernel = kernel("cast_f32_bf16");
+pub(super) static CAST_BF16_F32: Kernel = kernel("cast_bf16_f32");
+
+const fn kernel(name: &'static str) -> Kernel {
+    Kernel { module: &MEMORY, name, threads: 256, shared_bytes: 0 }
+}
+
+/// Bytes of output that a block writes before it strides: 16 per thread.
+const BLOCK_BYTES: usize = 256 * 16;
 
 impl Memory for Cuda {
     fn name(&self) -> &'static str {
@@ -47,18 +61,40 @@ impl Memory for Cuda {
         self.driver.copy(dst.device_address(), src.device_address(), bytes)
     }
 
+    /// Reads and writes each element once: 6 bytes per element between F32 and BF16, twice an element's for a copy. F64
+    /// does not exist on this device.
     fn cast(&self, dst: Mut<'_>, src: Ref<'_>) -> Result<()> {
-        shapes::cast(&self.dtypes, &dst, &src)?;
-        Err(self.missing("cast"))
+        let n = shapes::cast(&self.dtypes, &dst, &src)?;
+        let kernel = match (dst.dtype(), src.dtype()) {
+            (DType::BF16, DType::F32) => &CAST_F32_BF16,
+            (DType::F32, DType::BF16) => &CAST_BF16_F32,
+            (DType::F32, DType::F32) | (DType::BF16, DType::BF16) => return self.copy(dst, src),
+            (to, from) => return Err(self.no_such("cast", &[to, from])),
+        };
+        let blocks = self.blocks_for(n * DType::BF16.bytes(), BLOCK_BYTES);
+        self.launch(kernel, blocks, &[dst.arg(), src.arg(), Arg::I64(n as i64)])
     }
 
+    /// Writes each element once. F64 does not exist on this device.
     fn fill(&self, dst: Mut<'_>, value: f64) -> Result<()> {
-        let _ = value;
-        shapes::fill(&self.dtypes, &dst)?;
-        Err(self.missing("fill"))
+        let n = shapes::fill(&self.dtypes, &dst)?;
+        let (kernel, value) = match dst.dtype() {
+            DType::BF16 => (&FILL_U16, Arg::U16(bytemuck::cast(Bf16::from_f64(value)))),
+            DType::F32 => (&FILL_U32, Arg::U32((value as f32).to_bits())),
+            DType::I32 => (&FILL_U32, Arg::U32((value as i32).cast_unsigned())),
+            other => return Err(self.no_such("fill", &[other])),
+        };
+        let blocks = self.blocks_for(n * dst.dtype().bytes(), BLOCK_BYTES);
+        self.launch(kernel, blocks, &[dst.arg(), value, Arg::I64(n as i64)])
     }
 
     fn synchronize(&self) -> Result<()> {
         self.driver.synchronize()
+    }
+}
+
+impl Cuda {
+    fn no_such(&self, op: &'static str, dtypes: &[DType]) -> Error {
+        Error::Unsupported { op, device: self.dtypes.device, dtypes: dtypes.to_vec() }
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Activations are BF16, statistics, parameters' gradients and optimizer state F32. One file per part of
 //! [`Device`](crate::Device) holds the launch code: it checks arguments with [`shapes`](crate::shapes), picks a kernel and its
-//! grid, and packs arguments. [`driver`] is the seam below, [`gemm`] the one beside it. Kernels are in `cu/`, what `nvcc`
-//! made of them in `ptx/`.
+//! grid, and packs arguments. [`driver`] is the seam below, [`gemm`] the one beside it; [`nvidia`] and [`cublaslt`] are behind
+//! them on a GPU, [`emulated`] and [`gemm::HostGemm`] without one. Kernels are in `cu/`, what `nvcc` made of them in `ptx/`.
 
+mod api;
 mod attention;
+mod code;
+pub mod cublaslt;
 mod dense;
 pub mod driver;
 pub mod emulated;
@@ -13,19 +16,25 @@ pub mod gemm;
 mod loss;
 mod map;
 mod memory;
+mod muon;
+pub mod nvidia;
 mod pointwise;
+mod probe;
+mod staging;
 mod update;
 
 use std::sync::Arc;
 
+use self::cublaslt::CublasLt;
 use self::driver::{Arg, Driver, Kernel};
 use self::emulated::Emulator;
 use self::gemm::{Gemm, HostGemm};
+use self::nvidia::Nvidia;
 use crate::shapes::Dtypes;
 use crate::{Allocation, DType, Error, Mut, Place, Ref, Result};
 
-/// Elements of f32 scratch that reductions over a whole tensor leave their blocks' sums in.
-const PARTIALS: usize = 4096;
+/// Elements of f32 scratch that reductions leave the sums of blocks, rows or columns in: one MiB.
+const PARTIALS: usize = 1 << 18;
 
 /// A machine that runs our PTX.
 ///
@@ -41,6 +50,17 @@ pub struct Cuda {
 }
 
 impl Cuda {
+    /// The GPU with this ordinal. Not yet run on one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], with a hint, when the driver, the GPU or cuBLASLt is missing or too old;
+    /// [`Error::OutOfMemory`].
+    pub fn open(ordinal: u32) -> Result<Self> {
+        let driver = Arc::new(Nvidia::open(ordinal)?);
+        let gemm = CublasLt::open(driver.clone())?;
+        Self::new(driver, Box::new(gemm))
+    }
+
     /// The emulated machine: every launch runs on the host, each access checked. Slow; for tests and for seeing what a
     /// kernel does.
     ///

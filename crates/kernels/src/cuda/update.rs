@@ -1,4 +1,4 @@
-//! The update rules' operations.
+//! The update rules' operations: AdamW here, Muon's in `muon`.
 
 use super::driver::{Arg, Kernel, Module};
 use super::{Cuda, OnDevice};
@@ -41,37 +41,43 @@ impl Update for Cuda {
         self.launch(&ADAMW, self.blocks_for(n, EACH), &args)
     }
 
-    fn nesterov(&self, out: Mut<'_>, buf: Mut<'_>, g: Ref<'_>, _: f64) -> Result<()> {
-        shapes::nesterov(&self.dtypes, &out, &buf, &g)?;
-        Err(self.missing("nesterov"))
+    /// Moves 16 bytes an element.
+    fn nesterov(&self, out: Mut<'_>, buf: Mut<'_>, g: Ref<'_>, momentum: f64) -> Result<()> {
+        self.run_nesterov(&out, &buf, g, momentum)
     }
 
+    /// Moves 12 bytes an element, 4 of them to sum its rows.
     fn equilibrate_rows(&self, x: Mut<'_>) -> Result<()> {
-        shapes::equilibrate_rows(&self.dtypes, &x)?;
-        Err(self.missing("equilibrate_rows"))
+        self.run_equilibrate_rows(&x)
     }
 
-    fn polar_express_scratch(&self, _: Shape) -> usize {
-        0
+    fn polar_express_scratch(&self, shape: Shape) -> usize {
+        Self::polar_scratch(shape)
     }
 
-    fn polar_express(&self, x: Mut<'_>, scratch: Mut<'_>, _: f64, _: &[[f64; 3]]) -> Result<()> {
-        shapes::polar_express(&self.dtypes, &x, &scratch, 0)?;
-        Err(self.missing("polar_express"))
+    /// Three matrix products and 6·(R·S + m²) bytes a step and matrix beside them.
+    fn polar_express(
+        &self,
+        x: Mut<'_>,
+        scratch: Mut<'_>,
+        safety: f64,
+        steps: &[[f64; 3]],
+    ) -> Result<()> {
+        self.run_polar_express(&x, &scratch, safety, steps)
     }
 
+    /// Moves 12 bytes an element, 4 of them to sum its rows.
     fn renormalize(&self, x: Mut<'_>) -> Result<()> {
-        shapes::renormalize(&self.dtypes, &x)?;
-        Err(self.missing("renormalize"))
+        self.run_renormalize(&x)
     }
 
-    fn variance_reduce(&self, x: Mut<'_>, s: Mut<'_>, _: f64) -> Result<()> {
-        shapes::variance_reduce(&self.dtypes, &x, &s)?;
-        Err(self.missing("variance_reduce"))
+    /// Moves 12 bytes an element, 4 of them to sum its rows or columns.
+    fn variance_reduce(&self, x: Mut<'_>, s: Mut<'_>, beta2: f64) -> Result<()> {
+        self.run_variance_reduce(&x, &s, beta2)
     }
 
-    fn cautious_update(&self, p: Mut<'_>, x: Ref<'_>, _: f64, _: f64) -> Result<()> {
-        shapes::cautious_update(&self.dtypes, &p, &x)?;
-        Err(self.missing("cautious_update"))
+    /// Moves 12 bytes an element.
+    fn cautious_update(&self, p: Mut<'_>, x: Ref<'_>, lr: f64, weight_decay: f64) -> Result<()> {
+        self.run_cautious_update(&p, x, lr, weight_decay)
     }
 }

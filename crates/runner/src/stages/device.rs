@@ -9,6 +9,9 @@ use crate::{Accelerator, Resources, Result};
 pub(crate) fn open(resources: &Resources) -> Result<Box<dyn Device>> {
     match resources.device {
         Accelerator::Cpu => Ok(farthing_kernels::open(DeviceKind::Cpu, resources.threads)?),
+        Accelerator::Emulated => {
+            Ok(farthing_kernels::open(DeviceKind::Emulated, resources.threads)?)
+        }
         Accelerator::Cuda => {
             let opened = farthing_kernels::open(DeviceKind::Cuda(0), resources.threads);
             let dev = opened.map_err(|e| {

@@ -84,7 +84,7 @@ fn memory(
     micro: usize,
     resources: &Resources,
 ) -> Result<String> {
-    let narrow = resources.device == Accelerator::Cuda || precision == Some(Precision::Bf16);
+    let narrow = resources.device != Accelerator::Cpu || precision == Some(Precision::Bf16);
     let compute = if narrow { DType::BF16 } else { DType::F32 };
     let tokens = setup.gpt.config().seq_len;
     let activations =

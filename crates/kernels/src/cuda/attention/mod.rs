@@ -1,0 +1,141 @@
+//! Attention, and what prepares its operands. One file per pair of passes holds the launches.
+
+mod forward;
+mod rotary;
+mod value_gate;
+
+use super::Cuda;
+use crate::{Attention, AttentionShape, Error, Mut, Ref, Result, shapes};
+
+impl Attention for Cuda {
+    /// # Cost
+    /// Moves 4·D + 4 bytes a head and 4·D a position for the angles; head dims that are powers of two from 16 to 512 in 16-byte
+    /// accesses, others and misaligned views element by element, x twice.
+    fn rotary_norm(
+        &self,
+        x: Mut<'_>,
+        rstd: Mut<'_>,
+        cos: Ref<'_>,
+        sin: Ref<'_>,
+        gain: f64,
+    ) -> Result<()> {
+        let dims = shapes::rotary_norm(&self.dtypes, &x, &rstd, &cos, &sin)?;
+        rotary::forward(self, dims, gain, &x, &rstd, cos, sin)
+    }
+
+    /// # Cost
+    /// Moves 6·D + 4 bytes a head and 4·D a position, as [`Attention::rotary_norm`].
+    fn rotary_norm_backward(
+        &self,
+        dx: Mut<'_>,
+        y: Ref<'_>,
+        rstd: Ref<'_>,
+        cos: Ref<'_>,
+        sin: Ref<'_>,
+        gain: f64,
+    ) -> Result<()> {
+        let dims = shapes::rotary_norm_backward(&self.dtypes, &dx, &y, &rstd, &cos, &sin)?;
+        rotary::backward(self, dims, gain, &dx, y, rstd, cos, sin)
+    }
+
+    /// # Cost
+    /// Moves 6·D + 4 bytes a head and 2·G a row; 16-byte accesses where D/8 is a power of two up to 32 and views are aligned.
+    fn value_gate(
+        &self,
+        v: Mut<'_>,
+        gate: Mut<'_>,
+        ve: Ref<'_>,
+        x: Ref<'_>,
+        w: Ref<'_>,
+        max: f64,
+    ) -> Result<()> {
+        let dims = shapes::value_gate(&self.dtypes, &v, &gate, &ve, &x, &w)?;
+        value_gate::forward(self, dims, max, &v, &gate, ve, x, w)
+    }
+
+    /// # Numerics
+    /// dw is summed in f32: over each block's rows, then over blocks, in an order that depends on shapes alone.
+    /// # Errors
+    /// [`Error::Argument`] for K over 4,096 or K·G over 262,144.
+    /// # Cost
+    /// Moves 6·D + 4 bytes a head and 6·G a row.
+    fn value_gate_backward(
+        &self,
+        dve: Mut<'_>,
+        dw: Mut<'_>,
+        dx: Mut<'_>,
+        dv: Ref<'_>,
+        ve: Ref<'_>,
+        gate: Ref<'_>,
+        x: Ref<'_>,
+        w: Ref<'_>,
+        max: f64,
+    ) -> Result<()> {
+        let dims =
+            shapes::value_gate_backward(&self.dtypes, &dve, &dw, &dx, &dv, &ve, &gate, &x, &w)?;
+        value_gate::backward(self, dims, max, &dve, &dw, &dx, dv, ve, gate, x, w)
+    }
+
+    /// On tensor cores for head dims 16, 32, 64 and 128, a positive scale and 16-byte aligned views; by a plain kernel, some ten times
+    /// slower, for anything else.
+    ///
+    /// # Numerics
+    /// Scores, their maxima and sums are f32, probabilities are rounded to bf16 on tensor cores only: within 6e-3 of f64
+    /// (‖Δ‖/‖ref‖), lse within 1e-4; `tests/cuda_attention.rs` shows it.
+    /// # Cost
+    /// Reads q once and writes out and lse once. For each block of 64 queries, k and v are read from the first of its tiles of 64
+    /// keys that a window reaches to its last query.
+    fn attention(
+        &self,
+        out: Mut<'_>,
+        lse: Mut<'_>,
+        q: Ref<'_>,
+        k: Ref<'_>,
+        v: Ref<'_>,
+        at: AttentionShape,
+    ) -> Result<()> {
+        let dims = shapes::attention(&self.dtypes, &out, &lse, &q, &k, &v)?;
+        forward::launch(self, dims, at, &out, &lse, q, k, v)
+    }
+
+    fn attention_backward(
+        &self,
+        dq: Mut<'_>,
+        dk: Mut<'_>,
+        dv: Mut<'_>,
+        delta: Mut<'_>,
+        dout: Ref<'_>,
+        out: Ref<'_>,
+        lse: Ref<'_>,
+        q: Ref<'_>,
+        k: Ref<'_>,
+        v: Ref<'_>,
+        _: AttentionShape,
+    ) -> Result<()> {
+        shapes::attention_backward(
+            &self.dtypes,
+            &dq,
+            &dk,
+            &dv,
+            &delta,
+            &dout,
+            &out,
+            &lse,
+            &q,
+            &k,
+            &v,
+        )?;
+        Err(self.missing("attention_backward"))
+    }
+}
+
+/// Whether 16-byte accesses may start at each of these addresses.
+fn aligned16(addresses: &[u64]) -> bool {
+    addresses.iter().all(|address| address % 16 == 0)
+}
+
+/// A size as kernels take it.
+fn int(op: &'static str, what: &'static str, n: usize) -> Result<i32> {
+    i32::try_from(n)
+        .map_err(|_| Error::Argument { op, what: format!("{what} is {n}, kernels count to 2^31") })
+}

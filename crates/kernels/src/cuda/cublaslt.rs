@@ -1,0 +1,499 @@
+//! Matrix products on a GPU, by cuBLASLt.
+//!
+//! The library thinks in columns: a row-major (m, n) is to it a column-major (n, m), so that c = a·b is asked for as
+//! cᵀ = bᵀ·aᵀ, and no operand is moved. Not yet run on a GPU.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::cublaslt::sys as lt;
+use lt::{
+    cublasLtMatmulDescAttributes_t as DescAttribute,
+    cublasLtMatmulPreferenceAttributes_t as Preference, cudaDataType as Type,
+};
+
+use super::DeviceAllocation;
+use super::api::{LtApi, SUCCESS};
+use super::driver::Driver;
+use super::gemm::{Gemm, Matrix, Product};
+use super::nvidia::Nvidia;
+use super::probe::{self, Machine};
+use crate::{DType, Error, Result};
+
+/// Scratch of the library's algorithms: what NVIDIA recommends for Hopper.
+const WORKSPACE_BYTES: usize = 32 << 20;
+
+/// The alignment that an algorithm may ask for at most, and that of every allocation.
+const ALIGNMENT: u32 = 256;
+
+/// cuBLASLt on one GPU, in its driver's stream.
+///
+/// # Numerics
+/// Sums accumulate in f32, whatever the operands; partial sums that an algorithm keeps in memory are f32 too (its other
+/// reduction schemes are not allowed). Bits repeat from run to run on GPUs of one architecture and number of multiprocessors with
+/// one version of the library, which is what cuBLAS's documentation ("Results reproducibility") promises; with another version
+/// they may differ.
+///
+/// # Cost
+/// 32 MiB of the GPU's memory. An algorithm is chosen once per shape, types and alignment, which takes the host some tens of
+/// microseconds; after that a product allocates nothing.
+pub struct CublasLt {
+    api: LtApi,
+    handle: lt::cublasLtHandle_t,
+    plans: Mutex<HashMap<Key, Plan>>,
+    workspace: DeviceAllocation,
+    driver: Arc<Nvidia>,
+}
+
+// SAFETY: the library documents its handle as thread-safe; descriptors are used behind a lock.
+unsafe impl Send for CublasLt {}
+// SAFETY: as above; products of several threads share the workspace one after the other, in the one stream.
+unsafe impl Sync for CublasLt {}
+
+/// What an algorithm is chosen for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Key {
+    left: Operand,
+    right: Operand,
+    out: Operand,
+    /// Whether short sums may be kept in less than f32, which fp8 products are fast by.
+    fast: bool,
+}
+
+/// A column-major matrix as the library is told of it: `rows` × `cols` in memory, then transposed or not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Operand {
+    dtype: Element,
+    rows: u64,
+    cols: u64,
+    transposed: bool,
+    alignment: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Element {
+    F32,
+    Bf16,
+    /// 8 bits, 4 of them the exponent: fp8 as weights and activations have it.
+    E4m3,
+}
+
+impl Element {
+    fn of(dtype: DType) -> Self {
+        if dtype == DType::F32 { Self::F32 } else { Self::Bf16 }
+    }
+
+    fn code(self) -> Type {
+        match self {
+            Self::F32 => Type::CUDA_R_32F,
+            Self::Bf16 => Type::CUDA_R_16BF,
+            Self::E4m3 => Type::CUDA_R_8F_E4M3,
+        }
+    }
+}
+
+impl Operand {
+    /// A row-major (rows, cols), or its transpose in memory, as the column-major (cols, rows).
+    fn of(matrix: Matrix, rows: usize, cols: usize) -> Self {
+        let (rows, cols) = if matrix.transposed { (cols, rows) } else { (rows, cols) };
+        Self {
+            dtype: Element::of(matrix.dtype),
+            rows: cols as u64,
+            cols: rows as u64,
+            transposed: matrix.transposed,
+            alignment: alignment(matrix.address),
+        }
+    }
+}
+
+/// The power of two that an address is a multiple of, as far as algorithms ask.
+fn alignment(address: u64) -> u32 {
+    1 << address.trailing_zeros().min(ALIGNMENT.trailing_zeros())
+}
+
+impl Key {
+    /// c = a·b as cᵀ = bᵀ·aᵀ.
+    fn of(product: &Product) -> Self {
+        let &Product { m, n, k, a, b, c, .. } = product;
+        Self {
+            left: Operand::of(b, k, n),
+            right: Operand::of(a, m, k),
+            out: Operand::of(c, m, n),
+            fast: false,
+        }
+    }
+}
+
+/// Descriptors and the algorithm of one [`Key`].
+struct Plan {
+    desc: lt::cublasLtMatmulDesc_t,
+    left: lt::cublasLtMatrixLayout_t,
+    right: lt::cublasLtMatrixLayout_t,
+    out: lt::cublasLtMatrixLayout_t,
+    algorithm: lt::cublasLtMatmulAlgo_t,
+}
+
+impl CublasLt {
+    /// The library, found by name or in the usual folders (`README.md` lists them), on a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], with where it was looked for, when there is none; [`Error::OutOfMemory`].
+    pub fn open(driver: Arc<Nvidia>) -> Result<Self> {
+        let name = driver.name();
+        let version = driver.driver_version();
+        let missing = |what: String| Error::Unavailable {
+            what: format!("{name} cannot be opened: {what}"),
+            hint: format!(
+                "install CUDA {}'s libcublas, or `pip install nvidia-cublas{}` in a virtual environment that is active",
+                version / 1000,
+                if version < 13000 { "-cu12" } else { "" }
+            ),
+        };
+        let found = probe::load(probe::cublaslt_names(version), &Machine::here().toolkit_folders())
+            .map_err(|e| missing(format!("there is no cuBLASLt: {}", e.describe())))?;
+        // SAFETY: a library by cuBLASLt's name, never unloaded.
+        let api = unsafe { LtApi::load(&found.library) }.map_err(|symbol| {
+            missing(format!(
+                "{} has no function {symbol}: it is too old, or not cuBLASLt",
+                found.from
+            ))
+        })?;
+        std::mem::forget(found.library);
+        driver.enter("gemm")?;
+        let mut handle = ptr::null_mut();
+        // SAFETY: writes one handle, of the current context; it is destroyed on drop.
+        match unsafe { (api.cublasLtCreate)(&raw mut handle) } {
+            SUCCESS => {}
+            status => {
+                return Err(missing(format!(
+                    "{} does not start: {}",
+                    found.from,
+                    describe(status)
+                )));
+            }
+        }
+        let workspace =
+            DeviceAllocation::new(driver.clone(), WORKSPACE_BYTES).inspect_err(|_| {
+                // SAFETY: made above, destroyed once.
+                let _ = unsafe { (api.cublasLtDestroy)(handle) };
+            })?;
+        Ok(Self { api, handle, plans: Mutex::default(), workspace, driver })
+    }
+
+    /// c = a·bᵀ of fp8 (e4m3, scale 1) into BF16, with the short sums that make it fast: a (m, k), b (n, k), c (m, n),
+    /// row-major. For measuring what a GPU can do; training's scaling is not here.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], on a GPU older than compute capability 8.9 too.
+    pub fn multiply_fp8(&self, [m, n, k]: [usize; 3], c: u64, a: u64, b: u64) -> Result<()> {
+        let operand = |dtype, address, rows: usize, cols: usize, transposed| Operand {
+            dtype,
+            rows: rows as u64,
+            cols: cols as u64,
+            transposed,
+            alignment: alignment(address),
+        };
+        let key = Key {
+            left: operand(Element::E4m3, b, k, n, true),
+            right: operand(Element::E4m3, a, k, m, false),
+            out: operand(Element::Bf16, c, n, m, false),
+            fast: true,
+        };
+        self.launch(&key, [b, a, c], false)
+    }
+
+    fn launch(&self, key: &Key, [left, right, out]: [u64; 3], accumulate: bool) -> Result<()> {
+        self.driver.enter("gemm")?;
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if !plans.contains_key(key) {
+            plans.insert(*key, self.plan(key)?);
+        }
+        let plan = &plans[key];
+        let (one, factor) = (1f32, if accumulate { 1f32 } else { 0f32 });
+        let at = |address: u64| ptr::without_provenance_mut::<c_void>(address as usize);
+        // SAFETY: descriptors of this handle; c is read and written in place, under one layout; the workspace is as large
+        // as the algorithm was promised; addresses are the GPU's to refuse.
+        let status = unsafe {
+            (self.api.cublasLtMatmul)(
+                self.handle,
+                plan.desc,
+                (&raw const one).cast(),
+                at(left),
+                plan.left,
+                at(right),
+                plan.right,
+                (&raw const factor).cast(),
+                at(out),
+                plan.out,
+                at(out),
+                plan.out,
+                &raw const plan.algorithm,
+                at(self.workspace.address),
+                self.workspace.bytes,
+                self.driver.stream().cast(),
+            )
+        };
+        self.done(key, "launching it", status)
+    }
+
+    fn plan(&self, key: &Key) -> Result<Plan> {
+        let mut plan = Plan {
+            desc: ptr::null_mut(),
+            left: ptr::null_mut(),
+            right: ptr::null_mut(),
+            out: ptr::null_mut(),
+            algorithm: lt::cublasLtMatmulAlgo_t { data: [0; 8] },
+        };
+        match self.fill(&mut plan, key) {
+            Ok(()) => Ok(plan),
+            Err(error) => {
+                self.destroy(&plan);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&self, plan: &mut Plan, key: &Key) -> Result<()> {
+        let api = &self.api;
+        let (f32s, sums) = (Type::CUDA_R_32F, lt::cublasComputeType_t::CUBLAS_COMPUTE_32F);
+        // SAFETY: writes one handle, as the calls below do.
+        let status = unsafe { (api.cublasLtMatmulDescCreate)(&raw mut plan.desc, sums, f32s) };
+        self.done(key, "describing it", status)?;
+        let set = |attribute: DescAttribute, value: &[u8]| {
+            // SAFETY: a descriptor that was just made, and as many bytes as are said.
+            let status = unsafe {
+                (api.cublasLtMatmulDescSetAttribute)(
+                    plan.desc,
+                    attribute,
+                    value.as_ptr().cast(),
+                    value.len(),
+                )
+            };
+            self.done(key, "describing it", status)
+        };
+        // CUBLAS_OP_N is 0, CUBLAS_OP_T is 1, both 32 bits wide.
+        let operation = |operand: Operand| i32::from(operand.transposed).to_ne_bytes();
+        set(DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, &operation(key.left))?;
+        set(DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB, &operation(key.right))?;
+        if key.fast {
+            set(DescAttribute::CUBLASLT_MATMUL_DESC_FAST_ACCUM, &[1])?;
+        }
+        let layouts =
+            [(&mut plan.left, key.left), (&mut plan.right, key.right), (&mut plan.out, key.out)];
+        for (layout, Operand { dtype, rows, cols, .. }) in layouts {
+            // SAFETY: as above; the leading dimension of a dense column-major matrix is its rows.
+            let status = unsafe {
+                (api.cublasLtMatrixLayoutCreate)(layout, dtype.code(), rows, cols, rows as i64)
+            };
+            self.done(key, "describing its operands", status)?;
+        }
+        let mut preference = ptr::null_mut();
+        // SAFETY: as above; destroyed below.
+        let status = unsafe { (api.cublasLtMatmulPreferenceCreate)(&raw mut preference) };
+        self.done(key, "choosing an algorithm", status)?;
+        let chosen = self.choose(plan, key, preference);
+        // SAFETY: made above, destroyed once.
+        let _ = unsafe { (api.cublasLtMatmulPreferenceDestroy)(preference) };
+        plan.algorithm = chosen?;
+        Ok(())
+    }
+
+    /// The algorithm that the library thinks fastest, of those that keep their sums in f32.
+    fn choose(
+        &self,
+        plan: &Plan,
+        key: &Key,
+        preference: lt::cublasLtMatmulPreference_t,
+    ) -> Result<lt::cublasLtMatmulAlgo_t> {
+        let api = &self.api;
+        let set = |attribute: Preference, value: &[u8]| {
+            // SAFETY: a live preference, and as many bytes as are said.
+            let status = unsafe {
+                (api.cublasLtMatmulPreferenceSetAttribute)(
+                    preference,
+                    attribute,
+                    value.as_ptr().cast(),
+                    value.len(),
+                )
+            };
+            self.done(key, "choosing an algorithm", status)
+        };
+        let in_f32 = lt::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        set(
+            Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+            &(WORKSPACE_BYTES as u64).to_ne_bytes(),
+        )?;
+        set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_f32.to_ne_bytes())?;
+        for (attribute, operand) in [
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.left),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.right),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.out),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.out),
+        ] {
+            set(attribute, &operand.alignment.to_ne_bytes())?;
+        }
+        // Zeroes are a result too, should the library write none.
+        let mut best = lt::cublasLtMatmulHeuristicResult_t {
+            algo: plan.algorithm,
+            workspaceSize: 0,
+            state: lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS,
+            wavesCount: 0.0,
+            reserved: [0; 4],
+        };
+        let mut found = 0;
+        // SAFETY: live descriptors, and room for the one result that is asked for.
+        let status = unsafe {
+            (api.cublasLtMatmulAlgoGetHeuristic)(
+                self.handle,
+                plan.desc,
+                plan.left,
+                plan.right,
+                plan.out,
+                plan.out,
+                preference,
+                1,
+                &raw mut best,
+                &raw mut found,
+            )
+        };
+        self.done(key, "choosing an algorithm", status)?;
+        if found < 1 {
+            return Err(self.failed(key, "no algorithm has these sizes and types"));
+        }
+        Ok(best.algo)
+    }
+
+    fn destroy(&self, plan: &Plan) {
+        let api = &self.api;
+        // SAFETY: each was made once, is destroyed once, and is null where it was not made.
+        unsafe {
+            if !plan.desc.is_null() {
+                let _ = (api.cublasLtMatmulDescDestroy)(plan.desc);
+            }
+            for layout in [plan.left, plan.right, plan.out] {
+                if !layout.is_null() {
+                    let _ = (api.cublasLtMatrixLayoutDestroy)(layout);
+                }
+            }
+        }
+    }
+
+    fn done(&self, key: &Key, doing: &str, status: u32) -> Result<()> {
+        if status == SUCCESS {
+            return Ok(());
+        }
+        Err(self.failed(key, &format!("{doing}: {}", describe(status))))
+    }
+
+    fn failed(&self, key: &Key, what: &str) -> Error {
+        let Key { left, right, out, .. } = key;
+        let k = if right.transposed { right.cols } else { right.rows };
+        let kinds = [right, left, out].map(|o| (o.dtype, o.transposed, o.alignment));
+        let [a, b, c] = kinds.map(|(dtype, transposed, alignment)| {
+            let turned = if transposed { "ᵀ" } else { "" };
+            format!("{dtype:?}{turned} aligned to {alignment}")
+        });
+        let what = format!(
+            "product of m={}, n={}, k={k}, a {a}, b {b}, c {c}: {what}",
+            out.cols, out.rows
+        );
+        Error::Driver { op: "gemm", device: self.driver.name(), what }
+    }
+}
+
+impl Gemm for CublasLt {
+    fn multiply(&self, product: &Product) -> Result<()> {
+        product.check_types(self.driver.name())?;
+        let &Product { a, b, c, accumulate, .. } = product;
+        self.launch(&Key::of(product), [b.address, a.address, c.address], accumulate)
+    }
+}
+
+impl Drop for CublasLt {
+    fn drop(&mut self) {
+        // Products under way still use the workspace; freeing it waits for them.
+        let plans = std::mem::take(self.plans.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for plan in plans.into_values() {
+            self.destroy(&plan);
+        }
+        let _ = self.driver.enter("gemm");
+        // SAFETY: made by `open`, destroyed once.
+        let _ = unsafe { (self.api.cublasLtDestroy)(self.handle) };
+    }
+}
+
+/// A status by the name that cuBLAS's documentation has for it.
+fn describe(status: u32) -> String {
+    let name = match status {
+        1 => "CUBLAS_STATUS_NOT_INITIALIZED",
+        3 => "CUBLAS_STATUS_ALLOC_FAILED",
+        7 => "CUBLAS_STATUS_INVALID_VALUE",
+        8 => "CUBLAS_STATUS_ARCH_MISMATCH",
+        11 => "CUBLAS_STATUS_MAPPING_ERROR",
+        13 => "CUBLAS_STATUS_EXECUTION_FAILED",
+        14 => "CUBLAS_STATUS_INTERNAL_ERROR",
+        15 => "CUBLAS_STATUS_NOT_SUPPORTED",
+        16 => "CUBLAS_STATUS_LICENSE_ERROR",
+        _ => return format!("status {status}"),
+    };
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the library would read: element (i, j) of op(memory), column-major.
+    fn at(memory: &[f64], operand: Operand, i: usize, j: usize) -> f64 {
+        let (i, j) = if operand.transposed { (j, i) } else { (i, j) };
+        assert!(i < operand.rows as usize && j < operand.cols as usize);
+        memory[j * operand.rows as usize + i]
+    }
+
+    #[test]
+    fn the_columns_that_are_asked_for_are_the_rows_that_are_meant() {
+        let (m, n, k) = (3, 5, 4);
+        for (at_a, at_b) in [(false, false), (false, true), (true, false), (true, true)] {
+            let matrix = |transposed| Matrix { address: 512, dtype: DType::BF16, transposed };
+            let (a, b, c) = (matrix(at_a), matrix(at_b), matrix(false));
+            let key = Key::of(&Product { m, n, k, a, b, c, accumulate: false });
+            let element_a = |i: usize, l: usize| (10 * i + l) as f64;
+            let element_b = |l: usize, j: usize| ((7 * l * l + j) % 11) as f64;
+            let mut memory_a = vec![0.0; m * k];
+            let mut memory_b = vec![0.0; k * n];
+            for l in 0..k {
+                for i in 0..m {
+                    memory_a[if at_a { l * m + i } else { i * k + l }] = element_a(i, l);
+                }
+                for j in 0..n {
+                    memory_b[if at_b { j * k + l } else { l * n + j }] = element_b(l, j);
+                }
+            }
+            // The library's product, as its documentation defines it, into column-major memory.
+            let mut out = vec![f64::NAN; m * n];
+            let (rows, cols) = (key.out.rows as usize, key.out.cols as usize);
+            assert!(!key.out.transposed);
+            for i in 0..rows {
+                for j in 0..cols {
+                    out[j * rows + i] = (0..k)
+                        .map(|l| at(&memory_b, key.left, i, l) * at(&memory_a, key.right, l, j))
+                        .sum();
+                }
+            }
+            for i in 0..m {
+                for j in 0..n {
+                    let meant: f64 = (0..k).map(|l| element_a(i, l) * element_b(l, j)).sum();
+                    assert_eq!(out[i * n + j], meant, "transposed: a {at_a}, b {at_b}; ({i}, {j})");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn alignment_is_what_the_address_has_up_to_what_is_asked() {
+        let of = |address: u64| alignment(address);
+        assert_eq!([of(0x1000), of(0x1100), of(0x1010), of(0x1002)], [256, 256, 16, 2]);
+    }
+}

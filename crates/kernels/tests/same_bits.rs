@@ -1,0 +1,160 @@
+//! Every launch of the conformance bodies on a GPU and in the emulator, from the same bytes: after each, all memory is compared.
+//!
+//! Where a kernel's arithmetic is exact, a difference fails. Where it is not (approximate functions, matrix instructions), differences are
+//! printed, and `conformance.rs` bounds them. Without a GPU the comparison itself is tested: on two emulators, and on one that lies.
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "what was compared, and why not")]
+
+mod twin;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use farthing_kernels::conformance::{BODIES, Mismatch};
+use farthing_kernels::cuda::Cuda;
+use farthing_kernels::cuda::driver::{Arg, Driver, Event, Kernel, Module, Properties};
+use farthing_kernels::cuda::emulated::Emulator;
+use farthing_kernels::cuda::gemm::HostGemm;
+use farthing_kernels::{Error, Place, Result};
+
+use twin::{Twin, Verdict, exact};
+
+/// Runs the conformance bodies named by `only`, or all, on both machines.
+fn compare(
+    first: Arc<dyn Driver>,
+    second: Arc<dyn Driver>,
+    only: &[&str],
+) -> BTreeMap<&'static str, Verdict> {
+    let twin = Arc::new(Twin::new(first, second));
+    let gemm = HostGemm::new(twin.clone()).expect("the host multiplies");
+    let cuda = Cuda::new(twin.clone(), Box::new(gemm)).expect("memory for the device's scratch");
+    for (name, body) in BODIES.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
+        match body(&cuda) {
+            // How far a result is from the reference is for `conformance.rs` to say.
+            Ok(_) | Err(Mismatch::Differs { .. }) => {}
+            Err(Mismatch::Refused { source, .. }) if matches!(*source, Error::Missing { .. }) => {
+                eprintln!("{name}: skipped: {source}");
+            }
+            Err(mismatch) => panic!("{name}: {mismatch}"),
+        }
+    }
+    drop(cuda);
+    twin.verdicts()
+}
+
+/// Fails where exact kernels differ; prints the rest.
+fn judge(verdicts: &BTreeMap<&'static str, Verdict>) -> std::result::Result<(), String> {
+    let mut wrong = Vec::new();
+    for (kernel, verdict) in verdicts {
+        let Verdict { launches, differing, bytes, exact } = verdict;
+        let kind = if *exact { "exact" } else { "approximate" };
+        println!("{kernel}: {kind}, {launches} launches, {differing} differ, in {bytes} bytes");
+        if *exact && *differing > 0 {
+            wrong.push(*kernel);
+        }
+    }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("differ, though their arithmetic is exact: {}", wrong.join(", ")))
+    }
+}
+
+/// An emulator that changes one bit of the first argument's memory after each launch of one kernel.
+struct Liar {
+    honest: Emulator,
+    about: &'static str,
+}
+
+impl Driver for Liar {
+    fn name(&self) -> &'static str {
+        "liar"
+    }
+    fn place(&self) -> Place {
+        self.honest.place()
+    }
+    fn properties(&self) -> &Properties {
+        self.honest.properties()
+    }
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        self.honest.alloc(bytes)
+    }
+    fn free(&self, address: u64) {
+        self.honest.free(address);
+    }
+    fn write(&self, dst: u64, src: &[u8]) -> Result<()> {
+        self.honest.write(dst, src)
+    }
+    fn read(&self, dst: &mut [u8], src: u64) -> Result<()> {
+        self.honest.read(dst, src)
+    }
+    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()> {
+        self.honest.copy(dst, src, bytes)
+    }
+    fn zero(&self, dst: u64, bytes: usize) -> Result<()> {
+        self.honest.zero(dst, bytes)
+    }
+    fn launch(&self, kernel: &'static Kernel, blocks: [u32; 3], args: &[Arg]) -> Result<()> {
+        self.honest.launch(kernel, blocks, args)?;
+        let first = args.iter().find_map(|arg| match arg {
+            Arg::Address(address) => Some(*address),
+            _ => None,
+        });
+        if let Some(address) = first.filter(|_| kernel.name == self.about) {
+            let mut byte = [0];
+            self.honest.read(&mut byte, address)?;
+            self.honest.write(address, &[byte[0] ^ 1])?;
+        }
+        Ok(())
+    }
+    fn synchronize(&self) -> Result<()> {
+        self.honest.synchronize()
+    }
+    fn record(&self) -> Result<Event> {
+        self.honest.record()
+    }
+    fn elapsed_s(&self, from: Event, to: Event) -> Result<f64> {
+        self.honest.elapsed_s(from, to)
+    }
+}
+
+/// Bodies that launch little, for the tests of the comparison itself.
+const FEW: [&str; 3] = ["fill", "relu2", "sum"];
+
+#[test]
+fn two_emulators_give_the_same_bits() {
+    let verdicts = compare(Arc::new(Emulator::new()), Arc::new(Emulator::new()), &FEW);
+    assert!(verdicts.len() >= 3, "{verdicts:?}");
+    for (kernel, verdict) in &verdicts {
+        assert!(verdict.launches > 0 && verdict.differing == 0, "{kernel}: {verdict:?}");
+    }
+    judge(&verdicts).unwrap();
+}
+
+#[test]
+fn one_changed_bit_is_seen_and_laid_at_its_kernels_door() {
+    let honest = compare(Arc::new(Emulator::new()), Arc::new(Emulator::new()), &FEW);
+    let (&about, _) = honest.iter().find(|(_, verdict)| verdict.exact).expect("an exact kernel");
+    let liar = Liar { honest: Emulator::new(), about };
+    let verdicts = compare(Arc::new(Emulator::new()), Arc::new(liar), &FEW);
+    for (kernel, verdict) in &verdicts {
+        let expected = if *kernel == about { verdict.launches } else { 0 };
+        assert_eq!((verdict.differing, verdict.bytes), (expected, expected), "{kernel}");
+    }
+    assert!(judge(&verdicts).unwrap_err().ends_with(about));
+}
+
+#[test]
+fn what_is_exact_is_read_from_the_instructions() {
+    static MODULE: Module = Module {
+        name: "made",
+        ptx: ".visible .entry plain(\n)\n{\n\tfma.rn.f32 %f1, %f2, %f3, %f4;\n\tatom.global.add.u32 %r1, [%rd1], 1;\n// ex2.approx\n}\n\
+              .visible .entry root(\n)\n{\n\t@%p1 rsqrt.approx.ftz.f32 \t%f1, %f2;\n}\n\
+              .visible .entry plainer()\n{\n\tmma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1};\n}\n\
+              .visible .entry adds()\n{\n\tred.global.add.f32 [%rd1], %f1;\n}\n",
+    };
+    let kernel = |name| Kernel { module: &MODULE, name, threads: 32, shared_bytes: 0 };
+    assert!(exact(&kernel("plain")));
+    for name in ["root", "plainer", "adds", "absent"] {
+        assert!(!exact(&kernel(name)), "{name}");
+    }
+}

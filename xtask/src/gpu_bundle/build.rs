@@ -1,0 +1,151 @@
+//! Builds the bundle's executables with cargo, and finds them in what cargo says.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::{PACKAGE, Part};
+use crate::workspace;
+
+/// An executable, and its name in the bundle.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Built {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+}
+
+/// A target in cargo's metadata and messages.
+#[derive(Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    name: String,
+}
+
+/// Refuses to begin when a part is not among the package's targets.
+pub(super) fn check_targets(parts: &[Part]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+        targets: Vec<Target>,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    let metadata: Metadata =
+        serde_json::from_slice(&workspace::metadata()?).context("cannot read cargo metadata")?;
+    let Some(package) = metadata.packages.into_iter().find(|package| package.name == PACKAGE)
+    else {
+        bail!("the workspace has no package {PACKAGE}")
+    };
+    let missing = missing(parts, &package.targets);
+    if !missing.is_empty() {
+        bail!(
+            "{PACKAGE} lacks what the bundle is made of: {}\n  hint: PARTS in xtask/src/gpu_bundle/mod.rs lists it, run.sh beside it calls it",
+            missing.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn missing(parts: &[Part], targets: &[Target]) -> Vec<String> {
+    let there = |part: &Part| {
+        targets.iter().any(|target| {
+            target.name == part.name && target.kind.iter().any(|kind| kind == part.kind.name())
+        })
+    };
+    parts
+        .iter()
+        .filter(|part| !there(part))
+        .map(|part| format!("{} `{}`", part.kind.name(), part.name))
+        .collect()
+}
+
+/// Builds the parts in the release profile.
+pub(super) fn executables(parts: &[Part]) -> Result<Vec<Built>> {
+    let mut command = Command::new(workspace::cargo());
+    command.args([
+        "test",
+        "--release",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+        "--package",
+        PACKAGE,
+    ]);
+    for part in parts {
+        command.arg(format!("--{}", part.kind.name())).arg(part.name);
+    }
+    let output = command
+        .current_dir(workspace::root())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("cargo could not build the bundle's executables");
+    }
+    find(parts, &String::from_utf8_lossy(&output.stdout))
+}
+
+/// The parts' executables in cargo's messages, one JSON object a line.
+fn find(parts: &[Part], messages: &str) -> Result<Vec<Built>> {
+    #[derive(Deserialize)]
+    struct Message {
+        target: Option<Target>,
+        executable: Option<PathBuf>,
+    }
+    let mut built = Vec::new();
+    for line in messages.lines().filter(|line| line.starts_with('{')) {
+        let message: Message = serde_json::from_str(line)
+            .with_context(|| format!("cannot read cargo's message {line}"))?;
+        let (Some(target), Some(path)) = (message.target, message.executable) else { continue };
+        let wanted = parts.iter().find(|part| {
+            part.name == target.name && target.kind.iter().any(|kind| kind == part.kind.name())
+        });
+        if let Some(part) = wanted {
+            built.push(Built { name: part.name.to_owned(), path });
+        }
+    }
+    for part in parts {
+        if built.iter().filter(|built| built.name == part.name).count() != 1 {
+            bail!("cargo did not name one executable of the {} `{}`", part.kind.name(), part.name);
+        }
+    }
+    Ok(built)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+
+    const PARTS: [Part; 2] =
+        [Part { kind: Kind::Test, name: "one" }, Part { kind: Kind::Example, name: "two" }];
+
+    #[test]
+    fn what_is_missing_is_named_with_its_kind() {
+        let target = |kind: &str, name: &str| Target { kind: vec![kind.into()], name: name.into() };
+        assert!(missing(&PARTS, &[target("test", "one"), target("example", "two")]).is_empty());
+        assert_eq!(
+            missing(&PARTS, &[target("test", "one"), target("bin", "two")]),
+            ["example `two`"]
+        );
+    }
+
+    #[test]
+    fn executables_are_found_among_cargos_messages() {
+        let messages = "\
+Compiling something
+{\"reason\":\"compiler-artifact\",\"target\":{\"kind\":[\"lib\"],\"name\":\"one\"},\"executable\":null}
+{\"reason\":\"compiler-artifact\",\"target\":{\"kind\":[\"test\"],\"name\":\"one\"},\"executable\":\"/t/deps/one-1f\"}
+{\"reason\":\"compiler-artifact\",\"target\":{\"kind\":[\"example\"],\"name\":\"two\"},\"executable\":\"/t/examples/two\"}
+{\"reason\":\"build-finished\",\"success\":true}
+";
+        let built = find(&PARTS, messages).unwrap();
+        assert_eq!(built[0], Built { name: "one".into(), path: "/t/deps/one-1f".into() });
+        assert_eq!(built[1].path, PathBuf::from("/t/examples/two"));
+        let error = find(&PARTS, messages.lines().next().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("test `one`"), "{error}");
+    }
+}
