@@ -23,7 +23,7 @@ __device__ __forceinline__ void attend(
     extern __shared__ __align__(128) uint8_t memory[];
     // Two stages of a tile of keys and one of values.
     const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(memory));
-    const auto stage = [&](int i) { return shared + i % 2 * (2 * Rows::BYTES); };
+    const auto stage = [&](int i) { return shared + (i & 1) * (2 * Rows::BYTES); };
 
     // A head's blocks are neighbours, for its keys to be found in the L2 cache; the longest rows come first.
     const int blocks = (T + QUERIES - 1) / QUERIES;
@@ -36,7 +36,7 @@ __device__ __forceinline__ void attend(
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
     const int first_position = S - T + first_query;
-    const int earlier_tiles = (min(window, first_position) + KEYS - 1) / KEYS;
+    const int earlier_tiles = static_cast<unsigned>(min(window, first_position) + KEYS - 1) / KEYS;
     const auto copy_tile = [&](int i) {
         const int first_key = first_position - i * KEYS;
         Rows::copy(stage(i), k + kv_start, first_key, S, kv_stride);
@@ -148,20 +148,15 @@ __device__ __forceinline__ void attend(
 #pragma unroll
         for (int n = 0; n < D / 8; ++n) {
             const uint32_t pair = rounded_pair(result[n][2 * r] * inverse, result[n][2 * r + 1] * inverse);
-            const uint32_t to = results + Rows::at(warp * 16 + row, n) + lane % 4 * 4;
-            asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(pair) : "memory");
+            store4_shared(results + Rows::at(warp * 16 + row, n) + lane % 4 * 4, pair);
         }
     }
     __syncwarp();
 #pragma unroll
     for (int i = lane; i < 16 * Rows::CHUNKS; i += 32) {
         const int row = i / Rows::CHUNKS, chunk = i % Rows::CHUNKS;
-        uint4 x;
-        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                     : "r"(results + Rows::at(warp * 16 + row, chunk))
-                     : "memory");
-        if (first_row + row < T) *reinterpret_cast<uint4*>(out + q_start + (first_row + row) * q_stride + chunk * 8) = x;
+        const uint4 x = load16_shared(results + Rows::at(warp * 16 + row, chunk));
+        if (first_row + row < T) store16(out + q_start + (first_row + row) * q_stride + chunk * 8, x);
     }
 }
 

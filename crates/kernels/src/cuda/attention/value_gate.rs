@@ -25,7 +25,8 @@ const KEPT: usize = 4096;
 /// Lanes for a head, and whether they use 16-byte accesses.
 fn lanes(d: usize, addresses: &[u64]) -> (usize, bool) {
     let lanes = d / 8;
-    let wide = d.is_multiple_of(8) && lanes.is_power_of_two() && lanes <= 32 && aligned16(addresses);
+    let wide =
+        d.is_multiple_of(8) && lanes.is_power_of_two() && lanes <= 32 && aligned16(addresses);
     (if wide { lanes } else { 32 }, wide)
 }
 
