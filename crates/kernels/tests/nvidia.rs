@@ -579,6 +579,59 @@ fn events_are_timed_forgotten_and_used_again() {
     );
 }
 
+/// `examples/ceilings.rs` is built by `cargo test`, though not by `cargo test --test nvidia`.
+#[test]
+fn ceilings_are_printed_as_json_and_as_a_table_or_with_the_reason_why_not() {
+    let this = std::env::current_exe().expect("this test's own file");
+    let program = this.ancestors().nth(2).expect("the profile's folder").join("examples/ceilings");
+    if !program.exists() {
+        return eprintln!("skipped: {} is not built", program.display());
+    }
+    let run = |settings: &str, arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments).env_clear().env("LD_LIBRARY_PATH", &FOLDERS.whole);
+        command.env("STAND_IN", settings).output().expect("a process")
+    };
+    let measured = run("lt=idle memory=1073741824", &["48"]);
+    let (out, err) =
+        (String::from_utf8_lossy(&measured.stdout), String::from_utf8_lossy(&measured.stderr));
+    assert_eq!(measured.status.code(), Some(0), "{err}");
+    let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with("> ")).collect();
+    let end = lines.iter().position(|&line| line == "}").expect("the end of the JSON");
+    let json: serde_json::Value = serde_json::from_str(&lines[..=end].concat()).expect("JSON");
+    assert_eq!(json["device"], "Stand-in 0");
+    // A piece of work takes the stand-in a millisecond: 128 MiB read and written.
+    assert_eq!(json["memory"]["copy_read_and_written_gb_per_s"], 268.4);
+    assert_eq!(json["products"].as_array().map(Vec::len), Some(14));
+    // And so does a product: 2·48·768·768 operations.
+    let first = &json["products"][0];
+    assert_eq!((&first["bf16_tflops"], &first["fp8_tflops"]), (&0.057.into(), &0.057.into()));
+    let rows = lines[end..].iter().filter(|line| line.starts_with("| ")).count();
+    assert_eq!(rows, 2 + 2 + 14, "{out}");
+    let older = run("lt=idle major=8 memory=1073741824", &["48"]);
+    assert!(String::from_utf8_lossy(&older.stdout).contains("\"fp8_tflops\": null"));
+
+    for (settings, arguments, told) in [
+        (
+            "devices=0",
+            [].as_slice(),
+            "nothing is measured: cuda:0 cannot be opened: the driver sees no GPU",
+        ),
+        ("", ["0"].as_slice(), "ceilings [ROWS]: ROWS is a number from 1 to 1048576, got `0`"),
+        (
+            "",
+            ["1", "2"].as_slice(),
+            "ceilings [ROWS]: ROWS is a number from 1 to 1048576, got `1 2`",
+        ),
+    ] {
+        let refused = run(settings, arguments);
+        let err = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!((refused.status.code(), err.lines().next()), (Some(2), Some(told)));
+    }
+    let failed = run("lt=none", &[]);
+    assert_eq!(failed.status.code(), Some(1));
+}
+
 /// Every committed kernel's parameters are found, as many as its text declares.
 #[test]
 fn every_committed_kernel_declares_parameters_that_launches_can_be_held_to() {

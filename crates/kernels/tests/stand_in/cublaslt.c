@@ -148,6 +148,7 @@ Status cublasLtMatmul(void* handle, Desc* d, const float* alpha, const char* a, 
         return INVALID_VALUE;
     void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
     ((void (*)(void))dlsym(driver, "stand_in_drain"))();
+    if (getenv("STAND_IN") && strstr(getenv("STAND_IN"), "lt=idle")) return OK;
     for (uint64_t j = 0; j < ol->cols; j++)
         for (uint64_t i = 0; i < ol->rows; i++) {
             float sum = 0;
