@@ -133,9 +133,8 @@ __device__ __forceinline__ void attend(
         }
     }
 
-    // Results pass through the stage that the last tile did not use, each warp's through its own rows.
-    const uint32_t results = stage(earlier_tiles + 1);
     const int first_row = first_query + warp * 16;
+    float inverse[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
@@ -144,24 +143,14 @@ __device__ __forceinline__ void attend(
         if (lane % 4 == 0 && first_row + row < T) {
             lse[(batch * H + head) * T + first_row + row] = (__fmul_rn(largest[r], scale_log2) + log2f(sum[r])) * 0.69314718f;
         }
-        const float inverse = 1.0f / sum[r];
-#pragma unroll
-        for (int n = 0; n < D / 8; ++n) {
-            const uint32_t pair = rounded_pair(result[n][2 * r] * inverse, result[n][2 * r + 1] * inverse);
-            store4_shared(results + Rows::at(warp * 16 + row, n) + lane % 4 * 4, pair);
-        }
+        inverse[r] = 1.0f / sum[r];
     }
-    __syncwarp();
-#pragma unroll
-    for (int i = lane; i < 16 * Rows::CHUNKS; i += 32) {
-        const int row = i / Rows::CHUNKS, chunk = i % Rows::CHUNKS;
-        const uint4 x = load16_shared(results + Rows::at(warp * 16 + row, chunk));
-        if (first_row + row < T) store16(out + q_start + (first_row + row) * q_stride + chunk * 8, x);
-    }
+    // By way of the stage that the last tile did not use.
+    Rows::store(stage(earlier_tiles + 1), result, inverse, out + q_start + first_row * q_stride, q_stride, T - first_row);
 }
 
 #define ATTENTION(D)                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128) attention_##D(                                                                  \
+    extern "C" __global__ void __launch_bounds__(128, blocks_at_once(D)) attention_##D(                                               \
         __nv_bfloat16* __restrict__ out, float* __restrict__ lse, const __nv_bfloat16* __restrict__ q,                                \
         const __nv_bfloat16* __restrict__ k, const __nv_bfloat16* __restrict__ v, int T, int S, int H, int K, int window,             \
         float scale_log2) {                                                                                                           \
