@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::ptx::Manifest;
 use crate::workspace;
@@ -26,9 +26,9 @@ type Rows = BTreeMap<(String, String), String>;
 pub(crate) fn record(results: &Path) -> Result<()> {
     let read = |name: &str| {
         let path = results.join(name);
-        fs::read_to_string(&path).with_context(|| {
-            format!(
-                "cannot read {}\n  hint: RESULTS is the folder that the bundle's run.sh was given",
+        fs::read_to_string(&path).map_err(|error| {
+            anyhow!(
+                "cannot read {}: {error}\n  hint: RESULTS is the folder that the bundle's run.sh was given",
                 path.display()
             )
         })
