@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::ptx::Manifest;
 use crate::workspace;
@@ -26,9 +26,9 @@ type Rows = BTreeMap<(String, String), String>;
 pub(crate) fn record(results: &Path) -> Result<()> {
     let read = |name: &str| {
         let path = results.join(name);
-        fs::read_to_string(&path).with_context(|| {
-            format!(
-                "cannot read {}\n  hint: RESULTS is the folder that the bundle's run.sh was given",
+        fs::read_to_string(&path).map_err(|error| {
+            anyhow!(
+                "cannot read {}: {error}\n  hint: RESULTS is the folder that the bundle's run.sh was given",
                 path.display()
             )
         })
@@ -100,8 +100,10 @@ fn entered(doc: &str, ran: &Manifest, summary: &str, log: &str) -> Result<String
     let (Some(date), Some(device)) = (first.next(), first.next()) else {
         bail!("summary.md does not begin with a date and a device")
     };
-    if !summary.contains("| same_bits | passed |") {
-        bail!("summary.md does not say that same_bits passed: no kernel is entered");
+    for part in ["conformance", "same_bits"] {
+        if !summary.contains(&format!("| {part} | passed |")) {
+            bail!("summary.md does not say that {part} passed: no kernel is entered");
+        }
     }
     let launched: Vec<&str> = log
         .lines()
@@ -166,7 +168,7 @@ mod tests {
     }
 
     const EMPTY: &str = "before\n<!-- kernels -->\n<!-- /kernels -->\nafter\n";
-    const SUMMARY: &str = "2026-12-01, NVIDIA H200, `./run.sh`\n\n| part | result | time |\n| same_bits | passed | 9 s |\n";
+    const SUMMARY: &str = "2026-12-01, NVIDIA H200, `./run.sh`\n\n| part | result | time |\n| conformance | passed | 9 s |\n| same_bits | passed | 9 s |\n";
 
     #[test]
     fn a_new_kernel_has_run_in_the_emulator_only() {
@@ -202,8 +204,11 @@ mod tests {
 
     #[test]
     fn a_run_that_failed_enters_nothing() {
-        let failed = SUMMARY.replace("passed", "FAILED");
-        assert!(entered(EMPTY, &manifest("00"), &failed, "").is_err());
+        for part in ["conformance | passed", "same_bits | passed"] {
+            let failed = SUMMARY.replace(part, "FAILED");
+            assert!(entered(EMPTY, &manifest("00"), &failed, "").is_err());
+        }
+        assert!(entered(EMPTY, &manifest("00"), SUMMARY, "").is_ok());
         assert!(entered(EMPTY, &manifest("00"), "", "").is_err());
     }
 

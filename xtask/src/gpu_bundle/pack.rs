@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::build::Built;
 
@@ -47,11 +47,10 @@ fn strip(file: &Path) -> Result<()> {
     if !bytes.starts_with(b"\x7fELF") {
         return Ok(());
     }
-    let status = Command::new("strip")
-        .arg("--strip-debug")
-        .arg(file)
-        .status()
-        .context("cannot run strip\n  hint: it comes with the linker, in binutils")?;
+    let status =
+        Command::new("strip").arg("--strip-debug").arg(file).status().map_err(|error| {
+            anyhow!("cannot run strip: {error}\n  hint: it comes with the linker, in binutils")
+        })?;
     if !status.success() {
         bail!("strip failed on {}", file.display());
     }

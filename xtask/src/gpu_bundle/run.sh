@@ -40,7 +40,7 @@ part() {
     rows+="| $name | $verdict | $((SECONDS - start)) s |"$'\n'
 }
 part conformance "$bin/conformance" --test-threads=1 --nocapture
-part same_bits "$bin/same_bits" --test-threads=1 --nocapture
+part same_bits "$bin/same_bits" --exact the_gpu_gives_the_emulators_bits --nocapture
 part ceilings "$bin/ceilings"
 
 # The measured figures: a JSON object or array that starts and ends at a line's start, and the lines of Markdown tables.
