@@ -143,12 +143,12 @@ impl CublasLt {
     pub fn open(driver: Arc<Nvidia>) -> Result<Self> {
         let name = driver.name();
         let version = driver.driver_version();
+        let major = version / 1000;
+        let of = if major < 13 { format!("-cu{major}") } else { String::new() };
         let missing = |what: String| Error::Unavailable {
             what: format!("{name} cannot be opened: {what}"),
             hint: format!(
-                "install CUDA {}'s libcublas, or `pip install nvidia-cublas{}` in a virtual environment that is active",
-                version / 1000,
-                if version < 13000 { "-cu12" } else { "" }
+                "install CUDA {major}'s libcublas, or `pip install nvidia-cublas{of}` in an active virtual environment"
             ),
         };
         let found = probe::load(probe::cublaslt_names(version), &Machine::here().toolkit_folders())
@@ -413,12 +413,12 @@ impl Gemm for CublasLt {
 
 impl Drop for CublasLt {
     fn drop(&mut self) {
-        // Products under way still use the workspace; freeing it waits for them.
+        // Nothing is under way any more. There is no one to tell of a failure.
+        let _ = self.driver.synchronize();
         let plans = std::mem::take(self.plans.get_mut().unwrap_or_else(PoisonError::into_inner));
         for plan in plans.into_values() {
             self.destroy(&plan);
         }
-        let _ = self.driver.enter("gemm");
         // SAFETY: made by `open`, destroyed once.
         let _ = unsafe { (self.api.cublasLtDestroy)(self.handle) };
     }
