@@ -201,6 +201,7 @@ fn moments_are_timed_once_and_on_their_own_machine() {
 
 #[test]
 fn products_of_types_that_no_machine_has_are_refused() {
+    use DType::{BF16, F32, F64, I32};
     let machine = Arc::new(Emulator::new());
     let gemm = HostGemm::new(machine.clone()).unwrap();
     let address = machine.alloc(4096).unwrap();
@@ -215,7 +216,6 @@ fn products_of_types_that_no_machine_has_are_refused() {
         c: Matrix { address: address + 1024, ..matrix(c) },
         accumulate: false,
     };
-    use DType::{BF16, F32, F64, I32};
     for (a, b, c) in [(BF16, BF16, BF16), (BF16, BF16, F32), (F32, F32, F32)] {
         gemm.multiply(&of(a, b, c)).unwrap();
     }
@@ -273,7 +273,7 @@ impl Driver for Noted {
             })
             .collect();
         let line = format!("{} {} {}", kernel.name, blocks[0], noted.join(" "));
-        self.launches.lock().unwrap().push(line);
+        self.launches.lock().expect("no panic while noting").push(line);
         self.emulator.launch(kernel, blocks, args)
     }
     fn synchronize(&self) -> Result<()> {

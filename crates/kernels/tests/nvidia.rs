@@ -203,7 +203,7 @@ fn every_machine_that_cannot_is_told_why() {
             whole,
             "lt=old",
             "cuda:0 cannot be opened: libcublasLt.so.12 does not start: CUBLAS_STATUS_NOT_INITIALIZED",
-            "install CUDA 12's libcublas, or `pip install nvidia-cublas-cu12` in a virtual environment that is active",
+            "install CUDA 12's libcublas, or `pip install nvidia-cublas-cu12` in an active virtual environment",
         ),
     ];
     for (case, folder, settings, what, hint) in cases {
@@ -248,6 +248,31 @@ fn a_machine_without_cublaslt_is_told_where_it_was_looked_for() {
     assert!(told.iter().any(|line| line.starts_with(begin)), "{told:?}");
     let all_given_back = "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules";
     assert!(told.iter().any(|line| line == all_given_back), "{told:?}");
+}
+
+#[test]
+fn cublaslt_is_found_where_python_packages_put_it() {
+    let env = tempfile::tempdir().expect("a temporary folder");
+    let (packages, bin) =
+        (env.path().join("lib/python3.11/site-packages/nvidia/cublas/lib"), env.path().join("bin"));
+    std::fs::create_dir_all(&packages).and_then(|()| std::fs::create_dir(&bin)).expect("folders");
+    build("cublaslt.c", &packages.join("libcublasLt.so.12"), &["-ldl"]);
+    std::fs::write(bin.join("python3"), "").expect("a file");
+    let case = ["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"];
+    for (variable, value) in
+        [("VIRTUAL_ENV", env.path()), ("CONDA_PREFIX", env.path()), ("PATH", &bin)]
+    {
+        let output = Command::new(std::env::current_exe().expect("this test's own file"))
+            .args(case)
+            .env_clear()
+            .env("LD_LIBRARY_PATH", &FOLDERS.alone)
+            .env("CASE", "open 0")
+            .env(variable, value)
+            .output()
+            .expect("a process");
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(out.contains("> cuda:0 at Cuda(0)"), "{variable}: {out}");
+    }
 }
 
 /// Bytes go and come back, through buffers that are used in turn while nothing was waited for.

@@ -8,6 +8,7 @@
 mod api;
 mod attention;
 mod code;
+mod columns;
 pub mod cublaslt;
 mod dense;
 pub mod driver;
@@ -18,6 +19,7 @@ mod map;
 mod memory;
 mod muon;
 pub mod nvidia;
+mod opening;
 mod pointwise;
 mod probe;
 mod staging;

@@ -1,37 +1,27 @@
 //! A GPU as a driver: memory, launches and events in one stream of its primary context.
 //!
-//! Opening checks, in this order, the driver's library, its age, the GPU's ordinal and its compute capability, and names what
-//! is missing; nothing here panics on a machine without a GPU. Not yet run on a GPU: `tests/nvidia.rs` runs it against a
-//! stand-in for the driver's library, written after NVIDIA's "CUDA Driver API".
+//! What is needed for that is found and checked in `opening`; nothing here panics on a machine without a GPU. Not yet run on a
+//! GPU: `tests/nvidia.rs` runs it against a stand-in for the driver's library, written after NVIDIA's "CUDA Driver API".
 
 use std::collections::HashMap;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cu::CUdevice_attribute as Attribute;
 use cudarc::driver::sys as cu;
 
 use super::api::{Api, SUCCESS};
 use super::code::Code;
 use super::driver::{Arg, Driver, Event, Kernel, Properties};
-use super::probe::{self, Machine};
+use super::opening::Opened;
 use super::staging::Staging;
 use crate::{Error, Place, Result};
-
-/// The oldest driver, as it reports itself: CUDA 11.8, which reads PTX 7.8.
-const OLDEST_DRIVER: i32 = 11080;
-
-/// The oldest GPU: compute capability 8.0, for which the PTX is made.
-const OLDEST_CAPABILITY: (u32, u32) = (8, 0);
 
 /// The most parameters of a kernel.
 const MAX_ARGS: usize = 64;
 
-/// What a driver says of a GPU that is not there, of memory that is not there, and of the toolkit's empty shell of a library.
-const NO_DEVICE: u32 = 100;
+/// What a driver says of memory that is not there.
 const OUT_OF_MEMORY: u32 = 2;
-const STUB_LIBRARY: u32 = 34;
 
 /// A GPU.
 pub struct Nvidia {
@@ -76,121 +66,8 @@ impl Nvidia {
     /// # Errors
     /// [`Error::Unavailable`], with a hint, when there is no driver, no such GPU, or when either is too old.
     pub fn open(ordinal: u32) -> Result<Self> {
-        let missing = |what: String, hint: &str| Error::Unavailable {
-            what: format!("cuda:{ordinal} cannot be opened: {what}"),
-            hint: hint.into(),
-        };
-        let (api, from) = driver_library().map_err(|what| missing(what, INSTALL))?;
-        let failed = |doing: &str, status: u32| {
-            missing(
-                format!("{doing}: {}", api.describe(status)),
-                "run nvidia-smi; it should name the GPU",
-            )
-        };
-        let done = |doing: &str, status: u32| match status {
-            SUCCESS => Ok(()),
-            _ => Err(failed(doing, status)),
-        };
-
-        let mut driver_version = 0;
-        // SAFETY: writes one number, and needs no initialisation before.
-        let status = unsafe { (api.cuDriverGetVersion)(&raw mut driver_version) };
-        if status != STUB_LIBRARY {
-            done("asking the driver for its version", status)?;
-            if driver_version < OLDEST_DRIVER {
-                return Err(missing(
-                    format!(
-                        "the driver is of CUDA {}, the kernels need {} or newer",
-                        version(driver_version),
-                        version(OLDEST_DRIVER)
-                    ),
-                    INSTALL,
-                ));
-            }
-        }
-        // SAFETY: the flags must be 0.
-        match unsafe { (api.cuInit)(0) } {
-            SUCCESS => {}
-            STUB_LIBRARY => {
-                let what = format!("{from} is a toolkit's stub, not the driver");
-                return Err(missing(
-                    what,
-                    "take the toolkit's `stubs` folder out of LD_LIBRARY_PATH",
-                ));
-            }
-            NO_DEVICE => return Err(missing("the driver sees no GPU".into(), &visible())),
-            status => return Err(failed("starting the driver", status)),
-        }
-        let mut count = 0;
-        // SAFETY: writes one number.
-        done("counting GPUs", unsafe { (api.cuDeviceGetCount)(&raw mut count) })?;
-        if i64::from(ordinal) >= i64::from(count) {
-            let what = match count {
-                ..=0 => "the driver sees no GPU".into(),
-                1 => "there is one GPU, cuda:0".into(),
-                _ => format!("there are {count} GPUs, cuda:0 to cuda:{}", count - 1),
-            };
-            return Err(missing(what, &visible()));
-        }
-        let mut device = 0;
-        // SAFETY: writes one handle; the ordinal is below the count.
-        done("opening it", unsafe { (api.cuDeviceGet)(&raw mut device, ordinal as c_int) })?;
-        let attribute = |attribute: Attribute| {
-            let mut value = 0;
-            // SAFETY: writes one number, of the device above.
-            let status = unsafe { (api.cuDeviceGetAttribute)(&raw mut value, attribute, device) };
-            done("asking for its properties", status).map(|()| value.max(0).cast_unsigned())
-        };
-        let mut model = [0u8; 128];
-        // SAFETY: writes at most that many bytes, the last of them a zero.
-        let status = unsafe {
-            (api.cuDeviceGetName)(model.as_mut_ptr().cast(), model.len() as c_int, device)
-        };
-        done("asking for its name", status)?;
-        let mut memory_bytes = 0;
-        // SAFETY: writes one number.
-        let status = unsafe { (api.cuDeviceTotalMem_v2)(&raw mut memory_bytes, device) };
-        done("asking for its memory", status)?;
-        let properties = Properties {
-            model: CStr::from_bytes_until_nul(&model)
-                .map_or_else(|_| "a GPU".into(), |name| name.to_string_lossy().into_owned()),
-            capability: (
-                attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-                attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-            ),
-            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            memory_bytes,
-        };
-        if properties.capability < OLDEST_CAPABILITY {
-            let ((major, minor), (need, tail)) = (properties.capability, OLDEST_CAPABILITY);
-            return Err(missing(
-                format!(
-                    "{} has compute capability {major}.{minor}, the kernels need {need}.{tail}",
-                    properties.model
-                ),
-                "use a GPU of the Ampere generation or newer, or cpu",
-            ));
-        }
-        let shared_bytes =
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
-
-        let mut context = ptr::null_mut();
-        // SAFETY: writes one handle; it is released on drop, or just below.
-        let status = unsafe { (api.cuDevicePrimaryCtxRetain)(&raw mut context, device) };
-        done("making a context", status)?;
-        let mut stream = ptr::null_mut();
-        let apart = cu::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-        // SAFETY: the context of the line above, then a stream in it.
-        let made = unsafe {
-            done("making its context current", (api.cuCtxSetCurrent)(context)).and_then(|()| {
-                done("making a stream", (api.cuStreamCreate)(&raw mut stream, apart))
-            })
-        };
-        if let Err(error) = made {
-            // SAFETY: retained once, above.
-            let _ = unsafe { (api.cuDevicePrimaryCtxRelease_v2)(device) };
-            return Err(error);
-        }
+        let Opened { api, driver_version, properties, shared_bytes, device, context, stream } =
+            Opened::new(ordinal)?;
         let name = name_of(ordinal);
         Ok(Self {
             api,
@@ -242,37 +119,6 @@ impl Nvidia {
     fn events(&self) -> MutexGuard<'_, Events> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The hint where there is no driver, or one that is too old.
-const INSTALL: &str = "install NVIDIA's driver, release 520 or newer, or use cpu";
-
-/// The driver's functions, and where they are from.
-fn driver_library() -> std::result::Result<(Api, String), String> {
-    let found = probe::load(probe::DRIVER, &Machine::here().driver_folders())
-        .map_err(|missing| format!("there is no NVIDIA driver: {}", missing.describe()))?;
-    // SAFETY: a library by the driver's name, never unloaded.
-    let api = unsafe { Api::load(&found.library) }.map_err(|name| {
-        format!("{} has no function {name}: it is too old, or not NVIDIA's driver", found.from)
-    })?;
-    // The driver has threads of its own, so that it is never unloaded.
-    std::mem::forget(found.library);
-    Ok((api, found.from))
-}
-
-/// What to do about a GPU that is not seen.
-fn visible() -> String {
-    match std::env::var_os("CUDA_VISIBLE_DEVICES") {
-        Some(value) => format!(
-            "CUDA_VISIBLE_DEVICES is `{}`; unset it to see all GPUs, or use cpu",
-            value.to_string_lossy()
-        ),
-        None => "run nvidia-smi to see which GPUs there are, or use cpu".into(),
-    }
-}
-
-fn version(version: i32) -> String {
-    format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
 /// Statuses after which a context is of no use: a kernel went wrong.
