@@ -448,11 +448,12 @@ const FORWARD_CALLS: [(Call, Option<f64>); 5] = [
     (call((1, 70, 70), (1, 1, 64), 0), Some(8.0)),
 ];
 
-const BACKWARD_CALLS: [Call; 4] = [
-    call((2, 70, 70), (2, 1, 64), 65),
-    call((1, 192, 192), (2, 2, 64), 126),
-    call((1, 65, 65), (1, 1, 64), 64),
-    call((1, 129, 129), (1, 1, 64), 1),
+/// As FORWARD_CALLS; a small scale spreads a row's probability evenly, so that one key too many shows.
+const BACKWARD_CALLS: [(Call, Option<f64>); 4] = [
+    (call((2, 70, 70), (2, 1, 64), 65), None),
+    (call((1, 192, 192), (2, 2, 64), 126), Some(0.01)),
+    (call((1, 65, 65), (1, 1, 64), 64), None),
+    (call((1, 129, 129), (1, 1, 64), 1), None),
 ];
 
 /// A device whose forward or backward module is this text.
@@ -506,9 +507,10 @@ fn forward_outcome(ptx: &'static str) -> &'static str {
 }
 
 fn backward_outcome(ptx: &'static str) -> &'static str {
-    for call in BACKWARD_CALLS {
+    for (call, scale) in BACKWARD_CALLS {
         let (emulator, dev) = device("attention_backward", ptx);
-        let (inputs, at) = (call.inputs(), call.shape());
+        let inputs = call.inputs();
+        let at = AttentionShape { scale: scale.unwrap_or(call.shape().scale), ..call.shape() };
         let saved = call.saved(&inputs, at);
         let got = match call.gradients(&dev, &inputs, &saved, at) {
             Ok(got) => got,
