@@ -1,5 +1,6 @@
 //! Memory traffic of the `cuda` device's kernels, counted by the emulator: the bytes that their docs state, and no sector that is not
 //! full. What a GPU makes of them in time is not seen here.
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 mod common;
 

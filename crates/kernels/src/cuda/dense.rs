@@ -2,7 +2,7 @@
 
 use super::driver::{Arg, Kernel, Module};
 use super::gemm::{Matrix, Product};
-use super::{Cuda, OnDevice};
+use super::{Cuda, OnDevice, columns};
 use crate::shapes::{EmbedDims, LinearDims};
 use crate::{DType, Dense, Error, Mut, Ref, Result, shapes};
 
@@ -53,18 +53,16 @@ impl Cuda {
     }
 }
 
-impl Cuda {
-    /// N, V and C. A table without rows has nothing to clamp an id to.
-    fn table_args(&self, op: &'static str, n: usize, v: usize, c: usize) -> Result<[Arg; 3]> {
-        let rows = i32::try_from(v).ok().filter(|_| v > 0 || n == 0).ok_or_else(|| {
-            Error::Argument { op, what: format!("a table of {v} rows, expected 1 to {}", i32::MAX) }
-        })?;
-        if i32::try_from(n).is_err() {
-            let what = format!("{n} ids, at most {}", i32::MAX);
-            return Err(Error::Argument { op, what });
-        }
-        Ok([Arg::I64(n as i64), Arg::I32(rows), self.columns(op, c)?])
+/// N, V and C. A table without rows has nothing to clamp an id to.
+fn table_args(op: &'static str, n: usize, v: usize, c: usize) -> Result<[Arg; 3]> {
+    let rows = i32::try_from(v).ok().filter(|_| v > 0 || n == 0).ok_or_else(|| {
+        Error::Argument { op, what: format!("a table of {v} rows, expected 1 to {}", i32::MAX) }
+    })?;
+    if i32::try_from(n).is_err() {
+        let what = format!("{n} ids, at most {}", i32::MAX);
+        return Err(Error::Argument { op, what });
     }
+    Ok([Arg::I64(n as i64), Arg::I32(rows), columns(op, c)?])
 }
 
 impl Dense for Cuda {
@@ -97,7 +95,7 @@ impl Dense for Cuda {
         if c == 0 {
             return Ok(());
         }
-        let [n_arg, v, c] = self.table_args("embed", n, v, c)?;
+        let [n_arg, v, c] = table_args("embed", n, v, c)?;
         let args = [out.arg(), table.arg(), ids.arg(), n_arg, v, c];
         self.launch(&EMBED, n.div_ceil(WARPS * EMBED_ROWS), &args)
     }
@@ -120,7 +118,7 @@ impl Dense for Cuda {
             let what = format!("{n} ids of {c} columns are more than a launch takes");
             return Err(Error::Argument { op: "embed_backward", what });
         }
-        let [_, v, c] = self.table_args("embed_backward", n, v, c)?;
+        let [_, v, c] = table_args("embed_backward", n, v, c)?;
         let n = Arg::I32(n as i32);
         let args = [dtable.arg(), dout.arg(), ids.arg(), order.arg(), n, v, c];
         self.launch(&EMBED_BACKWARD, warps.div_ceil(WARPS), &args)

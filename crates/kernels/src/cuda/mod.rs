@@ -118,18 +118,16 @@ impl Cuda {
         n.div_ceil(each).min(16 * self.driver.properties().multiprocessors.max(1) as usize)
     }
 
-    /// The width of a row as kernels take it, which leaves them room to step beyond its end.
-    fn columns(&self, op: &'static str, columns: usize) -> Result<Arg> {
-        match i32::try_from(columns) {
-            Ok(c) if c <= 1 << 30 => Ok(Arg::I32(c)),
-            _ => {
-                Err(Error::Argument { op, what: format!("{columns} columns, at most {}", 1 << 30) })
-            }
-        }
-    }
-
     fn missing(&self, op: &'static str) -> Error {
         Error::Missing { op, device: self.dtypes.device }
+    }
+}
+
+/// The width of a row as kernels take it, which leaves them room to step beyond its end.
+fn columns(op: &'static str, columns: usize) -> Result<Arg> {
+    match i32::try_from(columns) {
+        Ok(c) if c <= 1 << 30 => Ok(Arg::I32(c)),
+        _ => Err(Error::Argument { op, what: format!("{columns} columns, at most {}", 1 << 30) }),
     }
 }
 

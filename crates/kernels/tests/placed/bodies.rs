@@ -44,7 +44,10 @@ pub(crate) fn rms_norm(dev: &dyn Device) -> Outcome {
     let mut draw = draw();
     for (n, c) in ROWS {
         let (y, rstd) = (Operand::poison([n, c]), Operand::poisoned_master([n]));
-        let x = normal(&mut draw, [n, c]);
+        // A row of zeros, where the epsilon counts.
+        let mut x = draw.normals(n * c);
+        x[..if n > 2 { c } else { 0 }].fill(0.0);
+        let x = Operand::compute([n, c], x);
         everywhere(dev, [&y, &rstd], [&x], 0.0, |d, [y, rstd], [x]| d.rms_norm(y, rstd, x))?;
     }
     Ok(())
@@ -92,7 +95,7 @@ pub(crate) fn mix_norm(dev: &dyn Device) -> Outcome {
         let (x, y) = (normal(&mut draw, [n, c]), normal(&mut draw, [n, c]));
         let (a, b) = (parameter(&mut draw), parameter(&mut draw));
         let (out, normed) = (Operand::poison([n, c]), Operand::poison([n, c]));
-        let outs = [&out, &normed, &Operand::poisoned_master([n])];
+        let outs = [&out, &normed, &Operand::poisoned_master([n]).of_compute()];
         everywhere(dev, outs, [&x, &y, &a, &b], 0.0, |d, [out, normed, rstd], [x, y, a, b]| {
             d.mix_norm(out, normed, rstd, x, Coef::new(a, 0.75), y, Coef::new(b, 2.0))
         })?;
@@ -186,9 +189,12 @@ pub(crate) fn swiglu_backward(dev: &dyn Device) -> Outcome {
 pub(crate) fn adamw(dev: &dyn Device) -> Outcome {
     let mut draw = draw();
     for n in FLAT {
-        let mut master = || Operand::master([n], draw.normals(n));
-        let (p, m, g) = (master(), master(), master());
-        let v = Operand::master([n], draw.normals(n).iter().map(|x| x * x).collect());
+        // The first element never had a gradient: only eps keeps it a number.
+        let mut master = |f: fn(f64) -> f64| {
+            let value = |(i, x): (usize, f64)| if i == 0 { 0.0 } else { f(x) };
+            Operand::master([n], draw.normals(n).into_iter().enumerate().map(value).collect())
+        };
+        let (p, m, g, v) = (master(|x| x), master(|x| x), master(|x| x), master(|x| x * x));
         let hyper =
             AdamW { lr: 0.02, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.1, step: 3 };
         everywhere(dev, [&p, &m, &v], [&g], 0.0, |d, [p, m, v], [g]| d.adamw(p, m, v, g, hyper))?;

@@ -19,6 +19,8 @@ pub(crate) struct Operand {
     shape: Shape,
     values: Vec<f64>,
     kind: Kind,
+    /// A master output that comes of something rounded to the compute type.
+    of_compute: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -30,7 +32,7 @@ enum Kind {
 
 impl Operand {
     pub(crate) fn compute(shape: impl Into<Shape>, values: Vec<f64>) -> Self {
-        Self { shape: shape.into(), values, kind: Kind::Compute }
+        Self { shape: shape.into(), values, kind: Kind::Compute, of_compute: false }
     }
 
     pub(crate) fn master(shape: impl Into<Shape>, values: Vec<f64>) -> Self {
@@ -50,6 +52,10 @@ impl Operand {
 
     pub(crate) fn poisoned_master(shape: impl Into<Shape>) -> Self {
         Self { kind: Kind::Master, ..Self::poison(shape) }
+    }
+
+    pub(crate) fn of_compute(self) -> Self {
+        Self { of_compute: true, ..self }
     }
 
     fn dtype(&self, dev: &dyn Device) -> DType {
@@ -136,8 +142,8 @@ fn placements(operands: usize, elements: usize) -> Vec<Vec<Place>> {
 /// What each output held in each run of a call.
 pub(crate) type Outputs = Vec<Vec<f64>>;
 
-/// Makes the call from every placement and compares each output with the reference's, each element within the device's
-/// tolerance of its own size plus the outputs' root mean square (at least `floor`), and what is around the views with
+/// Makes the call from every placement and compares each output with the reference's, each element within the output
+/// type's tolerance of its own size plus the outputs' root mean square (at least `floor`), and what is around the views with
 /// what it was. Returns the outputs of the last placement.
 pub(crate) fn everywhere<const O: usize, const I: usize>(
     dev: &dyn Device,
@@ -152,7 +158,9 @@ pub(crate) fn everywhere<const O: usize, const I: usize>(
     for places in placements(O + I, elements) {
         got = at(dev, dev, outs, ins, &places, &call)?;
         for (o, (got, expected)) in got.iter().zip(&expected).enumerate() {
-            let allowed = tolerance(dev.compute_dtype(), outs[o].dtype(dev));
+            let dtype = outs[o].dtype(dev);
+            let compute = if outs[o].of_compute { dev.compute_dtype() } else { dtype };
+            let allowed = tolerance(compute, dtype);
             let mean = expected.iter().map(|x| x * x).sum::<f64>() / expected.len().max(1) as f64;
             let size = mean.sqrt().max(floor);
             let differs = |(&g, &e): (&f64, &f64)| {
