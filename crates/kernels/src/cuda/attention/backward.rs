@@ -93,8 +93,8 @@ pub(super) fn launch(
     let scale = scale_log2(at);
     let window = Arg::I32(int("T", at.window.min(t))?);
     let rest = [window, Arg::F32(at.scale as f32), Arg::F32(scale)];
-    let aligned = aligned16(&[dq, dk, dv].map(|view| view.device_address()))
-        && aligned16(&[dout, q, keys, v].map(|view| view.device_address()));
+    let aligned = aligned16(&[dq, dk, dv].map(OnDevice::device_address))
+        && aligned16(&[dout, q, keys, v].map(OnDevice::device_address));
     if let Some([queries, keys]) = kernels(d).filter(|_| aligned && positive(scale)) {
         let sizes = [&[t_arg, h_arg, k_arg], &rest[..]].concat();
         let blocks = t.div_ceil(TILE);
