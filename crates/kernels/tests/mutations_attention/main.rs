@@ -10,12 +10,14 @@ mod common;
 mod edit;
 mod forward;
 mod mutant;
+mod prepare;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use attention::{Call, call};
 use edit::{BANKS, BOUNDS, BYTES, IN_FLIGHT, Mutation, RACE, UNWRITTEN, WRONG, edited};
+use farthing_kernels::conformance::{self, Mismatch};
 use farthing_kernels::cuda::Cuda;
 use farthing_kernels::cuda::driver::Module;
 use farthing_kernels::cuda::emulated::Emulator;
@@ -26,6 +28,8 @@ use mutant::Mutant;
 
 const FORWARD: &str = include_str!("../../ptx/sm80/attention.ptx");
 const BACKWARD: &str = include_str!("../../ptx/sm80/attention_backward.ptx");
+const ROTARY: &str = include_str!("../../ptx/sm80/rotary.ptx");
+const VALUE_GATE: &str = include_str!("../../ptx/sm80/value_gate.ptx");
 
 /// Calls with which every branch decides something: windows that end at and beside the edge of a tile, queries after a cache, grouped
 /// heads, scores that exp cannot hold, also below 0 alone.
@@ -122,23 +126,53 @@ fn backward_outcome(ptx: &'static str) -> &'static str {
     "not caught"
 }
 
+/// What the conformance body of the operation makes of a kernel of it.
+fn conformance_outcome(kernel: &str, ptx: &'static str) -> &'static str {
+    let module = if kernel.starts_with("rotary") { "rotary" } else { "value_gate" };
+    let body = match kernel.trim_end_matches("_plain") {
+        "rotary_norm" => conformance::rotary_norm,
+        "rotary_norm_backward" => conformance::rotary_norm_backward,
+        "value_gate" => conformance::value_gate,
+        _ => conformance::value_gate_backward,
+    };
+    let (_, dev) = device(module, ptx);
+    match body(&dev) {
+        Ok(_) => "not caught",
+        Err(Mismatch::Refused { source, .. }) => fault(&source),
+        Err(_) => WRONG,
+    }
+}
+
 fn outcome(Mutation { kernel, edits, .. }: &Mutation) -> &'static str {
-    let forward = kernel == &"attention_64";
-    let original = if forward { FORWARD } else { BACKWARD }.to_owned();
-    let text = edits.iter().fold(original, |text, edit| edited(kernel, &text, edit)).leak();
-    if forward { forward_outcome(text) } else { backward_outcome(text) }
+    let original = match *kernel {
+        "attention_64" => FORWARD,
+        "attention_queries_64" | "attention_keys_64" => BACKWARD,
+        kernel if kernel.starts_with("rotary") => ROTARY,
+        _ => VALUE_GATE,
+    };
+    let edits = edits.iter().fold(original.to_owned(), |text, edit| edited(kernel, &text, edit));
+    let text = edits.leak();
+    match *kernel {
+        "attention_64" => forward_outcome(text),
+        "attention_queries_64" | "attention_keys_64" => backward_outcome(text),
+        kernel => conformance_outcome(kernel, text),
+    }
 }
 
 #[test]
 fn the_kernels_as_they_are_pass() {
     assert_eq!(forward_outcome(FORWARD), "not caught");
     assert_eq!(backward_outcome(BACKWARD), "not caught");
+    for (kernel, ptx) in [("rotary_norm", ROTARY), ("value_gate", VALUE_GATE)] {
+        assert_eq!(conformance_outcome(kernel, ptx), "not caught");
+    }
 }
 
 #[test]
 fn every_mutation_has_the_outcome_it_is_known_for() {
     let mut differ = String::new();
-    let mutations = || forward::MUTATIONS.iter().chain(backward::MUTATIONS);
+    let mutations =
+        || forward::MUTATIONS.iter().chain(backward::MUTATIONS).chain(prepare::MUTATIONS);
     for mutation in mutations() {
         let (got, Mutation { kernel, what, outcome: expected, .. }) = (outcome(mutation), mutation);
         if !expected.starts_with(got) {
