@@ -9,7 +9,7 @@
 // operands.
 //
 // q, dout and dq (B, T, H, D), k, v, dk and dv (B, T, K, D) bf16, 16-byte aligned; lse and delta (B, H, T) f32. A position t sees
-// t - window .. t. scale_log2 = scale log2(e).
+// t - window .. t. scale_log2 = scale log2(e) > 0.
 #include "common.cuh"
 #include "groups.cuh"
 #include "tensor_core.cuh"
@@ -130,13 +130,21 @@ __device__ __forceinline__ void queries(
                     multiply(dscore[2 * n + 1], gradient[c], b[2], b[3]);
                 }
             }
+            if (edge) {
+#pragma unroll
+                for (int n = 0; n < 4; ++n) {
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        const int key = first_key + half + n * 8 + lane % 4 * 2 + j % 2, at = position[j / 2];
+                        if (key > at || key < max(0, at - window)) score[n][j] = -INFINITY;
+                    }
+                }
+            }
 #pragma unroll
             for (int n = 0; n < 4; ++n) {
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    const int key = first_key + half + n * 8 + lane % 4 * 2 + j % 2, at = position[j / 2];
-                    const bool seen = !edge || (key <= at && key >= max(0, at - window));
-                    const float probability = seen ? power_of_2(fmaf(score[n][j], scale_log2, -offset[j / 2])) : 0.0f;
+                    const float probability = power_of_2(fmaf(score[n][j], scale_log2, -offset[j / 2]));
                     dscore[n][j] = probability * (dscore[n][j] - along[j / 2]);
                 }
             }
@@ -245,17 +253,25 @@ __device__ __forceinline__ void keys(
                     multiply(dscore[2 * n + 1], a, b[2], b[3]);
                 }
             }
+            if (edge) {
+#pragma unroll
+                for (int n = 0; n < 4; ++n) {
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) {
+                        const int key = first_key + warp * 16 + lane / 4 + j / 2 * 8, at = first_query + half + n * 8 + lane % 4 * 2 + j % 2;
+                        if (key > at || key < at - window) score[n][j] = -INFINITY;
+                    }
+                }
+            }
 #pragma unroll
             for (int n = 0; n < 4; ++n) {
-                const int column = half + n * 8 + lane % 4 * 2;
+                const uint32_t column = statistics + (half + n * 8 + lane % 4 * 2) * 4;
                 float offset[2], along[2];
-                load8_shared(offset, statistics + column * 4);
-                load8_shared(along, statistics + (QUERIES + column) * 4);
+                load8_shared(offset, column);
+                load8_shared(along, column + QUERIES * 4);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
-                    const int key = first_key + warp * 16 + lane / 4 + j / 2 * 8, at = first_query + column + j % 2;
-                    const bool visible = !edge || (key <= at && key >= at - window);
-                    score[n][j] = visible ? power_of_2(fmaf(score[n][j], scale_log2, -offset[j % 2] * LOG2_E)) : 0.0f;
+                    score[n][j] = power_of_2(fmaf(score[n][j], scale_log2, -offset[j % 2] * LOG2_E));
                     dscore[n][j] = score[n][j] * (dscore[n][j] - along[j % 2]);
                 }
             }
@@ -294,7 +310,7 @@ __device__ __forceinline__ void keys(
         const __nv_bfloat16* __restrict__ v, int T, int H, int K, int window, float scale, float scale_log2) {                        \
         queries<D>(dq, dout, lse, delta, q, k, v, T, H, K, window, scale, scale_log2);                                                \
     }                                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(128, blocks_at_once(D)) attention_keys_##D(                                          \
+    extern "C" __global__ void __launch_bounds__(128, blocks_at_once(2 * D)) attention_keys_##D(                                         \
         __nv_bfloat16* __restrict__ dk, __nv_bfloat16* __restrict__ dv, const __nv_bfloat16* __restrict__ dout,                       \
         const float* __restrict__ lse, const float* __restrict__ delta, const __nv_bfloat16* __restrict__ q,                          \
         const __nv_bfloat16* __restrict__ k, const __nv_bfloat16* __restrict__ v, int T, int H, int K, int window, float scale,       \

@@ -9,7 +9,7 @@
 #include <cuda_bf16.h>
 
 // Blocks of 128 threads that a multiprocessor should hold, for head dim D: as many as leave registers for everything. Left to itself, the
-// assembler spills some to hold one more.
+// assembler spills some to hold one more. A kernel with twice the results asks as for 2 D.
 __host__ __device__ constexpr int blocks_at_once(int D) { return D > 64 ? 2 : D > 32 ? 3 : 4; }
 
 // Copies 16 bytes to shared memory without waiting; zeros, with nothing read, unless `inside`.

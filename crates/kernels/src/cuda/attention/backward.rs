@@ -3,7 +3,7 @@
 
 use super::super::driver::{Arg, Kernel, Module};
 use super::super::{Cuda, OnDevice};
-use super::forward::{ATTENTION_PLAIN, TILE, scale_log2};
+use super::forward::{ATTENTION_PLAIN, TILE, positive, scale_log2};
 use super::{aligned16, int, lanes};
 use crate::shapes::AttentionDims;
 use crate::{AttentionShape, Mut, Ref, Result};
@@ -90,14 +90,12 @@ pub(super) fn launch(
     let of_queries = [&[dq.arg()], &views[..]].concat();
     let of_keys = [&[dk.arg(), dv.arg()], &views[..]].concat();
     let k_arg = Arg::I32(int("K", k)?);
-    let rest = [
-        Arg::I32(int("T", at.window.min(t))?),
-        Arg::F32(at.scale as f32),
-        Arg::F32(scale_log2(at)),
-    ];
-    let aligned = aligned16(&[dq, dk, dv].map(|view| view.device_address()))
-        && aligned16(&[dout, q, keys, v].map(|view| view.device_address()));
-    if let Some([queries, keys]) = kernels(d).filter(|_| aligned) {
+    let scale = scale_log2(at);
+    let window = Arg::I32(int("T", at.window.min(t))?);
+    let rest = [window, Arg::F32(at.scale as f32), Arg::F32(scale)];
+    let aligned = aligned16(&[dq, dk, dv].map(OnDevice::device_address))
+        && aligned16(&[dout, q, keys, v].map(OnDevice::device_address));
+    if let Some([queries, keys]) = kernels(d).filter(|_| aligned && positive(scale)) {
         let sizes = [&[t_arg, h_arg, k_arg], &rest[..]].concat();
         let blocks = t.div_ceil(TILE);
         dev.launch(queries, b * h * blocks, &[&of_queries[..], &sizes].concat())?;

@@ -32,6 +32,11 @@ pub(super) fn scale_log2(at: AttentionShape) -> f32 {
     (at.scale * std::f64::consts::LOG2_E) as f32
 }
 
+/// Whether tensor-core kernels take this scale: they mask scores with −∞ before it multiplies them.
+pub(super) fn positive(scale: f32) -> bool {
+    scale > 0.0 && scale.is_finite()
+}
+
 /// See [`Attention::attention`](crate::Attention::attention).
 pub(super) fn launch(
     dev: &Cuda,
@@ -56,8 +61,7 @@ pub(super) fn launch(
     let window = Arg::I32(int("S", at.window.min(s))?);
     let views = [out.arg(), lse.arg(), q.arg(), k.arg(), v.arg()];
     if let Some(kernel) = kernel(d)
-        && scale > 0.0
-        && scale.is_finite()
+        && positive(scale)
         && aligned16(&[out.device_address(), q.device_address(), k.device_address()])
         && aligned16(&[v.device_address()])
     {
