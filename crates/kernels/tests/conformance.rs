@@ -17,8 +17,6 @@ const DEVICES: [(DeviceKind, usize); 5] = [
 const NO_KERNEL: &[&str] = &[
     // One name to a line.
     "attention_backward",
-    "smear",
-    "smear_backward",
 ];
 
 fn on_every_device(name: &str, body: Body) {
