@@ -23,7 +23,7 @@ __device__ __forceinline__ void attend(
     extern __shared__ __align__(128) uint8_t memory[];
     // Two stages of a tile of keys and one of values.
     const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(memory));
-    const auto stage = [&](int i) { return shared + i % 2 * (2 * Rows::BYTES); };
+    const auto stage = [&](int i) { return shared + (i & 1) * (2 * Rows::BYTES); };
 
     // A head's blocks are neighbours, for its keys to be found in the L2 cache; the longest rows come first.
     const int blocks = (T + QUERIES - 1) / QUERIES;
@@ -36,7 +36,7 @@ __device__ __forceinline__ void attend(
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
     const int first_position = S - T + first_query;
-    const int earlier_tiles = (min(window, first_position) + KEYS - 1) / KEYS;
+    const int earlier_tiles = static_cast<unsigned>(min(window, first_position) + KEYS - 1) / KEYS;
     const auto copy_tile = [&](int i) {
         const int first_key = first_position - i * KEYS;
         Rows::copy(stage(i), k + kv_start, first_key, S, kv_stride);
@@ -133,9 +133,8 @@ __device__ __forceinline__ void attend(
         }
     }
 
-    // Results pass through the stage that the last tile did not use, each warp's through its own rows.
-    const uint32_t results = stage(earlier_tiles + 1);
     const int first_row = first_query + warp * 16;
+    float inverse[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
@@ -144,29 +143,14 @@ __device__ __forceinline__ void attend(
         if (lane % 4 == 0 && first_row + row < T) {
             lse[(batch * H + head) * T + first_row + row] = (__fmul_rn(largest[r], scale_log2) + log2f(sum[r])) * 0.69314718f;
         }
-        const float inverse = 1.0f / sum[r];
-#pragma unroll
-        for (int n = 0; n < D / 8; ++n) {
-            const uint32_t pair = rounded_pair(result[n][2 * r] * inverse, result[n][2 * r + 1] * inverse);
-            const uint32_t to = results + Rows::at(warp * 16 + row, n) + lane % 4 * 4;
-            asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(pair) : "memory");
-        }
+        inverse[r] = 1.0f / sum[r];
     }
-    __syncwarp();
-#pragma unroll
-    for (int i = lane; i < 16 * Rows::CHUNKS; i += 32) {
-        const int row = i / Rows::CHUNKS, chunk = i % Rows::CHUNKS;
-        uint4 x;
-        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                     : "r"(results + Rows::at(warp * 16 + row, chunk))
-                     : "memory");
-        if (first_row + row < T) *reinterpret_cast<uint4*>(out + q_start + (first_row + row) * q_stride + chunk * 8) = x;
-    }
+    // By way of the stage that the last tile did not use.
+    Rows::store(stage(earlier_tiles + 1), result, inverse, out + q_start + first_row * q_stride, q_stride, T - first_row);
 }
 
 #define ATTENTION(D)                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128) attention_##D(                                                                  \
+    extern "C" __global__ void __launch_bounds__(128, blocks_at_once(D)) attention_##D(                                               \
         __nv_bfloat16* __restrict__ out, float* __restrict__ lse, const __nv_bfloat16* __restrict__ q,                                \
         const __nv_bfloat16* __restrict__ k, const __nv_bfloat16* __restrict__ v, int T, int S, int H, int K, int window,             \
         float scale_log2) {                                                                                                           \

@@ -8,16 +8,41 @@
 #include <cstdint>
 #include <cuda_bf16.h>
 
+// Blocks of 128 threads that a multiprocessor should hold, for head dim D: as many as leave registers for everything. Left to itself, the
+// assembler spills some to hold one more.
+__host__ __device__ constexpr int blocks_at_once(int D) { return D > 64 ? 2 : D > 32 ? 3 : 4; }
+
 // Copies 16 bytes to shared memory without waiting; zeros, with nothing read, unless `inside`.
 __device__ __forceinline__ void copy16(uint32_t to, const void* from, bool inside) {
     const int bytes = inside ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+// As copy16, 4 bytes.
+__device__ __forceinline__ void copy4(uint32_t to, const void* from, bool inside) {
+    const int bytes = inside ? 4 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most IN_FLIGHT of this thread's latest groups are under way.
 template <int IN_FLIGHT>
 __device__ __forceinline__ void wait_for_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(IN_FLIGHT) : "memory");
+}
+
+// Explicit, because a vector put together in registers may be stored in four pieces otherwise.
+__device__ __forceinline__ uint4 load16_shared(uint32_t at) {
+    uint4 x;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(at) : "memory");
+    return x;
+}
+__device__ __forceinline__ void load8_shared(float (&x)[2], uint32_t at) {
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x[0]), "=f"(x[1]) : "r"(at) : "memory");
+}
+__device__ __forceinline__ void store4_shared(uint32_t at, uint32_t x) {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(x) : "memory");
+}
+__device__ __forceinline__ void store16(__nv_bfloat16* at, uint4 x) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
 }
 
 // Four 8 x 8 matrices; lane i names the address of row i % 8 of matrix i / 8.
@@ -61,11 +86,10 @@ __device__ __forceinline__ float power_of_2(float x) {
     return y;
 }
 
-// 64 rows of D bf16 in shared memory, D a power of two from 16 to 128. A row's 16-byte chunks are permuted by its number so that eight
+// ROWS rows of D bf16 in shared memory, D a power of two from 16 to 128. A row's 16-byte chunks are permuted by its number so that eight
 // consecutive rows hold any one chunk in eight different groups of four banks: neither ldmatrix nor the copies meet a bank conflict.
-template <int D>
+template <int D, int ROWS = 64>
 struct Tile {
-    static constexpr int ROWS = 64;
     static constexpr int CHUNKS = D / 8;
     static constexpr int BYTES = ROWS * D * 2;
 
@@ -74,7 +98,7 @@ struct Tile {
         return row * (D * 2) + ((chunk ^ turn) * 16);
     }
 
-    // Starts copying rows first .. first + 64 of a matrix whose rows are `stride` elements apart, by 128 threads; rows outside
+    // Starts copying rows first .. first + ROWS of a matrix whose rows are `stride` elements apart, by 128 threads; rows outside
     // 0 .. rows become zeros. The caller commits.
     static __device__ __forceinline__ void copy(uint32_t to, const __nv_bfloat16* from, int first, int rows, int64_t stride) {
         constexpr int STEP = 128 / CHUNKS;
@@ -103,5 +127,27 @@ struct Tile {
     static __device__ __forceinline__ void right_by_rows(uint32_t (&b)[4], uint32_t tile, int row, int k) {
         const int lane = threadIdx.x % 32;
         load_matrices_transposed(b, tile + at(row + lane % 16, 2 * k + lane / 16));
+    }
+
+    // Writes 16 x D accumulators, the warp's rows of a result, times `factor` for rows lane / 4 and lane / 4 + 8, rounded, by way of rows
+    // warp * 16 .. of the tile, which no other warp may be using. `out` is the warp's first row; the rows after `rows` are left out.
+    static __device__ __forceinline__ void store(
+        uint32_t tile, const float (&c)[D / 8][4], const float (&factor)[2], __nv_bfloat16* out, int64_t stride, int rows) {
+        const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+#pragma unroll
+            for (int n = 0; n < D / 8; ++n) {
+                const uint32_t pair = rounded_pair(c[n][2 * r] * factor[r], c[n][2 * r + 1] * factor[r]);
+                store4_shared(tile + at(first + lane / 4 + r * 8, n) + lane % 4 * 4, pair);
+            }
+        }
+        __syncwarp();
+#pragma unroll
+        for (int i = lane; i < 16 * CHUNKS; i += 32) {
+            const int row = i / CHUNKS, chunk = i % CHUNKS;
+            const uint4 x = load16_shared(tile + at(first + row, chunk));
+            if (row < rows) store16(out + row * stride + chunk * 8, x);
+        }
     }
 };

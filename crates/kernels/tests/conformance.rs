@@ -1,8 +1,12 @@
 //! Every operation's conformance body, a test each, on every device present.
 #![allow(clippy::print_stderr, reason = "a device that is skipped says why")]
 
+mod wanted;
+
 use farthing_kernels::conformance::{self, BODIES, Body, Mismatch};
 use farthing_kernels::{DeviceKind, Error, open};
+
+use wanted::{Wanted, wanted};
 
 /// The devices, and the threads to open them with: `cpu` on one thread and on several.
 const DEVICES: [(DeviceKind, usize); 5] = [
@@ -16,11 +20,10 @@ const DEVICES: [(DeviceKind, usize); 5] = [
 /// What the `cuda` device, emulated or not, has no kernel for yet. Anything else that it lacks fails.
 const NO_KERNEL: &[&str] = &[
     // One name to a line.
-    "attention_backward",
 ];
 
 fn on_every_device(name: &str, body: Body) {
-    for (kind, threads) in DEVICES {
+    for (kind, threads) in DEVICES.into_iter().filter(|&(kind, _)| wanted(kind) != Wanted::No) {
         match open(kind, threads) {
             Ok(dev) => match body(&*dev) {
                 Ok(_) if matches!(kind, DeviceKind::Emulated) && NO_KERNEL.contains(&name) => {
@@ -34,6 +37,9 @@ fn on_every_device(name: &str, body: Body) {
                 }
                 Err(mismatch) => panic!("{kind}, {threads} threads: {mismatch}"),
             },
+            Err(reason) if wanted(kind) == Wanted::Required => {
+                panic!("{name}: {kind} was asked for: {reason}")
+            }
             Err(reason) => eprintln!("{name}: skipped {kind}: {reason}"),
         }
     }

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "what was compared, and why not")]
 
 mod twin;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +15,11 @@ use farthing_kernels::cuda::Cuda;
 use farthing_kernels::cuda::driver::{Arg, Driver, Event, Kernel, Module, Properties};
 use farthing_kernels::cuda::emulated::Emulator;
 use farthing_kernels::cuda::gemm::HostGemm;
-use farthing_kernels::{Error, Place, Result};
+use farthing_kernels::cuda::nvidia::Nvidia;
+use farthing_kernels::{DeviceKind, Error, Place, Result};
 
 use twin::{Twin, Verdict, exact};
+use wanted::{Wanted, wanted};
 
 /// Runs the conformance bodies named by `only`, or all, on both machines.
 fn compare(
@@ -56,6 +59,38 @@ fn judge(verdicts: &BTreeMap<&'static str, Verdict>) -> std::result::Result<(), 
         Ok(())
     } else {
         Err(format!("differ, though their arithmetic is exact: {}", wrong.join(", ")))
+    }
+}
+
+/// The first GPU, or `None` with the reason printed; a GPU that was asked for and is not there fails.
+fn gpu() -> Option<Nvidia> {
+    match (Nvidia::open(0), wanted(DeviceKind::Cuda(0))) {
+        (Ok(gpu), _) => Some(gpu),
+        (Err(reason), Wanted::Required) => panic!("cuda:0 was asked for: {reason}"),
+        (Err(reason), _) => {
+            eprintln!("skipped cuda:0: {reason}");
+            None
+        }
+    }
+}
+
+/// Says which GPU the other tests run on. `run.sh` of the bundle asks this first.
+#[test]
+fn device() {
+    if let Some(gpu) = gpu() {
+        let Properties { model, capability: (major, minor), multiprocessors, memory_bytes } =
+            gpu.properties();
+        let gib = *memory_bytes as f64 / f64::from(1 << 30);
+        println!(
+            "device: {model} (capability {major}.{minor}; {multiprocessors} multiprocessors; {gib:.1} GiB)"
+        );
+    }
+}
+
+#[test]
+fn the_gpu_gives_the_emulators_bits() {
+    if let Some(gpu) = gpu() {
+        judge(&compare(Arc::new(Emulator::new()), Arc::new(gpu), &[])).unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::{PACKAGE, Part};
+use super::{Kind, PACKAGE, Part};
 use crate::workspace;
 
 /// An executable, and its name in the bundle.
@@ -63,29 +63,30 @@ fn missing(parts: &[Part], targets: &[Target]) -> Vec<String> {
         .collect()
 }
 
-/// Builds the parts in the release profile.
+/// Builds the parts in the release profile. Tests and examples apart: `cargo test --example` would make a test of the example.
 pub(super) fn executables(parts: &[Part]) -> Result<Vec<Built>> {
-    let mut command = Command::new(workspace::cargo());
-    command.args([
-        "test",
-        "--release",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-        "--package",
-        PACKAGE,
-    ]);
-    for part in parts {
-        command.arg(format!("--{}", part.kind.name())).arg(part.name);
+    let tests = cargo(&["test", "--no-run"], parts, Kind::Test)?;
+    let examples = cargo(&["build"], parts, Kind::Example)?;
+    find(parts, &(tests + &examples))
+}
+
+/// Runs a command of cargo on the parts of one kind; returns its messages.
+fn cargo(command: &[&str], parts: &[Part], kind: Kind) -> Result<String> {
+    let mut cargo = Command::new(workspace::cargo());
+    cargo.args(command);
+    cargo.args(["--release", "--message-format=json-render-diagnostics", "--package", PACKAGE]);
+    for part in parts.iter().filter(|part| part.kind == kind) {
+        cargo.arg(format!("--{}", kind.name())).arg(part.name);
     }
-    let output = command
+    let output = cargo
         .current_dir(workspace::root())
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("cargo could not build the bundle's executables");
+        bail!("cargo could not build the bundle's {}s", kind.name());
     }
-    find(parts, &String::from_utf8_lossy(&output.stdout))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The parts' executables in cargo's messages, one JSON object a line.
@@ -117,7 +118,6 @@ fn find(parts: &[Part], messages: &str) -> Result<Vec<Built>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Kind;
     use super::*;
 
     const PARTS: [Part; 2] =

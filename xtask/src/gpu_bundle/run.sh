@@ -15,7 +15,7 @@ rm -f "$results"/*.log "$results"/summary.md "$results"/ceilings.json
 # The tests skip a device that is absent; one that is named here has to be there.
 export FARTHING_TEST_DEVICES=cuda:0
 
-if ! "$bin/same_bits" --exact device --nocapture >"$results/device.log" 2>&1; then
+if ! RUST_BACKTRACE=0 "$bin/same_bits" --exact device --nocapture >"$results/device.log" 2>&1; then
     echo "no usable GPU on this machine: nothing was tested" >&2
     cat "$results/device.log" >&2
     exit 2

@@ -84,11 +84,13 @@ pub(super) struct Check<'d> {
     pub(super) worst: f64,
     /// An output's error is relative to at least this much per element (root mean square); for what may be 0.
     pub(super) floor: f64,
+    /// What the tolerance is multiplied by, for an operation that rounds what it goes on computing with.
+    pub(super) slack: f64,
 }
 
 impl<'d> Check<'d> {
     pub(super) fn new(dev: &'d dyn Device, op: &'static str) -> Self {
-        Self { dev, op, case: String::new(), draws: 0, worst: 0.0, floor: 0.0 }
+        Self { dev, op, case: String::new(), draws: 0, worst: 0.0, floor: 0.0, slack: 1.0 }
     }
 
     /// Names the next case; what it draws depends on the name.
@@ -184,7 +186,7 @@ impl<'d> Check<'d> {
         for (output, (expected, got)) in expected.iter().zip(&got).enumerate() {
             let error = relative_error(got, expected, self.floor);
             let dtype = outs[output].dtype(self.dev);
-            let tolerance = tolerance(self.dev.compute_dtype(), dtype);
+            let tolerance = self.slack * tolerance(self.dev.compute_dtype(), dtype);
             if error > tolerance {
                 let (op, case, first) = (self.op, self.case.clone(), furthest(got, expected));
                 return Err(Mismatch::Differs { op, case, output, error, tolerance, first });

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::case::{Check, Operand};
-use crate::{AdamW, Device, Mut, Result, Shape};
+use crate::{AdamW, DType, Device, Mut, Result, Shape};
 
 /// Matrices, rows, columns: tall, wide, square, vectors, on no block's edge.
 const STACKS: [(usize, usize, usize); 7] =
@@ -79,7 +79,8 @@ fn in_place(
     Ok(check.worst)
 }
 
-/// [`Update::polar_express`](crate::Update::polar_express), with no more scratch than asked for.
+/// [`Update::polar_express`](crate::Update::polar_express), with no more scratch than asked for. Each of its steps multiplies the rounding of
+/// the one before, so that a device whose iterates are BF16 is allowed four times the tolerance.
 ///
 /// # Errors
 /// The first case that does not conform.
@@ -93,6 +94,7 @@ pub fn polar_express(dev: &dyn Device) -> Outcome {
         [2.346_541_325_859_637_7, -1.709_782_838_268_708_1, 0.423_235_511_693_053_93],
     ];
     let mut check = Check::new(dev, "polar_express");
+    check.slack = if dev.compute_dtype() == DType::BF16 { 4.0 } else { 1.0 };
     for (k, r, s) in STACKS {
         for count in [0, 1, 5] {
             check.case(format!("({k}, {r}, {s}), {count} steps"));

@@ -33,15 +33,20 @@ struct State {
 }
 
 impl Emulator {
-    /// A machine with all of the emulator's checks on.
+    /// A machine of 16 GiB with all of the emulator's checks on.
     pub fn new() -> Self {
+        Self::with_memory(MEMORY_BYTES)
+    }
+
+    /// A machine that has so many bytes: what is allocated, and no more, is taken from the host, a quarter more than asked.
+    pub fn with_memory(memory_bytes: usize) -> Self {
         let options = Options { block_races: true, ..Options::default() };
         Self {
             properties: Properties {
                 model: "PTX emulator".into(),
                 capability: (8, 0),
                 multiprocessors: 4,
-                memory_bytes: MEMORY_BYTES,
+                memory_bytes,
             },
             options,
             state: Mutex::default(),

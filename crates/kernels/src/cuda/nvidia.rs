@@ -26,7 +26,7 @@ const OLDEST_DRIVER: i32 = 11080;
 const OLDEST_CAPABILITY: (u32, u32) = (8, 0);
 
 /// The most parameters of a kernel.
-const MAX_ARGS: usize = 32;
+const MAX_ARGS: usize = 64;
 
 /// What a driver says of a GPU that is not there, of memory that is not there, and of the toolkit's empty shell of a library.
 const NO_DEVICE: u32 = 100;

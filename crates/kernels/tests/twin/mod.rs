@@ -101,7 +101,7 @@ pub(crate) fn exact(kernel: &Kernel) -> bool {
                 .strip_prefix('@')
                 .and_then(|rest| rest.split_once(' '))
                 .map_or(opcode, |(_, rest)| rest);
-            let opcode = opcode.trim_start().split_whitespace().next().unwrap_or("");
+            let opcode = opcode.split_whitespace().next().unwrap_or("");
             opcode.contains(".approx")
                 || opcode.contains(".full")
                 || opcode.contains("mma")

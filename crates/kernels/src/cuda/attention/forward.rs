@@ -8,7 +8,7 @@ use crate::{AttentionShape, Mut, Ref, Result};
 
 static ATTENTION: Module =
     Module { name: "attention", ptx: include_str!("../../../ptx/sm80/attention.ptx") };
-static ATTENTION_PLAIN: Module =
+pub(super) static ATTENTION_PLAIN: Module =
     Module { name: "attention_plain", ptx: include_str!("../../../ptx/sm80/attention_plain.ptx") };
 
 /// Queries of a block, and keys of a tile, on tensor cores.

@@ -2,7 +2,7 @@
 
 use super::super::driver::{Arg, Kernel, Module};
 use super::super::{Cuda, OnDevice, PARTIALS};
-use super::{aligned16, int};
+use super::{int, lanes};
 use crate::shapes::GateDims;
 use crate::{Error, Mut, Ref, Result};
 
@@ -21,13 +21,6 @@ const THREADS: usize = 256;
 /// Rows that a block of the backward pass takes at a time, at most, and the gates among them that it has room for.
 const ROWS: usize = 32;
 const KEPT: usize = 4096;
-
-/// Lanes for a head, and whether they use 16-byte accesses.
-fn lanes(d: usize, addresses: &[u64]) -> (usize, bool) {
-    let lanes = d / 8;
-    let wide = d.is_multiple_of(8) && lanes.is_power_of_two() && lanes <= 32 && aligned16(addresses);
-    (if wide { lanes } else { 32 }, wide)
-}
 
 /// K, D, C, G, max, lanes, wide: what both kernels end with.
 fn sizes(op: &'static str, dims: GateDims, max: f64, lanes: (usize, bool)) -> Result<[Arg; 7]> {

@@ -1,0 +1,656 @@
+//! The GPU's driver and cuBLASLt as this crate calls them, against stand-ins (`stand_in/*.c`) that are built here and stricter than
+//! the real ones: what opening says on every kind of machine, what is launched with which arguments, what is waited for and what
+//! is given back. Each case runs in a process of its own, because a library is loaded for good. What the stand-ins cannot show is
+//! whether a kernel, or NVIDIA's libraries, do on a GPU what is expected of them: `same_bits.rs` does, where there is one.
+#![cfg(target_os = "linux")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "the cases' results")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+
+use farthing_kernels::cuda::Cuda;
+use farthing_kernels::cuda::cublaslt::CublasLt;
+use farthing_kernels::cuda::driver::{Arg, Driver, Kernel, Module};
+use farthing_kernels::cuda::nvidia::Nvidia;
+use farthing_kernels::{Bf16, Device, DeviceKind, Result, conformance, open};
+
+static MEMORY: Module = Module { name: "memory", ptx: include_str!("../ptx/sm80/memory.ptx") };
+static FILL: Kernel = Kernel { module: &MEMORY, name: "fill_u32", threads: 256, shared_bytes: 0 };
+
+/// Folders with stand-ins: a driver and cuBLASLt, a driver that lacks a function, a text called a driver, and nothing.
+struct Folders {
+    _root: tempfile::TempDir,
+    whole: PathBuf,
+    alone: PathBuf,
+    lacking: PathBuf,
+    text: PathBuf,
+    empty: PathBuf,
+}
+
+static FOLDERS: LazyLock<Folders> = LazyLock::new(|| {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let folder = |name: &str| {
+        let folder = root.path().join(name);
+        std::fs::create_dir(&folder).expect("a folder in it");
+        folder
+    };
+    let (whole, alone, lacking) = (folder("whole"), folder("alone"), folder("lacking"));
+    let (text, empty) = (folder("text"), folder("empty"));
+    let cuda = |to: &Path, more: &[&str]| build("cuda.c", &to.join("libcuda.so.1"), more);
+    cuda(&whole, &[]);
+    cuda(&alone, &[]);
+    cuda(&lacking, &["-DWITHOUT_cuEventElapsedTime"]);
+    build("cublaslt.c", &whole.join("libcublasLt.so.12"), &["-ldl"]);
+    std::fs::write(text.join("libcuda.so.1"), "a text\n".repeat(100)).expect("a text");
+    Folders { _root: root, whole, alone, lacking, text, empty }
+});
+
+fn build(source: &str, to: &Path, more: &[&str]) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in").join(source);
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", "-o"]).arg(to).arg(source);
+    let output = cc.args(more).output().expect("the C compiler that links Rust programs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs a case of [`child`] with the libraries of `folder` on a machine of these `settings`; what it printed.
+fn run(case: &str, folder: &Path, settings: &str) -> Vec<String> {
+    let output = Command::new(std::env::current_exe().expect("this test's own file"))
+        .args(["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .env_clear()
+        .env("LD_LIBRARY_PATH", folder)
+        .env("STAND_IN", settings)
+        .env("CASE", case)
+        .output()
+        .expect("a process");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{case}, {settings}:\n{out}\n{err}");
+    // The harness begins the line of a test that prints at once.
+    let lines = out.lines().map(|line| line.strip_prefix("test child ... ").unwrap_or(line));
+    lines.filter_map(|line| line.strip_prefix("> ")).map(str::to_owned).collect()
+}
+
+/// Whether this machine has NVIDIA's own driver, which a folder without one does not hide.
+fn has_a_driver() -> bool {
+    let here = open(DeviceKind::Cuda(0), 0).err().map(|error| error.to_string());
+    let has = !here.is_some_and(|error| error.contains("there is no NVIDIA driver"));
+    if has {
+        eprintln!("skipped: this machine has a driver of its own");
+    }
+    has
+}
+
+#[test]
+#[ignore = "a case of the other tests, in a process of its own"]
+fn child() {
+    let Ok(case) = std::env::var("CASE") else {
+        return eprintln!("skipped: the other tests run it, one case each");
+    };
+    let outcome = match case.as_str() {
+        "memory" => memory(),
+        "launches" => launches(),
+        "refused launches" => refused_launches(),
+        "fault" => fault(),
+        "operations" => operations(),
+        "products" => products(),
+        "fp8" => fp8(),
+        "events" => events(),
+        other => {
+            let ordinal = other.strip_prefix("open ").and_then(|n| n.parse().ok());
+            open(DeviceKind::Cuda(ordinal.expect("a case that is known")), 0).map(|dev| {
+                println!("> {} at {:?}", dev.name(), dev.place());
+            })
+        }
+    };
+    if let Err(error) = outcome {
+        error.to_string().lines().for_each(|line| println!("> {line}"));
+    }
+}
+
+#[test]
+fn a_machine_with_a_gpu_opens() {
+    let opened = run("open 0", &FOLDERS.whole, "");
+    assert_eq!(opened[0], "cuda:0 at Cuda(0)");
+    let opened = run("open 17", &FOLDERS.whole, "devices=18");
+    assert_eq!(opened[0], "cuda:17 at Cuda(17)");
+    // The oldest that will do.
+    let opened = run("open 0", &FOLDERS.whole, "version=12000 major=8");
+    assert_eq!(opened[0], "cuda:0 at Cuda(0)");
+}
+
+#[test]
+fn every_machine_that_cannot_is_told_why() {
+    let whole = FOLDERS.whole.as_path();
+    let lacking = format!(
+        "cuda:0 cannot be opened: {} has no function cuEventElapsedTime: it is too old, or not NVIDIA's driver",
+        "libcuda.so.1"
+    );
+    let cases: [(&str, &Path, &str, &str, &str); 11] = [
+        (
+            "open 0",
+            &FOLDERS.lacking,
+            "",
+            &lacking,
+            "install NVIDIA's driver, release 520 or newer, or use cpu",
+        ),
+        (
+            "open 0",
+            whole,
+            "version=11040",
+            "cuda:0 cannot be opened: the driver is of CUDA 11.4, the kernels need 11.8 or newer",
+            "install NVIDIA's driver, release 520 or newer, or use cpu",
+        ),
+        (
+            "open 0",
+            whole,
+            "stub=1",
+            "cuda:0 cannot be opened: libcuda.so.1 is a toolkit's stub, not the driver",
+            "take the toolkit's `stubs` folder out of LD_LIBRARY_PATH",
+        ),
+        (
+            "open 0",
+            whole,
+            "init=100",
+            "cuda:0 cannot be opened: the driver sees no GPU",
+            "run nvidia-smi to see which GPUs there are, or use cpu",
+        ),
+        (
+            "open 0",
+            whole,
+            "init=999",
+            "cuda:0 cannot be opened: starting the driver: status 999",
+            "run nvidia-smi; it should name the GPU",
+        ),
+        (
+            "open 0",
+            whole,
+            "devices=0",
+            "cuda:0 cannot be opened: the driver sees no GPU",
+            "run nvidia-smi to see which GPUs there are, or use cpu",
+        ),
+        (
+            "open 1",
+            whole,
+            "",
+            "cuda:1 cannot be opened: there is one GPU, cuda:0",
+            "run nvidia-smi to see which GPUs there are, or use cpu",
+        ),
+        (
+            "open 4294967295",
+            whole,
+            "devices=8",
+            "cuda:4294967295 cannot be opened: there are 8 GPUs, cuda:0 to cuda:7",
+            "run nvidia-smi to see which GPUs there are, or use cpu",
+        ),
+        (
+            "open 0",
+            whole,
+            "major=7 minor=5",
+            "cuda:0 cannot be opened: Stand-in 0 has compute capability 7.5, the kernels need 8.0",
+            "use a GPU of the Ampere generation or newer, or cpu",
+        ),
+        (
+            "open 0",
+            whole,
+            "retain=1",
+            "cuda:0 cannot be opened: making a context: CUDA_ERROR_INVALID_VALUE",
+            "run nvidia-smi; it should name the GPU",
+        ),
+        (
+            "open 0",
+            whole,
+            "lt=old",
+            "cuda:0 cannot be opened: libcublasLt.so.12 does not start: CUBLAS_STATUS_NOT_INITIALIZED",
+            "install CUDA 12's libcublas, or `pip install nvidia-cublas-cu12` in a virtual environment that is active",
+        ),
+    ];
+    for (case, folder, settings, what, hint) in cases {
+        let told: Vec<_> = run(case, folder, settings)
+            .into_iter()
+            .filter(|line| !line.starts_with("left"))
+            .collect();
+        assert_eq!(told, [what.to_owned(), format!("hint: {hint}")], "{settings}");
+    }
+}
+
+#[test]
+fn a_machine_without_a_driver_is_told_where_it_was_looked_for() {
+    if has_a_driver() {
+        return;
+    }
+    let told = run("open 0", &FOLDERS.empty, "");
+    assert!(
+        told[0].starts_with(
+            "cuda:0 cannot be opened: there is no NVIDIA driver: looked for libcuda.so.1 and libcuda.so by name"
+        ),
+        "{told:?}"
+    );
+    let hint = "hint: install NVIDIA's driver, release 520 or newer, or use cpu";
+    assert_eq!(told[1], hint);
+    let told = run("open 0", &FOLDERS.text, "");
+    assert!(
+        told[0].starts_with(
+            "cuda:0 cannot be opened: there is no NVIDIA driver: libcuda.so.1 could not be loaded: "
+        ),
+        "{told:?}"
+    );
+    assert_eq!(told[1], hint);
+}
+
+#[test]
+fn a_machine_without_cublaslt_is_told_where_it_was_looked_for() {
+    // A driver of CUDA 11 asks for a cuBLASLt that is seldom installed any more.
+    let told = run("open 0", &FOLDERS.alone, "version=11080");
+    let begin =
+        "cuda:0 cannot be opened: there is no cuBLASLt: looked for libcublasLt.so.11 by name";
+    assert!(told.iter().any(|line| line.starts_with(begin)), "{told:?}");
+    let all_given_back = "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules";
+    assert!(told.iter().any(|line| line == all_given_back), "{told:?}");
+}
+
+/// Bytes go and come back, through buffers that are used in turn while nothing was waited for.
+fn memory() -> Result<()> {
+    let gpu = Nvidia::open(0)?;
+    let n = 9 * (1 << 20) + 12345;
+    let bytes: Vec<u8> =
+        (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let (a, b) = (gpu.alloc(n)?, gpu.alloc(n)?);
+    assert!(a % 256 == 0 && b % 256 == 0);
+    gpu.write(a, &bytes)?;
+    gpu.zero(b, n)?;
+    gpu.copy(b + 5, a, n - 5)?;
+    let mut back = vec![0xff; n];
+    gpu.read(&mut back, b)?;
+    assert!(back[..5] == [0; 5] && back[5..] == bytes[..n - 5]);
+    // A write of a moment ago does not reach a copy that was launched before it.
+    gpu.copy(b, a, 4)?;
+    gpu.write(a, &[1, 2, 3, 4])?;
+    gpu.free(a);
+    let mut first = [0; 4];
+    gpu.read(&mut first, b)?;
+    assert_eq!(first, bytes[..4]);
+    // Another thread has to make the context its own.
+    std::thread::scope(|scope| scope.spawn(|| gpu.read(&mut back, b)).join().expect("no panic"))?;
+    let all = gpu.alloc(1 << 40);
+    println!("> {}", all.err().map(|e| e.to_string()).unwrap_or_default().replace('\n', "; "));
+    let outside = gpu.copy(b, 4096, 1);
+    println!("> {}", outside.err().map(|e| e.to_string()).unwrap_or_default());
+    gpu.free(b);
+    gpu.free(b);
+    Ok(())
+}
+
+#[test]
+fn memory_is_written_read_and_given_back() {
+    assert_eq!(
+        run("memory", &FOLDERS.alone, ""),
+        [
+            "cuda:0 could not allocate 1099511627776 bytes; hint: lower the rows per micro-batch, or close other programs",
+            "copy: cuda:0: CUDA_ERROR_INVALID_VALUE",
+            "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules",
+        ]
+    );
+}
+
+/// Arguments of every width, packed.
+static WIDE: Kernel = Kernel {
+    module: &Module {
+        name: "wide",
+        ptx: ".version 7.8\n.target sm_80\n.visible .entry wide(\n.param .u64 a,\n.param .s64 b,\n.param .s32 c,\n\
+              .param .u32 d,\n.param .u16 e,\n.param .f32 f,\n.param .f64 g\n)\n{ ret; }\n.visible .entry none()\n{ ret; }\n",
+    },
+    name: "wide",
+    threads: 96,
+    shared_bytes: 100_000,
+};
+static NONE: Kernel = Kernel { module: WIDE.module, name: "none", threads: 32, shared_bytes: 0 };
+
+fn launches() -> Result<()> {
+    let gpu = Nvidia::open(0)?;
+    let memory = gpu.alloc(64)?;
+    gpu.zero(memory, 64)?;
+    let args = [Arg::Address(memory + 4), Arg::U32(0x0102_0304), Arg::I64(3)];
+    gpu.launch(&FILL, [2, 1, 1], &args)?;
+    gpu.launch(&FILL, [1, 1, 1], &args)?;
+    let args = [
+        Arg::Address(memory),
+        Arg::I64(-2),
+        Arg::I32(-3),
+        Arg::U32(4),
+        Arg::U16(0xfff5),
+        Arg::F32(-1.5),
+        Arg::F64(0.1),
+    ];
+    gpu.launch(&WIDE, [3, 4, 5], &args)?;
+    gpu.launch(&NONE, [1, 1, 1], &[])?;
+    let mut words = [0; 20];
+    gpu.read(&mut words, memory)?;
+    assert_eq!(words, [0, 0, 0, 0, 4, 3, 2, 1, 4, 3, 2, 1, 4, 3, 2, 1, 0, 0, 0, 0]);
+    gpu.free(memory);
+    Ok(())
+}
+
+#[test]
+fn launches_carry_their_grid_and_arguments_and_a_module_is_loaded_once() {
+    assert_eq!(
+        run("launches", &FOLDERS.alone, ""),
+        [
+            "loaded a module",
+            "launch fill_u32 (2,1,1) x (256,1,1), 0 shared: address 01020304 0000000000000003",
+            "launch fill_u32 (1,1,1) x (256,1,1), 0 shared: address 01020304 0000000000000003",
+            "loaded a module",
+            "launch wide (3,4,5) x (96,1,1), 100000 shared: address fffffffffffffffe fffffffd 00000004 fff5 bfc00000 \
+             3fb999999999999a",
+            "launch none (1,1,1) x (32,1,1), 0 shared:",
+            "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules",
+        ]
+    );
+}
+
+fn refused_launches() -> Result<()> {
+    static ABSENT: Kernel = Kernel { module: &MEMORY, name: "fill", threads: 256, shared_bytes: 0 };
+    static LARGE: Kernel =
+        Kernel { shared_bytes: 300_000, name: "fill_u16", module: &MEMORY, threads: 1 };
+    static WIDE_BLOCK: Kernel =
+        Kernel { threads: 2048, name: "fill_u16", module: &MEMORY, shared_bytes: 0 };
+    static BROKEN: Module = Module { name: "broken", ptx: ".entry broken()\n{\nnonsense;\n}\n" };
+    static NOT_COMPILED: Kernel =
+        Kernel { module: &BROKEN, name: "broken", threads: 1, shared_bytes: 0 };
+    let gpu = Nvidia::open(0)?;
+    let one = [1, 1, 1];
+    let fill = [Arg::Address(0), Arg::U16(0), Arg::I64(0)];
+    for refused in [
+        gpu.launch(&FILL, one, &[Arg::Address(0), Arg::U32(0)]),
+        gpu.launch(&FILL, one, &[Arg::Address(0), Arg::I64(0), Arg::I64(0)]),
+        gpu.launch(&FILL, one, &[Arg::Address(0); 99]),
+        gpu.launch(&ABSENT, one, &[]),
+        gpu.launch(&LARGE, one, &fill),
+        gpu.launch(&WIDE_BLOCK, [1, 70_000, 1], &fill),
+        gpu.launch(&NOT_COMPILED, one, &[]),
+        gpu.synchronize(),
+    ] {
+        println!(
+            "> {}",
+            refused.err().map_or("done".into(), |e| e.to_string().replace('\n', "; "))
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn launches_that_do_not_fit_are_refused_before_they_harm() {
+    let told = run("refused launches", &FOLDERS.alone, "");
+    let told: Vec<_> = told.iter().filter(|line| !line.starts_with("loaded a module")).collect();
+    assert!(told[2].starts_with("fill_u32: cuda:0: arguments of [8, 8, 8"), "{}", told[2]);
+    let rest: Vec<_> = told[..2].iter().chain(&told[3..]).map(|line| line.as_str()).collect();
+    assert_eq!(
+        rest,
+        [
+            "fill_u32: cuda:0: arguments of [8, 4] bytes for parameters of [8, 4, 8] bytes",
+            "fill_u32: cuda:0: arguments of [8, 8, 8] bytes for parameters of [8, 4, 8] bytes",
+            "fill: cuda:0: memory.ptx declares no such kernel that can be launched",
+            "fill_u16: cuda:0: asks for 300000 bytes of shared memory per block, this GPU has 232448",
+            "fill_u16: cuda:0: launch of 1×70000×1 blocks of 2048 threads with 0 bytes of shared memory: \
+             CUDA_ERROR_INVALID_VALUE",
+            "broken: cuda:0: broken.ptx was not compiled: CUDA_ERROR_INVALID_PTX (a PTX JIT compilation failed); ptxas \
+             application ptx input, line 3; fatal: nonsense",
+            "done",
+            "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules",
+        ]
+    );
+}
+
+fn fault() -> Result<()> {
+    static FAULT: Kernel = Kernel {
+        module: &Module { name: "fault", ptx: ".visible .entry fault()\n{ ret; }\n" },
+        name: "fault",
+        threads: 1,
+        shared_bytes: 0,
+    };
+    let gpu: &dyn Device = &Cuda::open(0)?;
+    let tensor = gpu.activations([4])?;
+    let driver = Nvidia::open(0)?;
+    driver.launch(&FAULT, [1, 1, 1], &[])?;
+    println!("> launched");
+    let later = driver.synchronize();
+    println!("> {}", later.err().map(|e| e.to_string().replace('\n', "; ")).unwrap_or_default());
+    gpu.read_f64(tensor.view()).map(|_| ())
+}
+
+#[test]
+fn a_kernels_fault_reaches_the_next_who_waits_and_all_after() {
+    let after = "CUDA_ERROR_ILLEGAL_ADDRESS (an illegal memory access was encountered) in a kernel launched before; no later \
+                 call will succeed";
+    let hint = "hint: set CUDA_LAUNCH_BLOCKING=1 to have the launch itself fail, or use the device `emulated`, which names \
+                the line";
+    let told = run("fault", &FOLDERS.whole, "");
+    assert_eq!(
+        told[1..5],
+        [
+            "launch fault (1,1,1) x (1,1,1), 0 shared:".into(),
+            "launched".into(),
+            format!("synchronize: cuda:0: {after}; {hint}"),
+            told[4].clone(),
+        ]
+    );
+    assert!(
+        told.contains(&format!("read: cuda:0: {after}")) && told.contains(&hint.into()),
+        "{told:?}"
+    );
+}
+
+/// The bodies of `conformance.rs` whose kernels the stand-in knows.
+fn operations() -> Result<()> {
+    let cuda = Cuda::open(0)?;
+    for (name, body) in conformance::BODIES {
+        let known = ["write_read", "copy", "cast", "fill", "linear", "linear_dx", "linear_dw"];
+        if known.contains(name) {
+            match body(&cuda) {
+                Ok(_) => println!("> {name} conforms"),
+                Err(mismatch) => println!("> {mismatch}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn operations_conform_through_the_drivers_calls() {
+    let told = run("operations", &FOLDERS.whole, "");
+    let told: Vec<_> = told
+        .iter()
+        .filter(|line| !line.starts_with("launch") && !line.starts_with("heuristic"))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "write_read conforms",
+            "copy conforms",
+            "loaded a module",
+            "cast conforms",
+            "fill conforms",
+            "linear conforms",
+            "linear_dx conforms",
+            "linear_dw conforms",
+            "left of cuBLASLt: 0",
+            "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules",
+        ]
+    );
+}
+
+fn products() -> Result<()> {
+    let gpu: &dyn Device = &Cuda::open(0)?;
+    let (x, w) = (gpu.activations([3, 4])?, gpu.activations([5, 4])?);
+    let mut y = gpu.activations([3, 5])?;
+    for accumulate in [false, true, false] {
+        gpu.linear(y.view_mut(), x.view(), w.view(), accumulate)?;
+    }
+    // Another alignment is another choice: these rows begin 8 bytes after an allocation.
+    let longer = gpu.activations([4, 4])?;
+    gpu.linear(y.view_mut(), longer.view().rows(1..4)?, w.view(), false)
+}
+
+#[test]
+fn an_algorithm_is_chosen_once_per_shape_and_alignment() {
+    let told = run("products", &FOLDERS.whole, "");
+    assert_eq!(
+        told,
+        [
+            "heuristic for 5 x 3 x 4",
+            "heuristic for 5 x 3 x 4",
+            "left of cuBLASLt: 0",
+            "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules",
+        ]
+    );
+    let told = run("products", &FOLDERS.whole, "lt=none");
+    let refused = "gemm: cuda:0: product of m=3, n=5, k=4, a Bf16 aligned to 256, b Bf16ᵀ aligned to 256, c Bf16 aligned to 256: \
+                   no algorithm has these sizes and types";
+    assert!(told.iter().any(|line| line == refused), "{told:?}");
+    assert!(told.iter().any(|line| line == "left of cuBLASLt: 0"), "{told:?}");
+}
+
+fn fp8() -> Result<()> {
+    let gpu = Arc::new(Nvidia::open(0)?);
+    let gemm = CublasLt::open(gpu.clone())?;
+    // e4m3: 0x38 is 1, 0x40 is 2, 0xb8 is −1, 0x30 is 0.5.
+    let a = [[0x38, 0x40, 0xb8], [0x30, 0x38, 0x38]];
+    let b = [[0x38, 0x38, 0x38], [0x40, 0x30, 0xb8], [0, 0x40, 0], [0x38, 0, 0]];
+    let [at_a, at_b, at_c] = [6, 12, 16].map(|bytes| gpu.alloc(bytes));
+    let (at_a, at_b, at_c) = (at_a?, at_b?, at_c?);
+    gpu.write(at_a, a.as_flattened())?;
+    gpu.write(at_b, b.as_flattened())?;
+    gemm.multiply_fp8([2, 4, 3], at_c, at_a, at_b)?;
+    let mut c = [Bf16::from_f32(0.0); 8];
+    gpu.read(bytemuck::cast_slice_mut(&mut c), at_c)?;
+    println!("> {:?}", c.map(Bf16::to_f32));
+    for address in [at_a, at_b, at_c] {
+        gpu.free(address);
+    }
+    Ok(())
+}
+
+#[test]
+fn fp8_products_take_rows_by_rows() {
+    let told = run("fp8", &FOLDERS.whole, "");
+    assert_eq!(
+        told,
+        [
+            "heuristic for 4 x 2 x 3, fast",
+            "[2.0, 4.0, 4.0, 1.0, 2.5, 0.5, 2.0, 0.5]",
+            "left of cuBLASLt: 0",
+            "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules",
+        ]
+    );
+}
+
+/// The stand-in's clock counts pieces of work, a millisecond each.
+fn events() -> Result<()> {
+    let (gpu, other) = (Nvidia::open(0)?, Nvidia::open(0)?);
+    let memory = gpu.alloc(16)?;
+    for pieces in [3, 0, 7] {
+        let from = gpu.record()?;
+        for _ in 0..pieces {
+            gpu.zero(memory, 16)?;
+        }
+        let to = gpu.record()?;
+        println!("> {:.3}", gpu.elapsed_s(from, to)?);
+        assert!(gpu.elapsed_s(from, to).is_err(), "both are forgotten");
+    }
+    let (here, there) = (gpu.record()?, other.record()?);
+    assert!(gpu.elapsed_s(here, there).is_err(), "of another machine");
+    let last = gpu.record()?;
+    assert!(gpu.elapsed_s(last, last).is_err(), "one moment given twice");
+    gpu.free(memory);
+    Ok(())
+}
+
+#[test]
+fn events_are_timed_forgotten_and_used_again() {
+    assert_eq!(
+        run("events", &FOLDERS.alone, ""),
+        [
+            "0.003",
+            "0.000",
+            "0.007",
+            "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules",
+        ]
+    );
+}
+
+/// `examples/ceilings.rs` is built by `cargo test`, though not by `cargo test --test nvidia`.
+#[test]
+fn ceilings_are_printed_as_json_and_as_a_table_or_with_the_reason_why_not() {
+    let this = std::env::current_exe().expect("this test's own file");
+    let program = this.ancestors().nth(2).expect("the profile's folder").join("examples/ceilings");
+    if !program.exists() {
+        return eprintln!("skipped: {} is not built", program.display());
+    }
+    let run = |settings: &str, arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments).env_clear().env("LD_LIBRARY_PATH", &FOLDERS.whole);
+        command.env("STAND_IN", settings).output().expect("a process")
+    };
+    let measured = run("lt=idle memory=1073741824", &["48"]);
+    let (out, err) =
+        (String::from_utf8_lossy(&measured.stdout), String::from_utf8_lossy(&measured.stderr));
+    assert_eq!(measured.status.code(), Some(0), "{err}");
+    let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with("> ")).collect();
+    let end = lines.iter().position(|&line| line == "}").expect("the end of the JSON");
+    let json: serde_json::Value = serde_json::from_str(&lines[..=end].concat()).expect("JSON");
+    assert_eq!(json["device"], "Stand-in 0");
+    // A piece of work takes the stand-in a millisecond: 128 MiB read and written.
+    assert_eq!(json["memory"]["copy_read_and_written_gb_per_s"], 268.4);
+    assert_eq!(json["products"].as_array().map(Vec::len), Some(14));
+    // And so does a product: 2·48·768·768 operations.
+    let first = &json["products"][0];
+    assert_eq!((&first["bf16_tflops"], &first["fp8_tflops"]), (&0.057.into(), &0.057.into()));
+    let rows = lines[end..].iter().filter(|line| line.starts_with("| ")).count();
+    assert_eq!(rows, 2 + 2 + 14, "{out}");
+    let older = run("lt=idle major=8 memory=1073741824", &["48"]);
+    assert!(String::from_utf8_lossy(&older.stdout).contains("\"fp8_tflops\": null"));
+
+    for (settings, arguments, told) in [
+        (
+            "devices=0",
+            [].as_slice(),
+            "nothing is measured: cuda:0 cannot be opened: the driver sees no GPU",
+        ),
+        ("", ["0"].as_slice(), "ceilings [ROWS]: ROWS is a number from 1 to 1048576, got `0`"),
+        (
+            "",
+            ["1", "2"].as_slice(),
+            "ceilings [ROWS]: ROWS is a number from 1 to 1048576, got `1 2`",
+        ),
+    ] {
+        let refused = run(settings, arguments);
+        let err = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!((refused.status.code(), err.lines().next()), (Some(2), Some(told)));
+    }
+    let failed = run("lt=none", &[]);
+    assert_eq!(failed.status.code(), Some(1));
+}
+
+/// Every committed kernel's parameters are found, as many as its text declares.
+#[test]
+fn every_committed_kernel_declares_parameters_that_launches_can_be_held_to() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("ptx/sm80");
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder).expect("the committed PTX") {
+        let text = std::fs::read_to_string(file.expect("a file").path()).expect("a text");
+        let module: &'static Module =
+            Box::leak(Box::new(Module { name: "file", ptx: text.leak() }));
+        for entry in module.ptx.split(".entry ").skip(1) {
+            let (name, rest) = entry.split_once('(').expect("a list of parameters");
+            let list = rest.split(')').next().expect("the list's end");
+            let kernel: &'static Kernel =
+                Box::leak(Box::new(Kernel { module, name, threads: 1, shared_bytes: 0 }));
+            let parameters = kernel.parameters().expect("parameters");
+            assert_eq!(parameters.len(), list.matches(".param").count(), "{name}");
+            assert!(parameters.iter().all(|bytes| [2, 4, 8].contains(bytes)), "{name}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "{seen} kernels");
+}
