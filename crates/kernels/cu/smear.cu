@@ -9,7 +9,7 @@
 
 constexpr int WARPS = THREADS / 32;
 // Gradients by the gates' logits that a block keeps at a time.
-constexpr int KEPT = 256;
+constexpr int KEPT = 128;
 
 // What an output row is made of: out = x + scale · before, over the row's elements of this lane.
 __device__ __forceinline__ void add_before(
@@ -149,7 +149,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) smear_backward(
             }
             if (lane == 0) dlogits[r] = dlogit;
         }
-        __syncthreads();
+        // What follows reads the rows of its own warp only.
+        __syncwarp();
         // 32 channels at a time: each warp adds up its rows, then the first warp the warps' sums in order.
 #pragma unroll 1
         for (int channel = lane; channel - lane < G; channel += 32) {
@@ -180,14 +181,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) smear_backward(
     }
 }
 
-// dw[g] += the sum of the blocks' shares, in their order, and dlambda likewise. Reads 4 bytes for each share.
+// dw[g] += the sum of the blocks' shares, and dlambda likewise, in an order that depends on `blocks` alone. One block for each sum, G + 1 in all.
+// Reads 4 bytes for each share.
 extern "C" __global__ void __launch_bounds__(THREADS)
 smear_sums(float* __restrict__ dw, float* __restrict__ dlambda, const float* __restrict__ partials, int blocks, int G) {
-    const int64_t i = grid_thread();
-    if (i > G) return;
+    __shared__ float scratch[WARPS];
+    const int i = blockIdx.x;
     float sum = 0.0f;
-#pragma unroll 4
-    for (int block = 0; block < blocks; ++block) sum += partials[static_cast<int64_t>(block) * (G + 1) + i];
+#pragma unroll 1
+    for (int block = threadIdx.x; block < blocks; block += THREADS) sum += partials[static_cast<int64_t>(block) * (G + 1) + i];
+    sum = block_sum<THREADS>(sum, scratch);
     float* out = i < G ? dw + i : dlambda;
-    *out += sum;
+    if (threadIdx.x == 0) *out += sum;
 }

@@ -214,30 +214,30 @@ const MUTATIONS: &[Mutation] = &[
         ("or.pred  	%p81, %p79, %p80;", 0, "mov.pred %p81, %p80;"),
         "out of bounds",
     ),
-    m(
-        [SMEAR, "barrier", "none before the logits' gradients are read"],
-        ("bar.sync 	0;", 0, ""),
-        "?",
+    missed(
+        [SMEAR, "barrier", "no `__syncwarp` before the logits' gradients are read"],
+        ("bar.warp.sync 	-1;", 0, ""),
+        "lanes of a warp run in step here",
     ),
     m(
         [SMEAR, "barrier", "none before the warps' sums are added"],
-        ("bar.sync 	0;", 1, ""),
-        "?",
+        ("bar.sync 	0;", 0, ""),
+        "uninitialised read",
     ),
     m(
         [SMEAR, "barrier", "none before the warps' sums are written anew"],
-        ("bar.sync 	0;", 2, ""),
-        "?",
+        ("bar.sync 	0;", 1, ""),
+        "data race",
     ),
     m(
         [SMEAR, "bound", "a sequence's first position reads the one before it"],
         ("setp.lt.s32 	%p7, %r9, 1;", 0, "setp.lt.s32 %p7, %r9, 0;"),
-        "?",
+        "out of bounds",
     ),
     m(
         [SMEAR, "initialisation", "a block's sums start anew with each of its parts"],
         ("setp.eq.s32 	%p57, %r221, %r184;", 0, "setp.eq.s32 %p57, 0, 0;"),
-        "?",
+        "wrong result",
     ),
 ];
 

@@ -27,8 +27,13 @@ static SMEAR_BACKWARD: Kernel = kernel(&SMEARS, "smear_backward");
 static SMEAR_SUMS: Kernel = kernel(&SMEARS, "smear_sums");
 
 const THREADS: u32 = 256;
+/// Blocks that share a sum over a whole tensor, at most: few enough for one block to add up their shares, and as many on every
+/// machine, so that the sum has the same bits on every machine.
+const SHARES: usize = 1024;
 /// Rows of a block that gives each a warp.
 const ROWS: usize = THREADS as usize / 32;
+/// Blocks that share the sums of smear's gradient, at most.
+const SMEAR_SHARES: usize = 512;
 /// Elements that a block of a flat kernel moves with one 16-byte access of each thread.
 const EACH: usize = 8 * THREADS as usize;
 
@@ -175,8 +180,7 @@ impl Pointwise for Cuda {
         // A sum that no one asks for is not computed, and its operand not read.
         let summed = |x: Ref<'_>, wanted| if wanted { x.arg() } else { Arg::Address(0) };
         let (x, y) = (summed(x, given.0.is_some()), summed(y, given.1.is_some()));
-        // As many blocks on every machine, so that the sums have the same bits on every machine.
-        let blocks = n.div_ceil(EACH).min(PARTIALS / 4);
+        let blocks = n.div_ceil(EACH).min(SHARES);
         let partials = Arg::Address(self.partials.address);
         let n = Arg::I64(n as i64);
         let args = [dx.arg(), dy.arg(), x, a, a_times, y, b, b_times, partials, n];
@@ -212,7 +216,7 @@ impl Pointwise for Cuda {
     /// Per position: reads 8·C bytes, half of them from cache, and 4·G + 8, writes 2·C.
     ///
     /// # Errors
-    /// Also [`Error::Argument`] for a gate of more channels than the scratch of sums has room for, 4095.
+    /// Also [`Error::Argument`] for a gate of more channels than the scratch of sums has room for.
     fn smear_backward(
         &self,
         dx: Mut<'_>,
@@ -228,16 +232,15 @@ impl Pointwise for Cuda {
         let dims =
             shapes::smear_backward(dtypes, &dx, &dw, &dlambda, &dout, &x, &gate, &w, &lambda)?;
         let [n, t, c, g] = smear_args("smear_backward", dims)?;
-        let (positions, shares) = (dims.b * dims.t, dims.g + 1);
-        if shares > PARTIALS {
+        let (positions, sums) = (dims.b * dims.t, dims.g + 1);
+        if sums > PARTIALS {
             let what = format!("a gate of {} channels, at most {}", dims.g, PARTIALS - 1);
             return Err(Error::Argument { op: "smear_backward", what });
         }
         if positions == 0 {
             return Ok(());
         }
-        // As many blocks on every machine, so that the sums have the same bits on every machine.
-        let rows = positions.div_ceil(PARTIALS / shares).max(ROWS);
+        let rows = positions.div_ceil(SMEAR_SHARES.min(PARTIALS / sums)).max(ROWS);
         let blocks = positions.div_ceil(rows);
         let partials = Arg::Address(self.partials.address);
         let (dout, x, gate) = (dout.arg(), x.arg(), gate.arg());
@@ -245,7 +248,7 @@ impl Pointwise for Cuda {
         let args = [dx.arg(), partials, dout, x, gate, w.arg(), lambda, n, rows, t, c, g];
         self.launch(&SMEAR_BACKWARD, blocks, &args)?;
         let args = [dw.arg(), dlambda.arg(), partials, Arg::I32(blocks as i32), g];
-        self.launch(&SMEAR_SUMS, shares.div_ceil(THREADS as usize), &args)
+        self.launch(&SMEAR_SUMS, sums, &args)
     }
 
     /// Per element: reads 2 bytes, writes 2.

@@ -263,8 +263,8 @@ const SMEARS: [(usize, usize, usize, usize); 6] = [
     (2, 9, 72, 65),
     (2, 300, 8, 8),
 ];
-/// So wide a gate leaves room for four blocks' sums, and each has more rows than it keeps at a time (256).
-const WIDE_GATE: (usize, usize, usize, usize) = (2, 550, 1024, 1023);
+/// So many positions that each of 512 blocks has more rows than it keeps at a time (128).
+const MANY_POSITIONS: (usize, usize, usize, usize) = (2, 32_900, 8, 8);
 
 fn smear_operands(draw: &mut Draw, b: usize, t: usize, c: usize, g: usize) -> [Operand; 4] {
     let w = draw.normals(g).iter().map(|w| w / (g as f64).sqrt()).collect();
@@ -294,7 +294,7 @@ pub(crate) fn smear(dev: &dyn Device) -> Outcome {
 
 pub(crate) fn smear_backward(dev: &dyn Device) -> Outcome {
     let mut draw = draw();
-    for (b, t, c, g) in SMEARS.into_iter().chain([WIDE_GATE]) {
+    for (b, t, c, g) in SMEARS.into_iter().chain([MANY_POSITIONS]) {
         let [x, _, w, lambda] = smear_operands(&mut draw, b, t, c, g);
         let dout = Operand::compute([b, t, c], draw.normals(b * t * c));
         // A gate between 0 and 1 is all that the gradient asks for.
