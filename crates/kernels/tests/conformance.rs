@@ -20,8 +20,6 @@ const DEVICES: [(DeviceKind, usize); 5] = [
 /// What the `cuda` device, emulated or not, has no kernel for yet. Anything else that it lacks fails.
 const NO_KERNEL: &[&str] = &[
     // One name to a line.
-    "smear",
-    "smear_backward",
 ];
 
 fn on_every_device(name: &str, body: Body) {

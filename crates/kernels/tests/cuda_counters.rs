@@ -231,6 +231,38 @@ fn look_ups_move_what_their_docs_state() {
     assert!((16 * n * 6 - 8 * 6..32 * n * 6).contains(&looked_up), "{looked_up}");
 }
 
+#[test]
+fn smear_moves_what_its_docs_state() {
+    let mut b = Bench::new();
+    let (t, c, g) = (64, 1024, 24);
+    let (x, dout, w, lambda) = (b.bf16([1, t, c]), b.bf16([1, t, c]), b.bf16([1, g]), b.f32([1]));
+    let (mut out, mut gate) = (b.bf16([1, t, c]), b.f32([1, t]));
+    let counters = b.counters("smear", |d| {
+        let (out, gate) = (out.view_mut(), gate.view_mut());
+        d.smear(out, gate, x.view(), None, w.view(), lambda.view()).unwrap();
+    });
+    let (load, store) = (counters.global_load, counters.global_store);
+    assert_eq!(store.bytes as usize, t * (2 * c + 4));
+    // The first row has none before it: it reads itself, and neither the gate's weights nor lambda, which each lane of the others reads.
+    assert_eq!(load.bytes as usize, (t - 1) * (4 * c + 4 * g + 32 * 4) + 2 * c);
+
+    let (mut dw, mut dlambda) = (b.f32([1, g]), b.f32([1]));
+    let launches = b.launches(|d| {
+        let (dx, dw, dlambda) = (out.view_mut(), dw.view_mut(), dlambda.view_mut());
+        let (x, gate) = (x.view(), gate.view());
+        d.smear_backward(dx, dw, dlambda, dout.view(), x, gate, w.view(), lambda.view()).unwrap();
+    });
+    let [(_, rows), (name, sums)] = &launches[..] else { panic!("{launches:?}") };
+    assert_eq!(*name, "smear_sums");
+    // 8 blocks of 8 rows, each with its share of dw and dlambda.
+    assert_eq!(rows.global_store.bytes as usize, t * 2 * c + 8 * (g + 1) * 4);
+    let least = t * (8 * c + 2 * g) - 4 * c;
+    let read = rows.global_load.bytes as usize;
+    // Every lane reads its row's gate and the next one's, and of w the elements that it needs.
+    assert!((least..least + t * (2 * 32 * 4 + 2 * g) + 8 * 256 * 4).contains(&read), "{read}");
+    assert_eq!(sums.global_load.bytes as usize, (8 + 1) * (g + 1) * 4);
+}
+
 static STRIDED: Module = Module { name: "strided", ptx: include_str!("kernels/strided.ptx") };
 static RMS_NORM_STRIDED: Kernel =
     Kernel { module: &STRIDED, name: "rms_norm_strided", threads: 256, shared_bytes: 0 };

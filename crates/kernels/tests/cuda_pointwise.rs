@@ -1,4 +1,4 @@
-//! The `cuda` device's pointwise kernels, emulated, beyond what conformance asks: views that start anywhere, whose neighbours must
+//! The `cuda` device's kernels other than attention's, emulated, beyond what conformance asks: views that start anywhere, whose neighbours must
 //! stay as they were; every branch of every kernel; results that are exact, or equal to another kernel's, to the bit.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
@@ -29,7 +29,8 @@ macro_rules! from_anywhere {
     )*};
 }
 from_anywhere! {
-    rms_norm rms_norm_backward mix mix_norm mix_backward relu2 relu2_backward swiglu swiglu_backward adamw embed embed_backward
+    rms_norm rms_norm_backward mix mix_norm mix_backward relu2 relu2_backward swiglu swiglu_backward adamw embed embed_backward smear smear_backward
+    equilibrate_rows renormalize variance_reduce nesterov cautious_update sum sum_squares cross_entropy argmax
 }
 
 fn tensor(dev: &dyn Device, dtype: DType, shape: impl Into<Shape>, values: &[f64]) -> Tensor {

@@ -55,6 +55,7 @@ const RELU: &str = "relu2";
 const ADAM: &str = "adamw";
 const EMBED: &str = "embed";
 const EMBEDS: &str = "embed_backward";
+const SMEAR: &str = "smear_backward";
 
 const MUTATIONS: &[Mutation] = &[
     m(
@@ -213,16 +214,42 @@ const MUTATIONS: &[Mutation] = &[
         ("or.pred  	%p81, %p79, %p80;", 0, "mov.pred %p81, %p80;"),
         "out of bounds",
     ),
+    missed(
+        [SMEAR, "barrier", "no `__syncwarp` before the logits' gradients are read"],
+        ("bar.warp.sync 	-1;", 0, ""),
+        "lanes of a warp run in step here",
+    ),
+    m(
+        [SMEAR, "barrier", "none before the warps' sums are added"],
+        ("bar.sync 	0;", 0, ""),
+        "uninitialised read",
+    ),
+    m(
+        [SMEAR, "barrier", "none before the warps' sums are written anew"],
+        ("bar.sync 	0;", 1, ""),
+        "data race",
+    ),
+    m(
+        [SMEAR, "bound", "a sequence's first position reads the one before it"],
+        ("setp.lt.s32 	%p7, %r9, 1;", 0, "setp.lt.s32 %p7, %r9, 0;"),
+        "out of bounds",
+    ),
+    m(
+        [SMEAR, "initialisation", "a block's sums start anew with each of its parts"],
+        ("setp.eq.s32 	%p57, %r221, %r184;", 0, "setp.eq.s32 %p57, 0, 0;"),
+        "wrong result",
+    ),
 ];
 
-const MODULES: [(&str, &str); 4] = [
+const MODULES: [(&str, &str); 5] = [
     ("norm", include_str!("../ptx/sm80/norm.ptx")),
     ("pointwise", include_str!("../ptx/sm80/pointwise.ptx")),
     ("update", include_str!("../ptx/sm80/update.ptx")),
     ("embedding", include_str!("../ptx/sm80/embedding.ptx")),
+    ("smear", include_str!("../ptx/sm80/smear.ptx")),
 ];
 
-const BODIES: [(&str, Body); 8] = [
+const BODIES: [(&str, Body); 9] = [
     (ROW, bodies::rms_norm),
     (LONG, bodies::rms_norm),
     (MIX, bodies::mix_backward),
@@ -231,6 +258,7 @@ const BODIES: [(&str, Body); 8] = [
     (ADAM, bodies::adamw),
     (EMBED, bodies::embed),
     (EMBEDS, bodies::embed_backward),
+    (SMEAR, bodies::smear_backward),
 ];
 
 impl Mutation {

@@ -119,10 +119,6 @@ impl Cuda {
     fn blocks_for(&self, n: usize, each: usize) -> usize {
         n.div_ceil(each).min(16 * self.driver.properties().multiprocessors.max(1) as usize)
     }
-
-    fn missing(&self, op: &'static str) -> Error {
-        Error::Missing { op, device: self.dtypes.device }
-    }
 }
 
 /// The width of a row as kernels take it, which leaves them room to step beyond its end.

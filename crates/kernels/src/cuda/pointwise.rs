@@ -2,8 +2,8 @@
 
 use super::driver::{Arg, Kernel, Module};
 use super::{Cuda, OnDevice, PARTIALS, columns};
-use crate::shapes::RowDims;
-use crate::{Coef, Expr, Mut, Pointwise, Ref, Result, shapes};
+use crate::shapes::{RowDims, SmearDims};
+use crate::{Coef, Error, Expr, Mut, Pointwise, Ref, Result, shapes};
 
 static NORM: Module = Module { name: "norm", ptx: include_str!("../../ptx/sm80/norm.ptx") };
 static RMS_NORM: RowKernels = RowKernels::of("rms_norm_warp", "rms_norm_block");
@@ -21,7 +21,19 @@ static RELU2_BACKWARD: Kernel = flat("relu2_backward");
 static SWIGLU: Kernel = flat("swiglu");
 static SWIGLU_BACKWARD: Kernel = flat("swiglu_backward");
 
+static SMEARS: Module = Module { name: "smear", ptx: include_str!("../../ptx/sm80/smear.ptx") };
+static SMEAR: Kernel = kernel(&SMEARS, "smear");
+static SMEAR_BACKWARD: Kernel = kernel(&SMEARS, "smear_backward");
+static SMEAR_SUMS: Kernel = kernel(&SMEARS, "smear_sums");
+
 const THREADS: u32 = 256;
+/// Blocks that share a sum over a whole tensor, at most: few enough for one block to add up their shares, and as many on every
+/// machine, so that the sum has the same bits on every machine.
+const SHARES: usize = 1024;
+/// Rows of a block that gives each a warp.
+const ROWS: usize = THREADS as usize / 32;
+/// Blocks that share the sums of smear's gradient, at most.
+const SMEAR_SHARES: usize = 512;
 /// Elements that a block of a flat kernel moves with one 16-byte access of each thread.
 const EACH: usize = 8 * THREADS as usize;
 
@@ -49,11 +61,7 @@ impl RowKernels {
 
     /// The version for rows of `c` elements, and its blocks for `n` of them.
     fn choose(&'static self, RowDims { n, c }: RowDims) -> (&'static Kernel, usize) {
-        if c <= Self::WARP_COLUMNS {
-            (&self.warp, n.div_ceil(THREADS as usize / 32))
-        } else {
-            (&self.block, n)
-        }
+        if c <= Self::WARP_COLUMNS { (&self.warp, n.div_ceil(ROWS)) } else { (&self.block, n) }
     }
 }
 
@@ -61,6 +69,15 @@ impl RowKernels {
 fn factor(coef: &Coef<'_>) -> [Arg; 2] {
     let parameter = coef.parameter.as_ref().map_or(Arg::Address(0), OnDevice::arg);
     [parameter, Arg::F32(coef.times as f32)]
+}
+
+/// B·T, T, C and G.
+fn smear_args(op: &'static str, SmearDims { b, t, c, g }: SmearDims) -> Result<[Arg; 4]> {
+    let n = i32::try_from(b * t).map_err(|_| {
+        let what = format!("{} positions, at most {}", b * t, i32::MAX);
+        Error::Argument { op, what }
+    })?;
+    Ok([Arg::I32(n), Arg::I32(t as i32), columns(op, c)?, Arg::I32(g as i32)])
 }
 
 /// N, C and 1/C.
@@ -163,8 +180,7 @@ impl Pointwise for Cuda {
         // A sum that no one asks for is not computed, and its operand not read.
         let summed = |x: Ref<'_>, wanted| if wanted { x.arg() } else { Arg::Address(0) };
         let (x, y) = (summed(x, given.0.is_some()), summed(y, given.1.is_some()));
-        // As many blocks on every machine, so that the sums have the same bits on every machine.
-        let blocks = n.div_ceil(EACH).min(PARTIALS / 4);
+        let blocks = n.div_ceil(EACH).min(SHARES);
         let partials = Arg::Address(self.partials.address);
         let n = Arg::I64(n as i64);
         let args = [dx.arg(), dy.arg(), x, a, a_times, y, b, b_times, partials, n];
@@ -176,6 +192,7 @@ impl Pointwise for Cuda {
         self.launch(&ADD_PARTIALS, 2, &args)
     }
 
+    /// Per position: reads 4·C bytes, half of them from cache, and 4·G, writes 2·C + 4.
     fn smear(
         &self,
         out: Mut<'_>,
@@ -185,10 +202,21 @@ impl Pointwise for Cuda {
         w: Ref<'_>,
         lambda: Ref<'_>,
     ) -> Result<()> {
-        shapes::smear(&self.dtypes, &out, &gate, &x, prev.as_ref(), &w, &lambda)?;
-        Err(self.missing("smear"))
+        let (dtypes, previous) = (&self.dtypes, prev.as_ref());
+        let dims = shapes::smear(dtypes, &out, &gate, &x, previous, &w, &lambda)?;
+        let [n, t, c, g] = smear_args("smear", dims)?;
+        let prev = previous.map_or(Arg::Address(0), OnDevice::arg);
+        let (out, gate, x) = (out.arg(), gate.arg(), x.arg());
+        let args = [out, gate, x, prev, w.arg(), lambda.arg(), n, t, c, g];
+        self.launch(&SMEAR, (dims.b * dims.t).div_ceil(ROWS), &args)
     }
 
+    /// The sums are taken in f32 in an order that depends on B·T and G alone, as those of [`Pointwise::mix_backward`].
+    ///
+    /// Per position: reads 8·C bytes, half of them from cache, and 4·G + 8, writes 2·C.
+    ///
+    /// # Errors
+    /// Also [`Error::Argument`] for a gate of more channels than the scratch of sums has room for.
     fn smear_backward(
         &self,
         dx: Mut<'_>,
@@ -200,8 +228,27 @@ impl Pointwise for Cuda {
         w: Ref<'_>,
         lambda: Ref<'_>,
     ) -> Result<()> {
-        shapes::smear_backward(&self.dtypes, &dx, &dw, &dlambda, &dout, &x, &gate, &w, &lambda)?;
-        Err(self.missing("smear_backward"))
+        let dtypes = &self.dtypes;
+        let dims =
+            shapes::smear_backward(dtypes, &dx, &dw, &dlambda, &dout, &x, &gate, &w, &lambda)?;
+        let [n, t, c, g] = smear_args("smear_backward", dims)?;
+        let (positions, sums) = (dims.b * dims.t, dims.g + 1);
+        if sums > PARTIALS {
+            let what = format!("a gate of {} channels, at most {}", dims.g, PARTIALS - 1);
+            return Err(Error::Argument { op: "smear_backward", what });
+        }
+        if positions == 0 {
+            return Ok(());
+        }
+        let rows = positions.div_ceil(SMEAR_SHARES.min(PARTIALS / sums)).max(ROWS);
+        let blocks = positions.div_ceil(rows);
+        let partials = Arg::Address(self.partials.address);
+        let (dout, x, gate) = (dout.arg(), x.arg(), gate.arg());
+        let (rows, lambda) = (Arg::I32(rows as i32), lambda.arg());
+        let args = [dx.arg(), partials, dout, x, gate, w.arg(), lambda, n, rows, t, c, g];
+        self.launch(&SMEAR_BACKWARD, blocks, &args)?;
+        let args = [dw.arg(), dlambda.arg(), partials, Arg::I32(blocks as i32), g];
+        self.launch(&SMEAR_SUMS, sums, &args)
     }
 
     /// Per element: reads 2 bytes, writes 2.

@@ -253,3 +253,185 @@ pub(crate) fn embed_backward(dev: &dyn Device) -> Outcome {
     }
     Ok(())
 }
+
+/// Batch, positions, channels, gate channels: rows that fill no block; channels in vectors and not; gates of more than a warp's lanes.
+const SMEARS: [(usize, usize, usize, usize); 6] = [
+    (1, 1, 3, 1),
+    (3, 1, 24, 24),
+    (2, 5, 33, 24),
+    (1, 130, 264, 12),
+    (2, 9, 72, 65),
+    (2, 300, 8, 8),
+];
+/// So many positions that each of 512 blocks has more rows than it keeps at a time (128).
+const MANY_POSITIONS: (usize, usize, usize, usize) = (2, 32_900, 8, 8);
+
+fn smear_operands(draw: &mut Draw, b: usize, t: usize, c: usize, g: usize) -> [Operand; 4] {
+    let w = draw.normals(g).iter().map(|w| w / (g as f64).sqrt()).collect();
+    [
+        Operand::compute([b, t, c], draw.normals(b * t * c)),
+        Operand::compute([b, c], draw.normals(b * c)),
+        Operand::compute([1, g], w),
+        parameter(draw),
+    ]
+}
+
+pub(crate) fn smear(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (b, t, c, g) in SMEARS {
+        let [x, prev, w, lambda] = smear_operands(&mut draw, b, t, c, g);
+        let outs = [&Operand::poison([b, t, c]), &Operand::poisoned_master([b, t])];
+        everywhere(dev, outs, [&x, &w, &lambda], 0.0, |d, [out, gate], [x, w, lambda]| {
+            d.smear(out, gate, x, None, w, lambda)
+        })?;
+        let ins = [&x, &prev, &w, &lambda];
+        everywhere(dev, outs, ins, 0.0, |d, [out, gate], [x, prev, w, lambda]| {
+            d.smear(out, gate, x, Some(prev), w, lambda)
+        })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn smear_backward(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (b, t, c, g) in SMEARS.into_iter().chain([MANY_POSITIONS]) {
+        let [x, _, w, lambda] = smear_operands(&mut draw, b, t, c, g);
+        let dout = Operand::compute([b, t, c], draw.normals(b * t * c));
+        // A gate between 0 and 1 is all that the gradient asks for.
+        let gate = Operand::master([b, t], (0..b * t).map(|_| draw.uniform()).collect());
+        let dx = Operand::poison([b, t, c]);
+        let (dw, dlambda) = (Operand::master([1, g], draw.normals(g)), parameter(&mut draw));
+        let ins = [&dout, &x, &gate, &w, &lambda];
+        everywhere(dev, [&dx, &dw, &dlambda], ins, 1.0, |d, outs, ins| {
+            let ([dx, dw, dlambda], [dout, x, gate, w, lambda]) = (outs, ins);
+            d.smear_backward(dx, dw, dlambda, dout, x, gate, w, lambda)
+        })?;
+    }
+    Ok(())
+}
+
+/// Matrices, rows, columns: tall, wide, square, vectors; and rows and columns of more than a block's threads.
+const STACKS: [(usize, usize, usize); 8] = [
+    (1, 1, 1),
+    (2, 1, 37),
+    (3, 37, 1),
+    (3, 16, 16),
+    (2, 33, 70),
+    (2, 100, 48),
+    (1, 300, 1032),
+    (1, 1032, 300),
+];
+
+fn stack(draw: &mut Draw, (k, r, s): (usize, usize, usize)) -> Operand {
+    Operand::master([k, r, s], draw.normals(k * r * s))
+}
+
+fn in_place(dev: &dyn Device, call: impl Fn(&dyn Device, Mut<'_>) -> Done<()>) -> Outcome {
+    let mut draw = draw();
+    for dims in STACKS {
+        let x = stack(&mut draw, dims);
+        everywhere(dev, [&x], [], 0.0, |d, [x], []| call(d, x))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn equilibrate_rows(dev: &dyn Device) -> Outcome {
+    in_place(dev, |d, x| d.equilibrate_rows(x))
+}
+
+pub(crate) fn renormalize(dev: &dyn Device) -> Outcome {
+    in_place(dev, |d, x| d.renormalize(x))
+}
+
+pub(crate) fn variance_reduce(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (k, r, s) in STACKS {
+        let x = stack(&mut draw, (k, r, s));
+        let moments = draw.normals(k * r.max(s)).iter().map(|x| x * x).collect();
+        let moments = Operand::master([k, r.max(s)], moments);
+        everywhere(dev, [&x, &moments], [], 0.0, |d, [x, moments], []| {
+            d.variance_reduce(x, moments, 0.9)
+        })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn nesterov(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for n in FLAT {
+        let mut master = || Operand::master([n], draw.normals(n));
+        let (buf, g, out) = (master(), master(), Operand::poisoned_master([n]));
+        everywhere(dev, [&out, &buf], [&g], 0.0, |d, [out, buf], [g]| {
+            d.nesterov(out, buf, g, 0.95)
+        })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn cautious_update(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for n in FLAT {
+        let p = Operand::master([n], draw.normals(n));
+        let x = draw.normals(n).into_iter().enumerate();
+        let x = Operand::master([n], x.map(|(i, x)| if i % 5 == 2 { 0.0 } else { x }).collect());
+        everywhere(dev, [&p], [&x], 0.0, |d, [p], [x]| d.cautious_update(p, x, 0.1, 0.5))?;
+    }
+    Ok(())
+}
+
+fn reduction(
+    dev: &dyn Device,
+    call: impl Fn(&dyn Device, Mut<'_>, Ref<'_>) -> Done<()>,
+) -> Outcome {
+    let mut draw = draw();
+    for n in FLAT {
+        let x = Operand::master([n], draw.normals(n).iter().map(|x| 0.5 + x.abs()).collect());
+        let out = Operand::poisoned_master([1]);
+        everywhere(dev, [&out], [&x], 0.0, |d, [out], [x]| call(d, out, x))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn sum(dev: &dyn Device) -> Outcome {
+    reduction(dev, |d, out, x| d.sum(out, x))
+}
+
+pub(crate) fn sum_squares(dev: &dyn Device) -> Outcome {
+    reduction(dev, |d, out, x| d.sum_squares(out, x))
+}
+
+/// Rows, columns, vocabulary: fewer than a block's threads, more than it takes at once, with padding and without.
+const LOGITS: [(usize, usize, usize); 6] =
+    [(1, 1, 1), (2, 64, 50), (7, 33, 33), (3, 1024, 1000), (2, 9000, 8999), (2, 4099, 4099)];
+
+pub(crate) fn cross_entropy(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (n, v, vocab) in LOGITS {
+        for grad in [None, Some(0.25)] {
+            let spread = draw.normals(n * v).into_iter().enumerate();
+            let pad = |(i, x)| if i % v < vocab { 4.0 * x } else { f64::NAN };
+            let logits = Operand::compute([n, v], spread.map(pad).collect());
+            let target = |i| if i % 3 == 1 { -1 } else { (i * 7919 % vocab) as i32 };
+            let targets = Operand::index([n], &(0..n).map(target).collect::<Vec<_>>());
+            let losses = Operand::poisoned_master([n]).of_compute();
+            // A gradient is what is left of a cancellation where there is one column.
+            let floor = if vocab == 1 { 1.0 } else { 0.0 };
+            everywhere(dev, [&losses, &logits], [&targets], floor, |d, [losses, logits], [t]| {
+                d.cross_entropy(losses, logits, t, vocab, 15.0, grad)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn argmax(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (n, v, vocab) in LOGITS {
+        let spread = draw.normals(n * v).into_iter().enumerate();
+        let pad = |(i, x): (usize, f64)| if i % v < vocab { (4.0 * x).round() } else { 100.0 };
+        let logits = Operand::compute([n, v], spread.map(pad).collect());
+        let out = Operand::index([n], &vec![-7; n]);
+        everywhere(dev, [&out], [&logits], 0.0, |d, [out], [logits]| d.argmax(out, logits, vocab))?;
+    }
+    Ok(())
+}
