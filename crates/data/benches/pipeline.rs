@@ -94,7 +94,6 @@ fn main() {
         all.retain(|r| r.others < QUIET);
     }
     let mib = bytes as f64 / f64::from(1 << 20);
-    type Side = fn(&Round) -> (f64, f64);
     let sides: [(&str, Side); 3] = [
         ("encoding alone", |r| r.encode),
         ("reading parquet alone", |r| r.read),
@@ -123,6 +122,9 @@ fn main() {
         100.0 * best[0] / best[2]
     );
 }
+
+/// One side of a round.
+type Side = fn(&Round) -> (f64, f64);
 
 /// Each side's seconds by the clock and of processors, and processors that others used.
 struct Round {

@@ -179,7 +179,7 @@ impl<'a> Packing<'a> {
             self.buffer.push(row);
             if self.buffer.rows() == self.shard_rows {
                 let point = resume::Snapshot::new(self.mark, &self.packer);
-                self.writer.write(&mut self.buffer, *self.packer.stats(), Some(point))?;
+                self.writer.write(&mut self.buffer, self.packer.stats(), Some(point))?;
             }
         }
         Ok(())
@@ -188,7 +188,7 @@ impl<'a> Packing<'a> {
     /// Writes the last shard and the manifest.
     fn finish(mut self) -> Result<Manifest> {
         if self.buffer.rows() > 0 {
-            self.writer.write(&mut self.buffer, *self.packer.stats(), None)?;
+            self.writer.write(&mut self.buffer, self.packer.stats(), None)?;
         }
         let shards = self.writer.finish()?;
         let row_tokens = self.settings.row_tokens();

@@ -6,8 +6,8 @@ use crate::{Error, Position, Progress, ReadStats, Result, Text, Texts, Tokenizer
 use serde::{Deserialize, Serialize};
 
 /// Documents and bytes of text that travel together: enough work for all cores, little memory.
-const CHUNK_TEXTS: usize = 4_096;
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_TEXTS: usize = 16_384;
+const CHUNK_BYTES: usize = 12 << 20;
 
 /// What was read until after a document, and where to go on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -62,11 +62,11 @@ impl ShardWriter {
     pub(crate) fn write(
         &mut self,
         buffer: &mut ShardBuffer,
-        stats: PackStats,
+        stats: &PackStats,
         point: Option<resume::Snapshot>,
     ) -> Result<()> {
         let fresh = buffer.another();
-        let next = Full { buffer: std::mem::replace(buffer, fresh), stats, point };
+        let next = Full { buffer: std::mem::replace(buffer, fresh), stats: *stats, point };
         if let Some(full) = &self.full
             && full.send(next).is_ok()
         {
