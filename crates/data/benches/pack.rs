@@ -1,16 +1,12 @@
-//! Speed of the packer alone, on one core, on FineWeb-edu's distribution of lengths; and of the whole way from parquet to shards.
+//! Speed of the packer alone, on one core, on FineWeb-edu's distribution of lengths.
 //!
 //! Run with: `cargo bench -p farthing-data --bench pack`
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 #![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use farthing_data::{
-    BpeSettings, FetchSettings, PackConfig, PackRule, PackSettings, Packer, Remainder, Silent,
-    Texts, Tokenizer, fetch, pack, train_bpe,
-};
+use farthing_data::{PackRule, PackSettings, Packer, Remainder};
 use std::hint::black_box;
-use std::path::Path;
 
 /// FineWeb-edu's lengths in tokens: a logarithm piecewise linear in a normal variable.
 fn lengths(n: usize) -> Vec<usize> {
@@ -68,51 +64,5 @@ fn packer(c: &mut Criterion) {
     group.finish();
 }
 
-/// Parquet to shards on all cores, beside encoding the same texts, in memory already, and nothing else. Real text and GPT-2's
-/// tokenizer where `FARTHING_SHARED` names a folder that has them, else the embedded world.
-fn pipeline(c: &mut Criterion) {
-    let dir = tempfile::tempdir().unwrap();
-    let shared = std::env::var_os("FARTHING_SHARED").map(|d| Path::new(&d).join("data"));
-    let (files, tokenizer) = if let Some(data) = shared.filter(|d| d.is_dir()) {
-        let folder = data.join("corpus/sample/10BT");
-        let mut files: Vec<_> =
-            std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-        files.sort();
-        (files, Tokenizer::load(data.join("tokenizer/gpt2/tokenizer.json")).unwrap())
-    } else {
-        let source = "embedded://world".to_string();
-        let settings = FetchSettings { source, ..FetchSettings::default() };
-        let text = dir.path().join("text");
-        let files = fetch(&settings, dir.path(), &text, &mut Silent).unwrap().train_paths(&text);
-        let bpe = BpeSettings { vocab_size: 1024, ..BpeSettings::default() };
-        let trained = train_bpe(&files, "text", &bpe, dir.path(), &mut Silent).unwrap();
-        (files, trained.0)
-    };
-    // Several times over, so that opening, syncing and the last shard weigh as little as they do in use.
-    let files: Vec<_> = std::iter::repeat_n(files, 5).flatten().collect();
-    let texts: Vec<String> = Texts::open(&files, "text").unwrap().map(Result::unwrap).collect();
-    let bytes: usize = texts.iter().map(String::len).sum();
-    let mut group = c.benchmark_group("pipeline");
-    group.throughput(Throughput::Bytes(bytes as u64)).sample_size(10);
-    group.bench_function("encode alone", |b| {
-        b.iter(|| tokenizer.encode_batch(black_box(&texts)).unwrap());
-    });
-    group.bench_function("parquet alone", |b| {
-        b.iter(|| Texts::open(&files, "text").unwrap().map(|t| t.unwrap().len()).sum::<usize>());
-    });
-    let mut n = 0;
-    group.bench_function("parquet to rows", |b| {
-        b.iter_batched(
-            || {
-                n += 1;
-                dir.path().join(format!("rows-{n}"))
-            },
-            |out| pack(&files, &tokenizer, &PackConfig::default(), &out, &mut Silent).unwrap(),
-            BatchSize::PerIteration,
-        );
-    });
-    group.finish();
-}
-
-criterion_group!(benches, packer, pipeline);
+criterion_group!(benches, packer);
 criterion_main!(benches);

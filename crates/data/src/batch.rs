@@ -40,7 +40,7 @@ impl Batch {
             inputs: vec![0; n],
             targets: vec![0; n],
             sorted: vec![0; n],
-            starts: vec![0; vocab + 1],
+            starts: vec![0; vocab],
             vocab,
             rows,
             tokens,
@@ -106,10 +106,12 @@ impl Batch {
     fn sort(&mut self) {
         self.starts.fill(0);
         for &token in &self.inputs {
-            self.starts[token as usize + 1] += 1;
+            self.starts[token as usize] += 1;
         }
-        for token in 1..self.starts.len() {
-            self.starts[token] += self.starts[token - 1];
+        // The sum is carried in a register: through the table, each step would wait for the store before it.
+        let mut sum = 0;
+        for start in &mut self.starts {
+            sum += std::mem::replace(start, sum);
         }
         for (position, &token) in self.inputs.iter().enumerate() {
             let slot = &mut self.starts[token as usize];

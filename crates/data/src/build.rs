@@ -3,6 +3,7 @@
 use crate::feed::{Document, Mark, feed};
 use crate::rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 use crate::shard::{ShardBuffer, TokenType};
+use crate::writer::{Label, ShardWriter};
 use crate::{
     BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, TextColumn, TextFilter,
     Texts, Tokenizer, digest_file, resume,
@@ -78,7 +79,7 @@ impl Default for PackConfig {
 /// row; [`Error::Stopped`] soon after `progress` asks for it; those of [`Texts`], [`Tokenizer::encode_batch`] and of writing shards.
 ///
 /// # Cost
-/// One thread reads, the caller's pool encodes, one thread packs and writes. Memory for one shard, the packer's buffer, and some tens
+/// The caller's pool reads, encodes and packs, one more thread writes. Memory for two shards, the packer's buffer, and some tens
 /// of megabytes of text and tokens on their way; a document longer than that is in memory as a whole.
 pub fn pack<P: AsRef<Path>>(
     files: &[P],
@@ -114,7 +115,7 @@ pub fn pack<P: AsRef<Path>>(
     packing.finish()
 }
 
-/// The packing end of the line: a packer, the shard that is being filled, and those that are written.
+/// The packing end of the line: a packer, the shard that is being filled, and where full ones go.
 struct Packing<'a> {
     out: &'a Path,
     key: &'a str,
@@ -123,7 +124,9 @@ struct Packing<'a> {
     packer: Packer,
     buffer: ShardBuffer,
     shard_rows: usize,
+    /// Those that were written when packing began.
     shards: Vec<ManifestShard>,
+    writer: ShardWriter,
     mark: Mark,
 }
 
@@ -143,6 +146,13 @@ impl<'a> Packing<'a> {
             Some(point) => (point.packer, point.shards, point.mark),
             None => (Packer::new(settings, tokenizer.bos())?, vec![], Mark::default()),
         };
+        let label = Label {
+            out: out.into(),
+            input: key.into(),
+            tokenizer: tokenizer.digest().into(),
+            settings: settings.clone(),
+        };
+        let writer = ShardWriter::start(label, shards.clone())?;
         Ok(Self {
             out,
             key,
@@ -152,6 +162,7 @@ impl<'a> Packing<'a> {
             buffer: ShardBuffer::new(kind, row_tokens),
             shard_rows: (config.shard_bytes / (row_tokens * kind.bytes())).max(1),
             shards,
+            writer,
             mark,
         })
     }
@@ -162,34 +173,24 @@ impl<'a> Packing<'a> {
         self.rows(false)
     }
 
-    /// Takes every row that can be filled. A shard that becomes full is written, and then the resume point: a kill between the two
-    /// costs the shard, which is written again with the same bytes.
+    /// Takes every row that can be filled. A shard that becomes full is handed over to be written, with the resume point after it.
     fn rows(&mut self, at_end: bool) -> Result<()> {
         while let Some(row) = self.packer.next_row(at_end) {
             self.buffer.push(row);
             if self.buffer.rows() == self.shard_rows {
-                self.write()?;
-                resume::save(self.out, self.key, self.mark, &self.shards, &self.packer)?;
+                let point = resume::Snapshot::new(self.mark, &self.packer);
+                self.writer.write(&mut self.buffer, self.packer.stats(), Some(point))?;
             }
         }
-        Ok(())
-    }
-
-    fn write(&mut self) -> Result<()> {
-        let file = format!("rows_{:05}.safetensors", self.shards.len());
-        let path = self.out.join(&file);
-        let digest = self.tokenizer.digest();
-        let blake3 = self.buffer.write(&path, digest, self.settings, self.packer.stats())?;
-        self.shards.push(ManifestShard { file, rows: self.buffer.rows() as u64, blake3 });
-        self.buffer.clear();
         Ok(())
     }
 
     /// Writes the last shard and the manifest.
     fn finish(mut self) -> Result<Manifest> {
         if self.buffer.rows() > 0 {
-            self.write()?;
+            self.writer.write(&mut self.buffer, self.packer.stats(), None)?;
         }
+        let shards = self.writer.finish()?;
         let row_tokens = self.settings.row_tokens();
         let stats = self.packer.end();
         if stats.rows == 0 {
@@ -210,7 +211,7 @@ impl<'a> Packing<'a> {
             settings: self.settings.clone(),
             stats,
             read: self.mark.read,
-            shards: self.shards,
+            shards,
         };
         manifest.write(self.out)?;
         resume::remove(self.out)?;

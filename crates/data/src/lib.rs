@@ -17,6 +17,7 @@ mod source;
 mod text;
 mod tokenizer;
 pub mod world;
+mod writer;
 
 pub use batch::{Batch, BatchReader};
 pub use build::{PackConfig, TOKENIZER, pack, train_bpe};

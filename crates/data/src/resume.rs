@@ -36,6 +36,25 @@ struct Header {
     packer: PackerState,
 }
 
+/// Where packing stood, taken while it stands there.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    mark: Mark,
+    packer: PackerState,
+    tokens: Vec<u8>,
+}
+
+impl Snapshot {
+    /// Of `packer`, whose last document ended at `mark`.
+    ///
+    /// # Cost
+    /// A copy of the packer's buffer: 4 bytes for every token that waits in it.
+    pub(crate) fn new(mark: Mark, packer: &Packer) -> Self {
+        let mut tokens = vec![];
+        Self { mark, packer: packer.save(&mut tokens), tokens }
+    }
+}
+
 /// A resume point that was read, with its packer.
 pub(crate) struct Point {
     pub(crate) mark: Mark,
@@ -49,25 +68,21 @@ fn path(dir: &Path) -> PathBuf {
 
 /// Replaces the resume point of `dir`.
 ///
-/// # Cost
-/// Writes the packer's buffer: 4 bytes for every token that waits in it.
-///
 /// # Errors
 /// [`Error::Io`]; the old resume point is then still there.
 pub(crate) fn save(
     dir: &Path,
     input: &str,
-    mark: Mark,
+    point: Snapshot,
     shards: &[ManifestShard],
-    packer: &Packer,
 ) -> Result<()> {
-    let mut tokens = Vec::new();
+    let Snapshot { mark, packer, tokens } = point;
     let header = Header {
         format: FORMAT.into(),
         input: input.into(),
         mark,
         shards: shards.to_vec(),
-        packer: packer.save(&mut tokens),
+        packer,
     };
     let header = serde_json::to_vec(&header).map_err(|e| Error::Io {
         action: "write",

@@ -87,21 +87,46 @@ impl Row<'_> {
     }
 }
 
-/// Rows on their way into a shard.
+/// Rows on their way into a shard, little-endian.
 #[derive(Debug)]
 pub(crate) struct ShardBuffer {
-    kind: TokenType,
+    tokens: Stored,
     row_tokens: usize,
-    /// The row that comes in, in the shard's type.
-    narrow: Vec<u16>,
-    wide: Vec<u32>,
-    bytes: Vec<u8>,
     rows: usize,
+}
+
+#[derive(Debug)]
+enum Stored {
+    U16(Vec<u16>),
+    U32(Vec<u32>),
 }
 
 impl ShardBuffer {
     pub(crate) fn new(kind: TokenType, row_tokens: usize) -> Self {
-        Self { kind, row_tokens, narrow: vec![], wide: vec![], bytes: vec![], rows: 0 }
+        let tokens = match kind {
+            TokenType::U16 => Stored::U16(vec![]),
+            TokenType::U32 => Stored::U32(vec![]),
+        };
+        Self { tokens, row_tokens, rows: 0 }
+    }
+
+    /// An empty one for the same rows.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.kind(), self.row_tokens)
+    }
+
+    fn kind(&self) -> TokenType {
+        match self.tokens {
+            Stored::U16(_) => TokenType::U16,
+            Stored::U32(_) => TokenType::U32,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.tokens {
+            Stored::U16(tokens) => bytemuck::cast_slice(tokens),
+            Stored::U32(tokens) => bytemuck::cast_slice(tokens),
+        }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -110,24 +135,19 @@ impl ShardBuffer {
 
     pub(crate) fn push(&mut self, row: &[u32]) {
         debug_assert_eq!(row.len(), self.row_tokens);
-        // Through a row of the right type, little-endian: plain loops, which run at the speed of memory.
-        match self.kind {
-            TokenType::U16 => {
-                self.narrow.clear();
-                self.narrow.extend(row.iter().map(|&t| (t as u16).to_le()));
-                self.bytes.extend_from_slice(bytemuck::cast_slice(&self.narrow));
-            }
-            TokenType::U32 => {
-                self.wide.clear();
-                self.wide.extend(row.iter().map(|t| t.to_le()));
-                self.bytes.extend_from_slice(bytemuck::cast_slice(&self.wide));
-            }
+        match &mut self.tokens {
+            Stored::U16(tokens) => tokens.extend(row.iter().map(|&t| (t as u16).to_le())),
+            Stored::U32(tokens) => tokens.extend(row.iter().map(|t| t.to_le())),
         }
         self.rows += 1;
     }
 
+    /// Forgets the rows and keeps their memory.
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
+        match &mut self.tokens {
+            Stored::U16(tokens) => tokens.clear(),
+            Stored::U32(tokens) => tokens.clear(),
+        }
         self.rows = 0;
     }
 
@@ -142,9 +162,10 @@ impl ShardBuffer {
         let json = |v: serde_json::Result<String>| {
             v.map_err(|e| Error::ShardHeader { path: path.into(), reason: e.to_string() })
         };
+        let bytes = self.bytes();
         // BTreeMap: the header's bytes must not depend on a hash order.
         let metadata = BTreeMap::from([
-            ("data_blake3", blake3::hash(&self.bytes).to_hex().to_string()),
+            ("data_blake3", blake3::hash(bytes).to_hex().to_string()),
             ("format", SHARD_FORMAT.to_string()),
             ("row_tokens", self.row_tokens.to_string()),
             ("rows", self.rows.to_string()),
@@ -155,18 +176,18 @@ impl ShardBuffer {
         let header = serde_json::json!({
             "__metadata__": metadata,
             "rows": {
-                "dtype": self.kind.name(),
+                "dtype": self.kind().name(),
                 "shape": [self.rows, self.row_tokens],
-                "data_offsets": [0, self.bytes.len()],
+                "data_offsets": [0, bytes.len()],
             },
         });
         let mut header = header.to_string().into_bytes();
         // Padded so that the data begin at a multiple of 8, as the casts below need.
         header.resize(header.len().next_multiple_of(8), b' ');
         let length = (header.len() as u64).to_le_bytes();
-        write_atomic(path, &[&length, &header, &self.bytes])?;
+        write_atomic(path, &[&length, &header, bytes])?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&length).update(&header).update(&self.bytes);
+        hasher.update(&length).update(&header).update(bytes);
         Ok(hasher.finalize().to_hex().to_string())
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Spelling;
 use super::classes::Classes;
-use super::encode::{Encoder, Split};
+use super::encode::{Encoder, Lent, Split};
 use super::merges::Merges;
 use super::split::Known;
 use aho_corasick::AhoCorasick;
@@ -74,14 +74,23 @@ impl Way {
         Ok(Self::Fast { encoder: Box::new(encoder(split, &view.model)?), added, nfc })
     }
 
+    /// What [`Way::encode`] needs, for any number of texts one after another.
+    pub(super) fn lend(&self) -> Option<Lent<'_>> {
+        match self {
+            Self::Fast { encoder, .. } => Some(encoder.lend()),
+            Self::Slow(_) => None,
+        }
+    }
+
     /// Appends the ids of `text`.
     pub(super) fn encode(
         &self,
         inner: &tokenizers::Tokenizer,
         text: &str,
+        lent: &mut Option<Lent<'_>>,
         out: &mut Vec<u32>,
     ) -> tokenizers::Result<()> {
-        if let Self::Fast { encoder, added, nfc } = self {
+        if let (Self::Fast { encoder, added, nfc }, Some(lent)) = (self, lent) {
             let mut normal = None;
             if *nfc
                 && !text.is_ascii()
@@ -95,7 +104,7 @@ impl Way {
             let holds = |text: &str| added.as_ref().is_some_and(|a| a.is_match(text));
             // An added token is looked for in the text, or in the normalised text: whichever, it is then not found here.
             if !holds(text) && (normal.is_none() || !holds(fed)) {
-                encoder.encode(fed, out);
+                encoder.encode(fed, lent, out);
                 return Ok(());
             }
         }

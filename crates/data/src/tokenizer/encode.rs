@@ -44,6 +44,19 @@ struct Scratch {
     work: Work,
 }
 
+/// A scratch that an encoder lends, and has back when this is dropped.
+pub(super) struct Lent<'a> {
+    encoder: &'a Encoder,
+    /// `None` only while dropping.
+    scratch: Option<Scratch>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.encoder.idle().extend(self.scratch.take());
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Remembered {
     key: Key,
@@ -108,21 +121,25 @@ impl Encoder {
         }
     }
 
+    /// What [`Encoder::encode`] needs; for several texts one after another, so that what it remembers stays in one core's cache.
+    pub(super) fn lend(&self) -> Lent<'_> {
+        Lent { encoder: self, scratch: Some(self.idle().pop().unwrap_or_default()) }
+    }
+
     /// Appends the ids of `text`.
-    pub(super) fn encode(&self, text: &str, out: &mut Vec<u32>) {
-        let mut scratch = self.scratch().pop().unwrap_or_default();
+    pub(super) fn encode(&self, text: &str, lent: &mut Lent<'_>, out: &mut Vec<u32>) {
+        let scratch = lent.scratch.get_or_insert_default();
         let text = text.as_bytes();
         match self.split {
             Split::Known(Known::Gpt2, classes) => {
-                self.pieces(Gpt2(classes), text, &mut scratch, out);
+                self.pieces(Gpt2(classes), text, scratch, out);
             }
             Split::Known(Known::Gpt4 { digits }, classes) => {
-                self.pieces(Gpt4 { classes, digits }, text, &mut scratch, out);
+                self.pieces(Gpt4 { classes, digits }, text, scratch, out);
             }
             Split::Whole if text.is_empty() => {}
-            Split::Whole => self.piece(text, 0, text.len(), &mut scratch, out),
+            Split::Whole => self.piece(text, 0, text.len(), scratch, out),
         }
-        self.scratch().push(scratch);
     }
 
     /// Whether the pieces of a text cut between a letter and a space are the pieces of its parts.
@@ -130,7 +147,7 @@ impl Encoder {
         matches!(self.split, Split::Known(..))
     }
 
-    fn scratch(&self) -> MutexGuard<'_, Vec<Scratch>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Scratch>> {
         // Nothing that is pushed here can be left half done.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
