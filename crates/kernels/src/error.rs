@@ -113,14 +113,6 @@ pub enum Error {
         /// What the driver said.
         what: String,
     },
-    /// The device has no kernel for an operation yet.
-    #[error("{op}: {device} has no kernel for it yet\nhint: use cpu")]
-    Missing {
-        /// The operation.
-        op: &'static str,
-        /// The device's name.
-        device: &'static str,
-    },
     /// A file could not be written.
     #[error(
         "{op}: {path}: {source}\nhint: check that the directory exists, is writable and has room"

@@ -3,8 +3,8 @@
 
 mod wanted;
 
-use farthing_kernels::conformance::{self, BODIES, Body, Mismatch};
-use farthing_kernels::{DeviceKind, Error, open};
+use farthing_kernels::conformance::{self, BODIES, Body};
+use farthing_kernels::{DeviceKind, open};
 
 use wanted::{Wanted, wanted};
 
@@ -17,24 +17,11 @@ const DEVICES: [(DeviceKind, usize); 5] = [
     (DeviceKind::Cuda(0), 1),
 ];
 
-/// What the `cuda` device, emulated or not, has no kernel for yet. Anything else that it lacks fails.
-const NO_KERNEL: &[&str] = &[
-    // One name to a line.
-];
-
 fn on_every_device(name: &str, body: Body) {
     for (kind, threads) in DEVICES.into_iter().filter(|&(kind, _)| wanted(kind) != Wanted::No) {
         match open(kind, threads) {
             Ok(dev) => match body(&*dev) {
-                Ok(_) if matches!(kind, DeviceKind::Emulated) && NO_KERNEL.contains(&name) => {
-                    panic!("{kind}: has a kernel now: take it from NO_KERNEL")
-                }
                 Ok(error) => eprintln!("{name} on {kind}, {threads} threads: {error:.1e}"),
-                Err(Mismatch::Refused { source, .. })
-                    if matches!(*source, Error::Missing { .. }) && NO_KERNEL.contains(&name) =>
-                {
-                    eprintln!("{name}: skipped {kind}: {source}");
-                }
                 Err(mismatch) => panic!("{kind}, {threads} threads: {mismatch}"),
             },
             Err(reason) if wanted(kind) == Wanted::Required => {
