@@ -5,7 +5,7 @@
 use crate::error::{Error, FaultKind, Result};
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// An address in global memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,10 +81,29 @@ pub(crate) struct Allocation {
     words: Box<[AtomicU32]>,
     /// One bit per byte of a word: it was written.
     written: Box<[AtomicU8]>,
-    /// Who used each byte in the current launch: writer block + 1, reader block + 1 (all ones: several).
-    users: Option<Box<[AtomicU64]>>,
+    /// Who used each byte in the current launch; `None` outside of one, and where nobody asks.
+    users: Option<Users>,
     constant: bool,
     name: Option<String>,
+}
+
+/// Bytes whose users are recorded together, from the first use of one of them: a launch costs what it touches, not all memory there is.
+const USER_PAGE: usize = 4096;
+
+/// Who used each byte: writer block + 1, reader block + 1 above it (all ones: several).
+struct Users(Box<[OnceLock<Box<[AtomicU64]>>]>);
+
+impl Users {
+    fn new(bytes: u64) -> Users {
+        Users((0..bytes.div_ceil(USER_PAGE as u64)).map(|_| OnceLock::new()).collect())
+    }
+
+    /// Those of `bytes` bytes at `offset`, which lie in one page: both are of an aligned access.
+    fn of(&self, offset: usize, bytes: usize) -> &[AtomicU64] {
+        let page = self.0[offset / USER_PAGE]
+            .get_or_init(|| (0..USER_PAGE).map(|_| AtomicU64::new(0)).collect());
+        &page[offset % USER_PAGE..][..bytes]
+    }
 }
 
 /// The global memory of an emulated GPU.
@@ -371,7 +390,7 @@ impl Memory {
     /// Starts (or ends) the record of which block uses which byte.
     pub(crate) fn record_users(&mut self, on: bool) {
         for a in self.allocations.iter_mut().flatten() {
-            a.users = on.then(|| (0..a.bytes).map(|_| AtomicU64::new(0)).collect());
+            a.users = on.then(|| Users::new(a.bytes));
         }
     }
 
@@ -390,7 +409,7 @@ impl Memory {
             return Ok(());
         }
         let me = how.block as u64 + 1;
-        for (i, user) in users[offset..offset + bytes as usize].iter().enumerate() {
+        for (i, user) in users.of(offset, bytes as usize).iter().enumerate() {
             let old = user
                 .fetch_update(Relaxed, Relaxed, |u| {
                     let (writer, reader) = (u & 0xffff_ffff, u >> 32);
