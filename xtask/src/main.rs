@@ -33,6 +33,17 @@ enum Chore {
         #[arg(long, value_name = "DIR")]
         toolkit: Option<PathBuf>,
     },
+    /// Print the machine code that a committed kernel is assembled to, and count its instructions
+    Sass {
+        /// The kernel's name
+        kernel: String,
+        /// What to assemble it for, as ptxas names it
+        #[arg(long, default_value = "sm_90a", value_name = "SM")]
+        arch: String,
+        /// A CUDA toolkit to use in place of the pinned one that is fetched with pip; its version must be the pinned one
+        #[arg(long, value_name = "DIR")]
+        toolkit: Option<PathBuf>,
+    },
     /// Pack what tests and measures the cuda device on a machine that has a GPU and nothing else
     GpuBundle {
         /// The folder to make; default: gpu-bundle in cargo's target folder. DIR.tar.gz is made beside it
@@ -49,6 +60,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Ptx { check, toolkit } => ptx::run(check, toolkit.as_deref()),
+        Chore::Sass { kernel, arch, toolkit } => ptx::sass(&kernel, &arch, toolkit.as_deref()),
         Chore::GpuBundle { out } => gpu_bundle::run(out),
         Chore::GpuDoc { results } => gpu_doc::record(&results),
     };

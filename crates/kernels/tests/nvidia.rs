@@ -20,7 +20,6 @@ static FILL: Kernel = Kernel { module: &MEMORY, name: "fill_u32", threads: 256, 
 
 /// Folders with stand-ins: a driver and cuBLASLt, a driver that lacks a function, a text called a driver, and nothing.
 struct Folders {
-    _root: tempfile::TempDir,
     whole: PathBuf,
     alone: PathBuf,
     lacking: PathBuf,
@@ -29,10 +28,11 @@ struct Folders {
 }
 
 static FOLDERS: LazyLock<Folders> = LazyLock::new(|| {
-    let root = tempfile::tempdir().expect("a temporary folder");
+    // In cargo's own folder, because nobody removes what a static holds.
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stand_in");
     let folder = |name: &str| {
-        let folder = root.path().join(name);
-        std::fs::create_dir(&folder).expect("a folder in it");
+        let folder = root.join(name);
+        std::fs::create_dir_all(&folder).expect("a folder among cargo's temporary files");
         folder
     };
     let (whole, alone, lacking) = (folder("whole"), folder("alone"), folder("lacking"));
@@ -43,15 +43,19 @@ static FOLDERS: LazyLock<Folders> = LazyLock::new(|| {
     cuda(&lacking, &["-DWITHOUT_cuEventElapsedTime"]);
     build("cublaslt.c", &whole.join("libcublasLt.so.12"), &["-ldl"]);
     std::fs::write(text.join("libcuda.so.1"), "a text\n".repeat(100)).expect("a text");
-    Folders { _root: root, whole, alone, lacking, text, empty }
+    Folders { whole, alone, lacking, text, empty }
 });
 
+/// A library appears by rename: another run of this test may be using the one that is there.
 fn build(source: &str, to: &Path, more: &[&str]) {
+    let partial = to.with_extension(format!("{}.partial", std::process::id()));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in").join(source);
     let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", "-o"]).arg(to).arg(source);
+    cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", "-o"]);
+    cc.arg(&partial).arg(source);
     let output = cc.args(more).output().expect("the C compiler that links Rust programs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::rename(&partial, to).expect("a library under its name");
 }
 
 /// Runs a case of [`child`] with the libraries of `folder` on a machine of these `settings`; what it printed.

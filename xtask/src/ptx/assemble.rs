@@ -19,7 +19,10 @@ pub(crate) struct Report {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Assembles `ptx` for `architecture`; the binary is thrown away.
+/// The binary in the scratch folder.
+pub(crate) const CUBIN: &str = "kernels.cubin";
+
+/// Assembles `ptx` for `architecture`; the binary is left in `scratch` as [`CUBIN`].
 pub(crate) fn ptxas(
     toolkit: &Toolkit,
     ptx: &str,
@@ -31,7 +34,7 @@ pub(crate) fn ptxas(
         .with_context(|| format!("cannot write {}", scratch.join(name).display()))?;
     let output = Command::new(toolkit.ptxas())
         .args(["-v", "-O3", "--gpu-name", architecture, "--output-file"])
-        .args(["kernels.cubin", name])
+        .args([CUBIN, name])
         .current_dir(scratch)
         .output()
         .with_context(|| format!("cannot run {}", toolkit.ptxas().display()))?;

@@ -58,7 +58,7 @@ pub(crate) fn write(folder: &Path, files: &BTreeMap<String, String>) -> Result<V
 }
 
 /// The PTX files and the manifest of the folder, by path below it.
-fn present(folder: &Path) -> Result<BTreeSet<String>> {
+pub(crate) fn present(folder: &Path) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for (below, ending) in [("", "MANIFEST.toml"), ("sm80/", ".ptx"), ("sm90a/", ".ptx")] {
         let at = folder.join(below);

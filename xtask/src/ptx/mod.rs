@@ -8,6 +8,8 @@ mod committed;
 mod compile;
 mod flags;
 mod manifest;
+mod packages;
+mod sass;
 mod set;
 mod source;
 mod symbols;
@@ -22,6 +24,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 pub(crate) use self::manifest::Manifest;
 use self::manifest::Record;
+pub(crate) use self::sass::run as sass;
 use self::source::Source;
 use self::toolkit::Toolkit;
 use crate::{gpu_doc, workspace};
