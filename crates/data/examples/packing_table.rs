@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn run(settings: &PackSettings, lengths: &[u32]) -> farthing_data::Result<PackStats> {
-    let mut packer = Packer::new(settings, 0)?;
+    let mut packer = Packer::new(settings, 0u32)?;
     for &length in lengths {
         packer.push(vec![1; length as usize], &mut |_| Ok(()))?;
     }

@@ -11,7 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manifest = Manifest::load(&dir)?;
     let mut damaged = 0;
     for entry in &manifest.shards {
-        let found = Shard::open(dir.join(&entry.file)).and_then(|s| s.verify_file(&entry.blake3));
+        let found =
+            Shard::open(dir.join(&entry.file)).and_then(|s| s.verify_all(&entry.header_blake3));
         match found {
             Ok(()) => println!("{}: {} rows, as they were written", entry.file, entry.rows),
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use crate::feed::{Document, Mark, feed};
 use crate::rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
-use crate::shard::{ShardBuffer, TokenType};
+use crate::token::{Token, TokenType};
 use crate::writer::{Label, ShardWriter};
 use crate::{
     BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, TextColumn, TextFilter,
@@ -79,8 +79,8 @@ impl Default for PackConfig {
 /// row; [`Error::Stopped`] soon after `progress` asks for it; those of [`Texts`], [`Tokenizer::encode_batch`] and of writing shards.
 ///
 /// # Cost
-/// The caller's pool reads, encodes and packs, one more thread writes. Memory for two shards, the packer's buffer, and some tens
-/// of megabytes of text and tokens on their way; a document longer than that is in memory as a whole.
+/// The caller's pool reads, encodes and packs, one more thread writes. Memory for the packer's buffer, and some tens of megabytes of
+/// text, tokens and rows on their way; a document longer than that is in memory as a whole.
 pub fn pack<P: AsRef<Path>>(
     files: &[P],
     tokenizer: &Tokenizer,
@@ -96,9 +96,29 @@ pub fn pack<P: AsRef<Path>>(
     if out.join(MANIFEST).exists() {
         return finished(out, &key);
     }
-    let mut packing = Packing::begin(out, &key, tokenizer, config)?;
+    match TokenType::for_vocab(tokenizer.vocab_size()) {
+        TokenType::U16 => {
+            pack_as::<u16, P>(files, texts.rows(), tokenizer, config, out, &key, progress)
+        }
+        TokenType::U32 => {
+            pack_as::<u32, P>(files, texts.rows(), tokenizer, config, out, &key, progress)
+        }
+    }
+}
+
+/// [`pack`] with tokens of one type, once everything is found to be in order.
+fn pack_as<T: Token, P: AsRef<Path>>(
+    files: &[P],
+    rows: u64,
+    tokenizer: &Tokenizer,
+    config: &PackConfig,
+    out: &Path,
+    key: &str,
+    progress: &mut dyn Progress,
+) -> Result<Manifest> {
+    let mut packing = Packing::<T>::begin(out, key, tokenizer, config)?;
     clear(out, &packing.shards)?;
-    progress.total(Some(texts.rows()), "documents");
+    progress.total(Some(rows), "documents");
     let from = packing.mark;
     if packing.shards.is_empty() {
         progress.message("packing");
@@ -115,22 +135,23 @@ pub fn pack<P: AsRef<Path>>(
     packing.finish()
 }
 
-/// The packing end of the line: a packer, the shard that is being filled, and where full ones go.
-struct Packing<'a> {
+/// The packing end of the line: a packer, and where its rows go.
+struct Packing<'a, T: Token> {
     out: &'a Path,
     key: &'a str,
     tokenizer: &'a Tokenizer,
     settings: &'a PackSettings,
-    packer: Packer,
-    buffer: ShardBuffer,
+    packer: Packer<T>,
+    /// Rows of a shard, and those of the one that is open.
     shard_rows: usize,
+    open_rows: usize,
     /// Those that were written when packing began.
     shards: Vec<ManifestShard>,
-    writer: ShardWriter,
+    writer: ShardWriter<T>,
     mark: Mark,
 }
 
-impl<'a> Packing<'a> {
+impl<'a, T: Token> Packing<'a, T> {
     /// At the resume point of `out`, or at the beginning.
     fn begin(
         out: &'a Path,
@@ -139,12 +160,11 @@ impl<'a> Packing<'a> {
         config: &'a PackConfig,
     ) -> Result<Self> {
         let settings = &config.settings;
-        let row_tokens = settings.row_tokens();
-        let kind = TokenType::for_vocab(tokenizer.vocab_size());
-        let point = resume::load(out, key, settings, tokenizer.bos())?;
+        let bos = T::new(tokenizer.bos());
+        let point = resume::load(out, key, settings, bos)?;
         let (packer, shards, mark) = match point {
             Some(point) => (point.packer, point.shards, point.mark),
-            None => (Packer::new(settings, tokenizer.bos())?, vec![], Mark::default()),
+            None => (Packer::new(settings, bos)?, vec![], Mark::default()),
         };
         let label = Label {
             out: out.into(),
@@ -159,27 +179,29 @@ impl<'a> Packing<'a> {
             tokenizer,
             settings,
             packer,
-            buffer: ShardBuffer::new(kind, row_tokens),
-            shard_rows: (config.shard_bytes / (row_tokens * kind.bytes())).max(1),
+            shard_rows: (config.shard_bytes / (settings.row_tokens() * size_of::<T>())).max(1),
+            open_rows: 0,
             shards,
             writer,
             mark,
         })
     }
 
-    fn take(&mut self, document: Document) -> Result<()> {
+    fn take(&mut self, document: Document<T>) -> Result<()> {
         self.mark = document.mark;
         self.packer.add(document.tokens);
         self.rows(false)
     }
 
-    /// Takes every row that can be filled. A shard that becomes full is handed over to be written, with the resume point after it.
+    /// Takes every row that can be filled. A shard that becomes full is ended, with the resume point after it.
     fn rows(&mut self, at_end: bool) -> Result<()> {
         while let Some(row) = self.packer.next_row(at_end) {
-            self.buffer.push(row);
-            if self.buffer.rows() == self.shard_rows {
+            self.writer.row(row)?;
+            self.open_rows += 1;
+            if self.open_rows == self.shard_rows {
+                self.open_rows = 0;
                 let point = resume::Snapshot::new(self.mark, &self.packer);
-                self.writer.write(&mut self.buffer, self.packer.stats(), Some(point))?;
+                self.writer.end_shard(self.packer.stats(), Some(point))?;
             }
         }
         Ok(())
@@ -187,8 +209,8 @@ impl<'a> Packing<'a> {
 
     /// Writes the last shard and the manifest.
     fn finish(mut self) -> Result<Manifest> {
-        if self.buffer.rows() > 0 {
-            self.writer.write(&mut self.buffer, self.packer.stats(), None)?;
+        if self.open_rows > 0 {
+            self.writer.end_shard(self.packer.stats(), None)?;
         }
         let shards = self.writer.finish()?;
         let row_tokens = self.settings.row_tokens();
@@ -305,15 +327,14 @@ mod tests {
 
     /// Packs `lengths[..until]` as a process would that is killed after document `until`; the last one finishes.
     fn run(dir: &Path, tokenizer: &Tokenizer, config: &PackConfig, lengths: &[u32], until: usize) {
-        let mut packing = Packing::begin(dir, "key", tokenizer, config).unwrap();
+        let mut packing = Packing::<u16>::begin(dir, "key", tokenizer, config).unwrap();
         clear(dir, &packing.shards).unwrap();
         packing.rows(false).unwrap();
         let from = packing.mark.position.row as usize;
         for (i, &length) in lengths.iter().enumerate().take(until).skip(from) {
             let mark = mark(i as u64 + 1);
-            packing
-                .take(Document { tokens: (0..length).map(|t| t % 250).collect(), mark })
-                .unwrap();
+            let tokens: Vec<u16> = (0..length).map(|t| (t % 250) as u16).collect();
+            packing.take(Document { tokens: tokens.into(), mark }).unwrap();
         }
         if until == lengths.len() {
             packing.rows(true).unwrap();
@@ -372,7 +393,7 @@ mod tests {
             let at = damage.index(bytes.len());
             bytes[at] ^= 1;
             fs::write(&path, &bytes).unwrap();
-            prop_assert!(resume::load(again.path(), "key", &config.settings, tokenizer.bos()).unwrap().is_none());
+            prop_assert!(resume::load::<u16>(again.path(), "key", &config.settings, 0).unwrap().is_none());
             fs::write(&path, &bytes[..at]).unwrap();
             run(again.path(), &tokenizer, &config, &lengths, lengths.len());
             prop_assert_eq!(&files(again.path()), &expected);
@@ -385,24 +406,25 @@ mod tests {
         let config = PackConfig { settings, shard_bytes: 1_000, ..PackConfig::default() };
         let tokenizer = tokenizer();
         let dir = tempfile::tempdir().unwrap();
-        let mut packing = Packing::begin(dir.path(), "key", &tokenizer, &config).unwrap();
+        let mut packing = Packing::<u16>::begin(dir.path(), "key", &tokenizer, &config).unwrap();
         // As on a full disk: the third shard cannot be written.
         fs::create_dir(dir.path().join("rows_00002.safetensors.tmp")).unwrap();
         let error = (0..200).find_map(|i| {
             let mark = mark(i + 1);
-            packing.take(Document { tokens: vec![7; 40], mark }).err()
+            packing.take(Document { tokens: vec![7; 40].into(), mark }).err()
         });
-        let error = error.unwrap().to_string();
+        // Rows are handed over before they are written: at the latest, the end of packing tells.
+        let error = error.or_else(|| packing.finish().err()).unwrap().to_string();
         assert!(error.contains("cannot create") && error.contains("rows_00002"), "{error}");
         fs::remove_dir(dir.path().join("rows_00002.safetensors.tmp")).unwrap();
 
-        let packing = Packing::begin(dir.path(), "key", &tokenizer, &config).unwrap();
+        let packing = Packing::<u16>::begin(dir.path(), "key", &tokenizer, &config).unwrap();
         assert_eq!(packing.shards.len(), 2);
-        let other = Packing::begin(dir.path(), "other", &tokenizer, &config).unwrap();
+        let other = Packing::<u16>::begin(dir.path(), "other", &tokenizer, &config).unwrap();
         assert!(other.shards.is_empty());
         // A shard that is not what was written is not built upon.
         fs::write(dir.path().join("rows_00000.safetensors"), b"rubbish").unwrap();
-        let again = Packing::begin(dir.path(), "key", &tokenizer, &config).unwrap();
+        let again = Packing::<u16>::begin(dir.path(), "key", &tokenizer, &config).unwrap();
         assert!(again.shards.is_empty());
     }
 }

@@ -2,6 +2,7 @@
 //! caller's thread pool, so that no thread waits for another while there is work. Memory is bounded by three chunks; the order of
 //! documents is that of the files, whatever the number of threads. It knows neither rows nor shards.
 
+use crate::token::{Token, Tokens};
 use crate::{Error, Position, Progress, ReadStats, Result, Text, Texts, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +29,8 @@ impl Mark {
 }
 
 /// A document as tokens, BOS not included.
-pub(crate) struct Document {
-    pub(crate) tokens: Vec<u32>,
+pub(crate) struct Document<T> {
+    pub(crate) tokens: Tokens<T>,
     pub(crate) mark: Mark,
 }
 
@@ -39,16 +40,16 @@ pub(crate) struct Document {
 /// # Errors
 /// That of `take` if it fails, else the first of reading and encoding; what was read before it is packed, as it would have been
 /// document by document. [`Error::Stopped`].
-pub(crate) fn feed(
+pub(crate) fn feed<T: Token>(
     texts: Texts,
     from: Mark,
     tokenizer: &Tokenizer,
     progress: &mut dyn Progress,
-    mut take: impl FnMut(Document) -> Result<()> + Send,
+    mut take: impl FnMut(Document<T>) -> Result<()> + Send,
 ) -> Result<Mark> {
     let mut reader = Reader { texts, from, end: None };
     let beats = || {
-        let mut documents: Vec<Document> = vec![];
+        let mut documents: Vec<Document<T>> = vec![];
         let (mut texts, mut marks) = reader.chunk();
         let mut seen = from.read.rows();
         loop {
@@ -66,7 +67,7 @@ pub(crate) fn feed(
             // The first is done here, the others by whichever threads have nothing to do.
             let ((packed, next), tokens) = rayon::join(
                 || rayon::join(pack, || reader.chunk()),
-                || tokenizer.encode_batch(&texts),
+                || tokenizer.encode_shared(&texts),
             );
             packed?;
             let rows = marks.last().map_or(seen, |mark| mark.read.rows());

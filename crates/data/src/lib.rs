@@ -15,6 +15,7 @@ mod rows;
 mod shard;
 mod source;
 mod text;
+mod token;
 mod tokenizer;
 pub mod world;
 mod writer;
@@ -28,10 +29,11 @@ pub use pack::{LengthCount, Lengths, PackRule, PackSettings, PackStats, Packer, 
 pub use prefetch::{Part, Prefetch};
 pub use progress::{Progress, Silent};
 pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
-pub use shard::{Row, SHARD_FORMAT, Shard, TokenType};
+pub use shard::{Row, SHARD_FORMAT, Shard};
 pub use source::{
     FILES, FetchSettings, Fetcher, FileEntry, Files, HubSettings, Pin, PinnedFile, ShardRange,
     fetch, is_remote, local_files,
 };
 pub use text::{Position, ReadStats, Text, TextColumn, TextFile, TextFilter, Texts};
+pub use token::{Token, TokenType};
 pub use tokenizer::{BpeSettings, BpeStats, Compression, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};

@@ -6,6 +6,7 @@ use crate::files::write_atomic;
 use crate::pack::PackerState;
 use crate::rows::ManifestShard;
 use crate::shard::Shard;
+use crate::token::Token;
 use crate::{Error, PackSettings, Packer, Result};
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
@@ -18,7 +19,7 @@ const RESUME: &str = "resume.bin";
 pub(crate) const TEMPORARY: &str = "resume.bin.tmp";
 
 /// The value of its key `format`.
-const FORMAT: &str = "farthing-resume-1";
+const FORMAT: &str = "farthing-resume-2";
 
 /// Bytes of the digest at its end.
 const DIGEST: usize = 32;
@@ -48,18 +49,18 @@ impl Snapshot {
     /// Of `packer`, whose last document ended at `mark`.
     ///
     /// # Cost
-    /// A copy of the packer's buffer: 4 bytes for every token that waits in it.
-    pub(crate) fn new(mark: Mark, packer: &Packer) -> Self {
+    /// A copy of every token that waits in the packer's buffer.
+    pub(crate) fn new<T: Token>(mark: Mark, packer: &Packer<T>) -> Self {
         let mut tokens = vec![];
         Self { mark, packer: packer.save(&mut tokens), tokens }
     }
 }
 
 /// A resume point that was read, with its packer.
-pub(crate) struct Point {
+pub(crate) struct Point<T: Token> {
     pub(crate) mark: Mark,
     pub(crate) shards: Vec<ManifestShard>,
-    pub(crate) packer: Packer,
+    pub(crate) packer: Packer<T>,
 }
 
 fn path(dir: &Path) -> PathBuf {
@@ -99,12 +100,12 @@ pub(crate) fn save(
 ///
 /// # Errors
 /// [`Error::Io`] when a file that is there cannot be read; [`Error::Config`].
-pub(crate) fn load(
+pub(crate) fn load<T: Token>(
     dir: &Path,
     input: &str,
     settings: &PackSettings,
-    bos: u32,
-) -> Result<Option<Point>> {
+    bos: T,
+) -> Result<Option<Point<T>>> {
     let bytes = match std::fs::read(path(dir)) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -116,7 +117,7 @@ pub(crate) fn load(
     }
     let whole = |entry: &ManifestShard| {
         let shard = Shard::open(dir.join(&entry.file))?;
-        shard.verify_file(&entry.blake3)
+        shard.verify_all(&entry.header_blake3)
     };
     if header.shards.iter().any(|entry| whole(entry).is_err()) {
         return Ok(None);

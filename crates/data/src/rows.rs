@@ -1,7 +1,8 @@
 //! All shards of a directory as one indexed collection of rows, and the manifest that lists them.
 
 use crate::files::write_atomic;
-use crate::shard::{Row, Shard, TokenType};
+use crate::shard::{Row, Shard};
+use crate::token::TokenType;
 use crate::{Error, PackSettings, PackStats, ReadStats, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 pub const MANIFEST: &str = "manifest.json";
 
 /// The value of the manifest's key `format`.
-pub const MANIFEST_FORMAT: &str = "farthing-manifest-1";
+pub const MANIFEST_FORMAT: &str = "farthing-manifest-2";
 
 /// `manifest.json`: the shards of one packed corpus, in order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,8 +50,8 @@ pub struct ManifestShard {
     pub file: String,
     /// Rows in it.
     pub rows: u64,
-    /// BLAKE3 of the whole file.
-    pub blake3: String,
+    /// BLAKE3 of its header (the bytes between the header's length and the data), in which stands that of its data.
+    pub header_blake3: String,
 }
 
 impl Manifest {
@@ -238,7 +239,7 @@ impl Rows {
     /// [`Error::ShardChecksum`], which names the damaged shard.
     pub fn verify(&self) -> Result<()> {
         for (shard, entry) in self.inner.shards.iter().zip(&self.inner.manifest.shards) {
-            shard.verify_file(&entry.blake3)?;
+            shard.verify_all(&entry.header_blake3)?;
         }
         Ok(())
     }

@@ -1,51 +1,25 @@
 //! One shard on disk: a safetensors file with the tensor `rows` (N, T+1) and its metadata.
-//! It is built in memory and written once; reading maps it and casts, so that a row is a view.
+//! It is written row by row and read by mapping and casting it, so that a row is a view.
 
-use crate::files::write_atomic;
+use crate::files::{finish, temporary};
+use crate::token::{Token, TokenType, le_bytes};
 use crate::{Error, PackSettings, PackStats, Result};
 use memmap2::Mmap;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The value of the metadata key `format`.
 pub const SHARD_FORMAT: &str = "farthing-rows-1";
 
+/// Bytes before the data: the header's length and the header, filled up with spaces. A page of memory or two, so that the data begin with a
+/// page too; a header whose counts all have as many digits as they can have is shorter.
+const HEADER_ROOM: usize = 8192;
+
 /// No header of ours comes near this; a longer one is refused before anything is allocated.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
-
-/// How a token is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TokenType {
-    /// Two bytes: vocabularies of up to 65,536 entries.
-    U16,
-    /// Four bytes.
-    U32,
-}
-
-impl TokenType {
-    /// The narrowest type that holds every id of a vocabulary of `vocab` entries.
-    pub fn for_vocab(vocab: usize) -> Self {
-        if vocab <= 1 << 16 { Self::U16 } else { Self::U32 }
-    }
-
-    /// Bytes per token.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::U16 => 2,
-            Self::U32 => 4,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::U16 => "U16",
-            Self::U32 => "U32",
-        }
-    }
-}
 
 /// A row, as it lies in the mapped file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,109 +61,106 @@ impl Row<'_> {
     }
 }
 
-/// Rows on their way into a shard, little-endian.
+/// A shard on its way to the disk: rows are hashed and written as they come, behind room for the header, which is known last.
 #[derive(Debug)]
-pub(crate) struct ShardBuffer {
-    tokens: Stored,
-    row_tokens: usize,
-    rows: usize,
+pub(crate) struct NewShard {
+    path: PathBuf,
+    tmp: PathBuf,
+    file: File,
+    hasher: blake3::Hasher,
+    bytes: u64,
 }
 
-#[derive(Debug)]
-enum Stored {
-    U16(Vec<u16>),
-    U32(Vec<u32>),
-}
-
-impl ShardBuffer {
-    pub(crate) fn new(kind: TokenType, row_tokens: usize) -> Self {
-        let tokens = match kind {
-            TokenType::U16 => Stored::U16(vec![]),
-            TokenType::U32 => Stored::U32(vec![]),
-        };
-        Self { tokens, row_tokens, rows: 0 }
+impl NewShard {
+    /// Begins the shard `path`, which appears under its name when it is finished.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn create(path: PathBuf) -> Result<Self> {
+        let tmp = temporary(&path);
+        let mut file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
+        file.write_all(&[b' '; HEADER_ROOM]).map_err(Error::io("write", &tmp))?;
+        Ok(Self { path, tmp, file, hasher: blake3::Hasher::new(), bytes: 0 })
     }
 
-    /// An empty one for the same rows.
-    pub(crate) fn another(&self) -> Self {
-        Self::new(self.kind(), self.row_tokens)
+    /// Adds whole rows.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn append<T: Token>(&mut self, rows: &[T]) -> Result<()> {
+        let bytes = le_bytes(rows);
+        self.hasher.update(&bytes);
+        self.bytes += bytes.len() as u64;
+        self.file.write_all(&bytes).map_err(Error::io("write", &self.tmp))
     }
 
-    fn kind(&self) -> TokenType {
-        match self.tokens {
-            Stored::U16(_) => TokenType::U16,
-            Stored::U32(_) => TokenType::U32,
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match &self.tokens {
-            Stored::U16(tokens) => bytemuck::cast_slice(tokens),
-            Stored::U32(tokens) => bytemuck::cast_slice(tokens),
-        }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn push(&mut self, row: &[u32]) {
-        debug_assert_eq!(row.len(), self.row_tokens);
-        match &mut self.tokens {
-            Stored::U16(tokens) => tokens.extend(row.iter().map(|&t| (t as u16).to_le())),
-            Stored::U32(tokens) => tokens.extend(row.iter().map(|t| t.to_le())),
-        }
-        self.rows += 1;
-    }
-
-    /// Forgets the rows and keeps their memory.
-    pub(crate) fn clear(&mut self) {
-        match &mut self.tokens {
-            Stored::U16(tokens) => tokens.clear(),
-            Stored::U32(tokens) => tokens.clear(),
-        }
-        self.rows = 0;
-    }
-
-    /// Writes the rows as the shard `path` and returns the digest of the whole file.
-    pub(crate) fn write(
-        &self,
-        path: &Path,
+    /// Writes the header and gives the shard its name. Returns its rows and the digest of its header, in which stands that of its data.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::ShardHeader`].
+    pub(crate) fn finish<T: Token>(
+        mut self,
         tokenizer: &str,
         settings: &PackSettings,
         stats: &PackStats,
-    ) -> Result<String> {
-        let json = |v: serde_json::Result<String>| {
-            v.map_err(|e| Error::ShardHeader { path: path.into(), reason: e.to_string() })
+    ) -> Result<(u64, String)> {
+        let row_tokens = settings.row_tokens();
+        let rows = self.bytes / (row_tokens * size_of::<T>()) as u64;
+        let header = header::<T>(&self.hasher.finalize(), rows, tokenizer, settings, stats)
+            .map_err(|reason| Error::ShardHeader { path: self.path.clone(), reason })?;
+        let write = |file: &mut File| {
+            file.rewind()?;
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(&header)
         };
-        let bytes = self.bytes();
-        // BTreeMap: the header's bytes must not depend on a hash order.
-        let metadata = BTreeMap::from([
-            ("data_blake3", blake3::hash(bytes).to_hex().to_string()),
-            ("format", SHARD_FORMAT.to_string()),
-            ("row_tokens", self.row_tokens.to_string()),
-            ("rows", self.rows.to_string()),
-            ("settings", json(serde_json::to_string(settings))?),
-            ("stats", json(serde_json::to_string(stats))?),
-            ("tokenizer", tokenizer.to_string()),
-        ]);
-        let header = serde_json::json!({
-            "__metadata__": metadata,
-            "rows": {
-                "dtype": self.kind().name(),
-                "shape": [self.rows, self.row_tokens],
-                "data_offsets": [0, bytes.len()],
-            },
-        });
-        let mut header = header.to_string().into_bytes();
-        // Padded so that the data begin at a multiple of 8, as the casts below need.
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let length = (header.len() as u64).to_le_bytes();
-        write_atomic(path, &[&length, &header, bytes])?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&length).update(&header).update(bytes);
-        Ok(hasher.finalize().to_hex().to_string())
+        write(&mut self.file).map_err(Error::io("write", &self.tmp))?;
+        finish(&self.file, &self.tmp, &self.path)?;
+        Ok((rows, header_digest(&header)))
     }
+}
+
+/// A shard's header, which fills the room before the data.
+fn header<T: Token>(
+    data: &blake3::Hash,
+    rows: u64,
+    tokenizer: &str,
+    settings: &PackSettings,
+    stats: &PackStats,
+) -> std::result::Result<Vec<u8>, String> {
+    let row_tokens = settings.row_tokens();
+    let json = |v: serde_json::Result<String>| v.map_err(|e| e.to_string());
+    // BTreeMap: the header's bytes must not depend on a hash order.
+    let metadata = BTreeMap::from([
+        ("data_blake3", data.to_hex().to_string()),
+        ("format", SHARD_FORMAT.to_string()),
+        ("row_tokens", row_tokens.to_string()),
+        ("rows", rows.to_string()),
+        ("settings", json(serde_json::to_string(settings))?),
+        ("stats", json(serde_json::to_string(stats))?),
+        ("tokenizer", tokenizer.to_string()),
+    ]);
+    let header = serde_json::json!({
+        "__metadata__": metadata,
+        "rows": {
+            "dtype": T::TYPE.name(),
+            "shape": [rows, row_tokens],
+            "data_offsets": [0, rows * (row_tokens * size_of::<T>()) as u64],
+        },
+    });
+    let mut header = header.to_string().into_bytes();
+    if header.len() > HEADER_ROOM - 8 {
+        return Err(format!(
+            "it has {} bytes, there is room for {}",
+            header.len(),
+            HEADER_ROOM - 8
+        ));
+    }
+    header.resize(HEADER_ROOM - 8, b' ');
+    Ok(header)
+}
+
+fn header_digest(header: &[u8]) -> String {
+    blake3::hash(header).to_hex().to_string()
 }
 
 #[derive(Deserialize)]
@@ -348,13 +319,15 @@ impl Shard {
         self.compare("data", expected, found)
     }
 
-    /// Hashes the whole file, header included, and compares with `digest` (from a manifest).
+    /// Hashes the header and compares with `digest` (from a manifest), then the data and compares with the header: every byte of the
+    /// file counts.
     ///
     /// # Errors
     /// [`Error::ShardChecksum`], which names the shard.
-    pub fn verify_file(&self, digest: &str) -> Result<()> {
-        let found = blake3::hash(&self.map).to_hex().to_string();
-        self.compare("file", digest.to_string(), found)
+    pub fn verify_all(&self, digest: &str) -> Result<()> {
+        let found = header_digest(&self.map[8..self.data_start]);
+        self.compare("header", digest.to_string(), found)?;
+        self.verify()
     }
 
     fn compare(&self, part: &'static str, expected: String, found: String) -> Result<()> {
@@ -362,5 +335,37 @@ impl Shard {
             return Ok(());
         }
         Err(Error::ShardChecksum { path: self.path.clone(), part, expected, found })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_header_has_room() {
+        let settings = PackSettings {
+            context: usize::MAX - 1,
+            buffer_documents: usize::MAX,
+            rule: crate::PackRule::BestFitCropFirst,
+            remainder: crate::Remainder::Discard,
+        };
+        // Every count as large as it can be.
+        let mut stats = serde_json::to_value(PackStats::default()).unwrap();
+        fn fill(value: &mut serde_json::Value) {
+            match value {
+                serde_json::Value::Number(_) => *value = u64::MAX.into(),
+                serde_json::Value::Array(all) => all.iter_mut().for_each(fill),
+                serde_json::Value::Object(all) => all.values_mut().for_each(fill),
+                _ => {}
+            }
+        }
+        fill(&mut stats);
+        let stats: PackStats = serde_json::from_value(stats).unwrap();
+        let hash = blake3::hash(b"");
+        let settings = PackSettings { context: 1 << 40, ..settings };
+        let header = header::<u32>(&hash, 1 << 21, &hash.to_hex(), &settings, &stats).unwrap();
+        let spaces = header.iter().rev().take_while(|&&b| b == b' ').count();
+        assert!(spaces > HEADER_ROOM / 2, "{spaces}");
     }
 }

@@ -2,36 +2,32 @@
 //! It knows neither rows nor BOS.
 
 use super::bits::Bits;
+use crate::token::{Token, Tokens};
 use std::collections::{BTreeMap, VecDeque};
 
 const NONE: u32 = u32::MAX;
 
 /// A document, or what is left of one.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Piece {
-    /// Tokens without BOS; those before `start` are already in a row.
-    pub(super) tokens: Vec<u32>,
-    pub(super) start: usize,
+#[derive(Debug)]
+pub(super) struct Piece<T> {
+    /// Tokens without BOS that are not in a row yet.
+    pub(super) tokens: Tokens<T>,
     /// Tokens after these that no row can hold and that are not kept in memory.
     pub(super) beyond: usize,
     pub(super) continuation: bool,
 }
 
-impl Piece {
+impl<T: Token> Piece<T> {
     /// Tokens that it has, BOS included.
     pub(super) fn len(&self) -> usize {
-        self.tokens.len() - self.start + 1 + self.beyond
-    }
-
-    /// The tokens that are not in a row yet.
-    pub(super) fn rest(&self) -> &[u32] {
-        &self.tokens[self.start..]
+        self.tokens.len() + 1 + self.beyond
     }
 }
 
 #[derive(Debug)]
-struct Node {
-    piece: Piece,
+struct Node<T> {
+    /// `None` while the node is free.
+    piece: Option<Piece<T>>,
     /// When it came, in pieces before it.
     born: u64,
     /// The next younger piece of the same length.
@@ -46,7 +42,7 @@ struct Node {
 /// # Cost
 /// Insert, remove, the neighbours of a length: O(log T) for lengths up to `cap`, O(log n) beyond. A pair: at most T/128 + 1 words.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(super) struct Buffer<T> {
     cap: usize,
     bits: Bits,
     /// Bit `cap − L` stands for length L, so that the partners of a run of lengths are a run of bits.
@@ -54,7 +50,7 @@ pub(super) struct Buffer {
     heads: Vec<u32>,
     tails: Vec<u32>,
     long: BTreeMap<usize, VecDeque<u32>>,
-    nodes: Vec<Node>,
+    nodes: Vec<Node<T>>,
     free: Vec<u32>,
     oldest: u32,
     youngest: u32,
@@ -65,7 +61,7 @@ pub(super) struct Buffer {
     pub(super) searches: u64,
 }
 
-impl Buffer {
+impl<T: Token> Buffer<T> {
     pub(super) fn new(cap: usize, expected: usize) -> Self {
         Self {
             cap,
@@ -88,16 +84,17 @@ impl Buffer {
         self.count
     }
 
-    pub(super) fn insert(&mut self, piece: Piece) {
+    pub(super) fn insert(&mut self, piece: Piece<T>) {
         let born = self.born;
         self.born += 1;
         self.insert_born(piece, born);
     }
 
     /// Puts a piece back that came when `born` others had; pieces must be put back in the order they came in.
-    pub(super) fn insert_born(&mut self, piece: Piece, born: u64) {
+    pub(super) fn insert_born(&mut self, piece: Piece<T>, born: u64) {
         let length = piece.len();
-        let node = Node { piece, born, same: NONE, older: self.youngest, younger: NONE };
+        let node =
+            Node { piece: Some(piece), born, same: NONE, older: self.youngest, younger: NONE };
         let id = if let Some(id) = self.free.pop() {
             self.nodes[id as usize] = node;
             id
@@ -126,7 +123,7 @@ impl Buffer {
     }
 
     /// Takes the oldest piece of that length out.
-    pub(super) fn remove(&mut self, length: usize) -> Option<Piece> {
+    pub(super) fn remove(&mut self, length: usize) -> Option<Piece<T>> {
         let id = if length > self.cap {
             let queue = self.long.get_mut(&length)?;
             let id = queue.pop_front()?;
@@ -149,7 +146,7 @@ impl Buffer {
         };
         let node = &mut self.nodes[id as usize];
         let (older, younger) = (node.older, node.younger);
-        let piece = std::mem::take(&mut node.piece);
+        let piece = node.piece.take();
         match older {
             NONE => self.oldest = younger,
             older => self.nodes[older as usize].younger = younger,
@@ -160,22 +157,22 @@ impl Buffer {
         }
         self.free.push(id);
         self.count -= 1;
-        Some(piece)
+        piece
     }
 
     /// The length of the piece that has waited longest, and how many came after it.
     pub(super) fn oldest(&self) -> Option<(usize, u64)> {
         let node = self.nodes.get(self.oldest as usize).filter(|_| self.oldest != NONE)?;
-        Some((node.piece.len(), self.born - node.born - 1))
+        Some((node.piece.as_ref()?.len(), self.born - node.born - 1))
     }
 
     /// Every piece with the time it came, the oldest first.
-    pub(super) fn by_age(&self) -> impl Iterator<Item = (&Piece, u64)> {
+    pub(super) fn by_age(&self) -> impl Iterator<Item = (&Piece<T>, u64)> {
         let mut next = self.oldest;
         std::iter::from_fn(move || {
             let node = self.nodes.get(next as usize).filter(|_| next != NONE)?;
             next = node.younger;
-            Some((&node.piece, node.born))
+            Some((node.piece.as_ref()?, node.born))
         })
     }
 
@@ -241,8 +238,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn piece(length: usize) -> Piece {
-        Piece { tokens: vec![7; length - 1], ..Piece::default() }
+    fn piece(length: usize) -> Piece<u16> {
+        Piece { tokens: vec![7; length - 1].into(), beyond: 0, continuation: false }
     }
 
     proptest! {

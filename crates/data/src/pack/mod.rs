@@ -11,6 +11,7 @@ mod state;
 mod stats;
 
 use crate::Result;
+use crate::token::{Token, Tokens};
 use buffer::{Buffer, Piece};
 use rule::Choice;
 pub use rule::PackRule;
@@ -18,20 +19,20 @@ pub use settings::{PackSettings, Remainder};
 pub(crate) use state::PackerState;
 pub use stats::{LengthCount, Lengths, PackStats};
 
-/// Turns a stream of documents into a stream of rows. The same documents give the same rows, always.
+/// Turns a stream of documents into a stream of rows. The same documents give the same rows, always. Tokens are `u32` or `u16`.
 ///
 /// # Cost
 /// O(log T) per document, O(T/64) words for a search for a pair, one copy of the tokens; memory for `buffer_documents` documents
 /// (128 more under the best-fit rules).
 #[derive(Debug)]
-pub struct Packer {
+pub struct Packer<T: Token = u32> {
     rule: PackRule,
     cap: usize,
-    bos: u32,
+    bos: T,
     capacity: usize,
     requeue: bool,
-    buffer: Buffer,
-    row: Vec<u32>,
+    buffer: Buffer<T>,
+    row: Vec<T>,
     /// Of the row that is being filled: input tokens, added BOS, continuation tokens.
     kept: u64,
     added: u64,
@@ -39,12 +40,12 @@ pub struct Packer {
     stats: PackStats,
 }
 
-impl Packer {
+impl<T: Token> Packer<T> {
     /// An empty packer; `bos` begins every row and every document.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config).
-    pub fn new(settings: &PackSettings, bos: u32) -> Result<Self> {
+    pub fn new(settings: &PackSettings, bos: T) -> Result<Self> {
         settings.check()?;
         let cap = settings.row_tokens();
         Ok(Self {
@@ -68,10 +69,10 @@ impl Packer {
     /// What `sink` returns.
     pub fn push(
         &mut self,
-        tokens: Vec<u32>,
-        sink: &mut impl FnMut(&[u32]) -> Result<()>,
+        tokens: Vec<T>,
+        sink: &mut impl FnMut(&[T]) -> Result<()>,
     ) -> Result<()> {
-        self.add(tokens);
+        self.add(tokens.into());
         while let Some(row) = self.next_row(false) {
             sink(row)?;
         }
@@ -82,7 +83,7 @@ impl Packer {
     ///
     /// # Errors
     /// What `sink` returns.
-    pub fn finish(mut self, sink: &mut impl FnMut(&[u32]) -> Result<()>) -> Result<PackStats> {
+    pub fn finish(mut self, sink: &mut impl FnMut(&[T]) -> Result<()>) -> Result<PackStats> {
         while let Some(row) = self.next_row(true) {
             sink(row)?;
         }
@@ -95,7 +96,7 @@ impl Packer {
     }
 
     /// The first half of [`Packer::push`]: the document waits. [`Packer::next_row`] must be called until it gives none.
-    pub(crate) fn add(&mut self, mut tokens: Vec<u32>) {
+    pub(crate) fn add(&mut self, mut tokens: Tokens<T>) {
         if tokens.is_empty() {
             self.stats.empty_documents += 1;
             return;
@@ -111,18 +112,17 @@ impl Packer {
         } else if beyond > 0 {
             // No row will hold the rest, so that memory need not.
             tokens.truncate(self.cap - 1);
-            tokens.shrink_to_fit();
             if self.rule.cuts_early() {
                 self.stats.tokens_cropped += beyond as u64;
                 beyond = 0;
             }
         }
-        self.buffer.insert(Piece { tokens, beyond, ..Piece::default() });
+        self.buffer.insert(Piece { tokens, beyond, continuation: false });
     }
 
     /// The next row that can be filled, valid until the next call; `None` when a document must be added first, or, `at_end`,
     /// when none is left.
-    pub(crate) fn next_row(&mut self, at_end: bool) -> Option<&[u32]> {
+    pub(crate) fn next_row(&mut self, at_end: bool) -> Option<&[T]> {
         if self.row.len() == self.cap {
             self.row.clear();
         }
@@ -177,7 +177,7 @@ impl Packer {
         let Some(mut piece) = self.buffer.remove(length) else { return };
         let body = (piece.len() - 1).min(room - 1);
         self.row.push(self.bos);
-        self.row.extend_from_slice(&piece.rest()[..body]);
+        self.row.extend_from_slice(&piece.tokens.as_slice()[..body]);
         self.kept += body as u64;
         if piece.continuation {
             self.added += 1;
@@ -185,7 +185,7 @@ impl Packer {
         } else {
             self.kept += 1;
         }
-        piece.start += body;
+        piece.tokens.advance(body);
         let rest = piece.len() - 1;
         if rest > 0 {
             if self.requeue {

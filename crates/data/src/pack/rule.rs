@@ -1,6 +1,7 @@
 //! The rules of packing: which document goes into a row next. They see lengths alone, BOS included.
 
 use super::buffer::Buffer;
+use crate::token::Token;
 use serde::{Deserialize, Serialize};
 
 /// By which rule documents are laid into rows.
@@ -60,9 +61,9 @@ impl PackRule {
     }
 
     /// The next piece for `room` positions of a row of `cap`; `capacity` is the buffer's nominal size. `None` if the buffer is empty.
-    pub(super) fn choose(
+    pub(super) fn choose<T: Token>(
         self,
-        buffer: &mut Buffer,
+        buffer: &mut Buffer<T>,
         room: usize,
         cap: usize,
         capacity: usize,

@@ -3,6 +3,7 @@
 use super::buffer::Piece;
 use super::{PackSettings, PackStats, Packer};
 use crate::Result;
+use crate::token::{Token, from_le_bytes, le_bytes};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a packer's future depends on besides its settings; the tokens lie beside it.
@@ -22,17 +23,17 @@ pub(crate) struct PackerState {
 /// A piece in the buffer, the oldest first: tokens kept, tokens beyond, continuation, born.
 type PieceState = (usize, usize, bool, u64);
 
-impl Packer {
+impl<T: Token> Packer<T> {
     /// The packer's state, and its tokens as little-endian bytes behind what `bytes` holds already.
     pub(crate) fn save(&self, bytes: &mut Vec<u8>) -> PackerState {
-        let mut put = |tokens: &[u32]| bytes.extend(tokens.iter().flat_map(|t| t.to_le_bytes()));
+        let mut put = |tokens: &[T]| bytes.extend_from_slice(&le_bytes(tokens));
         // A row that was given away is not part of the future.
         let row = if self.row.len() == self.cap { &[] } else { &self.row[..] };
         put(row);
         let mut pieces = Vec::with_capacity(self.buffer.count());
         for (piece, born) in self.buffer.by_age() {
-            put(piece.rest());
-            pieces.push((piece.rest().len(), piece.beyond, piece.continuation, born));
+            put(piece.tokens.as_slice());
+            pieces.push((piece.tokens.len(), piece.beyond, piece.continuation, born));
         }
         PackerState {
             row: row.len(),
@@ -52,23 +53,23 @@ impl Packer {
     /// [`Error::Config`](crate::Error::Config) for settings without meaning.
     pub(crate) fn restore(
         settings: &PackSettings,
-        bos: u32,
+        bos: T,
         state: &PackerState,
         tokens: &[u8],
     ) -> Result<Option<Self>> {
         let mut this = Self::new(settings, bos)?;
         let mut rest = tokens;
-        let mut take = |n: usize| -> Option<Vec<u32>> {
-            let (taken, left) = rest.split_at_checked(n.checked_mul(4)?)?;
+        let mut take = |n: usize| -> Option<Vec<T>> {
+            let (taken, left) = rest.split_at_checked(n.checked_mul(size_of::<T>())?)?;
             rest = left;
-            let token = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            Some(taken.chunks_exact(4).map(token).collect())
+            Some(from_le_bytes(taken))
         };
         let Some(row) = take(state.row).filter(|row| row.len() < this.cap) else { return Ok(None) };
         this.row.extend(row);
         for &(length, beyond, continuation, born) in &state.pieces {
             let Some(tokens) = take(length).filter(|_| born < state.born) else { return Ok(None) };
-            this.buffer.insert_born(Piece { tokens, start: 0, beyond, continuation }, born);
+            let tokens = tokens.into();
+            this.buffer.insert_born(Piece { tokens, beyond, continuation }, born);
         }
         if !rest.is_empty() {
             return Ok(None);
@@ -121,7 +122,7 @@ mod tests {
             let (state, bytes, before) = saved.unwrap();
             let json = serde_json::to_string(&state).unwrap();
             let state: PackerState = serde_json::from_str(&json).unwrap();
-            let mut packer = Packer::restore(&settings, 0, &state, &bytes).unwrap().unwrap();
+            let mut packer = Packer::restore(&settings, 0u32, &state, &bytes).unwrap().unwrap();
             let mut again = vec![];
             let mut sink = |row: &[u32]| {
                 again.push(row.to_vec());
@@ -135,10 +136,10 @@ mod tests {
 
             // Tokens too few or too many are noticed.
             if !bytes.is_empty() {
-                prop_assert!(Packer::restore(&settings, 0, &state, &bytes[4..]).unwrap().is_none());
+                prop_assert!(Packer::restore(&settings, 0u32, &state, &bytes[4..]).unwrap().is_none());
             }
             let more = [&bytes[..], &[0; 4]].concat();
-            prop_assert!(Packer::restore(&settings, 0, &state, &more).unwrap().is_none());
+            prop_assert!(Packer::restore(&settings, 0u32, &state, &more).unwrap().is_none());
         }
     }
 }

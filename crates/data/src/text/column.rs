@@ -2,6 +2,7 @@
 //! contained here.
 
 use super::guard::Pages;
+use super::memory::Pool;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::{ParquetError, Result};
@@ -43,13 +44,14 @@ impl Column {
         group: &RowGroupMetaData,
         leaf: usize,
         skip: u64,
+        pool: &Pool,
     ) -> Result<Self> {
         contained(|| {
             let rows = group.num_rows().max(0) as u64;
             let chunk = group.column(leaf);
             let descr = chunk.column_descr_ptr();
             let nullable = descr.max_def_level() > 0;
-            let pages = Box::new(Pages::new(file, chunk, rows)?);
+            let pages = Box::new(Pages::new(file, chunk, rows, pool)?);
             let reader = match get_column_reader(descr, pages) {
                 ColumnReader::ByteArrayColumnReader(reader) => Reader::Bytes(reader),
                 ColumnReader::Int32ColumnReader(reader) => Reader::Int32(reader),

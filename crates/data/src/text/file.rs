@@ -2,6 +2,7 @@
 
 use super::column::{Column, contained};
 use super::filter::TextFilter;
+use super::memory::Pool;
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
@@ -87,9 +88,9 @@ impl TextFile {
     }
 
     /// Opens a column of a row group after `skip` rows of it.
-    pub(super) fn read(&self, group: usize, leaf: usize, skip: u64) -> Result<Column> {
+    pub(super) fn read(&self, group: usize, leaf: usize, skip: u64, pool: &Pool) -> Result<Column> {
         let file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
-        Column::open(file, self.metadata.metadata().row_group(group), leaf, skip)
+        Column::open(file, self.metadata.metadata().row_group(group), leaf, skip, pool)
             .map_err(|e| self.damaged(group, None, &e))
     }
 

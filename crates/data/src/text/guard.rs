@@ -1,6 +1,8 @@
-//! What a parquet page announces, checked before the `parquet` crate believes it: a few lying bytes must not make it allocate
-//! gigabytes. What is inside a page is the decoders' affair.
+//! The pages of a column, read and unpacked into memory that is used again, and what they announce, checked before anything believes it:
+//! a few lying bytes must not make a reader allocate gigabytes. What is inside a page is the decoders' affair.
 
+use super::codec::Codec;
+use super::memory::Pool;
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, Type};
 use parquet::column::page::{Page, PageMetadata, PageReader};
@@ -9,9 +11,9 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A file, of which one column chunk is read.
 struct Chunk {
@@ -21,6 +23,9 @@ struct Chunk {
     expansion: u64,
     /// Whether the next read begins after a page's header, which has been peeked at and checked.
     past_header: AtomicBool,
+    /// Bytes of the page whose header was read last, when it is unpacked.
+    announced: AtomicU64,
+    pool: Pool,
 }
 
 impl Length for Chunk {
@@ -46,6 +51,7 @@ impl ChunkReader for Chunk {
                 "a page of {stored} bytes announces {announced} after decompression"
             )));
         }
+        self.announced.store(announced, Ordering::Relaxed);
         Ok(read)
     }
 
@@ -56,21 +62,32 @@ impl ChunkReader for Chunk {
                 self.bytes
             )));
         }
-        self.file.get_bytes(start, length)
+        let mut stored = self.pool.lend(length);
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(stored.as_mut())?;
+        Ok(stored.into())
     }
 }
 
 /// The pages of a column chunk, each checked against itself and its row group.
 pub(super) struct Pages {
+    /// Gives pages as they are stored: it is told that they are not compressed.
     inner: SerializedPageReader<Chunk>,
     chunk: Arc<Chunk>,
+    codec: Option<Codec>,
     rows: u64,
     nullable: bool,
     kind: Type,
 }
 
 impl Pages {
-    pub(super) fn new(file: File, chunk: &ColumnChunkMetaData, rows: u64) -> Result<Self> {
+    pub(super) fn new(
+        file: File,
+        chunk: &ColumnChunkMetaData,
+        rows: u64,
+        pool: &Pool,
+    ) -> Result<Self> {
         let bytes = Length::len(&file);
         let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
         let (start, length) = (u64::try_from(start), u64::try_from(chunk.compressed_size()));
@@ -85,27 +102,54 @@ impl Pages {
                 chunk.compressed_size()
             )));
         }
-        let expansion = match chunk.compression() {
-            Compression::UNCOMPRESSED => 1,
-            // A copy of 64 bytes takes 3.
-            Compression::SNAPPY => 22,
-            // A block of up to 128 KiB that repeats one byte takes 4.
-            Compression::ZSTD(_) => 1 << 15,
-            Compression::GZIP(_) => 1_032,
-            Compression::LZ4 | Compression::LZ4_RAW => 255,
-            _ => u64::MAX,
-        };
-        let reader =
-            Arc::new(Chunk { file, bytes, expansion, past_header: AtomicBool::new(false) });
-        let inner = SerializedPageReader::new(Arc::clone(&reader), chunk, rows as usize, None)?;
+        let codec = Codec::new(chunk.compression())?;
+        let reader = Arc::new(Chunk {
+            file,
+            bytes,
+            expansion: codec.as_ref().map_or(1, Codec::expansion),
+            past_header: AtomicBool::new(false),
+            announced: AtomicU64::new(0),
+            pool: pool.clone(),
+        });
+        let stored =
+            chunk.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build()?;
+        let inner = SerializedPageReader::new(Arc::clone(&reader), &stored, rows as usize, None)?;
         let column = chunk.column_descr();
         Ok(Self {
             inner,
             chunk: reader,
+            codec,
             rows,
             nullable: column.max_def_level() > 0,
             kind: column.physical_type(),
         })
+    }
+
+    /// Puts the bytes of a page in place of what is stored of them.
+    fn unpack(&mut self, page: &mut Page) -> Result<()> {
+        let Some(codec) = &mut self.codec else { return Ok(()) };
+        let (stored, levels) = match page {
+            Page::DataPageV2 { is_compressed: false, .. } => return Ok(()),
+            // Levels are not compressed here.
+            Page::DataPageV2 { buf, def_levels_byte_len, rep_levels_byte_len, .. } => {
+                (buf, u64::from(*def_levels_byte_len) + u64::from(*rep_levels_byte_len))
+            }
+            Page::DataPage { buf, .. } | Page::DictionaryPage { buf, .. } => (buf, 0),
+        };
+        let bytes = self.chunk.announced.load(Ordering::Relaxed);
+        if levels > bytes.min(stored.len() as u64) {
+            return Err(fault(format!("a page of {bytes} bytes announces {levels} of levels")));
+        }
+        let mut whole = self.chunk.pool.lend(bytes as usize);
+        let (kept, rest) = stored.split_at(levels as usize);
+        let (before, values) = whole.as_mut().split_at_mut(levels as usize);
+        before.copy_from_slice(kept);
+        // A page of nulls alone has no values, and then nothing is stored.
+        if !values.is_empty() {
+            codec.unpack(rest, values)?;
+        }
+        *stored = whole.into();
+        Ok(())
     }
 
     fn check(&self, page: &Page) -> Result<()> {
@@ -171,8 +215,9 @@ impl Iterator for Pages {
 
 impl PageReader for Pages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
-        let page = self.inner.get_next_page()?;
-        if let Some(page) = &page {
+        let mut page = self.inner.get_next_page()?;
+        if let Some(page) = &mut page {
+            self.unpack(page)?;
             self.check(page)?;
         }
         Ok(page)

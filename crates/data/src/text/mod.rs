@@ -1,10 +1,12 @@
 //! Text out of parquet: one column, by name, in bounded memory and without copying it; documents are filtered by what stands beside
 //! them in the row. What cannot be read is named by file, row group and row.
 
+mod codec;
 mod column;
 mod file;
 mod filter;
 mod guard;
+mod memory;
 
 pub use file::TextFile;
 pub use filter::{ReadStats, TextColumn, TextFilter};
@@ -12,6 +14,7 @@ pub use filter::{ReadStats, TextColumn, TextFilter};
 use crate::{Error, Result};
 use column::Column;
 use filter::Rejected;
+use memory::Pool;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
@@ -85,6 +88,7 @@ pub struct Texts {
     batch: std::vec::IntoIter<Row>,
     rows: u64,
     stats: ReadStats,
+    pool: Pool,
     ended: bool,
 }
 
@@ -113,6 +117,7 @@ impl Texts {
             group: None,
             batch: vec![].into_iter(),
             stats: ReadStats::default(),
+            pool: Pool::default(),
             ended: false,
         })
     }
@@ -223,7 +228,9 @@ impl Texts {
                 None
             });
             match next {
-                Some((group, skip)) => self.group = Some(Group::open(file, group, start, skip)?),
+                Some((group, skip)) => {
+                    self.group = Some(Group::open(file, group, start, skip, &self.pool)?)
+                }
                 None => self.at = Position { file: self.at.file + 1, row: 0 },
             }
         }
@@ -259,17 +266,19 @@ struct Group {
     /// Rows to decode next, and whether a fault is being searched row by row.
     step: usize,
     careful: bool,
+    pool: Pool,
 }
 
 impl Group {
-    fn open(file: &TextFile, index: usize, start: u64, row: u64) -> Result<Self> {
-        let open = |leaf: Option<usize>| leaf.map(|leaf| file.read(index, leaf, row)).transpose();
+    fn open(file: &TextFile, index: usize, start: u64, row: u64, pool: &Pool) -> Result<Self> {
+        let read = |leaf| file.read(index, leaf, row, pool);
         Ok(Self {
             index,
             start,
-            text: file.read(index, file.text, row)?,
-            score: open(file.score)?,
-            language: open(file.language)?,
+            text: read(file.text)?,
+            score: file.score.map(read).transpose()?,
+            language: file.language.map(read).transpose()?,
+            pool: pool.clone(),
             row,
             rows: file.group_rows(index),
             step: 8,
@@ -303,7 +312,7 @@ impl Group {
             }
             // Which of the rows is it? Once more, row by row, so that those before it are not lost.
             Err(_) => {
-                *self = Self::open(file, self.index, self.start, self.row)?;
+                *self = Self::open(file, self.index, self.start, self.row, &self.pool.clone())?;
                 (self.step, self.careful) = (1, true);
                 Ok(Some(vec![]))
             }

@@ -6,6 +6,7 @@ use super::classes::Classes;
 use super::encode::{Encoder, Lent, Split};
 use super::merges::Merges;
 use super::split::Known;
+use crate::token::Token;
 use aho_corasick::AhoCorasick;
 use serde::Deserialize;
 use serde_json::Value;
@@ -83,12 +84,12 @@ impl Way {
     }
 
     /// Appends the ids of `text`.
-    pub(super) fn encode(
+    pub(super) fn encode<T: Token>(
         &self,
         inner: &tokenizers::Tokenizer,
         text: &str,
         lent: &mut Option<Lent<'_>>,
-        out: &mut Vec<u32>,
+        out: &mut Vec<T>,
     ) -> tokenizers::Result<()> {
         if let (Self::Fast { encoder, added, nfc }, Some(lent)) = (self, lent) {
             let mut normal = None;
@@ -108,7 +109,7 @@ impl Way {
                 return Ok(());
             }
         }
-        out.extend_from_slice(inner.encode_fast(text, false)?.get_ids());
+        out.extend(inner.encode_fast(text, false)?.get_ids().iter().map(|&id| T::new(id)));
         Ok(())
     }
 

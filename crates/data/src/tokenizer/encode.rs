@@ -4,6 +4,7 @@ use super::classes::Classes;
 use super::key::{Key, SHORT, hash, key};
 use super::merges::{Merges, Work};
 use super::split::{Gpt2, Gpt4, Known, Pattern};
+use crate::token::Token;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -84,7 +85,7 @@ impl Encoder {
             longest: 0,
             idle: Mutex::new(vec![]),
         };
-        let (mut work, mut merged) = (Work::default(), vec![]);
+        let (mut work, mut merged): (_, Vec<u32>) = (Work::default(), vec![]);
         for id in tokens {
             let piece = &bytes[id as usize];
             merged.clear();
@@ -127,7 +128,7 @@ impl Encoder {
     }
 
     /// Appends the ids of `text`.
-    pub(super) fn encode(&self, text: &str, lent: &mut Lent<'_>, out: &mut Vec<u32>) {
+    pub(super) fn encode<T: Token>(&self, text: &str, lent: &mut Lent<'_>, out: &mut Vec<T>) {
         let scratch = lent.scratch.get_or_insert_default();
         let text = text.as_bytes();
         match self.split {
@@ -152,12 +153,12 @@ impl Encoder {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pieces(
+    fn pieces<T: Token>(
         &self,
         pattern: impl Pattern,
         text: &[u8],
         scratch: &mut Scratch,
-        out: &mut Vec<u32>,
+        out: &mut Vec<T>,
     ) {
         let mut at = 0;
         while at < text.len() {
@@ -168,12 +169,19 @@ impl Encoder {
     }
 
     #[inline]
-    fn piece(&self, text: &[u8], at: usize, end: usize, scratch: &mut Scratch, out: &mut Vec<u32>) {
+    fn piece<T: Token>(
+        &self,
+        text: &[u8],
+        at: usize,
+        end: usize,
+        scratch: &mut Scratch,
+        out: &mut Vec<T>,
+    ) {
         if end - at <= SHORT {
             let key = key(text, at, end - at);
             let (found, id) = self.short[self.slot(key)];
             if found == key {
-                out.push(id);
+                out.push(T::new(id));
             } else {
                 self.remembered(key, &text[at..end], scratch, out);
             }
@@ -184,19 +192,25 @@ impl Encoder {
 
     #[cold]
     #[inline(never)]
-    fn long_piece(&self, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+    fn long_piece<T: Token>(&self, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<T>) {
         let whole = if piece.len() <= self.longest { self.long.get(piece) } else { None };
         match whole {
-            Some(&id) => out.push(id),
+            Some(&id) => out.push(T::new(id)),
             None => self.merges.merge(piece, &self.bytes, &mut scratch.work, out),
         }
     }
 
     #[inline(never)]
-    fn remembered(&self, key: Key, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+    fn remembered<T: Token>(
+        &self,
+        key: Key,
+        piece: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<T>,
+    ) {
         let slot = &mut scratch.remembered[(hash(key) >> 40) as usize % REMEMBERED];
         if slot.key == key {
-            out.extend_from_slice(&slot.ids[..slot.tokens as usize]);
+            out.extend(slot.ids[..slot.tokens as usize].iter().map(|&id| T::new(id)));
             return;
         }
         let begin = out.len();
@@ -205,7 +219,7 @@ impl Encoder {
         if ids.len() <= REMEMBERED_TOKENS {
             slot.key = key;
             slot.tokens = ids.len() as u32;
-            slot.ids[..ids.len()].copy_from_slice(ids);
+            slot.ids.iter_mut().zip(ids).for_each(|(slot, token)| *slot = token.id());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The merges of a BPE model as tables, and the tokens of one piece of text by them: the pair of lowest rank is joined, the
 //! leftmost first among equals, until no pair of neighbours is in the tables.
 
+use crate::token::Token;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -85,12 +86,12 @@ impl Merges {
     /// # Cost
     /// O(n log n) time and memory for a window of the piece, as long as two windows agree within a few tokens of their boundary;
     /// a piece on which they never do is merged as a whole, still exactly.
-    pub(super) fn merge(
+    pub(super) fn merge<T: Token>(
         &self,
         piece: &[u8],
         bytes: &[Vec<u8>],
         work: &mut Work,
-        out: &mut Vec<u32>,
+        out: &mut Vec<T>,
     ) {
         if piece.len() <= SHORT {
             self.merge_short(piece, work, out);
@@ -111,7 +112,7 @@ impl Merges {
         work.ranks.push(NONE);
     }
 
-    fn merge_short(&self, piece: &[u8], work: &mut Work, out: &mut Vec<u32>) {
+    fn merge_short<T: Token>(&self, piece: &[u8], work: &mut Work, out: &mut Vec<T>) {
         self.start(piece, work);
         let (ids, ranks) = (&mut work.ids, &mut work.ranks);
         loop {
@@ -132,10 +133,10 @@ impl Merges {
                 ranks[at - 1] = self.rank(ids[at - 1], ids[at]);
             }
         }
-        out.extend_from_slice(ids);
+        out.extend(ids.iter().map(|&id| T::new(id)));
     }
 
-    fn merge_heap(&self, piece: &[u8], work: &mut Work, out: &mut Vec<u32>) {
+    fn merge_heap<T: Token>(&self, piece: &[u8], work: &mut Work, out: &mut Vec<T>) {
         self.start(piece, work);
         let n = piece.len();
         let Work { ids, ranks, next, previous, heap, .. } = work;
@@ -177,7 +178,7 @@ impl Merges {
         }
         let mut at = 0;
         while at < n {
-            out.push(ids[at]);
+            out.push(T::new(ids[at]));
             at = next[at] as usize;
         }
     }
@@ -189,7 +190,13 @@ impl Merges {
     /// tokens delays what happens in these two, but changes neither their states nor the order of them. So the tokens of a
     /// beginning stand as soon as its last one and the first of the next window, merged together, stay as they are; if they
     /// do not, the window begins some tokens earlier.
-    fn merge_windows(&self, piece: &[u8], bytes: &[Vec<u8>], work: &mut Work, out: &mut Vec<u32>) {
+    fn merge_windows<T: Token>(
+        &self,
+        piece: &[u8],
+        bytes: &[Vec<u8>],
+        work: &mut Work,
+        out: &mut Vec<T>,
+    ) {
         let begin = out.len();
         // Tokens of `piece[..at]` are in `out`; all before `end` has been seen.
         let (mut at, mut end) = (0, 0);
@@ -202,18 +209,18 @@ impl Merges {
                 self.merge_heap(&piece[at..end], work, &mut window);
                 let stands = out.len() == begin
                     || match (out.last(), window.first()) {
-                        (Some(&left), Some(&right)) => self.stay(left, right, bytes, work),
+                        (Some(&left), Some(&right)) => self.stay(left.id(), right, bytes, work),
                         _ => true,
                     };
                 if stands {
-                    out.extend_from_slice(&window);
+                    out.extend(window.iter().map(|&id| T::new(id)));
                 }
                 work.window = window;
                 if stands {
                     break;
                 }
                 let keep = (out.len() - back.min(out.len() - begin)).max(begin);
-                at -= out[keep..].iter().map(|&t| bytes[t as usize].len()).sum::<usize>();
+                at -= out[keep..].iter().map(|t| bytes[t.id() as usize].len()).sum::<usize>();
                 out.truncate(keep);
                 back *= 4;
             }
@@ -227,7 +234,7 @@ impl Merges {
         joint.clear();
         joint.extend_from_slice(&bytes[left as usize]);
         joint.extend_from_slice(&bytes[right as usize]);
-        let mut tokens = Vec::with_capacity(2);
+        let mut tokens: Vec<u32> = Vec::with_capacity(2);
         self.merge_heap(&joint, work, &mut tokens);
         work.joint = joint;
         tokens == [left, right]
@@ -272,7 +279,7 @@ mod tests {
         ) {
             let (merges, bytes) = model(&choices);
             let mut work = Work::default();
-            let (mut short, mut heap) = (vec![], vec![]);
+            let (mut short, mut heap): (Vec<u32>, Vec<u32>) = (vec![], vec![]);
             merges.merge_short(piece.as_bytes(), &mut work, &mut short);
             merges.merge_heap(piece.as_bytes(), &mut work, &mut heap);
             prop_assert_eq!(&short, &heap);
@@ -290,7 +297,7 @@ mod tests {
             let (merges, bytes) = model(&choices);
             let piece = unit.repeat(times) + &tail;
             let mut work = Work::default();
-            let (mut windows, mut heap) = (vec![7], vec![7]);
+            let (mut windows, mut heap) = (vec![7u32], vec![7u32]);
             merges.merge_windows(piece.as_bytes(), &bytes, &mut work, &mut windows);
             merges.merge_heap(piece.as_bytes(), &mut work, &mut heap);
             prop_assert!(windows == heap);

@@ -17,6 +17,7 @@ pub use report::Compression;
 pub use train::{BpeSettings, BpeStats};
 
 use crate::files::write_atomic;
+use crate::token::{Token, Tokens};
 use crate::{Error, Result};
 use choose::Way;
 use encode::Lent;
@@ -48,6 +49,10 @@ const BOS_NAMES: [&str; 3] = ["<|bos|>", "<|begin_of_text|>", "<|endoftext|>"];
 
 /// Texts beyond this many bytes are encoded by several threads.
 const PART_BYTES: usize = 1 << 20;
+
+/// Bytes of texts whose tokens share memory, about, so that one allocation serves many texts; a text that waits for long in a
+/// packer's buffer keeps no more than that.
+const GROUP_BYTES: usize = 1 << 16;
 
 /// A byte-level BPE tokenizer. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -100,11 +105,11 @@ impl Tokenizer {
         self.encode_with(text, &mut self.0.way.lend(), out)
     }
 
-    fn encode_with(
+    fn encode_with<T: Token>(
         &self,
         text: &str,
         lent: &mut Option<Lent<'_>>,
-        out: &mut Vec<u32>,
+        out: &mut Vec<T>,
     ) -> Result<()> {
         self.0.way.encode(&self.0.inner, text, lent, out).map_err(|e| {
             failed(
@@ -145,27 +150,78 @@ impl Tokenizer {
     /// The first error in that order.
     pub fn encode_batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>> {
         // What a thread remembers is lent for several texts in a row, so that it stays in that core's cache.
-        let begin = || self.0.way.lend();
-        let encode = |lent: &mut Option<Lent<'_>>, text: &str| {
-            let mut ids = Vec::with_capacity(text.len() / 4 + 1);
-            self.encode_with(text, lent, &mut ids).map(|()| ids)
-        };
         let all: Vec<Result<Vec<u32>>> = texts
             .par_iter()
-            .map_init(begin, |lent, text| {
-                let text = text.as_ref();
-                let parts =
-                    if text.len() < 2 * PART_BYTES { vec![] } else { self.parts(text, PART_BYTES) };
-                if parts.len() < 2 {
-                    return encode(lent, text);
-                }
-                let ids: Vec<_> =
-                    parts.par_iter().map_init(begin, |lent, part| encode(lent, part)).collect();
-                let ids: Result<Vec<_>> = ids.into_iter().collect();
-                Ok(ids?.concat())
-            })
+            .map_init(
+                || self.0.way.lend(),
+                |lent, text| {
+                    let mut ids = Vec::with_capacity(text.as_ref().len() / 4 + 1);
+                    self.encode_on_all_cores(text.as_ref(), lent, &mut ids).map(|()| ids)
+                },
+            )
             .collect();
         all.into_iter().collect()
+    }
+
+    /// [`Tokenizer::encode_batch`] for who takes the documents one after another: those that are short share memory.
+    pub(crate) fn encode_shared<T: Token, S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+    ) -> Result<Vec<Tokens<T>>> {
+        let mut groups = vec![];
+        let (mut start, mut bytes) = (0, 0);
+        for (i, text) in texts.iter().enumerate() {
+            bytes += text.as_ref().len();
+            if bytes >= GROUP_BYTES || i + 1 == texts.len() {
+                groups.push((&texts[start..=i], bytes));
+                (start, bytes) = (i + 1, 0);
+            }
+        }
+        let encoded: Vec<Result<Vec<Tokens<T>>>> = groups
+            .par_iter()
+            .map_init(
+                || self.0.way.lend(),
+                |lent, (texts, bytes)| {
+                    let mut ids = Vec::with_capacity(bytes / 4 + 1);
+                    let mut ends = Vec::with_capacity(texts.len());
+                    for text in *texts {
+                        self.encode_on_all_cores(text.as_ref(), lent, &mut ids)?;
+                        ends.push(ids.len());
+                    }
+                    let ids = Arc::new(ids);
+                    let starts = std::iter::once(0).chain(ends.iter().copied());
+                    Ok(starts
+                        .zip(&ends)
+                        .map(|(start, &end)| Tokens::of(&ids, start, end))
+                        .collect())
+                },
+            )
+            .collect();
+        let encoded: Result<Vec<_>> = encoded.into_iter().collect();
+        Ok(encoded?.into_iter().flatten().collect())
+    }
+
+    /// [`Tokenizer::encode_with`], a long text on several cores.
+    fn encode_on_all_cores<T: Token>(
+        &self,
+        text: &str,
+        lent: &mut Option<Lent<'_>>,
+        out: &mut Vec<T>,
+    ) -> Result<()> {
+        let parts = if text.len() < 2 * PART_BYTES { vec![] } else { self.parts(text, PART_BYTES) };
+        if parts.len() < 2 {
+            return self.encode_with(text, lent, out);
+        }
+        let encode = |lent: &mut Option<Lent<'_>>, part: &&str| {
+            let mut ids = Vec::with_capacity(part.len() / 4 + 1);
+            self.encode_with(part, lent, &mut ids).map(|()| ids)
+        };
+        let ids: Vec<Result<Vec<T>>> =
+            parts.par_iter().map_init(|| self.0.way.lend(), encode).collect();
+        for part in ids {
+            out.extend_from_slice(&part?);
+        }
+        Ok(())
     }
 
     /// Why texts are encoded by the `tokenizers` crate instead of the faster encoder; `None` if they are not.

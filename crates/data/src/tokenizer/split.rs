@@ -53,7 +53,7 @@ pub(super) trait Pattern: Copy {
 pub(super) struct Gpt2(pub(super) &'static Classes);
 
 impl Pattern for Gpt2 {
-    #[inline]
+    #[inline(always)]
     fn end(self, text: &[u8], at: usize) -> usize {
         let first = text[at];
         if first == b'\''
@@ -85,7 +85,7 @@ pub(super) struct Gpt4 {
 }
 
 impl Pattern for Gpt4 {
-    #[inline]
+    #[inline(always)]
     fn end(self, text: &[u8], at: usize) -> usize {
         let (class, bytes) = self.classes.at(text, at);
         let next = at + bytes;

@@ -129,7 +129,7 @@ fn manifests_that_lie_are_refused() {
     };
     refused("", "EOF");
     refused(&good[..good.len() / 2], "EOF");
-    refused(&good.replace("farthing-manifest-1", "other"), "its format is \"other\"");
+    refused(&good.replace("farthing-manifest-2", "other"), "its format is \"other\"");
     let rows = format!("\"rows\": {},\n  \"settings\"", p.manifest.rows);
     assert!(good.contains(&rows));
     refused(&good.replace(&rows, "\"rows\": 7,\n  \"settings\""), "announces 7 rows");
@@ -207,7 +207,7 @@ fn manifests_that_lie_in_small_things_are_refused_cheaply() {
         ("\"row_tokens\": 65", "\"row_tokens\": -65"),
         ("\"vocab\": 400", "\"vocab\": 18446744073709551615"),
         ("\"format\":", "\"more\": 1, \"format\":"),
-        ("\"format\":", "\"format\": \"farthing-manifest-1\", \"format\":"),
+        ("\"format\":", "\"format\": \"farthing-manifest-2\", \"format\":"),
         ("\"file\": \"rows_00001.", "\"file\": \"/etc/rows_00001."),
         ("\"file\": \"rows_00001.safetensors\"", "\"file\": \"..\""),
         ("\"file\": \"rows_00001.safetensors\"", "\"file\": \"manifest.json\""),
