@@ -1,12 +1,13 @@
 //! From parquet files to a tokenizer, and from parquet files and a tokenizer to shards: the two long functions of this crate.
 
 use crate::feed::{Document, Mark, feed};
+use crate::files::digest_files;
 use crate::rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 use crate::token::{Token, TokenType};
 use crate::writer::{Label, ShardWriter};
 use crate::{
     BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, TextColumn, TextFilter,
-    Texts, Tokenizer, digest_file, resume,
+    Texts, Tokenizer, resume,
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -81,7 +82,7 @@ impl Default for PackConfig {
 /// # Cost
 /// The caller's pool reads, encodes and packs, one more thread writes. Memory for the packer's buffer, and some tens of megabytes of
 /// text, tokens and rows on their way; a document longer than that is in memory as a whole.
-pub fn pack<P: AsRef<Path>>(
+pub fn pack<P: AsRef<Path> + Sync>(
     files: &[P],
     tokenizer: &Tokenizer,
     config: &PackConfig,
@@ -97,19 +98,14 @@ pub fn pack<P: AsRef<Path>>(
         return finished(out, &key);
     }
     match TokenType::for_vocab(tokenizer.vocab_size()) {
-        TokenType::U16 => {
-            pack_as::<u16, P>(files, texts.rows(), tokenizer, config, out, &key, progress)
-        }
-        TokenType::U32 => {
-            pack_as::<u32, P>(files, texts.rows(), tokenizer, config, out, &key, progress)
-        }
+        TokenType::U16 => pack_as::<u16>(texts, tokenizer, config, out, &key, progress),
+        TokenType::U32 => pack_as::<u32>(texts, tokenizer, config, out, &key, progress),
     }
 }
 
 /// [`pack`] with tokens of one type, once everything is found to be in order.
-fn pack_as<T: Token, P: AsRef<Path>>(
-    files: &[P],
-    rows: u64,
+fn pack_as<T: Token>(
+    mut texts: Texts,
     tokenizer: &Tokenizer,
     config: &PackConfig,
     out: &Path,
@@ -118,7 +114,7 @@ fn pack_as<T: Token, P: AsRef<Path>>(
 ) -> Result<Manifest> {
     let mut packing = Packing::<T>::begin(out, key, tokenizer, config)?;
     clear(out, &packing.shards)?;
-    progress.total(Some(rows), "documents");
+    progress.total(Some(texts.rows()), "documents");
     let from = packing.mark;
     if packing.shards.is_empty() {
         progress.message("packing");
@@ -127,8 +123,7 @@ fn pack_as<T: Token, P: AsRef<Path>>(
         progress.advance(from.read.rows());
     }
     packing.rows(false)?;
-    let texts = Texts::open_at(files, &config.text_column, from.position)?;
-    let texts = texts.with_filter(&config.filter)?;
+    texts.go_to(from.position)?;
     let end = feed(texts, from, tokenizer, progress, |document| packing.take(document))?;
     packing.mark = end;
     packing.rows(true)?;
@@ -242,7 +237,7 @@ impl<'a, T: Token> Packing<'a, T> {
 }
 
 /// A digest of everything that the rows depend on.
-fn input_key<P: AsRef<Path>>(
+fn input_key<P: AsRef<Path> + Sync>(
     files: &[P],
     tokenizer: &Tokenizer,
     config: &PackConfig,
@@ -259,8 +254,8 @@ fn input_key<P: AsRef<Path>>(
     part(PACKING);
     part(&config);
     part(tokenizer.digest());
-    for file in files {
-        part(&digest_file(file)?);
+    for digest in digest_files(files)? {
+        part(&digest);
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

@@ -6,9 +6,10 @@ use crate::token::{Token, Tokens};
 use crate::{Error, Position, Progress, ReadStats, Result, Text, Texts, Tokenizer};
 use serde::{Deserialize, Serialize};
 
-/// Documents and bytes of text that travel together: enough work for all cores, little memory.
-const CHUNK_TEXTS: usize = 16_384;
-const CHUNK_BYTES: usize = 12 << 20;
+/// Documents and bytes of text that travel together: little memory, and enough work that what a core must fetch again when it turns from
+/// one kind of work to another does not show.
+const CHUNK_TEXTS: usize = 32_768;
+const CHUNK_BYTES: usize = 24 << 20;
 
 /// What was read until after a document, and where to go on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

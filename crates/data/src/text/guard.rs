@@ -1,7 +1,7 @@
 //! The pages of a column, read and unpacked into memory that is used again, and what they announce, checked before anything believes it:
 //! a few lying bytes must not make a reader allocate gigabytes. What is inside a page is the decoders' affair.
 
-use super::codec::Codec;
+use super::codec::{Codec, SLACK};
 use super::memory::Pool;
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, Type};
@@ -62,7 +62,7 @@ impl ChunkReader for Chunk {
                 self.bytes
             )));
         }
-        let mut stored = self.pool.lend(length);
+        let mut stored = self.pool.lend(length, 0);
         let mut file = &self.file;
         file.seek(SeekFrom::Start(start))?;
         file.read_exact(stored.as_mut())?;
@@ -140,12 +140,12 @@ impl Pages {
         if levels > bytes.min(stored.len() as u64) {
             return Err(fault(format!("a page of {bytes} bytes announces {levels} of levels")));
         }
-        let mut whole = self.chunk.pool.lend(bytes as usize);
+        let mut whole = self.chunk.pool.lend(bytes as usize, SLACK);
         let (kept, rest) = stored.split_at(levels as usize);
         let (before, values) = whole.as_mut().split_at_mut(levels as usize);
         before.copy_from_slice(kept);
         // A page of nulls alone has no values, and then nothing is stored.
-        if !values.is_empty() {
+        if values.len() > SLACK {
             codec.unpack(rest, values)?;
         }
         *stored = whole.into();

@@ -5,7 +5,10 @@ use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that are kept for later, at most; what comes back beyond is given up.
-const KEPT_BYTES: usize = 64 << 20;
+const KEPT_BYTES: usize = 128 << 20;
+
+/// Less than this is not worth keeping.
+const LEAST_BYTES: usize = 1 << 16;
 
 /// Where memory comes from and goes back to. Clones share it.
 #[derive(Clone, Default)]
@@ -15,16 +18,24 @@ pub(super) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 pub(super) struct Lent {
     memory: Vec<u8>,
     bytes: usize,
+    /// With the slack.
+    least: usize,
     pool: Pool,
 }
 
 impl Pool {
-    pub(super) fn lend(&self, bytes: usize) -> Lent {
-        let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let memory = memory.filter(|memory| memory.len() >= bytes);
-        // Zeroed memory of some size comes from the system as it is.
-        let memory = memory.unwrap_or_else(|| vec![0; bytes]);
-        Lent { memory, bytes, pool: self.clone() }
+    /// Memory for `bytes` bytes, and for `slack` more while they are filled.
+    pub(super) fn lend(&self, bytes: usize, slack: usize) -> Lent {
+        let least = bytes.saturating_add(slack);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.iter().rposition(|memory| memory.len() >= least);
+        let memory = found.filter(|_| least >= LEAST_BYTES).map(|i| kept.swap_remove(i));
+        drop(kept);
+        // The size is rounded up, so that a page which is a little larger than the last finds room in its memory; what is not
+        // written to costs nothing.
+        let size = if least < LEAST_BYTES { least } else { least.next_power_of_two() };
+        let memory = memory.unwrap_or_else(|| vec![0; size]);
+        Lent { memory, bytes, least, pool: self.clone() }
     }
 }
 
@@ -35,8 +46,9 @@ impl AsRef<[u8]> for Lent {
 }
 
 impl AsMut<[u8]> for Lent {
+    /// The bytes and the slack.
     fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[..self.bytes]
+        &mut self.memory[..self.least]
     }
 }
 
@@ -48,6 +60,9 @@ impl From<Lent> for Bytes {
 
 impl Drop for Lent {
     fn drop(&mut self) {
+        if self.memory.len() < LEAST_BYTES {
+            return;
+        }
         let mut kept = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.iter().map(Vec::len).sum::<usize>() + self.memory.len() <= KEPT_BYTES {
             kept.push(std::mem::take(&mut self.memory));

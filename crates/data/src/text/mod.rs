@@ -7,6 +7,7 @@ mod file;
 mod filter;
 mod guard;
 mod memory;
+mod snappy;
 
 pub use file::TextFile;
 pub use filter::{ReadStats, TextColumn, TextFilter};
@@ -131,20 +132,29 @@ impl Texts {
     /// Those of [`TextFile::open`]; [`Error::Config`] for a position beyond the end.
     pub fn open_at<P: AsRef<Path>>(paths: &[P], column: &str, at: Position) -> Result<Self> {
         let mut this = Self::open(paths, column)?;
-        let rows = this.files.get(at.file).map_or(0, TextFile::rows);
-        if at.file > this.files.len() || at.row > rows {
+        this.go_to(at)?;
+        Ok(this)
+    }
+
+    /// Goes on at `at` instead, in files from which nothing has been read.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a position beyond the end.
+    pub(crate) fn go_to(&mut self, at: Position) -> Result<()> {
+        let rows = self.files.get(at.file).map_or(0, TextFile::rows);
+        if at.file > self.files.len() || at.row > rows {
             return Err(Error::Config {
                 what: format!(
                     "reading cannot go on at row {} of file {}: there are {} files, and this one has {rows} rows",
                     at.row,
                     at.file,
-                    this.files.len()
+                    self.files.len()
                 ),
                 hint: "the position belongs to other files".into(),
             });
         }
-        this.at = at;
-        Ok(this)
+        self.at = at;
+        Ok(())
     }
 
     /// Keeps only the documents that pass `filter`. Call it before reading.

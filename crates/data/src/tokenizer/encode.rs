@@ -26,7 +26,8 @@ pub(super) struct Encoder {
     /// Longer ones.
     long: HashMap<Vec<u8>, u32>,
     longest: usize,
-    idle: Mutex<Vec<Scratch>>,
+    /// What threads have given back, with the number that each has in its pool.
+    idle: Mutex<Vec<(Option<usize>, Scratch)>>,
 }
 
 /// How text is cut into pieces.
@@ -54,7 +55,8 @@ pub(super) struct Lent<'a> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        self.encoder.idle().extend(self.scratch.take());
+        let thread = rayon::current_thread_index();
+        self.encoder.idle().extend(self.scratch.take().map(|scratch| (thread, scratch)));
     }
 }
 
@@ -122,9 +124,16 @@ impl Encoder {
         }
     }
 
-    /// What [`Encoder::encode`] needs; for several texts one after another, so that what it remembers stays in one core's cache.
+    /// What [`Encoder::encode`] needs; for several texts one after another. A thread is lent what it had last, if it is there: that is
+    /// in its core's cache, and what another thread had would come from the other core's, line by line.
     pub(super) fn lend(&self) -> Lent<'_> {
-        Lent { encoder: self, scratch: Some(self.idle().pop().unwrap_or_default()) }
+        let thread = rayon::current_thread_index();
+        let mut idle = self.idle();
+        let own = idle.iter().rposition(|(last, _)| *last == thread);
+        let any = own.or(idle.len().checked_sub(1));
+        let scratch = any.map(|i| idle.swap_remove(i).1);
+        drop(idle);
+        Lent { encoder: self, scratch: Some(scratch.unwrap_or_default()) }
     }
 
     /// Appends the ids of `text`.
@@ -148,7 +157,7 @@ impl Encoder {
         matches!(self.split, Split::Known(..))
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Scratch>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<(Option<usize>, Scratch)>> {
         // Nothing that is pushed here can be left half done.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
