@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Documents and bytes of text that travel together: little memory, and enough work that what a core must fetch again when it turns from
 /// one kind of work to another does not show.
-const CHUNK_TEXTS: usize = 32_768;
+const CHUNK_TEXTS: usize = 1 << 15;
 const CHUNK_BYTES: usize = 24 << 20;
 
 /// What was read until after a document, and where to go on.

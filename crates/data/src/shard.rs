@@ -2,6 +2,7 @@
 //! It is written row by row and read by mapping and casting it, so that a row is a view.
 
 use crate::files::{finish, temporary};
+use crate::rows::ManifestShard;
 use crate::token::{Token, TokenType, le_bytes};
 use crate::{Error, PackSettings, PackStats, Result};
 use memmap2::Mmap;
@@ -94,7 +95,7 @@ impl NewShard {
         self.file.write_all(&bytes).map_err(Error::io("write", &self.tmp))
     }
 
-    /// Writes the header and gives the shard its name. Returns its rows and the digest of its header, in which stands that of its data.
+    /// Writes the header and gives the shard its name. Returns what a manifest says of it.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::ShardHeader`].
@@ -103,7 +104,7 @@ impl NewShard {
         tokenizer: &str,
         settings: &PackSettings,
         stats: &PackStats,
-    ) -> Result<(u64, String)> {
+    ) -> Result<ManifestShard> {
         let row_tokens = settings.row_tokens();
         let rows = self.bytes / (row_tokens * size_of::<T>()) as u64;
         let header = header::<T>(&self.hasher.finalize(), rows, tokenizer, settings, stats)
@@ -115,7 +116,8 @@ impl NewShard {
         };
         write(&mut self.file).map_err(Error::io("write", &self.tmp))?;
         finish(&self.file, &self.tmp, &self.path)?;
-        Ok((rows, header_digest(&header)))
+        let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(ManifestShard { file, rows, header_blake3: header_digest(&header) })
     }
 }
 

@@ -3,16 +3,17 @@
 use super::classes::Classes;
 use super::key::{Key, SHORT, hash, key};
 use super::merges::{Merges, Work};
+use super::pieces::Pieces;
 use super::split::{Gpt2, Gpt4, Known, Pattern};
 use crate::token::Token;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Pieces that each thread remembers: about a megabyte, which stays in its cache.
-const REMEMBERED: usize = 1 << 14;
+const REMEMBERED: usize = 1 << 15;
 
 /// Tokens of a remembered piece.
-const REMEMBERED_TOKENS: usize = 11;
+const REMEMBERED_TOKENS: usize = 3;
 
 /// Text to ids, for a byte-level BPE model with a split pattern that is written out.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ pub(super) struct Encoder {
     merges: Merges,
     /// The bytes of every token.
     bytes: Vec<Vec<u8>>,
-    /// Pieces of up to [`SHORT`] bytes that are one token: open addressing, key 0 where empty.
-    short: Vec<(Key, u32)>,
+    /// Pieces of up to [`SHORT`] bytes that are one token.
+    short: Pieces,
     /// Longer ones.
     long: HashMap<Vec<u8>, u32>,
     longest: usize,
@@ -77,12 +78,11 @@ impl Encoder {
         tokens: impl Iterator<Item = u32>,
         all: bool,
     ) -> Self {
-        let slots = (2 * bytes.len()).next_power_of_two();
         let mut this = Self {
             split,
             merges,
             bytes: vec![],
-            short: vec![(0, 0); slots],
+            short: Pieces::new(bytes.len()),
             long: HashMap::new(),
             longest: 0,
             idle: Mutex::new(vec![]),
@@ -99,29 +99,13 @@ impl Encoder {
             }
             this.longest = this.longest.max(piece.len());
             if piece.len() <= SHORT {
-                let key = key(piece, 0, piece.len());
-                let slot = this.slot(key);
-                this.short[slot] = (key, id);
+                this.short.insert(key(piece, 0, piece.len()), id);
             } else {
                 this.long.insert(piece.clone(), id);
             }
         }
         this.bytes = bytes;
         this
-    }
-
-    /// The slot of a key, or the empty one where it would be.
-    #[inline]
-    fn slot(&self, key: Key) -> usize {
-        let mask = self.short.len() - 1;
-        let mut at = hash(key) as usize & mask;
-        loop {
-            let found = self.short[at].0;
-            if found == key || found == 0 {
-                return at;
-            }
-            at = (at + 1) & mask;
-        }
     }
 
     /// What [`Encoder::encode`] needs; for several texts one after another. A thread is lent what it had last, if it is there: that is
@@ -188,11 +172,9 @@ impl Encoder {
     ) {
         if end - at <= SHORT {
             let key = key(text, at, end - at);
-            let (found, id) = self.short[self.slot(key)];
-            if found == key {
-                out.push(T::new(id));
-            } else {
-                self.remembered(key, &text[at..end], scratch, out);
+            match self.short.get(key) {
+                Some(id) => out.push(T::new(id)),
+                None => self.remembered(key, &text[at..end], scratch, out),
             }
             return;
         }

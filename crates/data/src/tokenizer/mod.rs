@@ -9,6 +9,7 @@ mod file;
 mod key;
 mod learn;
 mod merges;
+mod pieces;
 mod report;
 mod split;
 mod train;
