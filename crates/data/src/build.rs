@@ -321,14 +321,20 @@ mod tests {
     }
 
     /// Packs `lengths[..until]` as a process would that is killed after document `until`; the last one finishes.
-    fn run(dir: &Path, tokenizer: &Tokenizer, config: &PackConfig, lengths: &[u32], until: usize) {
-        let mut packing = Packing::<u16>::begin(dir, "key", tokenizer, config).unwrap();
+    fn run<T: Token>(
+        dir: &Path,
+        tokenizer: &Tokenizer,
+        config: &PackConfig,
+        lengths: &[u32],
+        until: usize,
+    ) {
+        let mut packing = Packing::<T>::begin(dir, "key", tokenizer, config).unwrap();
         clear(dir, &packing.shards).unwrap();
         packing.rows(false).unwrap();
         let from = packing.mark.position.row as usize;
         for (i, &length) in lengths.iter().enumerate().take(until).skip(from) {
             let mark = mark(i as u64 + 1);
-            let tokens: Vec<u16> = (0..length).map(|t| (t % 250) as u16).collect();
+            let tokens: Vec<T> = (0..length).map(|t| T::new(t % 250)).collect();
             packing.take(Document { tokens: tokens.into(), mark }).unwrap();
         }
         if until == lengths.len() {
@@ -355,7 +361,7 @@ mod tests {
             let config = PackConfig { settings, shard_bytes: 3_000, ..PackConfig::default() };
             let tokenizer = tokenizer();
             let (plain, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-            run(plain.path(), &tokenizer, &config, &lengths, lengths.len());
+            run::<u16>(plain.path(), &tokenizer, &config, &lengths, lengths.len());
             let expected = files(plain.path());
             prop_assert!(expected.len() > 4);
             // 46 rows of 32 tokens; only the last shard may have fewer.
@@ -367,7 +373,7 @@ mod tests {
             let mut first = None;
             kills.sort_by_key(|kill| kill.index(lengths.len()));
             for kill in &kills {
-                run(killed.path(), &tokenizer, &config, &lengths, kill.index(lengths.len()));
+                run::<u16>(killed.path(), &tokenizer, &config, &lengths, kill.index(lengths.len()));
                 // The first shard is never written twice.
                 let now = fs::metadata(killed.path().join("rows_00000.safetensors"));
                 let now = now.and_then(|m| m.modified()).ok();
@@ -377,12 +383,28 @@ mod tests {
             // What a kill leaves of a file that was being written.
             fs::write(killed.path().join("rows_00001.safetensors.tmp"), b"half").unwrap();
             fs::write(killed.path().join("resume.bin.tmp"), b"half").unwrap();
-            run(killed.path(), &tokenizer, &config, &lengths, lengths.len());
+            run::<u16>(killed.path(), &tokenizer, &config, &lengths, lengths.len());
             prop_assert_eq!(&files(killed.path()), &expected);
+
+            // Four bytes a token, for vocabularies that need them: the same rows.
+            let wide = tempfile::tempdir().unwrap();
+            let config_wide = PackConfig { shard_bytes: 2 * config.shard_bytes, ..config.clone() };
+            for until in [lengths.len() / 2, lengths.len()] {
+                run::<u32>(wide.path(), &tokenizer, &config_wide, &lengths, until);
+            }
+            for name in &shards {
+                let [narrow, wide] = [plain.path(), wide.path()].map(|dir| Shard::open(dir.join(name)).unwrap());
+                prop_assert_eq!(wide.token_type(), TokenType::U32);
+                wide.verify().unwrap();
+                prop_assert_eq!(wide.rows(), narrow.rows());
+                for i in 0..narrow.rows() {
+                    prop_assert_eq!(wide.row(i).unwrap().to_vec(), narrow.row(i).unwrap().to_vec());
+                }
+            }
 
             // A damaged resume point is as good as none.
             let again = tempfile::tempdir().unwrap();
-            run(again.path(), &tokenizer, &config, &lengths, lengths.len() - 1);
+            run::<u16>(again.path(), &tokenizer, &config, &lengths, lengths.len() - 1);
             let path = again.path().join("resume.bin");
             let mut bytes = fs::read(&path).unwrap();
             let at = damage.index(bytes.len());
@@ -390,7 +412,7 @@ mod tests {
             fs::write(&path, &bytes).unwrap();
             prop_assert!(resume::load::<u16>(again.path(), "key", &config.settings, 0).unwrap().is_none());
             fs::write(&path, &bytes[..at]).unwrap();
-            run(again.path(), &tokenizer, &config, &lengths, lengths.len());
+            run::<u16>(again.path(), &tokenizer, &config, &lengths, lengths.len());
             prop_assert_eq!(&files(again.path()), &expected);
         }
     }

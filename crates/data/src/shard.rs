@@ -346,14 +346,6 @@ mod tests {
 
     #[test]
     fn the_longest_header_has_room() {
-        let settings = PackSettings {
-            context: usize::MAX - 1,
-            buffer_documents: usize::MAX,
-            rule: crate::PackRule::BestFitCropFirst,
-            remainder: crate::Remainder::Discard,
-        };
-        // Every count as large as it can be.
-        let mut stats = serde_json::to_value(PackStats::default()).unwrap();
         fn fill(value: &mut serde_json::Value) {
             match value {
                 serde_json::Value::Number(_) => *value = u64::MAX.into(),
@@ -362,10 +354,17 @@ mod tests {
                 _ => {}
             }
         }
+        // Every count as large as it can be.
+        let mut stats = serde_json::to_value(PackStats::default()).unwrap();
         fill(&mut stats);
         let stats: PackStats = serde_json::from_value(stats).unwrap();
         let hash = blake3::hash(b"");
-        let settings = PackSettings { context: 1 << 40, ..settings };
+        let settings = PackSettings {
+            context: 1 << 40,
+            buffer_documents: usize::MAX,
+            rule: crate::PackRule::BestFitCropFirst,
+            remainder: crate::Remainder::Discard,
+        };
         let header = header::<u32>(&hash, 1 << 21, &hash.to_hex(), &settings, &stats).unwrap();
         let spaces = header.iter().rev().take_while(|&&b| b == b' ').count();
         assert!(spaces > HEADER_ROOM / 2, "{spaces}");

@@ -22,7 +22,7 @@ impl Codec {
             Compression::ZSTD(_) => Some(Self::Zstd(zstd::bulk::Decompressor::new()?)),
             other => {
                 return Err(ParquetError::NYI(format!(
-                    "its column is compressed with {other}; snappy, zstd and none are built in"
+                    "its column is compressed with {other:?}; snappy, zstd and none are built in"
                 )));
             }
         })
@@ -55,6 +55,41 @@ impl Codec {
                     "a page of {expected} bytes is one of {found} when it is unpacked"
                 )))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_built_in_is_named() {
+        let error = Codec::new(Compression::LZ4_RAW).err().unwrap().to_string();
+        assert!(error.contains("LZ4_RAW; snappy, zstd and none are built in"), "{error}");
+        assert!(Codec::new(Compression::UNCOMPRESSED).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_page_is_filled_or_an_error() {
+        let text = b"a page of text, and the same page of text".repeat(100);
+        let snappy = snap::raw::Encoder::new().compress_vec(&text).unwrap();
+        let zstd = zstd::bulk::compress(&text, 3).unwrap();
+        for (kind, stored) in [
+            (Compression::SNAPPY, snappy),
+            (Compression::ZSTD(parquet::basic::ZstdLevel::default()), zstd),
+        ] {
+            let mut codec = Codec::new(kind).unwrap().unwrap();
+            let mut unpack = |stored: &[u8], bytes: usize| {
+                let mut page = vec![1; bytes + SLACK];
+                codec.unpack(stored, &mut page).map(|()| page[..bytes].to_vec())
+            };
+            assert_eq!(unpack(&stored, text.len()).unwrap(), text);
+            for bytes in [0, 1, text.len() - 1, text.len() + 1, 3 * text.len()] {
+                assert!(unpack(&stored, bytes).is_err(), "{bytes}");
+            }
+            assert!(unpack(&stored[..stored.len() / 2], text.len()).is_err());
+            assert!(unpack(&[], text.len()).is_err());
         }
     }
 }

@@ -69,3 +69,35 @@ impl Drop for Lent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_comes_back_and_is_bounded() {
+        let pool = Pool::default();
+        let address = |lent: &Lent| lent.memory.as_ptr();
+        let mut first = pool.lend(100_000, 64);
+        assert_eq!((first.as_ref().len(), first.as_mut().len()), (100_000, 100_064));
+        let at = address(&first);
+        let bytes = Bytes::from(first);
+        let second = pool.lend(100_000, 64);
+        assert_ne!(address(&second), at, "what is read is not lent again");
+        drop(bytes);
+        assert_eq!(
+            address(&pool.lend(131_072, 0)),
+            at,
+            "a page may be a little larger than the last"
+        );
+        assert_ne!(address(&pool.lend(131_073, 0)), at);
+
+        let many: Vec<_> = (0..5).map(|_| pool.lend(KEPT_BYTES / 4, 0)).collect();
+        drop(many);
+        let kept = |pool: &Pool| pool.0.lock().unwrap().iter().map(Vec::len).sum::<usize>();
+        assert!(kept(&pool) <= KEPT_BYTES);
+        let before = kept(&pool);
+        drop(pool.lend(10, 0));
+        assert_eq!(kept(&pool), before, "little is not kept");
+    }
+}

@@ -239,7 +239,7 @@ impl Texts {
             });
             match next {
                 Some((group, skip)) => {
-                    self.group = Some(Group::open(file, group, start, skip, &self.pool)?)
+                    self.group = Some(Group::open(file, group, start, skip, &self.pool)?);
                 }
                 None => self.at = Position { file: self.at.file + 1, row: 0 },
             }

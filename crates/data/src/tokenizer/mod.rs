@@ -303,3 +303,32 @@ impl Spelling {
         token.chars().map(|c| self.0.get(&c).copied()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_tokens_are_those_of_each_text() {
+        let settings = BpeSettings { vocab_size: 280, ..BpeSettings::default() };
+        let text = |_| Ok("the more the merrier, the sooner the better".to_string());
+        let (tokenizer, _) = Tokenizer::train((0..3).map(text), &settings).unwrap();
+        let words = ["the ", "sooner ", "merrier, ", "\u{e9}t\u{e9} ", "12345 "];
+        let mut texts: Vec<String> =
+            (0..300).map(|i| (0..i * 7).map(|k| words[(i + k) % words.len()]).collect()).collect();
+        // One that several cores encode, between empty ones.
+        texts.extend([String::new(), "better and better, ".repeat(150_000), String::new()]);
+        for texts in [&texts[..], &texts[..1], &[]] {
+            let expected = tokenizer.encode_batch(texts).unwrap();
+            let narrow = tokenizer.encode_shared::<u16, _>(texts).unwrap();
+            let wide = tokenizer.encode_shared::<u32, _>(texts).unwrap();
+            assert_eq!((narrow.len(), wide.len()), (texts.len(), texts.len()));
+            for (i, ids) in expected.iter().enumerate() {
+                assert_eq!(wide[i].as_slice(), ids);
+                assert!(
+                    narrow[i].as_slice().iter().map(|&id| u32::from(id)).eq(ids.iter().copied())
+                );
+            }
+        }
+    }
+}

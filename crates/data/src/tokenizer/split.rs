@@ -53,6 +53,10 @@ pub(super) trait Pattern: Copy {
 pub(super) struct Gpt2(pub(super) &'static Classes);
 
 impl Pattern for Gpt2 {
+    #[allow(
+        clippy::inline_always,
+        reason = "the body of the hottest loop; without it, one of its copies becomes a call"
+    )]
     #[inline(always)]
     fn end(self, text: &[u8], at: usize) -> usize {
         let first = text[at];
@@ -85,6 +89,10 @@ pub(super) struct Gpt4 {
 }
 
 impl Pattern for Gpt4 {
+    #[allow(
+        clippy::inline_always,
+        reason = "the body of the hottest loop; without it, one of its copies becomes a call"
+    )]
     #[inline(always)]
     fn end(self, text: &[u8], at: usize) -> usize {
         let (class, bytes) = self.classes.at(text, at);
