@@ -430,8 +430,8 @@ mod tests {
             let mark = mark(i + 1);
             packing.take(Document { tokens: vec![7; 40].into(), mark }).err()
         });
-        // Rows are handed over before they are written: at the latest, the end of packing tells.
-        let error = error.or_else(|| packing.finish().err()).unwrap().to_string();
+        drop(packing);
+        let error = error.unwrap().to_string();
         assert!(error.contains("cannot create") && error.contains("rows_00002"), "{error}");
         fs::remove_dir(dir.path().join("rows_00002.safetensors.tmp")).unwrap();
 
@@ -439,6 +439,17 @@ mod tests {
         assert_eq!(packing.shards.len(), 2);
         let other = Packing::<u16>::begin(dir.path(), "other", &tokenizer, &config).unwrap();
         assert!(other.shards.is_empty());
+        // What is given up in the middle of a shard leaves nothing of it.
+        let mut packing = Packing::<u16>::begin(dir.path(), "key", &tokenizer, &config).unwrap();
+        while packing.open_rows < 12 {
+            packing.take(Document { tokens: vec![7; 40].into(), mark: mark(1) }).unwrap();
+        }
+        packing.writer.flush().unwrap();
+        let half = dir.path().join("rows_00002.safetensors.tmp");
+        assert!(half.exists());
+        drop(packing);
+        assert!(!half.exists());
+
         // A shard that is not what was written is not built upon.
         fs::write(dir.path().join("rows_00000.safetensors"), b"rubbish").unwrap();
         let again = Packing::<u16>::begin(dir.path(), "key", &tokenizer, &config).unwrap();

@@ -156,6 +156,16 @@ pub enum Error {
         /// What it must hold.
         expected: &'static str,
     },
+    /// A column of a parquet file is compressed in a way that is not built in.
+    #[error("column `{column}` of {} is compressed with {found}\nhint: write the file with snappy, zstd or no compression", path.display())]
+    Compression {
+        /// The parquet file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The compression, as parquet names it.
+        found: String,
+    },
     /// A parquet file is damaged: its footer, or one of its row groups.
     #[error("{}{}{} cannot be read: {reason}\nhint: the file is damaged or not parquet; fetch it again", path.display(), row_group.map(|g| format!(", row group {g},")).unwrap_or_default(), row.map(|r| format!(" row {r},")).unwrap_or_default())]
     Parquet {

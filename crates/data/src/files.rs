@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The name under which a file is written before it is whole.
@@ -50,17 +50,9 @@ pub(crate) fn digest_files<P: AsRef<Path> + Sync>(files: &[P]) -> Result<Vec<Str
         return files.iter().map(digest_file).collect();
     }
     let digest = |path: &Path| {
-        let mut file = File::open(path)?;
         let mut hasher = blake3::Hasher::new();
-        let mut piece = vec![0; 1 << 18];
-        loop {
-            match file.read(&mut piece) {
-                Ok(0) => return Ok(hasher.finalize().to_hex().to_string()),
-                Ok(n) => hasher.update(&piece[..n]),
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            };
-        }
+        hasher.update_reader(File::open(path)?)?;
+        Ok(hasher.finalize().to_hex().to_string())
     };
     let all: Vec<Result<String>> = files
         .par_iter()

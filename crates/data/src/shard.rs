@@ -8,7 +8,7 @@ use crate::{Error, PackSettings, PackStats, Result};
 use memmap2::Mmap;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -118,6 +118,13 @@ impl NewShard {
         finish(&self.file, &self.tmp, &self.path)?;
         let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(ManifestShard { file, rows, header_blake3: header_digest(&header) })
+    }
+}
+
+impl Drop for NewShard {
+    /// A shard that is given up takes no room on the disk; one that is finished has another name.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.tmp);
     }
 }
 

@@ -70,7 +70,7 @@ impl<T: Token> ShardWriter<T> {
     /// [`Error::Io`].
     pub(crate) fn row(&mut self, row: &[T]) -> Result<()> {
         if self.block.len() + row.len() > BLOCK_BYTES / size_of::<T>() {
-            self.write_block()?;
+            self.flush()?;
         }
         self.block.extend_from_slice(row);
         Ok(())
@@ -86,7 +86,7 @@ impl<T: Token> ShardWriter<T> {
         stats: &PackStats,
         point: Option<resume::Snapshot>,
     ) -> Result<()> {
-        self.write_block()?;
+        self.flush()?;
         let Some(shard) = self.open.take() else { return Ok(()) };
         let whole = Whole { shard, stats: *stats, point };
         if self.whole.as_ref().is_some_and(|thread| thread.send(whole).is_ok()) {
@@ -104,7 +104,11 @@ impl<T: Token> ShardWriter<T> {
         self.join()
     }
 
-    fn write_block(&mut self) -> Result<()> {
+    /// Writes the rows that wait to the shard that is open.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn flush(&mut self) -> Result<()> {
         if self.block.is_empty() {
             return Ok(());
         }

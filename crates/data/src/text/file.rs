@@ -1,5 +1,6 @@
 //! One parquet file: its footer, checked, and its columns by name. It decodes no page.
 
+use super::codec::Codec;
 use super::column::{Column, contained};
 use super::filter::TextFilter;
 use super::memory::Pool;
@@ -7,6 +8,7 @@ use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -42,7 +44,7 @@ impl TextFile {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Parquet`] for a bad footer; [`Error::MissingColumn`] with the columns there are;
-    /// [`Error::ColumnType`].
+    /// [`Error::ColumnType`]; [`Error::Compression`].
     pub fn open(path: impl AsRef<Path>, column: &str) -> Result<Self> {
         let path = path.as_ref();
         let metadata = footer(path)?;
@@ -103,6 +105,24 @@ impl TextFile {
         }
     }
 
+    fn check_compression(&self, leaf: usize, column: &str) -> Result<()> {
+        let groups = self.metadata.metadata().row_groups();
+        let unknown = groups
+            .iter()
+            .filter_map(|group| group.columns().get(leaf))
+            .map(ColumnChunkMetaData::compression)
+            .find(|&compression| !Codec::is_built_in(compression));
+        match unknown {
+            None => Ok(()),
+            Some(found) => Err(Error::Compression {
+                path: self.path.clone(),
+                column: column.into(),
+                // Without its level.
+                found: found.to_string().split('(').next().unwrap_or_default().into(),
+            }),
+        }
+    }
+
     /// The index of a top-level column, and that of its one leaf.
     fn find(&self, column: &str, wanted: Kind) -> Result<(usize, usize)> {
         let schema = self.metadata.schema();
@@ -126,7 +146,10 @@ impl TextFile {
             .find(|&leaf| description.get_column_root_idx(leaf) == index)
             .filter(|_| wanted.accepts(kind));
         match leaf {
-            Some(leaf) => Ok((index, leaf)),
+            Some(leaf) => {
+                self.check_compression(leaf, column)?;
+                Ok((index, leaf))
+            }
             None => Err(Error::ColumnType {
                 path: self.path.clone(),
                 column: column.into(),
