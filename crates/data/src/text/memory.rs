@@ -33,7 +33,8 @@ impl Pool {
         drop(kept);
         // The size is rounded up, so that a page which is a little larger than the last finds room in its memory; what is not
         // written to costs nothing.
-        let size = if least < LEAST_BYTES { least } else { least.next_power_of_two() };
+        let usual = LEAST_BYTES..KEPT_BYTES / 8;
+        let size = if usual.contains(&least) { least.next_power_of_two() } else { least };
         let memory = memory.unwrap_or_else(|| vec![0; size]);
         Lent { memory, bytes, least, pool: self.clone() }
     }
