@@ -3,8 +3,8 @@
 use super::classes::Classes;
 use super::key::{Key, SHORT, hash, key};
 use super::merges::{Merges, Work};
-use super::pieces::Pieces;
 use super::split::{Gpt2, Gpt4, Known, Pattern};
+use super::table::Table;
 use crate::token::Token;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ pub(super) struct Encoder {
     /// The bytes of every token.
     bytes: Vec<Vec<u8>>,
     /// Pieces of up to [`SHORT`] bytes that are one token.
-    short: Pieces,
+    short: Table<Key>,
     /// Longer ones.
     long: HashMap<Vec<u8>, u32>,
     longest: usize,
@@ -82,7 +82,7 @@ impl Encoder {
             split,
             merges,
             bytes: vec![],
-            short: Pieces::new(bytes.len()),
+            short: Table::new(bytes.len()),
             long: HashMap::new(),
             longest: 0,
             idle: Mutex::new(vec![]),

@@ -1,6 +1,7 @@
 //! The merges of a BPE model as tables, and the tokens of one piece of text by them: the pair of lowest rank is joined, the
 //! leftmost first among equals, until no pair of neighbours is in the tables.
 
+use super::table::Table;
 use crate::token::Token;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,9 +22,8 @@ pub(super) struct Merges {
     of_byte: [u32; 256],
     /// The rank of two bytes' tokens.
     of_bytes: Vec<u32>,
-    /// Open addressing: a pair of tokens and its rank; `NONE` marks an empty slot.
-    slots: Vec<(u64, u32)>,
-    shift: u32,
+    /// The rank of two tokens.
+    ranks: Table<u64>,
     /// The token that a merge of this rank makes.
     made: Vec<u32>,
 }
@@ -43,42 +43,23 @@ pub(super) struct Work {
 impl Merges {
     /// `merges` in the order of their ranks: two tokens and the one they make. Of equal pairs the last counts.
     pub(super) fn new(of_byte: &[u32; 256], merges: &[(u32, u32, u32)]) -> Self {
-        let slots = (2 * merges.len()).next_power_of_two().max(2);
         let mut this = Self {
             of_byte: *of_byte,
             of_bytes: vec![],
-            slots: vec![(0, NONE); slots],
-            shift: 64 - slots.trailing_zeros(),
+            ranks: Table::new(merges.len()),
             made: merges.iter().map(|m| m.2).collect(),
         };
         for (rank, &(left, right, _)) in merges.iter().enumerate() {
-            let slot = this.slot(left, right);
-            this.slots[slot] = (pair(left, right), rank as u32);
+            this.ranks.insert(pair(left, right), rank as u32);
         }
         let bytes = (0..1usize << 16).map(|i| this.rank(of_byte[i >> 8], of_byte[i & 255]));
         this.of_bytes = bytes.collect();
         this
     }
 
-    /// The slot that holds the pair, or the empty one where it would be.
-    #[inline]
-    fn slot(&self, left: u32, right: u32) -> usize {
-        let key = pair(left, right);
-        // Fibonacci hashing; the halves are mixed first because ids are small.
-        let mut at =
-            ((key ^ (key >> 29)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize;
-        loop {
-            let (found, rank) = self.slots[at];
-            if rank == NONE || found == key {
-                return at;
-            }
-            at = (at + 1) & (self.slots.len() - 1);
-        }
-    }
-
     #[inline]
     fn rank(&self, left: u32, right: u32) -> u32 {
-        self.slots[self.slot(left, right)].1
+        self.ranks.get(pair(left, right)).unwrap_or(NONE)
     }
 
     /// Appends the tokens of `piece`. `bytes` are those of every token.

@@ -9,9 +9,9 @@ mod file;
 mod key;
 mod learn;
 mod merges;
-mod pieces;
 mod report;
 mod split;
+mod table;
 mod train;
 
 pub use report::Compression;
