@@ -119,6 +119,6 @@ mod tests {
             let piece = format!("piece {i}").into_bytes();
             key(&piece, 0, piece.len())
         });
-        check(|i| (i as u64 % 97) << 32 | i as u64 / 97);
+        check(|i| ((i as u64 % 97) << 32) | (i as u64 / 97));
     }
 }
