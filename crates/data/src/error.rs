@@ -247,7 +247,7 @@ pub enum Error {
     ShardChecksum {
         /// The shard.
         path: PathBuf,
-        /// "data" or "file".
+        /// "data" or "header".
         part: &'static str,
         /// The BLAKE3 digest that was recorded.
         expected: String,

@@ -142,6 +142,12 @@ impl<T: Token> Tokens<T> {
         &self.all[self.start..self.end]
     }
 
+    /// Tokens that this view keeps in memory.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.all.len()
+    }
+
     /// Leaves the first `n` out.
     pub(crate) fn advance(&mut self, n: usize) {
         self.start = (self.start + n).min(self.end);

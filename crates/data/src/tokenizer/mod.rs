@@ -51,7 +51,7 @@ const BOS_NAMES: [&str; 3] = ["<|bos|>", "<|begin_of_text|>", "<|endoftext|>"];
 /// Texts beyond this many bytes are encoded by several threads.
 const PART_BYTES: usize = 1 << 20;
 
-/// Bytes of texts whose tokens share memory, about, so that one allocation serves many texts; a text that waits for long in a
+/// Bytes of texts whose tokens share memory, at most, so that one allocation serves many texts; a text that waits for long in a
 /// packer's buffer keeps no more than that.
 const GROUP_BYTES: usize = 1 << 16;
 
@@ -172,12 +172,15 @@ impl Tokenizer {
         let mut groups = vec![];
         let (mut start, mut bytes) = (0, 0);
         for (i, text) in texts.iter().enumerate() {
-            bytes += text.as_ref().len();
-            if bytes >= GROUP_BYTES || i + 1 == texts.len() {
-                groups.push((&texts[start..=i], bytes));
-                (start, bytes) = (i + 1, 0);
+            let more = text.as_ref().len();
+            // A long text is a group of its own: a short one that waits must not keep its tokens.
+            if i > start && bytes + more > GROUP_BYTES {
+                groups.push((&texts[start..i], bytes));
+                (start, bytes) = (i, 0);
             }
+            bytes += more;
         }
+        groups.push((&texts[start..], bytes));
         let encoded: Vec<Result<Vec<Tokens<T>>>> = groups
             .par_iter()
             .map_init(
@@ -316,14 +319,16 @@ mod tests {
         let words = ["the ", "sooner ", "merrier, ", "\u{e9}t\u{e9} ", "12345 "];
         let mut texts: Vec<String> =
             (0..300).map(|i| (0..i * 7).map(|k| words[(i + k) % words.len()]).collect()).collect();
-        // One that several cores encode, between empty ones.
-        texts.extend([String::new(), "better and better, ".repeat(150_000), String::new()]);
+        // One that several cores encode, between short ones.
+        let long = "better and better, ".repeat(150_000);
+        texts.extend(["the ".into(), long, String::new(), "sooner ".into()]);
         for texts in [&texts[..], &texts[..1], &[]] {
             let expected = tokenizer.encode_batch(texts).unwrap();
             let narrow = tokenizer.encode_shared::<u16, _>(texts).unwrap();
             let wide = tokenizer.encode_shared::<u32, _>(texts).unwrap();
             assert_eq!((narrow.len(), wide.len()), (texts.len(), texts.len()));
             for (i, ids) in expected.iter().enumerate() {
+                assert!(wide[i].held() <= GROUP_BYTES.max(ids.len()), "document {i}");
                 assert_eq!(wide[i].as_slice(), ids);
                 assert!(
                     narrow[i].as_slice().iter().map(|&id| u32::from(id)).eq(ids.iter().copied())
