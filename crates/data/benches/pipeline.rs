@@ -1,6 +1,7 @@
 //! Speed of the whole way from parquet to shards, beside encoding the same documents, in memory already, and nothing else: once as a user
 //! encodes a corpus, with one call of `encode_batch` whose ids are kept (and freed when the clock has stopped), and once as fast as
-//! encoding ever is, in chunks whose ids are thrown away, so that their memory is used again.
+//! encoding ever is, in chunks whose ids are thrown away, so that their memory is used again. Packing is timed twice as well: of files alone,
+//! which are read once more for their digests, and with the digests known, as in a pipeline, which has them from fetching.
 //!
 //! Run with: `cargo bench -p farthing-data --bench pipeline -- [TEXT] [TOKENIZER] [--times N] [--rounds N] [--tries N]`
 //!
@@ -13,7 +14,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic and prints")]
 
 use farthing_data::{
-    BpeSettings, FetchSettings, PackConfig, Silent, Texts, Tokenizer, fetch, pack, train_bpe,
+    BpeSettings, FetchSettings, PackConfig, Silent, Texts, Tokenizer, digest_file, fetch, pack,
+    pack_with_digests, train_bpe,
 };
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -50,10 +52,11 @@ fn main() {
         tokenizer.slow_because()
     );
 
+    let digests: Vec<String> = files.iter().map(|file| digest_file(file).unwrap()).collect();
+    let out = dir.path().join("rows");
     let mut all: Vec<Round> = vec![];
     // The first round warms up: pages, caches, the tokenizer's tables.
     for round in 0..=tries.max(rounds) {
-        let out = dir.path().join(format!("rows-{round}"));
         let before = Clock::now();
         let (encode, ids) = timed(|| tokenizer.encode_batch(black_box(&texts)).unwrap());
         drop(black_box(ids));
@@ -73,18 +76,24 @@ fn main() {
         // Only now, so that the system has memory at hand for files: on a virtual machine, memory that its host must supply first
         // makes writing several times dearer, which says nothing about this crate.
         if round > 0 {
-            std::fs::remove_dir_all(dir.path().join(format!("rows-{}", round - 1))).unwrap();
+            std::fs::remove_dir_all(&out).unwrap();
         }
-        let (rows, ()) = timed(|| {
-            pack(&files, &tokenizer, &PackConfig::default(), &out, &mut Silent).unwrap();
+        let config = PackConfig::default();
+        let (rows, manifest) =
+            timed(|| pack(&files, &tokenizer, &config, &out, &mut Silent).unwrap());
+        std::fs::remove_dir_all(&out).unwrap();
+        let (known, same) = timed(|| {
+            pack_with_digests(&files, &digests, &tokenizer, &config, &out, &mut Silent).unwrap()
         });
+        assert_eq!(manifest.shards, same.shards);
         let others = before.others();
         if round == 0 {
             continue;
         }
         println!(
             "round {round}: encoding alone {:.2} s ({:.2} s of processors), in chunks {:.2} s ({:.2}), reading parquet alone \
-             {:.2} s ({:.2}), parquet to rows {:.2} s ({:.2}): {:.1}% of encoding's rate; others used {others:.2} processors",
+             {:.2} s ({:.2}), parquet to rows {:.2} s ({:.2}), with digests known {:.2} s ({:.2}); others used {others:.2} \
+             processors",
             encode.0,
             encode.1,
             chunks.0,
@@ -93,9 +102,10 @@ fn main() {
             read.1,
             rows.0,
             rows.1,
-            100.0 * encode.0 / rows.0
+            known.0,
+            known.1,
         );
-        all.push(Round { encode, chunks, read, rows, others });
+        all.push(Round { encode, chunks, read, rows, known, others });
         if all.iter().filter(|r| r.others < QUIET).count() >= rounds {
             break;
         }
@@ -105,11 +115,12 @@ fn main() {
         all.retain(|r| r.others < QUIET);
     }
     let mib = bytes as f64 / f64::from(1 << 20);
-    let sides: [(&str, Side); 4] = [
+    let sides: [(&str, Side); 5] = [
         ("encoding alone", |r| r.encode),
         ("encoding in chunks", |r| r.chunks),
         ("reading parquet alone", |r| r.read),
         ("parquet to rows", |r| r.rows),
+        ("with digests known", |r| r.known),
     ];
     let mut best = vec![];
     for (name, side) in sides {
@@ -123,18 +134,21 @@ fn main() {
         );
         best.push(wall[0]);
     }
-    for (i, (name, side)) in sides[..2].iter().enumerate() {
-        let mut ratios: Vec<f64> = all.iter().map(|r| 100.0 * side(r).0 / r.rows.0).collect();
-        let middle = median(&mut ratios);
-        println!(
-            "parquet to rows reaches {middle:.1}% of the rate of {name} (median of {} rounds; {:.1}% to {:.1}%), \
-             {:.1}% best to best; {quiet} rounds were quiet",
-            all.len(),
-            ratios[0],
-            ratios[ratios.len() - 1],
-            100.0 * best[i] / best[3]
-        );
+    for (j, (what, packing)) in sides.iter().enumerate().skip(3) {
+        for (i, (name, side)) in sides[..2].iter().enumerate() {
+            let ratio = |r: &Round| 100.0 * side(r).0 / packing(r).0;
+            let mut ratios: Vec<f64> = all.iter().map(ratio).collect();
+            let middle = median(&mut ratios);
+            println!(
+                "{what:>22}: {middle:.1}% of the rate of {name} (median of {} rounds; {:.1}% to {:.1}%), {:.1}% best to best",
+                all.len(),
+                ratios[0],
+                ratios[ratios.len() - 1],
+                100.0 * best[i] / best[j]
+            );
+        }
     }
+    println!("{quiet} rounds were quiet");
 }
 
 /// One side of a round.
@@ -146,6 +160,7 @@ struct Round {
     chunks: (f64, f64),
     read: (f64, f64),
     rows: (f64, f64),
+    known: (f64, f64),
     others: f64,
 }
 

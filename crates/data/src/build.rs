@@ -19,6 +19,9 @@ pub const TOKENIZER: &str = "tokenizer.json";
 /// Names how documents become rows, in the digest of the input: another value wherever the same input gives other rows.
 const PACKING: &str = "farthing-packing-2";
 
+/// Bytes of rows that are hashed and written together.
+const BLOCK_BYTES: usize = 1 << 18;
+
 /// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`. `text` is the column's name, or a
 /// [`TextColumn`] with a filter.
 ///
@@ -90,9 +93,48 @@ pub fn pack<P: AsRef<Path> + Sync>(
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
     config.settings.check()?;
-    let texts = Texts::open(files, &config.text_column)?.with_filter(&config.filter)?;
+    let texts = open(files, config)?;
     progress.message("reading digests");
-    let key = input_key(files, tokenizer, config)?;
+    pack_texts(texts, &digest_files(files)?, tokenizer, config, out, progress)
+}
+
+/// [`pack`] for files whose digests are known, so that they are read once: `digests[i]` is the BLAKE3 of `files[i]`, in hex, as
+/// [`digest_file`](crate::digest_file) and [`FileEntry::blake3`](crate::FileEntry::blake3) have it. The rows and their manifest are the same.
+///
+/// # Errors
+/// Those of [`pack`]; [`Error::Config`] unless there are as many digests as files.
+pub fn pack_with_digests<P: AsRef<Path>>(
+    files: &[P],
+    digests: &[String],
+    tokenizer: &Tokenizer,
+    config: &PackConfig,
+    out: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Manifest> {
+    config.settings.check()?;
+    if digests.len() != files.len() {
+        return Err(Error::Config {
+            what: format!("{} files come with {} digests", files.len(), digests.len()),
+            hint: "give one digest for each file, in their order".into(),
+        });
+    }
+    pack_texts(open(files, config)?, digests, tokenizer, config, out, progress)
+}
+
+fn open<P: AsRef<Path>>(files: &[P], config: &PackConfig) -> Result<Texts> {
+    Texts::open(files, &config.text_column)?.with_filter(&config.filter)
+}
+
+/// The texts of files with these digests.
+fn pack_texts(
+    texts: Texts,
+    digests: &[String],
+    tokenizer: &Tokenizer,
+    config: &PackConfig,
+    out: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Manifest> {
+    let key = input_key(digests, tokenizer, config)?;
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     if out.join(MANIFEST).exists() {
         return finished(out, &key);
@@ -142,7 +184,7 @@ struct Packing<'a, T: Token> {
     open_rows: usize,
     /// Those that were written when packing began.
     shards: Vec<ManifestShard>,
-    writer: ShardWriter<T>,
+    writer: ShardWriter,
     mark: Mark,
 }
 
@@ -165,6 +207,7 @@ impl<'a, T: Token> Packing<'a, T> {
             out: out.into(),
             input: key.into(),
             tokenizer: tokenizer.digest().into(),
+            tokens: T::TYPE,
             settings: settings.clone(),
         };
         let writer = ShardWriter::start(label, shards.clone())?;
@@ -190,10 +233,13 @@ impl<'a, T: Token> Packing<'a, T> {
 
     /// Takes every row that can be filled. A shard that becomes full is ended, with the resume point after it.
     fn rows(&mut self, at_end: bool) -> Result<()> {
-        while let Some(row) = self.packer.next_row(at_end) {
-            self.writer.row(row)?;
+        while self.packer.fill_row(at_end) {
             self.open_rows += 1;
-            if self.open_rows == self.shard_rows {
+            let full = self.open_rows == self.shard_rows;
+            if full || size_of_val(self.packer.whole_rows()) >= BLOCK_BYTES {
+                self.write_rows()?;
+            }
+            if full {
                 self.open_rows = 0;
                 let point = resume::Snapshot::new(self.mark, &self.packer);
                 self.writer.end_shard(self.packer.stats(), Some(point))?;
@@ -202,8 +248,16 @@ impl<'a, T: Token> Packing<'a, T> {
         Ok(())
     }
 
+    /// Writes the rows that wait in the packer.
+    fn write_rows(&mut self) -> Result<()> {
+        self.writer.rows(self.packer.whole_rows())?;
+        self.packer.clear_rows();
+        Ok(())
+    }
+
     /// Writes the last shard and the manifest.
     fn finish(mut self) -> Result<Manifest> {
+        self.write_rows()?;
         if self.open_rows > 0 {
             self.writer.end_shard(self.packer.stats(), None)?;
         }
@@ -237,11 +291,7 @@ impl<'a, T: Token> Packing<'a, T> {
 }
 
 /// A digest of everything that the rows depend on.
-fn input_key<P: AsRef<Path> + Sync>(
-    files: &[P],
-    tokenizer: &Tokenizer,
-    config: &PackConfig,
-) -> Result<String> {
+fn input_key(digests: &[String], tokenizer: &Tokenizer, config: &PackConfig) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let config = serde_json::to_string(config).map_err(|e| Error::Config {
         what: format!("the pack settings cannot be written: {e}"),
@@ -254,8 +304,8 @@ fn input_key<P: AsRef<Path> + Sync>(
     part(PACKING);
     part(&config);
     part(tokenizer.digest());
-    for digest in digest_files(files)? {
-        part(&digest);
+    for digest in digests {
+        part(digest);
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
@@ -444,7 +494,7 @@ mod tests {
         while packing.open_rows < 12 {
             packing.take(Document { tokens: vec![7; 40].into(), mark: mark(1) }).unwrap();
         }
-        packing.writer.flush().unwrap();
+        packing.write_rows().unwrap();
         let half = dir.path().join("rows_00002.safetensors.tmp");
         assert!(half.exists());
         drop(packing);

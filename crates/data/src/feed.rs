@@ -1,15 +1,24 @@
-//! Text to tokens, beat by beat: while one chunk of documents is packed, the next is encoded and the one after that is read, all on the
-//! caller's thread pool, so that no thread waits for another while there is work. Memory is bounded by three chunks; the order of
-//! documents is that of the files, whatever the number of threads. It knows neither rows nor shards.
+//! Text to tokens, beat by beat: while one chunk of documents is packed, the next is encoded and the one after that is read and decoded,
+//! all on the caller's thread pool, so that no thread waits for another while there is work. Memory is bounded by three chunks; the order
+//! of documents is that of the files, whatever the number of threads. It knows neither rows nor shards.
 
+use crate::text::{Row, Span, Spans};
 use crate::token::{Token, Tokens};
 use crate::{Error, Position, Progress, ReadStats, Result, Text, Texts, Tokenizer};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Documents and bytes of text that travel together: little memory, and enough work that what a core must fetch again when it turns from
-/// one kind of work to another does not show.
-const CHUNK_TEXTS: usize = 1 << 15;
-const CHUNK_BYTES: usize = 24 << 20;
+/// Bytes of text that travel together: little memory, and enough work that what a core must fetch again when it turns from one kind of
+/// work to another does not show. The first chunk is small, because until it is read there is nothing else to do.
+const CHUNK_BYTES: u64 = 24 << 20;
+const FIRST_BYTES: u64 = 4 << 20;
+
+/// Rows that make a chunk, however little text they have.
+const CHUNK_ROWS: u64 = 1 << 16;
+
+/// Bytes of text after which the rest of a span waits until its beginning is packed. Only those are larger that refer to the texts of a
+/// dictionary many times over.
+const PART_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 32 << 20 };
 
 /// What was read until after a document, and where to go on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,15 +27,6 @@ pub(crate) struct Mark {
     pub(crate) position: Position,
     /// From the start of the first file.
     pub(crate) read: ReadStats,
-}
-
-impl Mark {
-    /// Where `texts` stand, which were opened at `from`.
-    fn new(from: Self, texts: &Texts) -> Self {
-        let mut read = from.read;
-        read += *texts.stats();
-        Self { position: texts.position(), read }
-    }
 }
 
 /// A document as tokens, BOS not included.
@@ -48,67 +48,189 @@ pub(crate) fn feed<T: Token>(
     progress: &mut dyn Progress,
     mut take: impl FnMut(Document<T>) -> Result<()> + Send,
 ) -> Result<Mark> {
-    let mut reader = Reader { texts, from, end: None };
+    let mut spans = texts.into_spans();
+    let mut read = from.read;
     let beats = || {
-        let mut documents: Vec<Document<T>> = vec![];
-        let (mut texts, mut marks) = reader.chunk();
-        let mut seen = from.read.rows();
-        loop {
-            if documents.is_empty()
-                && texts.is_empty()
-                && let Some(end) = reader.end.take()
-            {
-                return end;
-            }
+        let (mut ready, mut tokens): (Vec<Part>, _) = (vec![], vec![].into_iter());
+        let mut parts = read_chunk(&mut spans, FIRST_BYTES);
+        let mut seen = read.rows();
+        while !(ready.is_empty() && parts.is_empty()) {
             if progress.stopped() {
                 return Err(Error::Stopped);
             }
-            let ready = std::mem::take(&mut documents);
-            let pack = || ready.into_iter().try_for_each(&mut take);
+            let pack = || {
+                std::mem::take(&mut ready).into_iter().try_for_each(|mut part| {
+                    part.give(&mut tokens, &mut read, &mut take)?;
+                    while !part.span.is_empty() {
+                        part.decode();
+                        let rest = encode(std::slice::from_mut(&mut part), tokenizer)?;
+                        part.give(&mut rest.into_iter(), &mut read, &mut take)?;
+                    }
+                    Ok(())
+                })
+            };
             // The first is done here, the others by whichever threads have nothing to do.
-            let ((packed, next), tokens) = rayon::join(
-                || rayon::join(pack, || reader.chunk()),
-                || tokenizer.encode_shared(&texts),
+            let ((packed, next), encoded) = rayon::join(
+                || rayon::join(pack, || read_chunk(&mut spans, CHUNK_BYTES)),
+                || encode(&mut parts, tokenizer),
             );
             packed?;
-            let rows = marks.last().map_or(seen, |mark| mark.read.rows());
-            progress.advance(rows - seen);
-            seen = rows;
-            documents = tokens?
-                .into_iter()
-                .zip(marks)
-                .map(|(tokens, mark)| Document { tokens, mark })
-                .collect();
-            (texts, marks) = next;
+            progress.advance(read.rows() - seen);
+            seen = read.rows();
+            (ready, tokens) = (std::mem::replace(&mut parts, next), encoded?.into_iter());
         }
+        Ok(Mark { position: spans.position(), read })
     };
     // Inside the pool from the first beat to the last, so that it is entered once.
     rayon::join(beats, || ()).0
 }
 
-/// Reads chunks of text until the end or an error.
-struct Reader {
-    texts: Texts,
-    from: Mark,
-    /// Where reading ended, or by what.
-    end: Option<Result<Mark>>,
+/// The next spans, read in order and decoded side by side; none once reading has ended.
+fn read_chunk(spans: &mut Spans, most: u64) -> Vec<Part> {
+    let (mut bytes, mut rows) = (0, 0);
+    let mut chunk = vec![];
+    while bytes < most && rows < CHUNK_ROWS {
+        let Some(span) = spans.next() else { break };
+        bytes += span.bytes();
+        rows += span.rows();
+        chunk.push(span);
+    }
+    chunk.into_par_iter().with_max_len(1).map(Part::begin).collect()
 }
 
-impl Reader {
-    /// The next texts, and where reading stood after each; none once reading has ended.
-    fn chunk(&mut self) -> (Vec<Text>, Vec<Mark>) {
-        let (mut texts, mut marks, mut bytes) = (vec![], vec![], 0);
-        while self.end.is_none() && texts.len() < CHUNK_TEXTS && bytes < CHUNK_BYTES {
-            match self.texts.next_text() {
-                Some(Ok(text)) => {
-                    bytes += text.len();
-                    texts.push(text);
-                    marks.push(Mark::new(self.from, &self.texts));
+/// The tokens of the texts of `parts`, one after another.
+fn encode<T: Token>(parts: &mut [Part], tokenizer: &Tokenizer) -> Result<Vec<Tokens<T>>> {
+    let texts: Vec<&Text> = parts.iter().flat_map(|part| &part.texts).collect();
+    tokenizer.encode_shared(&texts)
+}
+
+/// A span, as far as it is decoded.
+struct Part {
+    span: Span,
+    texts: Vec<Text>,
+    /// What was read until after each text, from the part's beginning, and until its end.
+    marks: Vec<Mark>,
+    read: ReadStats,
+    /// What comes after the texts.
+    fault: Option<Error>,
+}
+
+impl Part {
+    fn begin(span: Span) -> Self {
+        let read = ReadStats::default();
+        let mut this = Self { span, texts: vec![], marks: vec![], read, fault: None };
+        this.decode();
+        this
+    }
+
+    /// Goes on with the span: nearly always to its end.
+    fn decode(&mut self) {
+        while self.fault.is_none() && self.read.text_bytes < PART_BYTES {
+            let mut position = self.span.position();
+            let Some(rows) = self.span.read() else { return };
+            for row in rows {
+                position.row += 1;
+                match row {
+                    Row::Text(text) => {
+                        self.read.count_read(&text);
+                        self.texts.push(text);
+                        self.marks.push(Mark { position, read: self.read });
+                    }
+                    Row::Rejected(rejected) => self.read.count_rejected(rejected),
+                    Row::Fault(fault) => self.fault = Some(fault),
                 }
-                Some(Err(fault)) => self.end = Some(Err(fault)),
-                None => self.end = Some(Ok(Mark::new(self.from, &self.texts))),
             }
         }
-        (texts, marks)
+    }
+
+    /// Gives to `take` a document for each text; their tokens are the next of `tokens`. `read` is what was read before, and afterwards also
+    /// for them.
+    fn give<T: Token>(
+        &mut self,
+        tokens: &mut impl Iterator<Item = Tokens<T>>,
+        read: &mut ReadStats,
+        take: &mut impl FnMut(Document<T>) -> Result<()>,
+    ) -> Result<()> {
+        self.texts = vec![];
+        for (mut mark, tokens) in std::mem::take(&mut self.marks).into_iter().zip(tokens) {
+            mark.read += *read;
+            take(Document { tokens, mark })?;
+        }
+        *read += std::mem::take(&mut self.read);
+        self.fault.take().map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BpeSettings, Silent, TextFilter};
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::WriterProperties;
+    use std::fs::File;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    /// Rows whose texts are few and come again and again, so that a page is a few numbers and many times as much text; some are null.
+    fn corpus(dir: &Path, rows: usize) -> PathBuf {
+        let long = "they went to the sea and to the sea and ".repeat(40);
+        let texts = [Some(""), Some("they"), None, Some(&long), Some("went to the sea")];
+        let text = (0..rows).map(|i| texts[(i + i / 4) % 5]).collect::<StringArray>();
+        let score = (0..rows).map(|i| (i % 11 > 0).then_some(i as i64 % 5));
+        let columns: Vec<(&str, ArrayRef)> =
+            vec![("text", Arc::new(text)), ("score", Arc::new(score.collect::<Int64Array>()))];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let properties = WriterProperties::builder()
+            .set_max_row_group_row_count(Some(700))
+            .set_data_page_row_count_limit(90)
+            .set_write_batch_size(10)
+            .build();
+        let path = dir.join(format!("{rows}.parquet"));
+        let file = File::create(&path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        path
+    }
+
+    /// Documents and where reading stands after each, one after another.
+    fn plainly(mut texts: Texts, tokenizer: &Tokenizer) -> (Vec<(Vec<u32>, Mark)>, Mark) {
+        let mut documents = vec![];
+        while let Some(text) = texts.next_text() {
+            let tokens = tokenizer.encode(&text.unwrap()).unwrap();
+            documents.push((tokens, Mark { position: texts.position(), read: *texts.stats() }));
+        }
+        (documents, Mark { position: texts.position(), read: *texts.stats() })
+    }
+
+    #[test]
+    fn documents_and_marks_are_those_of_reading_one_after_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths: Vec<_> = [1500, 1, 333].map(|rows| corpus(dir.path(), rows)).into();
+        let settings = BpeSettings { vocab_size: 280, ..BpeSettings::default() };
+        let text = |_| Ok("they went to the sea and to the sea".to_string());
+        let (tokenizer, _) = Tokenizer::train((0..3).map(text), &settings).unwrap();
+        for min_score in [None, Some(2.0), Some(9.0)] {
+            let filter = TextFilter { min_score, ..TextFilter::default() };
+            let open = || Texts::open(&paths, "text").unwrap().with_filter(&filter).unwrap();
+            let (expected, end) = plainly(open(), &tokenizer);
+            assert_eq!(end.read.rows(), 1834);
+            assert_eq!(end.position, Position { file: 3, row: 0 });
+            // From the start, and from after a document in the middle of a page.
+            for from in [0, expected.len() / 3] {
+                let mark = from.checked_sub(1).map_or(Mark::default(), |i| expected[i].1);
+                let mut texts = open();
+                texts.go_to(mark.position).unwrap();
+                let mut found = vec![];
+                let take = |document: Document<u32>| {
+                    found.push((document.tokens.as_slice().to_vec(), document.mark));
+                    Ok(())
+                };
+                let last = feed(texts, mark, &tokenizer, &mut Silent, take).unwrap();
+                assert_eq!(last, end);
+                assert!(found == expected[from..], "{min_score:?}, from document {from}");
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ pub mod world;
 mod writer;
 
 pub use batch::{Batch, BatchReader};
-pub use build::{PackConfig, TOKENIZER, pack, train_bpe};
+pub use build::{PackConfig, TOKENIZER, pack, pack_with_digests, train_bpe};
 pub use error::{Error, Result};
 pub use files::digest_file;
 pub use order::Order;

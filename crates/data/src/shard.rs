@@ -99,15 +99,16 @@ impl NewShard {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::ShardHeader`].
-    pub(crate) fn finish<T: Token>(
+    pub(crate) fn finish(
         mut self,
         tokenizer: &str,
+        tokens: TokenType,
         settings: &PackSettings,
         stats: &PackStats,
     ) -> Result<ManifestShard> {
         let row_tokens = settings.row_tokens();
-        let rows = self.bytes / (row_tokens * size_of::<T>()) as u64;
-        let header = header::<T>(&self.hasher.finalize(), rows, tokenizer, settings, stats)
+        let rows = self.bytes / (row_tokens * tokens.bytes()) as u64;
+        let header = header(&self.hasher.finalize(), rows, tokenizer, tokens, settings, stats)
             .map_err(|reason| Error::ShardHeader { path: self.path.clone(), reason })?;
         let write = |file: &mut File| {
             file.rewind()?;
@@ -129,10 +130,11 @@ impl Drop for NewShard {
 }
 
 /// A shard's header, which fills the room before the data.
-fn header<T: Token>(
+fn header(
     data: &blake3::Hash,
     rows: u64,
     tokenizer: &str,
+    tokens: TokenType,
     settings: &PackSettings,
     stats: &PackStats,
 ) -> std::result::Result<Vec<u8>, String> {
@@ -151,9 +153,9 @@ fn header<T: Token>(
     let header = serde_json::json!({
         "__metadata__": metadata,
         "rows": {
-            "dtype": T::TYPE.name(),
+            "dtype": tokens.name(),
             "shape": [rows, row_tokens],
-            "data_offsets": [0, rows * (row_tokens * size_of::<T>()) as u64],
+            "data_offsets": [0, rows * (row_tokens * tokens.bytes()) as u64],
         },
     });
     let mut header = header.to_string().into_bytes();
@@ -372,7 +374,8 @@ mod tests {
             rule: crate::PackRule::BestFitCropFirst,
             remainder: crate::Remainder::Discard,
         };
-        let header = header::<u32>(&hash, 1 << 21, &hash.to_hex(), &settings, &stats).unwrap();
+        let header =
+            header(&hash, 1 << 21, &hash.to_hex(), TokenType::U32, &settings, &stats).unwrap();
         let spaces = header.iter().rev().take_while(|&&b| b == b' ').count();
         assert!(spaces > HEADER_ROOM / 2, "{spaces}");
     }

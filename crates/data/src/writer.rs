@@ -4,14 +4,11 @@
 
 use crate::rows::ManifestShard;
 use crate::shard::NewShard;
-use crate::token::Token;
+use crate::token::{Token, TokenType};
 use crate::{Error, PackSettings, PackStats, Result, resume};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-
-/// Bytes of rows that are hashed and written together.
-const BLOCK_BYTES: usize = 1 << 18;
 
 /// Where shards lie, and what each says of all.
 #[derive(Debug)]
@@ -21,20 +18,20 @@ pub(crate) struct Label {
     pub(crate) input: String,
     /// The tokenizer's digest.
     pub(crate) tokenizer: String,
+    pub(crate) tokens: TokenType,
     pub(crate) settings: PackSettings,
 }
 
 /// The shard that is open, and the thread that finishes shards.
 ///
 /// # Cost
-/// One block of rows in memory. Whoever fills shards faster than the disk takes them, waits when one is synced and the next is whole.
+/// Whoever fills shards faster than the disk takes them, waits when one is synced and the next is whole.
 #[derive(Debug)]
-pub(crate) struct ShardWriter<T> {
+pub(crate) struct ShardWriter {
     out: PathBuf,
     /// Shards begun so far.
     begun: usize,
     open: Option<NewShard>,
-    block: Vec<T>,
     /// `None` once no more will come.
     whole: Option<SyncSender<Whole>>,
     thread: Option<JoinHandle<Result<Vec<ManifestShard>>>>,
@@ -47,7 +44,7 @@ struct Whole {
     point: Option<resume::Snapshot>,
 }
 
-impl<T: Token> ShardWriter<T> {
+impl ShardWriter {
     /// Goes on after `shards`.
     ///
     /// # Errors
@@ -58,22 +55,29 @@ impl<T: Token> ShardWriter<T> {
         let (whole, take_whole) = sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("shards".into())
-            .spawn(move || finish::<T>(&label, shards, &take_whole))
+            .spawn(move || finish(&label, shards, &take_whole))
             .map_err(|source| Error::Thread { purpose: "writing shards", source })?;
-        let block = Vec::with_capacity(BLOCK_BYTES / size_of::<T>());
-        Ok(Self { out, begun, open: None, block, whole: Some(whole), thread: Some(thread) })
+        let (whole, thread) = (Some(whole), Some(thread));
+        Ok(Self { out, begun, open: None, whole, thread })
     }
 
-    /// Adds a row to the shard that is open, or to a new one.
+    /// Adds whole rows to the shard that is open, or to a new one.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn row(&mut self, row: &[T]) -> Result<()> {
-        if self.block.len() + row.len() > BLOCK_BYTES / size_of::<T>() {
-            self.flush()?;
+    pub(crate) fn rows<T: Token>(&mut self, rows: &[T]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
         }
-        self.block.extend_from_slice(row);
-        Ok(())
+        let shard = match &mut self.open {
+            Some(shard) => shard,
+            none => {
+                let name = format!("rows_{:05}.safetensors", self.begun);
+                self.begun += 1;
+                none.insert(NewShard::create(self.out.join(name))?)
+            }
+        };
+        shard.append(rows)
     }
 
     /// Ends the shard that is open. A kill between the shard and its resume point, `point`, costs the shard, which is written again
@@ -86,7 +90,6 @@ impl<T: Token> ShardWriter<T> {
         stats: &PackStats,
         point: Option<resume::Snapshot>,
     ) -> Result<()> {
-        self.flush()?;
         let Some(shard) = self.open.take() else { return Ok(()) };
         let whole = Whole { shard, stats: *stats, point };
         if self.whole.as_ref().is_some_and(|thread| thread.send(whole).is_ok()) {
@@ -104,27 +107,6 @@ impl<T: Token> ShardWriter<T> {
         self.join()
     }
 
-    /// Writes the rows that wait to the shard that is open.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub(crate) fn flush(&mut self) -> Result<()> {
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        let shard = match &mut self.open {
-            Some(shard) => shard,
-            none => {
-                let name = format!("rows_{:05}.safetensors", self.begun);
-                self.begun += 1;
-                none.insert(NewShard::create(self.out.join(name))?)
-            }
-        };
-        shard.append(&self.block)?;
-        self.block.clear();
-        Ok(())
-    }
-
     fn join(&mut self) -> Result<Vec<ManifestShard>> {
         self.whole = None;
         let Some(thread) = self.thread.take() else { return Ok(vec![]) };
@@ -132,7 +114,7 @@ impl<T: Token> ShardWriter<T> {
     }
 }
 
-impl<T> Drop for ShardWriter<T> {
+impl Drop for ShardWriter {
     /// Whoever gives up packing must not find another shard in the folder later.
     fn drop(&mut self) {
         self.whole = None;
@@ -143,13 +125,13 @@ impl<T> Drop for ShardWriter<T> {
     }
 }
 
-fn finish<T: Token>(
+fn finish(
     label: &Label,
     mut shards: Vec<ManifestShard>,
     whole: &Receiver<Whole>,
 ) -> Result<Vec<ManifestShard>> {
     for Whole { shard, stats, point } in whole {
-        shards.push(shard.finish::<T>(&label.tokenizer, &label.settings, &stats)?);
+        shards.push(shard.finish(&label.tokenizer, label.tokens, &label.settings, &stats)?);
         if let Some(point) = point {
             resume::save(&label.out, &label.input, point, &shards)?;
         }

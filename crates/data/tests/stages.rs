@@ -7,7 +7,7 @@ use common::{packed, world, write_parquet};
 use farthing_data::world::{Split, World};
 use farthing_data::{
     Batch, BatchReader, Error, FetchSettings, Files, Order, PackConfig, Remainder, Rows, Shard,
-    ShardRange, Silent, Tokenizer, digest_file, fetch, pack,
+    ShardRange, Silent, Tokenizer, digest_file, fetch, pack, pack_with_digests,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,6 +38,24 @@ fn every_byte_is_the_same_on_one_thread_and_on_two() {
         assert_eq!(a, digests(&two.dir.path().join(folder)), "{folder:?}");
     }
     assert!(one.manifest.shards.len() > 2, "{} shards", one.manifest.shards.len());
+}
+
+#[test]
+fn known_digests_change_nothing_but_that_files_are_read_once() {
+    let p = packed();
+    let train = p.files.train_paths(p.dir.path().join("text"));
+    let known: Vec<String> = p.files.train.iter().map(|file| file.blake3.clone()).collect();
+    let out = p.dir.path().join("again");
+    let again = |digests: &[String]| {
+        pack_with_digests(&train, digests, &p.tokenizer, &p.config, &out, &mut Silent)
+    };
+    assert_eq!(again(&known).unwrap(), p.manifest);
+    assert_eq!(digests(&out), digests(&p.dir.path().join("rows")));
+    // They are what tells one text from another.
+    let other: Vec<String> = known.iter().rev().cloned().collect();
+    assert!(matches!(again(&other), Err(Error::Manifest { .. })));
+    let error = again(&known[1..]).unwrap_err().to_string();
+    assert!(error.contains("2 files come with 1 digests"), "{error}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Ctx {
     pub(crate) inputs: BTreeMap<String, PathBuf>,
     /// Of ports that take many: (port, what sets the stage behind it apart, path), in the order of the file.
     pub(crate) many: Vec<(&'static str, String, PathBuf)>,
+    /// Of the files behind the ports.
+    pub(crate) digests: BTreeMap<PathBuf, String>,
     pub(crate) dir: PathBuf,
     pub(crate) extras: Arc<Extras>,
     pub(crate) cancel: Cancel,
@@ -40,6 +42,7 @@ impl Ctx {
             resumed: false,
             inputs: inputs.into_iter().map(|(port, path)| (port.to_owned(), path)).collect(),
             many: Vec::new(),
+            digests: BTreeMap::new(),
             dir: dir.into(),
             extras: Arc::default(),
             cancel: Cancel::default(),
@@ -74,6 +77,12 @@ impl Ctx {
     pub fn inputs(&self, port: &str) -> Vec<(&str, &Path)> {
         let of_port = self.many.iter().filter(|(name, ..)| *name == port);
         of_port.map(|(_, label, path)| (label.as_str(), path.as_path())).collect()
+    }
+
+    /// The BLAKE3 digest, in hex, of a file behind an input port, taken when the stage before was done: a stage need not read a file twice to
+    /// know whether it is the same as before. `None` outside of a pipeline.
+    pub fn digest(&self, file: &Path) -> Option<&str> {
+        self.digests.get(file).map(String::as_str)
     }
 
     /// Where an output port's file or folder belongs. The stage creates it; the folder around it exists.

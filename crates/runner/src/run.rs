@@ -250,6 +250,7 @@ impl Step<'_> {
             resumed: false,
             inputs: std::collections::BTreeMap::new(),
             many: Vec::new(),
+            digests: std::collections::BTreeMap::new(),
             dir: self.folder.path.join("stages").join(&stage.name),
             extras: Arc::clone(&self.setup.extras),
             cancel: self.setup.cancel.clone(),
@@ -284,10 +285,12 @@ impl Step<'_> {
 
         let mut inputs = std::collections::BTreeMap::new();
         let mut many = Vec::new();
+        let mut digests = std::collections::BTreeMap::new();
         for edge in &stage.inputs {
             let Some(record) = &outputs[edge.from] else { continue };
-            if record.outputs.contains_key(edge.from_port.name) {
+            if let Some(output) = record.outputs.get(edge.from_port.name) {
                 let path = cache.entry(&record.key).join(edge.from_port.name);
+                digests.extend(output.files.iter().map(|f| (f.under(&path), f.digest.clone())));
                 match &edge.variant {
                     Some((_, label)) => many.push((edge.port.name, label.clone(), path)),
                     None => drop(inputs.insert(edge.port.name.to_owned(), path)),
@@ -308,6 +311,7 @@ impl Step<'_> {
             resumed,
             inputs,
             many,
+            digests,
             dir: dir.clone(),
             extras: Arc::clone(&self.setup.extras),
             cancel: self.setup.cancel.clone(),

@@ -32,7 +32,9 @@ pub struct Packer<T: Token = u32> {
     capacity: usize,
     requeue: bool,
     buffer: Buffer<T>,
-    row: Vec<T>,
+    /// Rows, of which the first `whole` tokens are whole rows that nobody has taken, and the rest is the one that is being filled.
+    rows: Vec<T>,
+    whole: usize,
     /// Of the row that is being filled: input tokens, added BOS, continuation tokens.
     kept: u64,
     added: u64,
@@ -55,7 +57,8 @@ impl<T: Token> Packer<T> {
             capacity: settings.buffer_documents,
             requeue: settings.remainder == Remainder::Requeue,
             buffer: Buffer::new(cap, settings.buffer_documents),
-            row: Vec::with_capacity(cap),
+            rows: Vec::with_capacity(cap),
+            whole: 0,
             kept: 0,
             added: 0,
             continued: 0,
@@ -95,7 +98,7 @@ impl<T: Token> Packer<T> {
         &self.stats
     }
 
-    /// The first half of [`Packer::push`]: the document waits. [`Packer::next_row`] must be called until it gives none.
+    /// The first half of [`Packer::push`]: the document waits. [`Packer::fill_row`] must be called until it fills none.
     pub(crate) fn add(&mut self, mut tokens: Tokens<T>) {
         if tokens.is_empty() {
             self.stats.empty_documents += 1;
@@ -122,29 +125,45 @@ impl<T: Token> Packer<T> {
 
     /// The next row that can be filled, valid until the next call; `None` when a document must be added first, or, `at_end`,
     /// when none is left.
-    pub(crate) fn next_row(&mut self, at_end: bool) -> Option<&[T]> {
-        if self.row.len() == self.cap {
-            self.row.clear();
-        }
+    fn next_row(&mut self, at_end: bool) -> Option<&[T]> {
+        self.clear_rows();
+        self.fill_row(at_end).then_some(&self.rows)
+    }
+
+    /// Fills the next row, which waits in [`Packer::whole_rows`]; `false` when a document must be added first, or, `at_end`, when none is
+    /// left.
+    pub(crate) fn fill_row(&mut self, at_end: bool) -> bool {
         let least = if at_end { 1 } else { self.capacity };
         if !at_end && !self.stats.documents.is_multiple_of(self.rule.batch()) {
-            return None;
+            return false;
         }
-        while self.row.len() < self.cap {
+        while self.room() > 0 {
             if self.closes_alone() {
-                self.row.push(self.bos);
+                self.rows.push(self.bos);
                 self.added += 1;
             } else if self.buffer.count() < least {
-                return None;
+                return false;
             } else {
                 self.place();
             }
         }
+        self.whole = self.rows.len();
         self.stats.rows += 1;
         self.stats.tokens_kept += std::mem::take(&mut self.kept);
         self.stats.bos_added += std::mem::take(&mut self.added);
         self.stats.continuation_tokens += std::mem::take(&mut self.continued);
-        Some(&self.row)
+        true
+    }
+
+    /// The rows that were filled since [`Packer::clear_rows`], one after another.
+    pub(crate) fn whole_rows(&self) -> &[T] {
+        &self.rows[..self.whole]
+    }
+
+    /// Forgets the rows that were filled.
+    pub(crate) fn clear_rows(&mut self) {
+        self.rows.drain(..self.whole);
+        self.whole = 0;
     }
 
     /// The counts of a packer that has given its last row.
@@ -156,12 +175,17 @@ impl<T: Token> Packer<T> {
     /// Whether the row's last position takes a lone BOS, the end of the document before it, so that no document is cut for it.
     /// Those who crop do cut one, and so do their rules here where what is cut off is not kept.
     fn closes_alone(&self) -> bool {
-        self.row.len() + 1 == self.cap && (self.requeue || self.rule == PackRule::OldestFirst)
+        self.room() == 1 && (self.requeue || self.rule == PackRule::OldestFirst)
+    }
+
+    /// Tokens that the row still takes.
+    fn room(&self) -> usize {
+        self.cap - (self.rows.len() - self.whole)
     }
 
     /// Puts one document, or two, into the row.
     fn place(&mut self) {
-        let room = self.cap - self.row.len();
+        let room = self.room();
         match self.rule.choose(&mut self.buffer, room, self.cap, self.capacity) {
             Some(Choice::One(length)) => self.take(length, room),
             Some(Choice::Two(a, b)) => {
@@ -176,8 +200,8 @@ impl<T: Token> Packer<T> {
     fn take(&mut self, length: usize, room: usize) {
         let Some(mut piece) = self.buffer.remove(length) else { return };
         let body = (piece.len() - 1).min(room - 1);
-        self.row.push(self.bos);
-        self.row.extend_from_slice(&piece.tokens.as_slice()[..body]);
+        self.rows.push(self.bos);
+        self.rows.extend_from_slice(&piece.tokens.as_slice()[..body]);
         self.kept += body as u64;
         if piece.continuation {
             self.added += 1;

@@ -27,8 +27,8 @@ impl<T: Token> Packer<T> {
     /// The packer's state, and its tokens as little-endian bytes behind what `bytes` holds already.
     pub(crate) fn save(&self, bytes: &mut Vec<u8>) -> PackerState {
         let mut put = |tokens: &[T]| bytes.extend_from_slice(&le_bytes(tokens));
-        // A row that was given away is not part of the future.
-        let row = if self.row.len() == self.cap { &[] } else { &self.row[..] };
+        // Whole rows are not part of the future.
+        let row = &self.rows[self.whole..];
         put(row);
         let mut pieces = Vec::with_capacity(self.buffer.count());
         for (piece, born) in self.buffer.by_age() {
@@ -65,7 +65,7 @@ impl<T: Token> Packer<T> {
             Some(from_le_bytes(taken))
         };
         let Some(row) = take(state.row).filter(|row| row.len() < this.cap) else { return Ok(None) };
-        this.row.extend(row);
+        this.rows.extend(row);
         for &(length, beyond, continuation, born) in &state.pieces {
             let Some(tokens) = take(length).filter(|_| born < state.born) else { return Ok(None) };
             let tokens = tokens.into();

@@ -3,11 +3,11 @@
 
 use super::guard::Pages;
 use super::memory::Pool;
+use super::stored::Source;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::RowGroupMetaData;
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `decode`; a panic inside it becomes an error.
@@ -38,9 +38,9 @@ enum Reader {
 }
 
 impl Column {
-    /// Opens column `leaf` of a row group and skips `skip` rows.
+    /// Decodes `pages` of column `leaf` of a row group, but for their first `skip` rows.
     pub(super) fn open(
-        file: File,
+        pages: impl Source + 'static,
         group: &RowGroupMetaData,
         leaf: usize,
         skip: u64,
@@ -51,7 +51,7 @@ impl Column {
             let chunk = group.column(leaf);
             let descr = chunk.column_descr_ptr();
             let nullable = descr.max_def_level() > 0;
-            let pages = Box::new(Pages::new(file, chunk, rows, pool)?);
+            let pages = Box::new(Pages::new(pages, chunk, rows, pool)?);
             let reader = match get_column_reader(descr, pages) {
                 ColumnReader::ByteArrayColumnReader(reader) => Reader::Bytes(reader),
                 ColumnReader::Int32ColumnReader(reader) => Reader::Int32(reader),

@@ -4,6 +4,7 @@ use super::codec::Codec;
 use super::column::{Column, contained};
 use super::filter::TextFilter;
 use super::memory::Pool;
+use super::stored::{Source, StoredPages};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 ///
 /// Every column that parquet annotates as a string is text, whatever it was in memory when it was written: Utf8, `LargeUtf8`,
 /// `Utf8View` and dictionaries of them. Columns inside of lists or structs are not.
+#[derive(Clone)]
 pub struct TextFile {
     path: PathBuf,
     metadata: ArrowReaderMetadata,
@@ -89,11 +91,30 @@ impl TextFile {
         self.metadata.schema().field(self.column).name()
     }
 
-    /// Opens a column of a row group after `skip` rows of it.
-    pub(super) fn read(&self, group: usize, leaf: usize, skip: u64, pool: &Pool) -> Result<Column> {
+    /// The pages of a column of a row group.
+    pub(super) fn stored(&self, group: usize, leaf: usize, pool: &Pool) -> Result<StoredPages> {
         let file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
-        Column::open(file, self.metadata.metadata().row_group(group), leaf, skip, pool)
+        let chunk = self.metadata.metadata().row_group(group).column(leaf);
+        StoredPages::new(file, chunk, self.group_rows(group), pool)
             .map_err(|e| self.damaged(group, None, &e))
+    }
+
+    /// A column of a row group after `skip` rows of it.
+    pub(super) fn read(&self, group: usize, leaf: usize, skip: u64, pool: &Pool) -> Result<Column> {
+        let pages = self.stored(group, leaf, pool)?;
+        self.decode(group, leaf, pages, skip, pool).map_err(|e| self.damaged(group, None, &e))
+    }
+
+    /// What `pages` of a column of a row group hold, after `skip` rows of them.
+    pub(super) fn decode(
+        &self,
+        group: usize,
+        leaf: usize,
+        pages: impl Source + 'static,
+        skip: u64,
+        pool: &Pool,
+    ) -> Result<Column, ParquetError> {
+        Column::open(pages, self.metadata.metadata().row_group(group), leaf, skip, pool)
     }
 
     pub(super) fn damaged(&self, group: usize, row: Option<u64>, reason: &impl ToString) -> Error {

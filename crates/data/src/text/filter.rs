@@ -121,7 +121,7 @@ impl<'a, S: AsRef<str> + ?Sized> From<&'a S> for TextColumn<'a> {
 
 /// Why a document is not read.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Rejected {
+pub(crate) enum Rejected {
     Null,
     Score,
     Language,
@@ -161,7 +161,14 @@ impl ReadStats {
         self.low_score + self.other_language + self.too_short + self.too_long
     }
 
-    pub(super) fn count(&mut self, rejected: Rejected) {
+    /// Counts a document that passed.
+    pub(crate) fn count_read(&mut self, text: &str) {
+        self.documents += 1;
+        self.text_bytes += text.len() as u64;
+    }
+
+    /// Counts a row that did not.
+    pub(crate) fn count_rejected(&mut self, rejected: Rejected) {
         *match rejected {
             Rejected::Null => &mut self.null_texts,
             Rejected::Score => &mut self.low_score,

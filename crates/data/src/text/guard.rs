@@ -1,146 +1,62 @@
-//! The pages of a column, read and unpacked into memory that is used again, and what they announce, checked before anything believes it:
-//! a few lying bytes must not make a reader allocate gigabytes. What is inside a page is the decoders' affair.
+//! Pages, unpacked into memory that is used again, and what they announce, checked before a decoder believes it: a few lying bytes must
+//! not make a reader allocate gigabytes. What is inside a page is the decoders' affair.
 
 use super::codec::{Codec, SLACK};
 use super::memory::Pool;
-use bytes::Bytes;
-use parquet::basic::{Compression, Encoding, Type};
+use super::stored::{Source, Stored, fault, varint};
+use parquet::basic::{Encoding, Type};
 use parquet::column::page::{Page, PageMetadata, PageReader};
-use parquet::errors::{ParquetError, Result};
+use parquet::errors::Result;
 use parquet::file::metadata::ColumnChunkMetaData;
-use parquet::file::reader::{ChunkReader, Length};
-use parquet::file::serialized_reader::SerializedPageReader;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// A file, of which one column chunk is read.
-struct Chunk {
-    file: File,
-    bytes: u64,
-    /// The most that a byte of a compressed page can become.
-    expansion: u64,
-    /// Whether the next read begins after a page's header, which has been peeked at and checked.
-    past_header: AtomicBool,
-    /// Bytes of the page whose header was read last, when it is unpacked.
-    announced: AtomicU64,
-    pool: Pool,
-}
-
-impl Length for Chunk {
-    fn len(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl ChunkReader for Chunk {
-    type T = BufReader<File>;
-
-    /// The reader of pages calls this at the header of each page, or behind it if it has peeked.
-    fn get_read(&self, start: u64) -> Result<Self::T> {
-        let mut read = self.file.get_read(start)?;
-        if self.past_header.swap(false, Ordering::Relaxed) {
-            return Ok(read);
-        }
-        let (announced, stored) = announced(read.fill_buf()?)
-            .ok_or_else(|| fault("a page's header does not begin with its type and sizes"))?;
-        // 64: what a codec's frame may cost a page of a few bytes.
-        if announced > stored.saturating_mul(self.expansion).saturating_add(64) {
-            return Err(fault(format!(
-                "a page of {stored} bytes announces {announced} after decompression"
-            )));
-        }
-        self.announced.store(announced, Ordering::Relaxed);
-        Ok(read)
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
-            return Err(fault(format!(
-                "{length} bytes at {start} lie outside the file of {} bytes",
-                self.bytes
-            )));
-        }
-        let mut stored = self.pool.lend(length, 0);
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(stored.as_mut())?;
-        Ok(stored.into())
-    }
-}
-
-/// The pages of a column chunk, each checked against itself and its row group.
-pub(super) struct Pages {
-    /// Gives pages as they are stored: it is told that they are not compressed.
-    inner: SerializedPageReader<Chunk>,
-    chunk: Arc<Chunk>,
+/// Pages of a column chunk, each checked against itself and its row group.
+pub(super) struct Pages<S> {
+    stored: S,
     codec: Option<Codec>,
     rows: u64,
     nullable: bool,
     kind: Type,
+    pool: Pool,
 }
 
-impl Pages {
+impl<S: Source> Pages<S> {
+    /// Those of a column chunk in a row group of `rows` rows.
+    ///
+    /// # Errors
+    /// When its compression is not built in.
     pub(super) fn new(
-        file: File,
+        stored: S,
         chunk: &ColumnChunkMetaData,
         rows: u64,
         pool: &Pool,
     ) -> Result<Self> {
-        let bytes = Length::len(&file);
-        let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
-        let (start, length) = (u64::try_from(start), u64::try_from(chunk.compressed_size()));
-        let inside = match (start, length) {
-            (Ok(start), Ok(length)) => start.checked_add(length).is_some_and(|end| end <= bytes),
-            _ => false,
-        };
-        if !inside {
-            return Err(fault(format!(
-                "its column lies at {} with {} bytes, outside the file of {bytes} bytes",
-                chunk.data_page_offset(),
-                chunk.compressed_size()
-            )));
-        }
-        let codec = Codec::new(chunk.compression())?;
-        let reader = Arc::new(Chunk {
-            file,
-            bytes,
-            expansion: codec.as_ref().map_or(1, Codec::expansion),
-            past_header: AtomicBool::new(false),
-            announced: AtomicU64::new(0),
-            pool: pool.clone(),
-        });
-        let stored =
-            chunk.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build()?;
-        let inner = SerializedPageReader::new(Arc::clone(&reader), &stored, rows as usize, None)?;
         let column = chunk.column_descr();
         Ok(Self {
-            inner,
-            chunk: reader,
-            codec,
+            stored,
+            codec: Codec::new(chunk.compression())?,
             rows,
             nullable: column.max_def_level() > 0,
             kind: column.physical_type(),
+            pool: pool.clone(),
         })
     }
 
-    /// Puts the bytes of a page in place of what is stored of them.
-    fn unpack(&mut self, page: &mut Page) -> Result<()> {
-        let Some(codec) = &mut self.codec else { return Ok(()) };
-        let (stored, levels) = match page {
-            Page::DataPageV2 { is_compressed: false, .. } => return Ok(()),
+    /// The page, with its bytes in place of what is stored of them.
+    fn unpack(&mut self, stored: Stored) -> Result<Page> {
+        let Stored { mut page, unpacked } = stored;
+        let Some(codec) = &mut self.codec else { return Ok(page) };
+        let (stored, levels) = match &mut page {
+            Page::DataPageV2 { is_compressed: false, .. } => return Ok(page),
             // Levels are not compressed here.
             Page::DataPageV2 { buf, def_levels_byte_len, rep_levels_byte_len, .. } => {
                 (buf, u64::from(*def_levels_byte_len) + u64::from(*rep_levels_byte_len))
             }
             Page::DataPage { buf, .. } | Page::DictionaryPage { buf, .. } => (buf, 0),
         };
-        let bytes = self.chunk.announced.load(Ordering::Relaxed);
-        if levels > bytes.min(stored.len() as u64) {
-            return Err(fault(format!("a page of {bytes} bytes announces {levels} of levels")));
+        if levels > unpacked.min(stored.len() as u64) {
+            return Err(fault(format!("a page of {unpacked} bytes announces {levels} of levels")));
         }
-        let mut whole = self.chunk.pool.lend(bytes as usize, SLACK);
+        let mut whole = self.pool.lend(unpacked as usize, SLACK);
         let (kept, rest) = stored.split_at(levels as usize);
         let (before, values) = whole.as_mut().split_at_mut(levels as usize);
         before.copy_from_slice(kept);
@@ -149,7 +65,7 @@ impl Pages {
             codec.unpack(rest, values)?;
         }
         *stored = whole.into();
-        Ok(())
+        Ok(page)
     }
 
     fn check(&self, page: &Page) -> Result<()> {
@@ -205,7 +121,7 @@ impl Pages {
     }
 }
 
-impl Iterator for Pages {
+impl<S: Source> Iterator for Pages<S> {
     type Item = Result<Page>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -213,44 +129,21 @@ impl Iterator for Pages {
     }
 }
 
-impl PageReader for Pages {
+impl<S: Source> PageReader for Pages<S> {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
-        let mut page = self.inner.get_next_page()?;
-        if let Some(page) = &mut page {
-            self.unpack(page)?;
-            self.check(page)?;
-        }
-        Ok(page)
+        let Some(stored) = self.stored.next()? else { return Ok(None) };
+        let page = self.unpack(stored)?;
+        self.check(&page)?;
+        Ok(Some(page))
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
-        let page = self.inner.peek_next_page()?;
-        self.chunk.past_header.store(page.is_some(), Ordering::Relaxed);
-        Ok(page)
+        self.stored.peek()
     }
 
     fn skip_next_page(&mut self) -> Result<()> {
-        // A header that was peeked at is skipped without another read.
-        self.chunk.past_header.store(false, Ordering::Relaxed);
-        self.inner.skip_next_page()
+        self.stored.skip()
     }
-}
-
-fn fault(reason: impl Into<String>) -> ParquetError {
-    ParquetError::General(reason.into())
-}
-
-/// Sizes after and before decompression, from the first bytes of a page's header: in Thrift's compact protocol the fields
-/// 1 (type), 2 and 3, each an i32 (0x15), in the order in which every writer puts them.
-fn announced(mut header: &[u8]) -> Option<(u64, u64)> {
-    let mut field = || {
-        let (&0x15, rest) = header.split_first()? else { return None };
-        header = rest;
-        let zigzag = varint(&mut header)?;
-        (zigzag & 1 == 0).then_some(zigzag >> 1)
-    };
-    let (_, announced, stored) = (field()?, field()?, field()?);
-    Some((announced, stored))
 }
 
 /// What follows a block of delta-encoded lengths, if it announces at most `most` of them.
@@ -278,32 +171,9 @@ fn after_lengths(mut data: &[u8], most: u64) -> Option<&[u8]> {
     Some(data)
 }
 
-fn varint(data: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = data.split_first()?;
-        *data = rest;
-        value |= u64::from(byte & 0x7F) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_from_a_page_header() {
-        // type 0, 300 bytes after decompression, 20 before: zigzag 600 = 0xD8 0x04, 40.
-        assert_eq!(announced(&[0x15, 0, 0x15, 0xD8, 0x04, 0x15, 40, 0x2C]), Some((300, 20)));
-        assert_eq!(announced(&[0x15, 0, 0x15, 1, 0x15, 40]), None, "a negative size");
-        assert_eq!(announced(&[0x15, 0, 0x25, 2, 0x15, 40]), None, "a field is left out");
-        assert_eq!(announced(&[0x15, 0, 0x15]), None);
-        assert_eq!(announced(&[0x15, 0, 0x15, 0xFF, 0xFF, 0xFF]), None);
-    }
 
     #[test]
     fn lengths_are_counted() {

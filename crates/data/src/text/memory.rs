@@ -28,13 +28,15 @@ impl Pool {
     pub(super) fn lend(&self, bytes: usize, slack: usize) -> Lent {
         let least = bytes.saturating_add(slack);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().rposition(|memory| memory.len() >= least);
+        // The smallest that is large enough; of equal ones that which came back last, which may still be in a cache.
+        let enough = kept.iter().enumerate().rev().filter(|(_, memory)| memory.len() >= least);
+        let found = enough.min_by_key(|(_, memory)| memory.len()).map(|(i, _)| i);
         let memory = found.filter(|_| least >= LEAST_BYTES).map(|i| kept.swap_remove(i));
         drop(kept);
-        // The size is rounded up, so that a page which is a little larger than the last finds room in its memory; what is not
-        // written to costs nothing.
+        // A page that is a little larger than the last shall find room in its memory.
+        let step = (least.next_power_of_two() / 8).max(1);
         let usual = LEAST_BYTES..KEPT_BYTES / 8;
-        let size = if usual.contains(&least) { least.next_power_of_two() } else { least };
+        let size = if usual.contains(&least) { least.next_multiple_of(step) } else { least };
         let memory = memory.unwrap_or_else(|| vec![0; size]);
         Lent { memory, bytes, least, pool: self.clone() }
     }
@@ -87,11 +89,11 @@ mod tests {
         assert_ne!(address(&second), at, "what is read is not lent again");
         drop(bytes);
         assert_eq!(
-            address(&pool.lend(131_072, 0)),
+            address(&pool.lend(114_688, 0)),
             at,
             "a page may be a little larger than the last"
         );
-        assert_ne!(address(&pool.lend(131_073, 0)), at);
+        assert_ne!(address(&pool.lend(114_689, 0)), at);
 
         let many: Vec<_> = (0..5).map(|_| pool.lend(KEPT_BYTES / 4, 0)).collect();
         drop(many);

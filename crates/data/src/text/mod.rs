@@ -8,23 +8,18 @@ mod filter;
 mod guard;
 mod memory;
 mod snappy;
+mod span;
+mod stored;
 
 pub use file::TextFile;
 pub use filter::{ReadStats, TextColumn, TextFilter};
+pub(crate) use span::{Row, Span, Spans};
 
 use crate::{Error, Result};
-use column::Column;
-use filter::Rejected;
-use memory::Pool;
 use parquet::data_type::ByteArray;
-use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 use std::path::Path;
-
-/// Rows decoded at a time, at most, and the bytes after which it is fewer.
-const BATCH_ROWS: usize = 256;
-const BATCH_BYTES: usize = 1 << 20;
 
 /// A text as it lies in its decoded page: shared, not copied. As long as it lives, so does the page.
 #[derive(Clone)]
@@ -82,21 +77,19 @@ pub struct Position {
 /// # Cost
 /// Memory for about a megabyte of text, or one document if that is larger, and its pages; one thread.
 pub struct Texts {
-    files: Vec<TextFile>,
-    filter: TextFilter,
-    at: Position,
-    group: Option<Group>,
+    spans: Spans,
+    span: Option<Span>,
     batch: std::vec::IntoIter<Row>,
+    at: Position,
     rows: u64,
     stats: ReadStats,
-    pool: Pool,
     ended: bool,
 }
 
 impl std::fmt::Debug for Texts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Texts")
-            .field("files", &self.files)
+            .field("files", &self.spans.files())
             .field("at", &self.at)
             .finish_non_exhaustive()
     }
@@ -112,13 +105,11 @@ impl Texts {
             paths.iter().map(|path| TextFile::open(path, column)).collect::<Result<_>>()?;
         Ok(Self {
             rows: files.iter().map(TextFile::rows).sum(),
-            files,
-            filter: TextFilter::default(),
-            at: Position::default(),
-            group: None,
+            spans: Spans::new(files),
+            span: None,
             batch: vec![].into_iter(),
+            at: Position::default(),
             stats: ReadStats::default(),
-            pool: Pool::default(),
             ended: false,
         })
     }
@@ -141,19 +132,21 @@ impl Texts {
     /// # Errors
     /// [`Error::Config`] for a position beyond the end.
     pub(crate) fn go_to(&mut self, at: Position) -> Result<()> {
-        let rows = self.files.get(at.file).map_or(0, TextFile::rows);
-        if at.file > self.files.len() || at.row > rows {
+        let files = self.spans.files();
+        let rows = files.get(at.file).map_or(0, |file| file.rows());
+        if at.file > files.len() || at.row > rows {
             return Err(Error::Config {
                 what: format!(
                     "reading cannot go on at row {} of file {}: there are {} files, and this one has {rows} rows",
                     at.row,
                     at.file,
-                    self.files.len()
+                    files.len()
                 ),
                 hint: "the position belongs to other files".into(),
             });
         }
         self.at = at;
+        self.spans.go_to(at);
         Ok(())
     }
 
@@ -163,9 +156,7 @@ impl Texts {
     /// Those of [`TextFilter::check`]; [`Error::MissingColumn`] and [`Error::ColumnType`] for the columns that it looks at.
     pub fn with_filter(mut self, filter: &TextFilter) -> Result<Self> {
         filter.check()?;
-        self.files.iter_mut().try_for_each(|file| file.filter(filter))?;
-        self.filter = filter.clone();
-        (self.group, self.batch) = (None, vec![].into_iter());
+        self.spans.set_filter(filter)?;
         Ok(self)
     }
 
@@ -182,6 +173,11 @@ impl Texts {
     /// Null texts skipped so far.
     pub fn nulls(&self) -> u64 {
         self.stats.null_texts
+    }
+
+    /// What lies before the texts are decoded, from where reading begins.
+    pub(crate) fn into_spans(self) -> Spans {
+        self.spans
     }
 
     /// Where to go on after the text that came last: [`Texts::open_at`].
@@ -208,40 +204,24 @@ impl Texts {
             if let Some(row) = self.batch.next() {
                 match row {
                     Row::Fault(error) => return Err(error),
-                    Row::Rejected(rejected) => self.stats.count(rejected),
+                    Row::Rejected(rejected) => self.stats.count_rejected(rejected),
                     Row::Text(text) => {
                         self.at.row += 1;
-                        self.stats.documents += 1;
-                        self.stats.text_bytes += text.len() as u64;
+                        self.stats.count_read(&text);
                         return Ok(Some(text));
                     }
                 }
                 self.at.row += 1;
                 continue;
             }
-            let Some(file) = self.files.get(self.at.file) else { return Ok(None) };
-            if let Some(group) = &mut self.group {
-                if let Some(batch) = group.read(file, &self.filter)? {
-                    self.batch = batch.into_iter();
-                    continue;
-                }
-                self.group = None;
+            if let Some(rows) = self.span.as_mut().and_then(Span::read) {
+                self.batch = rows.into_iter();
+                continue;
             }
-            // The row group in which the next row lies; empty ones are passed over.
-            let mut start = 0;
-            let next = (0..file.row_groups()).find_map(|group| {
-                let rows = file.group_rows(group);
-                if self.at.row < start + rows {
-                    return Some((group, self.at.row - start));
-                }
-                start += rows;
-                None
-            });
-            match next {
-                Some((group, skip)) => {
-                    self.group = Some(Group::open(file, group, start, skip, &self.pool)?);
-                }
-                None => self.at = Position { file: self.at.file + 1, row: 0 },
+            self.span = self.spans.next();
+            self.at = self.span.as_ref().map_or(self.spans.position(), Span::position);
+            if self.span.is_none() {
+                return Ok(None);
             }
         }
     }
@@ -253,157 +233,4 @@ impl Iterator for Texts {
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.next_text()?.map(|text| text.to_string()))
     }
-}
-
-/// A row, decoded and judged.
-enum Row {
-    Text(Text),
-    Rejected(Rejected),
-    Fault(Error),
-}
-
-/// The columns of a row group that are looked at, in step.
-struct Group {
-    index: usize,
-    /// Its first row, counted in the file.
-    start: u64,
-    text: Column,
-    score: Option<Column>,
-    language: Option<Column>,
-    /// The next row to decode, and how many there are.
-    row: u64,
-    rows: u64,
-    /// Rows to decode next, and whether a fault is being searched row by row.
-    step: usize,
-    careful: bool,
-    pool: Pool,
-}
-
-impl Group {
-    fn open(file: &TextFile, index: usize, start: u64, row: u64, pool: &Pool) -> Result<Self> {
-        let read = |leaf| file.read(index, leaf, row, pool);
-        Ok(Self {
-            index,
-            start,
-            text: read(file.text)?,
-            score: file.score.map(read).transpose()?,
-            language: file.language.map(read).transpose()?,
-            pool: pool.clone(),
-            row,
-            rows: file.group_rows(index),
-            step: 8,
-            careful: false,
-        })
-    }
-
-    /// The next few rows; `None` at the end of the row group.
-    fn read(&mut self, file: &TextFile, filter: &TextFilter) -> Result<Option<Vec<Row>>> {
-        let n = usize::try_from(self.rows - self.row).unwrap_or(usize::MAX).min(self.step);
-        if n == 0 {
-            // A column that goes on would be read in part, silently.
-            let more = self.text.bytes(1).map(|more| more.len());
-            return match more {
-                Ok(0) => Ok(None),
-                Ok(_) => Err(file.damaged(
-                    self.index,
-                    None,
-                    &format!("its footer announces {} rows, its column has more", self.rows),
-                )),
-                Err(e) => Err(file.damaged(self.index, None, &e)),
-            };
-        }
-        match self.decode(n, filter, file) {
-            Ok(rows) => {
-                self.row += n as u64;
-                Ok(Some(rows))
-            }
-            Err(e) if self.careful => {
-                Err(file.damaged(self.index, Some(self.start + self.row), &e))
-            }
-            // Which of the rows is it? Once more, row by row, so that those before it are not lost.
-            Err(_) => {
-                *self = Self::open(file, self.index, self.start, self.row, &self.pool.clone())?;
-                (self.step, self.careful) = (1, true);
-                Ok(Some(vec![]))
-            }
-        }
-    }
-
-    fn decode(
-        &mut self,
-        n: usize,
-        filter: &TextFilter,
-        file: &TextFile,
-    ) -> Result<Vec<Row>, ParquetError> {
-        let whole = |found: usize| {
-            if found == n {
-                return Ok(());
-            }
-            let row = self.row + found as u64;
-            Err(ParquetError::General(format!(
-                "the column ends after {row} of the row group's {} rows",
-                self.rows
-            )))
-        };
-        let texts = self.text.bytes(n)?;
-        whole(texts.len())?;
-        let scores = self.score.as_mut().map(|column| column.numbers(n)).transpose()?;
-        scores.as_ref().map_or(Ok(()), |scores| whole(scores.len()))?;
-        let languages = self.language.as_mut().map(|column| column.bytes(n)).transpose()?;
-        languages.as_ref().map_or(Ok(()), |languages| whole(languages.len()))?;
-
-        // Inside `contained`, because a damaged dictionary yields values without data, which panic when they are looked at.
-        column::contained(|| {
-            let mut rows = Vec::with_capacity(n);
-            let mut bytes = 0;
-            for (i, text) in texts.into_iter().enumerate() {
-                let low = scores.as_ref().is_some_and(|scores| {
-                    scores[i].is_none_or(|s| s.is_nan() || Some(s) < filter.min_score)
-                });
-                let wanted = filter.language.as_deref().map(str::as_bytes);
-                let other = languages
-                    .as_ref()
-                    .is_some_and(|found| found[i].as_ref().map(ByteArray::data) != wanted);
-                bytes += text.as_ref().map_or(0, ByteArray::len);
-                rows.push(match judge(text, low, other, filter) {
-                    Ok(row) => row,
-                    Err(reason) => {
-                        rows.push(Row::Fault(Error::InvalidUtf8 {
-                            path: file.path().into(),
-                            row_group: self.index,
-                            row: self.start + self.row + i as u64,
-                            at: reason.valid_up_to(),
-                        }));
-                        break;
-                    }
-                });
-            }
-            if !self.careful {
-                self.step = match bytes {
-                    _ if bytes > BATCH_BYTES => (self.step / 4).max(1),
-                    _ if bytes < BATCH_BYTES / 2 => (self.step * 2).min(BATCH_ROWS),
-                    _ => self.step,
-                };
-            }
-            Ok(rows)
-        })
-    }
-}
-
-/// What becomes of a row, whose score may be too `low` and whose language may be an `other` one.
-fn judge(
-    text: Option<ByteArray>,
-    low: bool,
-    other: bool,
-    filter: &TextFilter,
-) -> Result<Row, std::str::Utf8Error> {
-    let Some(text) = text else { return Ok(Row::Rejected(Rejected::Null)) };
-    if low {
-        return Ok(Row::Rejected(Rejected::Score));
-    }
-    if other {
-        return Ok(Row::Rejected(Rejected::Language));
-    }
-    let text = Text::new(text)?;
-    Ok(filter.length(&text).map_or(Row::Text(text), Row::Rejected))
 }

@@ -153,6 +153,7 @@ impl Tokenizer {
         // What a thread remembers is lent for several texts in a row, so that it stays in that core's cache.
         let all: Vec<Result<Vec<u32>>> = texts
             .par_iter()
+            .with_max_len(64)
             .map_init(
                 || self.0.way.lend(),
                 |lent, text| {
@@ -183,6 +184,7 @@ impl Tokenizer {
         groups.push((&texts[start..], bytes));
         let encoded: Vec<Result<Vec<Tokens<T>>>> = groups
             .par_iter()
+            .with_max_len(4)
             .map_init(
                 || self.0.way.lend(),
                 |lent, (texts, bytes)| {

@@ -1,7 +1,7 @@
 //! Digests of what a stage wrote: BLAKE3 over the sorted relative names and the contents, and nothing of when or where.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,13 @@ pub(crate) struct FileDigest {
     pub(crate) path: String,
     pub(crate) bytes: u64,
     pub(crate) digest: String,
+}
+
+impl FileDigest {
+    /// Where the file is if the output is at `path`.
+    pub(crate) fn under(&self, path: &Path) -> PathBuf {
+        if self.path.is_empty() { path.to_owned() } else { path.join(&self.path) }
+    }
 }
 
 /// One output port: the digest of the whole and its files.

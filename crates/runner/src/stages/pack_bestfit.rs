@@ -3,9 +3,11 @@
 use anyhow::Context;
 use farthing_data::{
     Manifest, PackConfig, PackRule, PackSettings, Remainder, TextFilter, Tokenizer, pack,
+    pack_with_digests,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 use super::fetch_parquet::parquet_files;
 use super::train_bpe::{check_column, check_filter};
@@ -123,8 +125,15 @@ impl Stage for PackBestfit {
         for split in ["train", "val"] {
             let files = parquet_files(ctx, split)?;
             let out = ctx.output(split);
+            let digest = |file: &PathBuf| ctx.digest(file).map(str::to_owned);
+            let digests: Option<Vec<_>> = files.iter().map(digest).collect();
             let mut watched = Watched::new(ctx, "documents");
-            let packed = pack(&files, &tokenizer, &library, &out, &mut watched);
+            let packed = match &digests {
+                Some(known) => {
+                    pack_with_digests(&files, known, &tokenizer, &library, &out, &mut watched)
+                }
+                None => pack(&files, &tokenizer, &library, &out, &mut watched),
+            };
             if matches!(packed, Err(farthing_data::Error::Stopped)) {
                 return Err(Cancelled.into());
             }
