@@ -7,6 +7,7 @@ use crate::token::{Token, Tokens};
 use crate::{Error, Position, Progress, ReadStats, Result, Text, Texts, Tokenizer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of text that travel together: little memory, and enough work that what a core must fetch again when it turns from one kind of
 /// work to another does not show. The first chunk is small, because until it is read there is nothing else to do.
@@ -16,9 +17,9 @@ const FIRST_BYTES: u64 = 4 << 20;
 /// Rows that make a chunk, however little text they have.
 const CHUNK_ROWS: u64 = 1 << 16;
 
-/// Bytes of text after which the rest of a span waits until its beginning is packed. Only those are larger that refer to the texts of a
-/// dictionary many times over.
-const PART_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 32 << 20 };
+/// Bytes of text after which the rest of a chunk's spans waits until their beginnings are packed. Only spans that refer to the texts of a
+/// dictionary many times over have so much more text than bytes.
+const TEXT_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 
 /// What was read until after a document, and where to go on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +63,7 @@ pub(crate) fn feed<T: Token>(
                 std::mem::take(&mut ready).into_iter().try_for_each(|mut part| {
                     part.give(&mut tokens, &mut read, &mut take)?;
                     while !part.span.is_empty() {
-                        part.decode();
+                        part.decode(&AtomicUsize::new(0));
                         let rest = encode(std::slice::from_mut(&mut part), tokenizer)?;
                         part.give(&mut rest.into_iter(), &mut read, &mut take)?;
                     }
@@ -95,7 +96,14 @@ fn read_chunk(spans: &mut Spans, most: u64) -> Vec<Part> {
         rows += span.rows();
         chunk.push(span);
     }
-    chunk.into_par_iter().with_max_len(1).map(Part::begin).collect()
+    let decoded = AtomicUsize::new(0);
+    let begin = |span| {
+        let read = ReadStats::default();
+        let mut part = Part { span, texts: vec![], marks: vec![], read, fault: None };
+        part.decode(&decoded);
+        part
+    };
+    chunk.into_par_iter().with_max_len(1).map(begin).collect()
 }
 
 /// The tokens of the texts of `parts`, one after another.
@@ -116,22 +124,16 @@ struct Part {
 }
 
 impl Part {
-    fn begin(span: Span) -> Self {
-        let read = ReadStats::default();
-        let mut this = Self { span, texts: vec![], marks: vec![], read, fault: None };
-        this.decode();
-        this
-    }
-
-    /// Goes on with the span: nearly always to its end.
-    fn decode(&mut self) {
-        while self.fault.is_none() && self.read.text_bytes < PART_BYTES {
+    /// Goes on with the span, nearly always to its end: until `decoded`, to which it adds the bytes of its texts, is enough.
+    fn decode(&mut self, decoded: &AtomicUsize) {
+        while self.fault.is_none() && decoded.load(Ordering::Relaxed) < TEXT_BYTES {
             let mut position = self.span.position();
             let Some(rows) = self.span.read() else { return };
             for row in rows {
                 position.row += 1;
                 match row {
                     Row::Text(text) => {
+                        decoded.fetch_add(text.len(), Ordering::Relaxed);
                         self.read.count_read(&text);
                         self.texts.push(text);
                         self.marks.push(Mark { position, read: self.read });
