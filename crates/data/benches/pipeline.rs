@@ -83,7 +83,8 @@ fn main() {
             timed(|| pack(&files, &tokenizer, &config, &out, &mut Silent).unwrap());
         std::fs::remove_dir_all(&out).unwrap();
         let (known, same) = timed(|| {
-            pack_with_digests(&files, &digests, &tokenizer, &config, &out, &mut Silent).unwrap()
+            pack_with_digests(&files, Some(&digests), &tokenizer, &config, &out, &mut Silent)
+                .unwrap()
         });
         assert_eq!(manifest.shards, same.shards);
         let others = before.others();

@@ -92,49 +92,38 @@ pub fn pack<P: AsRef<Path> + Sync>(
     out: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
-    config.settings.check()?;
-    let texts = open(files, config)?;
-    progress.message("reading digests");
-    pack_texts(texts, &digest_files(files)?, tokenizer, config, out, progress)
+    pack_with_digests(files, None, tokenizer, config, out, progress)
 }
 
-/// [`pack`] for files whose digests are known, so that they are read once: `digests[i]` is the BLAKE3 of `files[i]`, in hex, as
-/// [`digest_file`](crate::digest_file) and [`FileEntry::blake3`](crate::FileEntry::blake3) have it. The rows and their manifest are the same.
+/// [`pack`] for files whose digests may be known, so that they are read once: `digests[i]` is the BLAKE3 of `files[i]`, in hex, as
+/// [`digest_file`](crate::digest_file) and [`FileEntry::blake3`](crate::FileEntry::blake3) have it. The rows and their manifest are the
+/// same.
 ///
 /// # Errors
 /// Those of [`pack`]; [`Error::Config`] unless there are as many digests as files.
-pub fn pack_with_digests<P: AsRef<Path>>(
+pub fn pack_with_digests<P: AsRef<Path> + Sync>(
     files: &[P],
-    digests: &[String],
+    digests: Option<&[String]>,
     tokenizer: &Tokenizer,
     config: &PackConfig,
     out: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Manifest> {
     config.settings.check()?;
-    if digests.len() != files.len() {
+    if let Some(digests) = digests.filter(|digests| digests.len() != files.len()) {
         return Err(Error::Config {
             what: format!("{} files come with {} digests", files.len(), digests.len()),
             hint: "give one digest for each file, in their order".into(),
         });
     }
-    pack_texts(open(files, config)?, digests, tokenizer, config, out, progress)
-}
-
-fn open<P: AsRef<Path>>(files: &[P], config: &PackConfig) -> Result<Texts> {
-    Texts::open(files, &config.text_column)?.with_filter(&config.filter)
-}
-
-/// The texts of files with these digests.
-fn pack_texts(
-    texts: Texts,
-    digests: &[String],
-    tokenizer: &Tokenizer,
-    config: &PackConfig,
-    out: &Path,
-    progress: &mut dyn Progress,
-) -> Result<Manifest> {
-    let key = input_key(digests, tokenizer, config)?;
+    let texts = Texts::open(files, &config.text_column)?.with_filter(&config.filter)?;
+    let key = match digests {
+        Some(digests) => input_key(digests, tokenizer, config)?,
+        None => {
+            progress.message("reading digests");
+            input_key(&digest_files(files)?, tokenizer, config)?
+        }
+    };
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     if out.join(MANIFEST).exists() {
         return finished(out, &key);

@@ -17,8 +17,8 @@ const FIRST_BYTES: u64 = 4 << 20;
 /// Rows that make a chunk, however little text they have.
 const CHUNK_ROWS: u64 = 1 << 16;
 
-/// Bytes of text after which the rest of a chunk's spans waits until their beginnings are packed. Only spans that refer to the texts of a
-/// dictionary many times over have so much more text than bytes.
+/// Bytes of text after which the rest of a chunk's spans waits until their beginnings are packed. Only spans that refer to the texts
+/// of a dictionary many times over have so much more text than bytes.
 const TEXT_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 
 /// What was read until after a document, and where to go on.
@@ -145,8 +145,8 @@ impl Part {
         }
     }
 
-    /// Gives to `take` a document for each text; their tokens are the next of `tokens`. `read` is what was read before, and afterwards also
-    /// for them.
+    /// Gives to `take` a document for each text; their tokens are the next of `tokens`. `read` is what was read before, and
+    /// afterwards also for them.
     fn give<T: Token>(
         &mut self,
         tokens: &mut impl Iterator<Item = Tokens<T>>,

@@ -47,7 +47,7 @@ fn known_digests_change_nothing_but_that_files_are_read_once() {
     let known: Vec<String> = p.files.train.iter().map(|file| file.blake3.clone()).collect();
     let out = p.dir.path().join("again");
     let again = |digests: &[String]| {
-        pack_with_digests(&train, digests, &p.tokenizer, &p.config, &out, &mut Silent)
+        pack_with_digests(&train, Some(digests), &p.tokenizer, &p.config, &out, &mut Silent)
     };
     assert_eq!(again(&known).unwrap(), p.manifest);
     assert_eq!(digests(&out), digests(&p.dir.path().join("rows")));

@@ -79,8 +79,8 @@ impl Ctx {
         of_port.map(|(_, label, path)| (label.as_str(), path.as_path())).collect()
     }
 
-    /// The BLAKE3 digest, in hex, of a file behind an input port, taken when the stage before was done: a stage need not read a file twice to
-    /// know whether it is the same as before. `None` outside of a pipeline.
+    /// The BLAKE3 digest, in hex, of a file behind an input port, taken when the stage before was done: a stage need not read a
+    /// file twice to know whether it is the same as before. `None` outside of a pipeline.
     pub fn digest(&self, file: &Path) -> Option<&str> {
         self.digests.get(file).map(String::as_str)
     }

@@ -1,13 +1,14 @@
 //! `pack-bestfit`: text, encoded and packed into rows of T + 1 tokens that begin with BOS, without padding.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use farthing_data::{
-    Manifest, PackConfig, PackRule, PackSettings, Remainder, TextFilter, Tokenizer, pack,
+    Manifest, PackConfig, PackRule, PackSettings, Remainder, TextFilter, Tokenizer,
     pack_with_digests,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 
 use super::fetch_parquet::parquet_files;
 use super::train_bpe::{check_column, check_filter};
@@ -128,12 +129,9 @@ impl Stage for PackBestfit {
             let digest = |file: &PathBuf| ctx.digest(file).map(str::to_owned);
             let digests: Option<Vec<_>> = files.iter().map(digest).collect();
             let mut watched = Watched::new(ctx, "documents");
-            let packed = match &digests {
-                Some(known) => {
-                    pack_with_digests(&files, known, &tokenizer, &library, &out, &mut watched)
-                }
-                None => pack(&files, &tokenizer, &library, &out, &mut watched),
-            };
+            let digests = digests.as_deref();
+            let packed =
+                pack_with_digests(&files, digests, &tokenizer, &library, &out, &mut watched);
             if matches!(packed, Err(farthing_data::Error::Stopped)) {
                 return Err(Cancelled.into());
             }
