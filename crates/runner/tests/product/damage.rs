@@ -56,10 +56,13 @@ fn a_flipped_byte_in_a_model_stops_those_that_read_it() {
     assert!(place.model() == whole, "the model that is trained again is another one");
 }
 
-/// The checkpoints of a training that was cut off once it had two, oldest first.
+/// Steps for a training that is to be cut off: seconds, so that whoever cuts it off is in time on a busy machine too.
+pub(crate) const LONG: [&str; 2] = ["--set", "train.schedule.steps=200"];
+
+/// The checkpoints of a training of [`LONG`] that was cut off once it had two, oldest first.
 pub(crate) fn cut_off(place: &Place, args: &[&str]) -> Vec<PathBuf> {
-    let mut child =
-        place.spawn(&[&["p.toml", "--set", "train.exec.checkpoint_every_s=0"], args].concat());
+    let checkpoint_always = ["--set", "train.exec.checkpoint_every_s=0"];
+    let mut child = place.spawn(&[&["p.toml"], &LONG[..], &checkpoint_always, args].concat());
     let checkpoints = || {
         let folders = fs::read_dir(place.path("store/stages")).into_iter().flatten();
         let scratch = folders.map(|e| e.unwrap().path().join(".scratch"));
@@ -84,13 +87,14 @@ pub(crate) fn cut_off(place: &Place, args: &[&str]) -> Vec<PathBuf> {
 
 #[test]
 fn a_flipped_byte_in_a_checkpoint_costs_the_steps_since_the_one_before() {
-    let whole = Place::until("train");
+    let whole = Place::new();
+    whole.done(&[&["--until", "train"], &LONG[..]].concat());
     let place = Place::new();
     let kept = cut_off(&place, &[]);
     let newest = kept.last().unwrap();
     flip(newest);
 
-    let output = place.done(&["--until", "train"]);
+    let output = place.done(&[&["--until", "train"], &LONG[..]].concat());
     assert_eq!(output.why("train"), "never run; resumes what was cut off");
     let name = newest.file_name().unwrap().to_string_lossy().into_owned();
     let passed = output.stderr.lines().find(|l| l.contains("passing over")).unwrap_or_default();
@@ -101,14 +105,15 @@ fn a_flipped_byte_in_a_checkpoint_costs_the_steps_since_the_one_before() {
 
 #[test]
 fn a_checkpoint_of_another_shape_is_passed_over_by_name() {
-    let whole = Place::until("train");
+    let whole = Place::new();
+    whole.done(&[&["--until", "train"], &LONG[..]].concat());
     let (place, deeper) = (Place::new(), Place::new());
     let kept = cut_off(&place, &[]);
     let foreign = cut_off(&deeper, &["--set", "train.model.depth=3"]);
     let newer = kept[0].with_file_name("step-0000009999.safetensors");
     fs::copy(foreign.last().unwrap(), newer).unwrap();
 
-    let output = place.done(&["--until", "train"]);
+    let output = place.done(&[&["--until", "train"], &LONG[..]].concat());
     let mut lines = output.stderr.lines().skip_while(|l| !l.contains("passing over"));
     let passed: Vec<&str> = lines.by_ref().take(2).collect();
     let file = passed[0].split_once("step-").map_or(passed[0], |(_, rest)| rest);

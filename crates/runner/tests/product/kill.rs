@@ -1,5 +1,6 @@
 //! `kill -9` at ten moments of a run, and other numbers of threads: the weights are the same to the last bit.
 
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,25 +19,47 @@ fn records(place: &Place) -> Vec<Value> {
     records
 }
 
+/// Waits until the training under way has recorded this step, or the process is over.
+fn wait_for(place: &Place, child: &mut Child, step: u64) {
+    let began = Instant::now();
+    let recorded = || {
+        let entries = std::fs::read_dir(place.path("store/stages")).into_iter().flatten();
+        let partial = entries.map(|e| e.unwrap().path()).filter(|e| e.extension().is_some());
+        let metrics = partial.filter_map(|e| std::fs::read_to_string(e.join("metrics")).ok());
+        // The last line may be half written.
+        let records = metrics.flat_map(|text| {
+            text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).collect::<Vec<_>>()
+        });
+        records.filter(|r| r["record"] == "step").filter_map(|r| r["step"].as_u64()).max()
+    };
+    while recorded().is_none_or(|found| found < step) && child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_mins(2), "step {step} did not come");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 #[test]
 fn killed_at_ten_moments_it_completes_with_the_same_weights_and_records() {
     const STEPS: u64 = 400;
     let set = format!("train.schedule.steps={STEPS}");
-    let args = ["p.toml", "--set", &set, "--set", "train.evaluate.every_steps=50"];
+    let sets = [&set, "train.evaluate.every_steps=50", "train.exec.checkpoint_every_steps=5"];
+    let args: Vec<&str> =
+        ["p.toml"].into_iter().chain(sets.iter().flat_map(|set| ["--set", set])).collect();
 
     let whole = Place::new();
-    let began = Instant::now();
     whole.done(&args[1..]);
-    let duration = began.elapsed();
 
     let place = Place::new();
-    // Attempts of 3 to 18 hundredths of the run's time each, from a congruential generator.
     let (mut random, mut alive, mut stages) = (2_024_u64, 0, Vec::new());
-    for _ in 0..10 {
+    // Two moments before the training, as a rule, and eight inside it, however fast the machine is: when it has gone 30 steps on,
+    // and a few milliseconds later, from a congruential generator.
+    for attempt in 0..10 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let share = 0.03 + 0.15 * (random >> 40) as f64 / (1 << 24) as f64;
         let mut child = place.spawn(&args);
-        std::thread::sleep(duration.mul_f64(share).max(Duration::from_millis(20)));
+        if attempt >= 2 {
+            wait_for(&place, &mut child, 30 * (attempt - 1));
+        }
+        std::thread::sleep(Duration::from_millis((random >> 40) % 30));
         alive += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         let output = place.output(child);
@@ -46,10 +69,8 @@ fn killed_at_ten_moments_it_completes_with_the_same_weights_and_records() {
     }
     assert!(alive >= 8, "{alive} of ten found the run alive: {stages:#?}");
     let end = place.done(&args[1..]);
-    assert!(
-        stages.iter().any(|s| s.contains("resuming")) || end.stderr.contains("resuming"),
-        "{stages:#?}"
-    );
+    let resumed = stages.iter().filter(|s| s.contains("resuming")).count();
+    assert!(resumed >= 5 && end.stderr.contains("resuming"), "{stages:#?}: {}", end.screen());
     assert!(place.model() == whole.model(), "the weights differ: {stages:#?}");
 
     let found = records(&place);

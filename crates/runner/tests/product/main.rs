@@ -12,4 +12,5 @@ mod report;
 mod resume;
 #[path = "../../../data/tests/hub/server.rs"]
 mod server;
+mod stderr;
 mod variants;

@@ -1,6 +1,6 @@
 //! Ablations and precision: each is one key, trains, survives being cut off, and is read by the stages after training.
 
-use crate::damage::cut_off;
+use crate::damage::{LONG, cut_off};
 use crate::harness::{Place, json_lines};
 
 const VARIANTS: [&str; 4] = [
@@ -42,11 +42,12 @@ fn each_variant_is_one_key_and_learns_and_is_its_own_model() {
 #[test]
 fn a_variant_that_was_cut_off_ends_with_the_same_weights() {
     for variant in &VARIANTS[1..] {
+        let args = [&["--until", "train", "--set", variant], &LONG[..]].concat();
         let whole = Place::new();
-        whole.done(&["--until", "train", "--set", variant]);
+        whole.done(&args);
         let place = Place::new();
         cut_off(&place, &["--set", variant]);
-        let output = place.done(&["--until", "train", "--set", variant, "--threads", "1"]);
+        let output = place.done(&[&args[..], &["--threads", "1"]].concat());
         assert!(output.stderr.contains("train: resuming after step"), "{}", output.screen());
         assert!(place.model() == whole.model(), "{variant}: the weights differ");
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use insta::assert_snapshot;
 
 use crate::harness::{Output, Place, contents};
+use crate::stderr::read_to_line;
 
 const CHAIN: &str = "[stage.hi]\nuses = \"write\"\ntext = \"hello\"\n\n[stage.trim]\nuses = \"trim\"\ninputs = { text = \"hi.text\" }\n\n\
 [stage.count]\nuses = \"count\"\ninputs = { text = \"trim.text\" }\n\n[stage.other]\nuses = \"write\"\ntext = \"other\"\n";
@@ -72,6 +73,18 @@ fn force_only_from_until() {
 
 const SLOW: &str = "[stage.slow]\nuses = \"slow\"\nsteps = 60\nexec = { sleep_ms = 20 }\n\n[stage.hi]\nuses = \"write\"\nneeds = [\"slow\"]\ntext = \"a\"\n";
 
+/// Keeps the slow stage from its end until there is a file `gate`.
+const GATED: [&str; 3] = ["p.toml", "--set", "slow.exec.gate=\"gate\""];
+
+/// Waits until a stage's work is under way.
+fn wait_for_work(place: &Place) {
+    let began = Instant::now();
+    while place.entries(".partial").is_empty() {
+        assert!(began.elapsed() < Duration::from_mins(1), "no stage began");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn killed_at_any_moment_it_completes_with_equal_bytes() {
     let whole = Place::with(SLOW);
@@ -85,13 +98,10 @@ fn killed_at_any_moment_it_completes_with_equal_bytes() {
         .collect();
 
     let place = Place::with(SLOW);
-    // Ten moments spread over less time than the work takes, by the golden ratio.
+    // Ten moments spread over the work by the golden ratio.
     for i in 1..=10 {
-        let mut child = place.spawn(&["p.toml"]);
-        let began = Instant::now();
-        while place.entries(".partial").is_empty() && began.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let mut child = place.spawn(&GATED);
+        wait_for_work(&place);
         std::thread::sleep(Duration::from_millis(20 + 150 * (i * 618 % 1000) / 1000));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -119,30 +129,22 @@ fn killed_at_any_moment_it_completes_with_equal_bytes() {
 #[test]
 fn two_runners_do_the_work_once() {
     let place = Place::with(SLOW);
-    let first = place.spawn(&["p.toml"]);
-    let began = Instant::now();
-    while place.entries(".partial").is_empty() && began.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let pid = first.id();
-    let second = place.go(&[]);
+    let first = place.spawn(&GATED);
+    wait_for_work(&place);
+    let waits = format!("slow: waits for process {}", first.id());
+    let mut second = place.spawn(&["p.toml"]);
+    read_to_line(&mut second, &waits);
+    fs::write(place.path("gate"), "").unwrap();
     assert_eq!(Output::of(first).ran(), ["slow", "hi"]);
-    assert!(
-        second.stderr.contains(&format!("slow: waits for process {pid}")),
-        "{}",
-        second.screen()
-    );
+    let second = Output::of(second);
     assert!(!second.ran().contains(&"slow".to_owned()), "{}", second.screen());
 }
 
 #[test]
 fn a_lock_dies_with_its_process() {
     let place = Place::with(SLOW);
-    let mut child = place.spawn(&["p.toml"]);
-    let began = Instant::now();
-    while place.entries(".partial").is_empty() && began.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut child = place.spawn(&GATED);
+    wait_for_work(&place);
     child.kill().unwrap();
     child.wait().unwrap();
     let next = place.go(&[]);

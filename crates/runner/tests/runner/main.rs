@@ -6,4 +6,6 @@ mod errors;
 mod harness;
 mod matrix;
 mod screens;
+#[path = "../product/stderr.rs"]
+mod stderr;
 mod toys;

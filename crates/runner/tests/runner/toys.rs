@@ -1,6 +1,7 @@
 //! Small stages that stand in for the product's.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -137,6 +138,8 @@ pub(crate) struct SlowConfig {
 pub(crate) struct SlowExec {
     #[serde(default)]
     sleep_ms: u64,
+    /// The last step waits until this file is there.
+    gate: Option<PathBuf>,
 }
 
 /// Training in small: each step depends on the one before, and every second one leaves a checkpoint.
@@ -165,6 +168,9 @@ impl Stage for Slow {
         while step < config.steps {
             ctx.check_cancelled()?;
             std::thread::sleep(Duration::from_millis(exec.sleep_ms));
+            if step + 1 == config.steps && exec.gate.as_ref().is_some_and(|gate| !gate.exists()) {
+                continue;
+            }
             step += 1;
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step);
             metrics.write(&serde_json::json!({ "step": step, "state": state }))?;
