@@ -35,7 +35,7 @@ pub(crate) fn number(x: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Seconds: `0.34 s`, `12 s`, `3m05s`, `2h04m`, `3d02h`.
+/// Seconds: `0.3 s`, `12 s`, `3m05s`, `2h04m`, `3d02h`.
 pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 9.95 {
         return format!("{seconds:.1} s");

@@ -130,14 +130,14 @@ impl Output {
     }
 }
 
-/// Replaces times (`1.2 s`) and the names of run folders.
+/// Replaces times (`1.2 s`, `12 s`) and the names of run folders; what a slow machine shows of its progress is left out.
 fn normalise(text: &str) -> String {
     let line = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
         let word = |(i, word): (usize, &&str)| {
             let seconds =
                 words.get(i + 1).is_some_and(|next| next.starts_with('s') && next.len() <= 2);
-            if seconds && word.len() == 3 && word.parse::<f64>().is_ok() {
+            if seconds && word.parse::<f64>().is_ok() {
                 return "0.0".to_owned();
             }
             let is_run = |part: &str| part.len() == 20 && part.as_bytes()[15] == b'-';
@@ -146,7 +146,8 @@ fn normalise(text: &str) -> String {
         };
         words.iter().enumerate().map(word).collect::<Vec<_>>().join(" ").trim_end().to_owned()
     };
-    text.lines().map(line).collect::<Vec<_>>().join("\n")
+    let is_progress = |l: &&str| l.starts_with("  ") && l.contains(": running for ");
+    text.lines().filter(|l| !is_progress(l)).map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Every file under a folder with its bytes.
