@@ -2,16 +2,21 @@
 //! no checksums, and no part of a block that is damaged.
 //!
 //! In English text, literals and copies follow one another without a pattern and give less than five bytes each, so that a decoder which
-//! branches on the kind of each spends most of its time on branches foretold wrongly. Here the hot loop (`block`) asks of each tag only
+//! branches on the kind of each spends most of its time on branches foretold wrongly. Here the hot loop (`run`) asks of each tag only
 //! whether it is unusual, which is nearly always false:
-//! - How far the next tag would be, if a byte was a tag, is computed beforehand for `BLOCK` bytes at a time, in a loop that becomes vector
-//!   code. What is left is one load and one addition from tag to tag, and that chain bounds the speed.
-//! - Length and offset come from a table, whatever the kind; the source is chosen by a conditional move; and each element copies
-//!   `WIDE` bytes, of which the next one overwrites what is too much.
+//! - What the element at a tag would be, how many bytes it takes and gives and how far behind them they lie, is computed for every byte as
+//!   if it was a tag, for `BLOCK` of them at a time (`Plan`). That is vector code, cheaper than deciding it tag by tag.
+//! - Where the machine has a shuffle of bytes, how far it is to the tag after the next is computed beforehand as well, so that the chain
+//!   from tag to tag, a load and an addition, has one link for two elements.
+//! - A literal passes for a copy whose source is chosen by a conditional move; and each element copies `WIDE` bytes, of which the next one
+//!   overwrites what is too much.
 //!
-//! What is unusual (longer than `WIDE`, overlapping what it writes, a 4-byte offset, damaged), and both ends of the block, go to
+//! What is unusual (longer than `WIDE`, overlapping what it writes, a 4-byte offset, damaged), and both ends of the input, go to
 //! `element`, which is plain and checks everything.
 
+#![allow(clippy::inline_always, reason = "compiled once for each kind of vectors, as a whole")]
+
+use pulp::Arch;
 use std::hint::select_unpredictable;
 use std::ptr;
 
@@ -22,10 +27,16 @@ const WIDE: usize = 32;
 const LONGEST: usize = 64;
 
 /// Room that the output must have beyond the block.
-pub(super) const SLACK: usize = LONGEST;
+pub(super) const SLACK: usize = 2 * WIDE;
 
-/// Input bytes whose distances are computed at a time: few beside the first-level cache.
-const BLOCK: usize = 1024;
+/// Input bytes that are planned at a time: what is said of them is little beside the first-level cache.
+const BLOCK: usize = 512;
+
+/// Bytes that are planned together, and beyond a block: the second element of a pair lies there.
+const STRIDE: usize = 64;
+
+/// Bytes of input that must come after a block: two elements of `WIDE` bytes with their tags.
+const AHEAD: usize = 2 * (1 + WIDE);
 
 /// The most that a byte can become: a copy of 64 bytes takes 3.
 pub(super) const EXPANSION: u64 = 22;
@@ -69,6 +80,11 @@ struct Output<'a> {
 /// # Source
 /// The format: `format_description.txt` of Google's Snappy.
 pub(super) fn decompress(input: &[u8], out: &mut [u8], expected: usize) -> Result<(), Damage> {
+    decompress_on(Arch::new(), input, out, expected)
+}
+
+/// [`decompress`] with what this machine, or one with less, is able to do.
+fn decompress_on(arch: Arch, input: &[u8], out: &mut [u8], expected: usize) -> Result<(), Damage> {
     assert!(out.len() >= SLACK && out.len() - SLACK >= expected);
     let (stated, mut at) = preamble(input)?;
     if stated != expected {
@@ -78,15 +94,19 @@ pub(super) fn decompress(input: &[u8], out: &mut [u8], expected: usize) -> Resul
     while at < input.len() && out.len < LONGEST {
         at += element(&input[at..], &mut out)?;
     }
-    let mut distances = [0; BLOCK];
-    while let Some(left) = input.len().checked_sub(at + WIDE)
-        && left >= 32
-        && out.len <= expected
-    {
-        // Whole rounds of `measure`.
-        let size = left.min(BLOCK) & !31;
-        at += block(&input[at..], &mut distances[..size], &mut out)?;
-    }
+    at += match arch {
+        #[cfg(target_arch = "x86_64")]
+        Arch::V4(simd) => simd.vectorize(
+            #[inline(always)]
+            || blocks(&input[at..], &mut out, Some(*simd)),
+        ),
+        #[cfg(target_arch = "x86_64")]
+        Arch::V3(simd) => simd.vectorize(
+            #[inline(always)]
+            || blocks(&input[at..], &mut out, Some(simd)),
+        ),
+        _ => blocks(&input[at..], &mut out, None),
+    }?;
     while at < input.len() {
         at += element(&input[at..], &mut out)?;
     }
@@ -145,23 +165,152 @@ fn element(input: &[u8], out: &mut Output<'_>) -> Result<usize, Damage> {
     Ok(1 + extra)
 }
 
-/// Unpacks the elements whose tags are among the first `distances.len()` bytes of `input`, and returns how many bytes they took. Stops
-/// when there is more than expected, by at most `WIDE` bytes.
-fn block(input: &[u8], distances: &mut [u8], out: &mut Output<'_>) -> Result<usize, Damage> {
-    // What the steps below rely on.
-    assert!(distances.len() + WIDE <= input.len());
-    assert!(out.len >= LONGEST && out.bytes.len() - SLACK >= out.expected);
-    measure(input, distances);
-    let (mut at, mut len) = (0, out.len);
-    while let Some(&distance) = distances.get(at)
-        && len <= out.expected
+/// What shuffles bytes, where it is known how.
+#[cfg(target_arch = "x86_64")]
+type Shuffle = pulp::x86::V3;
+#[cfg(not(target_arch = "x86_64"))]
+type Shuffle = std::convert::Infallible;
+
+/// Unpacks nearly all of `input`, which begins with a tag, block by block, and returns how many bytes that took. Stops when there is more
+/// than expected, by at most 2 · `WIDE` bytes.
+#[inline(always)]
+fn blocks(input: &[u8], out: &mut Output<'_>, shuffle: Option<Shuffle>) -> Result<usize, Damage> {
+    let mut plan = Plan {
+        size: [0; BLOCK + STRIDE],
+        pair: [0; BLOCK],
+        len: [0; BLOCK + STRIDE],
+        offset: [0; BLOCK + STRIDE],
+    };
+    let mut at = 0;
+    while let Some(left) = input.len().checked_sub(at + AHEAD)
+        && left >= STRIDE
+        && out.len >= LONGEST
+        && out.len <= out.expected
     {
-        // SAFETY: `at` is below `distances.len()`, so that a tag and `WIDE` bytes more are in `input`; `len` is at least `LONGEST`, and
-        // `WIDE` bytes more are in the output, because `len` ≤ `expected` and `SLACK` ≥ `WIDE`. Input and output are different slices.
-        let longer = unsafe { step(input.as_ptr().add(at), out.bytes.as_mut_ptr(), len) };
-        if let Some(longer) = longer {
-            (at, len) = (at + usize::from(distance), longer);
-            continue;
+        let bytes = left.min(BLOCK) / STRIDE * STRIDE;
+        plan.fill(&input[at..], bytes);
+        if let Some(shuffle) = shuffle {
+            plan.pair(bytes, shuffle);
+        }
+        at += run(&input[at..], &plan, bytes, out, shuffle.is_some())?;
+    }
+    Ok(at)
+}
+
+/// The elements of a block: of each byte, what it is if it is a tag.
+#[repr(align(64))]
+struct Plan {
+    /// Bytes that the element takes. Of those that `step` refuses it is wrong.
+    size: [u8; BLOCK + STRIDE],
+    /// Bytes that it and the element after it take.
+    pair: [u8; BLOCK],
+    /// Bytes that it gives.
+    len: [u8; BLOCK + STRIDE],
+    /// How far behind them they lie. That of a literal is its length, so that it passes for a copy that does not overlap; that of what
+    /// `step` must refuse is zero, which always overlaps.
+    offset: [u16; BLOCK + STRIDE],
+}
+
+impl Plan {
+    /// Plans the first `bytes`, whole strides, and one stride more. Loops over arrays, without a branch, so that they become vector code.
+    #[inline(always)]
+    fn fill(&mut self, input: &[u8], bytes: usize) {
+        let end = bytes + STRIDE;
+        let tags = input[..end].as_chunks::<STRIDE>().0;
+        let lows = input[1..][..end].as_chunks::<STRIDE>().0;
+        let highs = input[2..][..end].as_chunks::<STRIDE>().0;
+        let sizes = self.size.as_chunks_mut::<STRIDE>().0;
+        let lens = self.len.as_chunks_mut::<STRIDE>().0;
+        let offsets = self.offset.as_chunks_mut::<STRIDE>().0;
+        for (i, ((tags, lows), highs)) in tags.iter().zip(lows).zip(highs).enumerate() {
+            let (sizes, lens, offsets) = (&mut sizes[i], &mut lens[i], &mut offsets[i]);
+            // An offset's bytes.
+            let (mut low, mut high) = ([0; STRIDE], [0; STRIDE]);
+            for j in 0..STRIDE {
+                let (kind, n) = (tags[j] & 3, 1 + (tags[j] >> 2));
+                let is = |k| u8::from(kind == k).wrapping_neg();
+                sizes[j] = 1 + kind + (is(0) & n);
+                lens[j] = is(1) & (4 + ((n - 1) & 7)) | !is(1) & n;
+                let fits = u8::from(n <= WIDE as u8).wrapping_neg();
+                let (literal, near, far) = (is(0) & fits, is(1), is(2) & fits);
+                low[j] = literal & n | (near | far) & lows[j];
+                high[j] = near & (tags[j] >> 5) | far & highs[j];
+            }
+            for j in 0..STRIDE {
+                offsets[j] = u16::from_le_bytes([low[j], high[j]]);
+            }
+        }
+    }
+
+    /// What follows from `size` for pairs. Of those whose first element is refused it is wrong.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn pair(&mut self, bytes: usize, shuffle: Shuffle) {
+        /// A shuffle looks up 16 bytes among 16.
+        const LANE: usize = 16;
+        let avx2 = shuffle.avx2;
+        let splat = |byte: u8| pulp::cast::<[u8; 32], _>([byte; 32]);
+        let places: [u8; 32] = std::array::from_fn(|i| (i % LANE) as u8);
+        for i in (0..bytes).step_by(32) {
+            let sizes = |from: usize| -> std::arch::x86_64::__m256i {
+                let mut sizes = [0; 32];
+                sizes.copy_from_slice(&self.size[from..from + 32]);
+                pulp::cast(sizes)
+            };
+            let mut sum = sizes(i);
+            // Where the second element lies, from the beginning of the lane: at most 15 + 1 + `WIDE`, in four lanes.
+            let mut second = avx2._mm256_add_epi8(sum, pulp::cast(places));
+            for lane in 0..4 {
+                // The shuffle gives 0 where the highest bit is set: where it is another lane's turn, once 112 are added.
+                let place = avx2._mm256_adds_epu8(second, splat(112));
+                let found = avx2._mm256_shuffle_epi8(sizes(i + LANE * lane), place);
+                sum = avx2._mm256_add_epi8(sum, found);
+                second = avx2._mm256_sub_epi8(second, splat(LANE as u8));
+            }
+            self.pair[i..i + 32].copy_from_slice(&pulp::cast::<_, [u8; 32]>(sum));
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn pair(&mut self, _: usize, never: Shuffle) {
+        match never {}
+    }
+}
+
+/// Unpacks the elements whose tags are among the first `bytes` of `input`, for which there is `plan`, and returns how many bytes they took.
+/// Stops when there is more than expected, by at most 2 · `WIDE` bytes. `pairs`: whether the plan has them.
+#[inline(always)]
+fn run(
+    input: &[u8],
+    plan: &Plan,
+    bytes: usize,
+    out: &mut Output<'_>,
+    pairs: bool,
+) -> Result<usize, Damage> {
+    // What the steps below rely on.
+    assert!(bytes <= BLOCK && bytes + AHEAD <= input.len());
+    assert!(out.len >= LONGEST && out.bytes.len() - SLACK >= out.expected);
+    let (mut at, mut len) = (0, out.len);
+    while at < bytes && len <= out.expected {
+        // SAFETY: `at` is below `bytes`, so that the plan knows it, and `AHEAD` bytes more are in `input`; `len` is at least `LONGEST`, and
+        // `SLACK` bytes more are in the output, because `len` ≤ `expected`. Input and output are different slices.
+        let first = unsafe { step(input.as_ptr(), at, plan, out.bytes.as_mut_ptr(), len) };
+        if let Some(longer) = first {
+            let second = at + usize::from(plan.size[at]);
+            len = longer;
+            if !pairs {
+                at = second;
+                continue;
+            }
+            // SAFETY: what the first step took is no longer than a tag and `WIDE` bytes, and as much more is in `input` and known to the
+            // plan; what it gave is no longer than `WIDE`, and as much more is in the output.
+            let both = unsafe { step(input.as_ptr(), second, plan, out.bytes.as_mut_ptr(), len) };
+            if let Some(longer) = both {
+                at += usize::from(plan.pair[at]);
+                len = longer;
+                continue;
+            }
+            at = second;
         }
         out.len = len;
         at += element(&input[at..], out)?;
@@ -171,58 +320,22 @@ fn block(input: &[u8], distances: &mut [u8], out: &mut Output<'_>) -> Result<usi
     Ok(at)
 }
 
-/// Sets each of `distances` to the size of the element whose tag the byte in its place would be; of those that `step` refuses it is
-/// wrong. The inner loop has a fixed length so that it becomes vector code.
-fn measure(input: &[u8], distances: &mut [u8]) {
-    for (to, from) in distances.chunks_exact_mut(32).zip(input.chunks_exact(32)) {
-        for (to, &tag) in to.iter_mut().zip(from) {
-            let kind = tag & 3;
-            *to = 1 + kind + if kind == 0 { 1 + (tag >> 2) } else { 0 };
-        }
-    }
-}
-
-/// What a tag says: the offset is `base` + (the two bytes after the tag & `mask`).
-///
-/// A literal's offset is its length, so that it passes for a copy that does not overlap; that of a tag which `step` must refuse is zero,
-/// which always overlaps.
-#[derive(Clone, Copy)]
-#[repr(align(8))] // found by a shift
-struct Tag {
-    len: u16,
-    base: u16,
-    mask: u16,
-}
-
-static TAGS: [Tag; 256] = {
-    let mut tags = [Tag { len: 0, base: 0, mask: 0 }; 256];
-    let mut tag = 0;
-    while tag < 256 {
-        let (len, base, mask) = match (tag & 3, 1 + (tag >> 2)) {
-            (1, n) => (4 + (n - 1) % 8, (tag >> 5) << 8, 0xFF),
-            (0, n) if n as usize <= WIDE => (n, n, 0),
-            (2, n) if n as usize <= WIDE => (n, 0, 0xFFFF),
-            (_, n) => (n, 0, 0),
-        };
-        tags[tag as usize] = Tag { len, base, mask };
-        tag += 1;
-    }
-    tags
-};
-
-/// Unpacks the element at `from` to `out + len`, unless it is unusual; the new length.
+/// Unpacks the element at `input + at` to `out + len`, unless it is unusual; the new length.
 ///
 /// # Safety
-/// `from` must be readable for 1 + `WIDE` bytes. `out` must be readable and writable for `len` + `WIDE` bytes, and `len` at least
-/// `LONGEST`; the two must not overlap.
-#[inline]
-unsafe fn step(from: *const u8, out: *mut u8, len: usize) -> Option<usize> {
-    // SAFETY: 3 is below 1 + `WIDE`.
-    let [tag, low, high] = unsafe { from.cast::<[u8; 3]>().read() };
-    let kind = tag & 3;
-    let Tag { len: n, base, mask } = TAGS[usize::from(tag)];
-    let offset = usize::from(base + (u16::from_le_bytes([low, high]) & mask));
-    let n = usize::from(n);
+/// `at` must be in the plan's strides, and 1 + `WIDE` bytes readable from there. `out` must be readable and writable for `len` + `WIDE`
+/// bytes, and `len` at least `LONGEST`; the two must not overlap.
+#[inline(always)]
+unsafe fn step(
+    input: *const u8,
+    at: usize,
+    plan: &Plan,
+    out: *mut u8,
+    len: usize,
+) -> Option<usize> {
+    // SAFETY: `at` is below `BLOCK` + `STRIDE`.
+    let (n, offset) = unsafe { (*plan.len.get_unchecked(at), *plan.offset.get_unchecked(at)) };
+    let (n, offset) = (usize::from(n), usize::from(offset));
     // One comparison for `n` ≤ `offset` and `offset` ≤ `len`, because `n` ≤ `LONGEST` ≤ `len`.
     if offset.wrapping_sub(n) > len - n {
         return None;
@@ -231,9 +344,10 @@ unsafe fn step(from: *const u8, out: *mut u8, len: usize) -> Option<usize> {
     // from `out + len` on, which may not be there yet, does not count: the element is `n` ≤ `offset` bytes. `ptr::copy` allows the
     // overlap.
     unsafe {
+        let tag = input.add(at);
         let to = out.add(len);
         let copied = to.sub(offset).cast_const();
-        let source = select_unpredictable(kind == 0, from.add(1), copied);
+        let source = select_unpredictable((*tag).is_multiple_of(4), tag.add(1), copied);
         ptr::copy(source, to, WIDE);
     }
     Some(len + n)
@@ -244,11 +358,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Ours, in memory that has not a byte more than it must.
+    /// Ours, in memory that has not a byte more than it must, the same whatever the machine is able to do.
     fn ours(input: &[u8], expected: usize) -> Result<Vec<u8>, Damage> {
-        let mut out = vec![0xA5; expected + SLACK].into_boxed_slice();
-        decompress(input, &mut out, expected)?;
-        Ok(out[..expected].to_vec())
+        let mut archs = vec![Arch::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
+            archs.extend(pulp::x86::V4::try_new().map(Arch::V4));
+        }
+        let unpacked = archs.into_iter().map(|arch| {
+            let mut out = vec![0xA5; expected + SLACK].into_boxed_slice();
+            decompress_on(arch, input, &mut out, expected)?;
+            Ok(out[..expected].to_vec())
+        });
+        let mut unpacked: Vec<_> = unpacked.collect();
+        unpacked.dedup();
+        assert_eq!(unpacked.len(), 1, "machines differ");
+        unpacked.remove(0)
     }
 
     /// That ours does what the `snap` crate does, errors included.
@@ -348,6 +474,41 @@ mod tests {
             }
             input.push(rest as u8);
             input.extend(body);
+            compare(&input)?;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        /// Each length of literal, with a copy or another literal after it, at every place of a block; nothing is damaged.
+        #[test]
+        fn all_that_the_hot_loop_takes(
+            elements in prop::collection::vec((1usize..4, 1usize..41, any::<prop::sample::Index>()), 1..900),
+        ) {
+            let (mut body, mut given) = (vec![60 << 2, 69], 70);
+            body.extend(0..70u8);
+            for (kind, n, offset) in elements {
+                let offset = 1 + offset.index(given.min(if kind == 1 { 2047 } else { 65_535 }));
+                let [low, high, ..] = offset.to_le_bytes();
+                given += match kind {
+                    1 => {
+                        body.extend([1 | (n as u8 % 8) << 2 | high << 5, low]);
+                        4 + n % 8
+                    }
+                    2 => {
+                        body.extend([2 | (n as u8 - 1) << 2, low, high]);
+                        n
+                    }
+                    _ => {
+                        body.push((n as u8 - 1) << 2);
+                        body.extend((0..n).map(|i| (given + i) as u8));
+                        n
+                    }
+                };
+            }
+            let mut input = vec![given as u8 | 0x80, (given >> 7) as u8 | 0x80, (given >> 14) as u8];
+            input.extend(body);
+            prop_assert!(ours(&input, given).is_ok());
             compare(&input)?;
         }
     }
