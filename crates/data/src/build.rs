@@ -119,14 +119,11 @@ pub fn pack_with_digests<P: AsRef<Path> + Sync>(
     let texts = Texts::open(files, &config.text_column)?.with_filter(&config.filter)?;
     let key = match digests {
         Some(digests) => input_key(digests, tokenizer, config)?,
-        None => {
-            progress.message("reading digests");
-            input_key(&digest_files(files)?, tokenizer, config)?
-        }
+        None => input_key(&digest_files(files, progress)?, tokenizer, config)?,
     };
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
     if out.join(MANIFEST).exists() {
-        return finished(out, &key);
+        return finished(out, &key, progress);
     }
     match TokenType::for_vocab(tokenizer.vocab_size()) {
         TokenType::U16 => pack_as::<u16>(texts, tokenizer, config, out, &key, progress),
@@ -300,7 +297,7 @@ fn input_key(digests: &[String], tokenizer: &Tokenizer, config: &PackConfig) -> 
 }
 
 /// The manifest of a directory that is finished, if it is the packing that is asked for and undamaged.
-fn finished(out: &Path, key: &str) -> Result<Manifest> {
+fn finished(out: &Path, key: &str, progress: &mut dyn Progress) -> Result<Manifest> {
     let rows = Rows::open(out)?;
     if rows.manifest().input != key {
         return Err(Error::Manifest {
@@ -308,7 +305,7 @@ fn finished(out: &Path, key: &str) -> Result<Manifest> {
             reason: "it belongs to another packing: its text, tokenizer or settings differ".into(),
         });
     }
-    rows.verify()?;
+    rows.verify_watched(progress)?;
     resume::remove(out)?;
     Ok(rows.manifest().clone())
 }

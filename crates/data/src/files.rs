@@ -1,10 +1,13 @@
 //! Files that appear whole or not at all: written under a temporary name, synced, renamed.
 
-use crate::{Error, Result};
-use rayon::prelude::*;
+use crate::many::{AsOne, Part, side_by_side};
+use crate::{Error, Progress, Result};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// What is read and hashed at a time.
+const PIECE_BYTES: usize = 1 << 17;
 
 /// The name under which a file is written before it is whole.
 pub(crate) fn temporary(path: &Path) -> PathBuf {
@@ -38,27 +41,54 @@ pub(crate) fn finish(file: &File, tmp: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The digest of each file, as [`digest_file`] gives it.
-///
-/// # Cost
-/// Where there are as many files as threads, each is read by one thread, piece by piece: less work than to map it.
+/// The digest of each file, as [`digest_file`] gives it. Each is read by one thread, piece by piece, which is less work than to map it.
 ///
 /// # Errors
-/// The first [`Error::Io`] in the order of the files.
-pub(crate) fn digest_files<P: AsRef<Path> + Sync>(files: &[P]) -> Result<Vec<String>> {
-    if files.len() < rayon::current_num_threads() {
-        return files.iter().map(digest_file).collect();
+/// [`Error::Io`]; [`Error::Stopped`].
+pub(crate) fn digest_files<P: AsRef<Path>>(
+    files: &[P],
+    progress: &mut dyn Progress,
+) -> Result<Vec<String>> {
+    let known = files.iter().map(|path| {
+        let path = path.as_ref();
+        let meta = fs::metadata(path).map_err(Error::io("read", path))?;
+        Ok(Known { path, bytes: meta.len() })
+    });
+    let files = known.collect::<Result<Vec<_>>>()?;
+    let threads = rayon::current_num_threads();
+    let mut progress = AsOne { what: "reading digests", progress };
+    side_by_side(&files, threads, &mut progress, |file, stopped, far| {
+        let mut open = File::open(file.path).map_err(Error::io("read", file.path))?;
+        let (mut hasher, mut done) = (blake3::Hasher::new(), 0);
+        let mut piece = vec![0; PIECE_BYTES];
+        while !stopped() {
+            let read = match open.read(&mut piece) {
+                Ok(0) => return Ok(hasher.finalize().to_hex().to_string()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.map_err(Error::io("read", file.path))?,
+            };
+            hasher.update(&piece[..read]);
+            done += read as u64;
+            far(done);
+        }
+        Err(Error::Stopped)
+    })
+}
+
+/// A file of known size.
+struct Known<'a> {
+    path: &'a Path,
+    bytes: u64,
+}
+
+impl Part for Known<'_> {
+    fn name(&self) -> &str {
+        self.path.to_str().unwrap_or_default()
     }
-    let digest = |path: &Path| {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(path)?)?;
-        Ok(hasher.finalize().to_hex().to_string())
-    };
-    let all: Vec<Result<String>> = files
-        .par_iter()
-        .map(|path| digest(path.as_ref()).map_err(Error::io("read", path.as_ref())))
-        .collect();
-    all.into_iter().collect()
+
+    fn bytes(&self) -> Option<u64> {
+        Some(self.bytes)
+    }
 }
 
 /// The BLAKE3 digest of a file's bytes, in hex.

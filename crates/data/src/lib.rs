@@ -5,6 +5,7 @@ mod build;
 mod error;
 mod feed;
 mod files;
+mod many;
 mod order;
 mod pack;
 mod prefetch;

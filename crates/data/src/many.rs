@@ -15,6 +15,27 @@ pub(crate) trait Part: Sync {
 /// How often a thread tells how far it is.
 const TELL: Duration = Duration::from_millis(100);
 
+/// Tells how far all parts are together, and nothing of each; `what` is done to them.
+pub(crate) struct AsOne<'a> {
+    pub(crate) what: &'static str,
+    pub(crate) progress: &'a mut dyn Progress,
+}
+
+impl Progress for AsOne<'_> {
+    fn total(&mut self, total: Option<u64>, unit: &'static str) {
+        self.progress.total(total, unit);
+        self.progress.message(self.what);
+    }
+
+    fn advance(&mut self, n: u64) {
+        self.progress.advance(n);
+    }
+
+    fn stopped(&self) -> bool {
+        self.progress.stopped()
+    }
+}
+
 enum Event<T> {
     Far(usize, u64),
     Done(usize, Result<T>),
@@ -39,7 +60,7 @@ pub(crate) fn side_by_side<P: Part, T: Send>(
     std::thread::scope(|scope| -> Result<()> {
         for _ in 0..threads.clamp(1, parts.len().max(1)) {
             let (sender, stop, next, work) = (sender.clone(), &stop, &next, &work);
-            let thread = std::thread::Builder::new().name("fetch".into());
+            let thread = std::thread::Builder::new().name("files".into());
             let run = move || {
                 let stopped = || stop.load(Ordering::Relaxed);
                 loop {

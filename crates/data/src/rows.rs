@@ -1,9 +1,10 @@
 //! All shards of a directory as one indexed collection of rows, and the manifest that lists them.
 
 use crate::files::write_atomic;
+use crate::many::{AsOne, Part, side_by_side};
 use crate::shard::{Row, Shard};
 use crate::token::TokenType;
-use crate::{Error, PackSettings, PackStats, ReadStats, Result};
+use crate::{Error, PackSettings, PackStats, Progress, ReadStats, Result, Silent};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,6 +114,22 @@ struct Inner {
     shards: Vec<Shard>,
     /// `starts[s]` is the index of the first row of shard `s`; one more at the end.
     starts: Vec<u64>,
+}
+
+/// A shard, and what the manifest says of it.
+struct Listed<'a> {
+    shard: &'a Shard,
+    entry: &'a ManifestShard,
+}
+
+impl Part for Listed<'_> {
+    fn name(&self) -> &str {
+        &self.entry.file
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        Some(self.shard.bytes())
+    }
 }
 
 impl Rows {
@@ -233,14 +250,26 @@ impl Rows {
     /// Hashes every shard, header and data, and compares with the manifest.
     ///
     /// # Cost
-    /// Reads every byte once; BLAKE3 on one core takes gigabytes per second.
+    /// Reads every byte once, on as many threads as the caller's pool has; BLAKE3 on one core takes gigabytes per second.
     ///
     /// # Errors
     /// [`Error::ShardChecksum`], which names the damaged shard.
     pub fn verify(&self) -> Result<()> {
-        for (shard, entry) in self.inner.shards.iter().zip(&self.inner.manifest.shards) {
-            shard.verify_all(&entry.header_blake3)?;
-        }
+        self.verify_watched(&mut Silent)
+    }
+
+    /// [`Rows::verify`], telling `progress` how many bytes are verified.
+    ///
+    /// # Errors
+    /// Those of [`Rows::verify`]; [`Error::Stopped`] soon after `progress` asks for it.
+    pub fn verify_watched(&self, progress: &mut dyn Progress) -> Result<()> {
+        let shards = self.inner.shards.iter().zip(&self.inner.manifest.shards);
+        let parts: Vec<Listed<'_>> = shards.map(|(shard, entry)| Listed { shard, entry }).collect();
+        let threads = rayon::current_num_threads();
+        let mut progress = AsOne { what: "verifying rows", progress };
+        side_by_side(&parts, threads, &mut progress, |part, _, _| {
+            part.shard.verify_all(&part.entry.header_blake3)
+        })?;
         Ok(())
     }
 }

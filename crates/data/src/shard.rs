@@ -330,6 +330,11 @@ impl Shard {
         self.compare("data", expected, found)
     }
 
+    /// Bytes of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.map.len() as u64
+    }
+
     /// Hashes the header and compares with `digest` (from a manifest), then the data and compares with the header: every byte of the
     /// file counts.
     ///

@@ -196,12 +196,24 @@ fn a_killed_process_loses_no_shard_that_was_finished() {
     assert_eq!(digests(&killed), digests(&whole));
 }
 
-/// Asks to stop at the `n`th poll.
-struct StopAt(std::sync::atomic::AtomicUsize);
+/// Notes what is counted, and asks to stop while one thing is.
+#[derive(Default)]
+struct Watcher {
+    stop_while: Option<&'static str>,
+    counted: Vec<(&'static str, Option<u64>, u64)>,
+}
 
-impl farthing_data::Progress for StopAt {
+impl farthing_data::Progress for Watcher {
+    fn total(&mut self, total: Option<u64>, unit: &'static str) {
+        self.counted.push((unit, total, 0));
+    }
+
+    fn advance(&mut self, n: u64) {
+        self.counted.last_mut().unwrap().2 += n;
+    }
+
     fn stopped(&self) -> bool {
-        self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1
+        self.counted.last().is_some_and(|&(unit, ..)| Some(unit) == self.stop_while)
     }
 }
 
@@ -210,12 +222,39 @@ fn a_request_to_stop_ends_packing_and_a_second_call_finishes_it() {
     let p = packed();
     let train = p.files.train_paths(p.dir.path().join("text"));
     let out = p.dir.path().join("stopped");
-    let mut stop = StopAt(1.into());
-    let error = pack(&train, &p.tokenizer, &p.config, &out, &mut stop).unwrap_err();
-    assert!(matches!(error, Error::Stopped), "{error}");
-    assert!(!out.join("manifest.json").exists());
+    // In the digests, and in packing itself.
+    for unit in ["bytes", "documents"] {
+        let mut watcher = Watcher { stop_while: Some(unit), ..Watcher::default() };
+        let error = pack(&train, &p.tokenizer, &p.config, &out, &mut watcher).unwrap_err();
+        assert!(matches!(error, Error::Stopped), "{error}");
+        assert_eq!(watcher.counted.last().unwrap().0, unit);
+        assert!(!out.join("manifest.json").exists());
+    }
     assert_eq!(pack(&train, &p.tokenizer, &p.config, &out, &mut Silent).unwrap(), p.manifest);
     assert_eq!(digests(&out), digests(&p.dir.path().join("rows")));
+}
+
+#[test]
+fn digests_and_verification_are_counted_in_bytes() {
+    let p = packed();
+    let train = p.files.train_paths(p.dir.path().join("text"));
+    let out = p.dir.path().join("watched");
+    let size = |path: &Path| fs::metadata(path).unwrap().len();
+    let read: u64 = train.iter().map(|path| size(path)).sum();
+    let mut watcher = Watcher::default();
+    let manifest = pack(&train, &p.tokenizer, &p.config, &out, &mut watcher).unwrap();
+    let documents = manifest.read.rows();
+    let whole = |unit, n| (unit, Some(n), n);
+    assert_eq!(watcher.counted, [whole("bytes", read), whole("documents", documents)]);
+
+    let rows: u64 = manifest.shards.iter().map(|shard| size(&out.join(&shard.file))).sum();
+    let mut watcher = Watcher::default();
+    pack(&train, &p.tokenizer, &p.config, &out, &mut watcher).unwrap();
+    assert_eq!(watcher.counted, [whole("bytes", read), whole("bytes", rows)]);
+
+    let mut watcher = Watcher { stop_while: Some("bytes"), ..Watcher::default() };
+    let stopped = Rows::open(&out).unwrap().verify_watched(&mut watcher);
+    assert!(matches!(stopped, Err(Error::Stopped)));
 }
 
 #[test]

@@ -9,7 +9,6 @@ mod http;
 mod hub;
 mod list;
 mod local;
-mod many;
 mod pin;
 mod remote;
 mod select;

@@ -19,6 +19,7 @@ mod watch;
 use farthing_data::{Rows, Tokenizer};
 use farthing_optim::Registry;
 
+use self::watch::{Watched, cut_off};
 use crate::{App, Ctx, Result};
 
 /// Registers the stages and optimizers that come with farthing.
@@ -55,9 +56,13 @@ fn unreadable(what: &str, error: &dyn std::error::Error) -> anyhow::Error {
 
 /// The packed rows behind a port, every byte compared with its checksum: a training is longer than reading its data once.
 fn rows(ctx: &Ctx, port: &str, tokenizer: &Tokenizer) -> Result<Rows> {
+    let mut watched = Watched::new(ctx, "bytes");
     let rows = Rows::open(ctx.input(port)?)
-        .and_then(|rows| rows.verify().map(|()| rows))
-        .map_err(|e| unreadable(&format!("reading input `{port}`"), &e))?;
+        .and_then(|rows| rows.verify_watched(&mut watched).map(|()| rows))
+        .map_err(|e| match e {
+            farthing_data::Error::Stopped => cut_off(e),
+            e => unreadable(&format!("reading input `{port}`"), &e),
+        })?;
     check_rows(&rows, tokenizer, port)?;
     Ok(rows)
 }
