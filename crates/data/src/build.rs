@@ -85,7 +85,7 @@ impl Default for PackConfig {
 /// # Cost
 /// The caller's pool reads, encodes and packs, one more thread writes. Memory for the packer's buffer, and some tens of megabytes of
 /// text, tokens and rows on their way; a document longer than that is in memory as a whole.
-pub fn pack<P: AsRef<Path> + Sync>(
+pub fn pack<P: AsRef<Path>>(
     files: &[P],
     tokenizer: &Tokenizer,
     config: &PackConfig,
@@ -101,7 +101,7 @@ pub fn pack<P: AsRef<Path> + Sync>(
 ///
 /// # Errors
 /// Those of [`pack`]; [`Error::Config`] unless there are as many digests as files.
-pub fn pack_with_digests<P: AsRef<Path> + Sync>(
+pub fn pack_with_digests<P: AsRef<Path>>(
     files: &[P],
     digests: Option<&[String]>,
     tokenizer: &Tokenizer,
