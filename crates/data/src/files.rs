@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all: written under a temporary name, synced, renamed.
+//! Files that appear whole or not at all, written under a temporary name, synced, renamed; and files' digests.
 
 use crate::many::{AsOne, Part, side_by_side};
 use crate::{Error, Progress, Result};

@@ -19,20 +19,23 @@ fn records(place: &Place) -> Vec<Value> {
     records
 }
 
+/// The last step that a training which is not done has recorded; 0 where there is none.
+fn recorded(place: &Place) -> u64 {
+    let entries = std::fs::read_dir(place.path("store/stages")).into_iter().flatten();
+    let partial = entries.map(|e| e.unwrap().path()).filter(|e| e.extension().is_some());
+    let metrics = partial.filter_map(|e| std::fs::read_to_string(e.join("metrics")).ok());
+    // The last line may be half written.
+    let records = metrics.flat_map(|text| {
+        text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).collect::<Vec<_>>()
+    });
+    let steps = records.filter(|r| r["record"] == "step").filter_map(|r| r["step"].as_u64());
+    steps.max().unwrap_or(0)
+}
+
 /// Waits until the training under way has recorded this step, or the process is over.
 fn wait_for(place: &Place, child: &mut Child, step: u64) {
     let began = Instant::now();
-    let recorded = || {
-        let entries = std::fs::read_dir(place.path("store/stages")).into_iter().flatten();
-        let partial = entries.map(|e| e.unwrap().path()).filter(|e| e.extension().is_some());
-        let metrics = partial.filter_map(|e| std::fs::read_to_string(e.join("metrics")).ok());
-        // The last line may be half written.
-        let records = metrics.flat_map(|text| {
-            text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).collect::<Vec<_>>()
-        });
-        records.filter(|r| r["record"] == "step").filter_map(|r| r["step"].as_u64()).max()
-    };
-    while recorded().is_none_or(|found| found < step) && child.try_wait().unwrap().is_none() {
+    while recorded(place) < step && child.try_wait().unwrap().is_none() {
         assert!(began.elapsed() < Duration::from_mins(2), "step {step} did not come");
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -51,13 +54,14 @@ fn killed_at_ten_moments_it_completes_with_the_same_weights_and_records() {
 
     let place = Place::new();
     let (mut random, mut alive, mut stages) = (2_024_u64, 0, Vec::new());
-    // Two moments before the training, as a rule, and eight inside it, however fast the machine is: when it has gone 30 steps on,
-    // and a few milliseconds later, from a congruential generator.
+    // Two moments before the training, as a rule, and eight inside it, however fast the machine is: when it has gone 30 steps on, or 5
+    // beyond what the attempt before has recorded, and a few milliseconds later, from a congruential generator.
     for attempt in 0..10 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let before = recorded(&place);
         let mut child = place.spawn(&args);
         if attempt >= 2 {
-            wait_for(&place, &mut child, 30 * (attempt - 1));
+            wait_for(&place, &mut child, (30 * (attempt - 1)).max(before + 5));
         }
         std::thread::sleep(Duration::from_millis((random >> 40) % 30));
         alive += u32::from(child.try_wait().unwrap().is_none());
@@ -70,7 +74,7 @@ fn killed_at_ten_moments_it_completes_with_the_same_weights_and_records() {
     assert!(alive >= 8, "{alive} of ten found the run alive: {stages:#?}");
     let end = place.done(&args[1..]);
     let resumed = stages.iter().filter(|s| s.contains("resuming")).count();
-    assert!(resumed >= 5 && end.stderr.contains("resuming"), "{stages:#?}: {}", end.screen());
+    assert!(resumed >= 7 && end.stderr.contains("resuming"), "{stages:#?}: {}", end.screen());
     assert!(place.model() == whole.model(), "the weights differ: {stages:#?}");
 
     let found = records(&place);
