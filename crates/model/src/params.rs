@@ -1,6 +1,9 @@
 //! The list of parameters: number, checkpoint name, shape and starting values. Knows neither slabs nor optimizers.
 
+use std::ops::Range;
+
 use farthing_kernels::{Device, Mut, ParamId, Shape};
+use rayon::prelude::*;
 
 use crate::{GptConfig, Mlp, Result, Stream};
 
@@ -174,8 +177,11 @@ const SMEAR_GATE_INIT: f64 = 0.02;
 /// Elements that are computed and written at a time, so that a large table needs no second copy on the host.
 const CHUNK: usize = 1 << 20;
 
-/// Writes a parameter's starting values: on the host in f64, rounded by the device to its master type, so that weights are equal on
-/// every device.
+/// Elements below which handing work to another thread takes longer than the work.
+const MIN_PER_THREAD: usize = 1 << 10;
+
+/// Writes a parameter's starting values: on the host in f64, on all cores, rounded by the device to its master type. Each value depends on its
+/// index alone, so that weights are equal on every device and for any number of threads.
 pub(crate) fn write_init(
     dev: &dyn Device,
     dst: Mut<'_>,
@@ -191,12 +197,17 @@ pub(crate) fn write_init(
     let mut start = 0;
     while start < n {
         let end = n.min(start + CHUNK);
-        let values: Vec<f64> = (start..end).map(|i| spec.init.value(&stream, i, n)).collect();
+        let values = on_all_cores(start..end, |i| spec.init.value(&stream, i, n));
         let (chunk, tail) = rest.split_rows(end - start)?;
         dev.write_f64(chunk, &values)?;
         (rest, start) = (tail, end);
     }
     Ok(())
+}
+
+/// `f` of each number, in their order, computed by all threads of the pool.
+fn on_all_cores(range: Range<usize>, f: impl Fn(usize) -> f64 + Send + Sync) -> Vec<f64> {
+    range.into_par_iter().with_min_len(MIN_PER_THREAD).map(f).collect()
 }
 
 impl Init {
@@ -210,5 +221,34 @@ impl Init {
                 first + (last - first) * i as f64 / (n - 1).max(1) as f64
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::{Condvar, Mutex};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn starting_values_are_computed_by_several_threads_at_once() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let (seen, another) = (Mutex::new(BTreeSet::new()), Condvar::new());
+        let value = |i: usize| {
+            let mut threads = seen.lock().unwrap();
+            threads.insert(rayon::current_thread_index());
+            another.notify_all();
+            // The first number waits for a second thread to come by; where there is none it gives up.
+            if i == 5 {
+                let alone = |threads: &mut BTreeSet<_>| threads.len() < 2;
+                drop(another.wait_timeout_while(threads, Duration::from_secs(20), alone).unwrap());
+            }
+            i as f64
+        };
+        let values = pool.install(|| on_all_cores(5..CHUNK + 5, value));
+        assert!(seen.lock().unwrap().len() > 1, "one thread computed everything");
+        assert!(values.iter().enumerate().all(|(i, &x)| x == (i + 5) as f64));
     }
 }
