@@ -119,6 +119,11 @@ impl Traced {
         totals
     }
 
+    /// The moment from which [`Call::start`] is counted.
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
     /// Forgets all calls and totals.
     pub fn clear(&self) {
         let mut trace = self.trace();

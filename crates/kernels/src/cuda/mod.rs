@@ -23,6 +23,7 @@ mod opening;
 mod pointwise;
 mod probe;
 mod staging;
+pub mod timed;
 mod update;
 
 use std::sync::Arc;
