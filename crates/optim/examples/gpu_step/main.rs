@@ -1,0 +1,115 @@
+//! One training step of a GPT on a GPU, taken apart: the model's and the optimizers' own code on synthetic tokens, every kernel and every
+//! matrix product timed by events. Or the same step's losses, compared with those of a CPU.
+//!
+//! ```sh
+//! cargo run --release -p farthing-optim --example gpu_step -- --depth 12 --rows 16     # a table of where the time goes
+//! cargo run --release -p farthing-optim --example gpu_step -- --check                  # 30 steps, losses within 0.02
+//! cargo run --release -p farthing-optim --example gpu_step -- --device emulated --toy  # all of it, tiny, without a GPU
+//! ```
+//!
+//! Exit status: 0 all well, 1 something failed, 2 no such device or bad arguments. What has run on a GPU so far: `docs/gpu.md`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what it measured is its output")]
+
+mod check;
+mod machine;
+mod measure;
+mod table;
+mod training;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use farthing_kernels::DeviceKind;
+use serde_json::Value;
+
+use machine::Machine;
+
+/// What can go wrong here is of several crates, and only ever printed.
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Times one training step, piece by piece, or checks its losses.
+#[derive(Parser)]
+struct Cli {
+    /// cuda:0, cuda:N or emulated; for --check also cpu, whose activations are then stored in bf16
+    #[arg(long, default_value = "cuda:0")]
+    device: DeviceKind,
+    /// A model so small that the emulator trains it in seconds
+    #[arg(long)]
+    toy: bool,
+    /// Write the figures as JSON, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Train 30 steps of d12 and compare each loss with that of a CPU
+    #[arg(long, conflicts_with_all = ["depth", "once"])]
+    check: bool,
+    /// Layers of the model to time
+    #[arg(long, default_value_t = 12)]
+    depth: usize,
+    /// Rows of a micro-batch
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    rows: u16,
+    /// Steps to time, of which the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    steps: u16,
+    /// Also write one checkpoint, with the optimizers' state, and say how long training stands still for it
+    #[arg(long)]
+    checkpoint: bool,
+    /// One step, nothing timed: for a profiler or a checker that slows everything down. Tiny unless --depth is given
+    #[arg(long)]
+    once: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let machine = match Machine::open(cli.device) {
+        Ok(machine) => machine,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&cli, &machine) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all is well.
+fn run(cli: &Cli, machine: &Machine) -> Result<bool> {
+    println!("device: {}", machine.describe());
+    let (well, figures) = if cli.check {
+        check::run(machine, cli.toy)?
+    } else if cli.once {
+        (true, measure::once(machine, &cli.case())?)
+    } else {
+        (true, measure::run(machine, &cli.case(), cli.steps.into(), cli.checkpoint)?)
+    };
+    if let Some(path) = &cli.json {
+        write(path, &figures)?;
+    }
+    Ok(well)
+}
+
+impl Cli {
+    fn case(&self) -> training::Case {
+        match (self.toy, self.once) {
+            (true, _) => training::TOY,
+            (_, true) if self.depth == 12 && self.rows == 16 => training::TINY,
+            _ => training::Case { depth: self.depth, rows: self.rows.into(), ..training::FULL },
+        }
+    }
+}
+
+/// The file is whole or not there.
+fn write(path: &std::path::Path, figures: &Value) -> Result<()> {
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, format!("{figures:#}\n"))
+        .and_then(|()| std::fs::rename(&partial, path))
+        .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
+}
