@@ -44,9 +44,9 @@ struct Cli {
     /// Train 30 steps of d12 and compare each loss with that of a CPU
     #[arg(long, conflicts_with_all = ["depth", "once"])]
     check: bool,
-    /// Layers of the model to time
-    #[arg(long, default_value_t = 12)]
-    depth: usize,
+    /// Layers of the model to time [default: 12]
+    #[arg(long)]
+    depth: Option<usize>,
     /// Rows of a micro-batch
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     rows: u16,
@@ -98,10 +98,13 @@ fn run(cli: &Cli, machine: &Machine) -> Result<bool> {
 
 impl Cli {
     fn case(&self) -> training::Case {
-        match (self.toy, self.once) {
-            (true, _) => training::TOY,
-            (_, true) if self.depth == 12 && self.rows == 16 => training::TINY,
-            _ => training::Case { depth: self.depth, rows: self.rows.into(), ..training::FULL },
+        match self.depth {
+            _ if self.toy => training::TOY,
+            None if self.once => training::TINY,
+            depth => {
+                let depth = depth.unwrap_or(training::FULL.depth);
+                training::Case { depth, rows: self.rows.into(), ..training::FULL }
+            }
         }
     }
 }
