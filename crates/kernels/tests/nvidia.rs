@@ -608,14 +608,98 @@ fn events_are_timed_forgotten_and_used_again() {
     );
 }
 
+/// An example that `cargo test` has built, though `cargo test --test nvidia` has not.
+fn example(name: &str) -> Option<PathBuf> {
+    let this = std::env::current_exe().expect("this test's own file");
+    let program =
+        this.ancestors().nth(2).expect("the profile's folder").join("examples").join(name);
+    if !program.exists() {
+        eprintln!("skipped: {} is not built", program.display());
+        return None;
+    }
+    Some(program)
+}
+
+/// `examples/conform.rs` on a machine of these settings: its status, its own lines, its JSON.
+fn conform(settings: &str, arguments: &[&str]) -> Option<(i32, Vec<String>, serde_json::Value)> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("conform.json");
+    let mut command = Command::new(example("conform")?);
+    command.args(arguments).arg("--json").arg(&file).env_clear();
+    command.env("LD_LIBRARY_PATH", &FOLDERS.whole).env("STAND_IN", settings);
+    let output = command.output().expect("a process");
+    let out = String::from_utf8_lossy(&output.stdout);
+    let lines = out.lines().filter(|line| !line.starts_with("> ")).map(str::to_owned).collect();
+    let json = std::fs::read_to_string(&file).expect("what was found");
+    let json = serde_json::from_str(&json).expect("JSON");
+    Some((output.status.code().expect("a status"), lines, json))
+}
+
+#[test]
+fn a_body_that_loses_the_context_costs_its_own_row_only() {
+    let only = ["--only", "copy,cast,fill,linear"];
+    let Some((status, lines, json)) = conform("faulty=cast_f32_bf16", &only) else { return };
+    let rows = |json: &serde_json::Value| -> Vec<(String, serde_json::Value)> {
+        let bodies = json["bodies"].as_array().expect("bodies").iter();
+        bodies
+            .map(|body| (body["name"].as_str().expect("a name").into(), body["passed"].clone()))
+            .collect()
+    };
+    let passed = |names: &[(&str, serde_json::Value)]| -> Vec<(String, serde_json::Value)> {
+        names.iter().map(|(name, passed)| ((*name).to_owned(), passed.clone())).collect()
+    };
+    assert_eq!(status, 1, "{lines:?}");
+    let (yes, no, none) = (true.into(), false.into(), serde_json::Value::Null);
+    let [yes, no]: [serde_json::Value; 2] = [yes, no];
+    assert_eq!(
+        rows(&json),
+        passed(&[
+            ("copy", yes.clone()),
+            ("cast", no.clone()),
+            ("fill", yes.clone()),
+            ("linear", yes.clone()),
+        ])
+    );
+    assert_eq!(json["device"]["model"], "Stand-in 0");
+    assert_eq!(json["bodies"][1]["kernels"], serde_json::json!(["cast_f32_bf16"]));
+    assert!(json["bodies"][1]["why"].as_str().is_some_and(|why| why.contains("ILLEGAL_ADDRESS")));
+    assert!(lines[1].starts_with("cast: FAILED, ") && lines.len() == 4, "{lines:?}");
+
+    // Where no new context is to be had, the rest says so, and is not said to have failed.
+    let Some((status, lines, json)) = conform("faulty=cast_f32_bf16 fatal=1", &only) else {
+        return;
+    };
+    assert_eq!(status, 1, "{lines:?}");
+    assert_eq!(
+        rows(&json),
+        passed(&[("copy", yes), ("cast", no), ("fill", none.clone()), ("linear", none)])
+    );
+    assert_eq!(
+        lines[2..],
+        ["fill", "linear"].map(|name| format!(
+            "{name}: not run: the context is lost, and a new process ended with status 2"
+        ))
+    );
+}
+
+#[test]
+fn without_cublaslt_only_products_fail() {
+    let Some(program) = example("conform") else { return };
+    let mut command = Command::new(program);
+    command.args(["--only", "fill,linear"]).env_clear().env("STAND_IN", "version=11080");
+    let output = command.env("LD_LIBRARY_PATH", &FOLDERS.alone).output().expect("a process");
+    let out = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with("> ")).collect();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(lines[0].starts_with("fill: passed, "), "{out}");
+    assert!(lines[1].starts_with("linear: FAILED, "), "{out}");
+    assert!(lines[1].contains("there is no cuBLASLt: looked for libcublasLt.so.11"), "{out}");
+}
+
 /// `examples/ceilings.rs` is built by `cargo test`, though not by `cargo test --test nvidia`.
 #[test]
 fn ceilings_are_printed_as_json_and_as_a_table_or_with_the_reason_why_not() {
-    let this = std::env::current_exe().expect("this test's own file");
-    let program = this.ancestors().nth(2).expect("the profile's folder").join("examples/ceilings");
-    if !program.exists() {
-        return eprintln!("skipped: {} is not built", program.display());
-    }
+    let Some(program) = example("ceilings") else { return };
     let run = |settings: &str, arguments: &[&str]| {
         let mut command = Command::new(&program);
         command.args(arguments).env_clear().env("LD_LIBRARY_PATH", &FOLDERS.whole);

@@ -18,6 +18,7 @@ mod loss;
 mod map;
 mod memory;
 mod muon;
+pub mod noted;
 pub mod nvidia;
 mod opening;
 mod pointwise;
