@@ -262,10 +262,25 @@ fn cublaslt_is_found_where_python_packages_put_it() {
     std::fs::create_dir_all(&packages).and_then(|()| std::fs::create_dir(&bin)).expect("folders");
     build("cublaslt.c", &packages.join("libcublasLt.so.12"), &["-ldl"]);
     std::fs::write(bin.join("python3"), "").expect("a file");
+    // Behind two links, the second of which leads out of the environment that has the library.
+    let (linked, made_with) = (env.path().join("linked/bin"), env.path().join("base/bin"));
+    let venv = env.path().join("venv");
+    let in_venv = venv.join("lib/python3.11/site-packages/nvidia");
+    for folder in [&linked, &made_with, &venv.join("bin"), &in_venv] {
+        std::fs::create_dir_all(folder).expect("a folder");
+    }
+    std::fs::write(made_with.join("python3"), "").expect("a file");
+    let link = |from: &str, to: PathBuf| std::os::unix::fs::symlink(from, to).expect("a link");
+    link("../../venv/bin/python3", linked.join("python3"));
+    link("../../base/bin/python3", venv.join("bin/python3"));
+    link("../../../../../lib/python3.11/site-packages/nvidia/cublas", in_venv.join("cublas"));
     let case = ["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"];
-    for (variable, value) in
-        [("VIRTUAL_ENV", env.path()), ("CONDA_PREFIX", env.path()), ("PATH", &bin)]
-    {
+    for (variable, value) in [
+        ("VIRTUAL_ENV", env.path()),
+        ("CONDA_PREFIX", env.path()),
+        ("PATH", &bin),
+        ("PATH", &linked),
+    ] {
         let output = Command::new(std::env::current_exe().expect("this test's own file"))
             .args(case)
             .env_clear()
@@ -275,7 +290,7 @@ fn cublaslt_is_found_where_python_packages_put_it() {
             .output()
             .expect("a process");
         let out = String::from_utf8_lossy(&output.stdout);
-        assert!(out.contains("> cuda:0 at Cuda(0)"), "{variable}: {out}");
+        assert!(out.contains("> cuda:0 at Cuda(0)"), "{variable}={}: {out}", value.display());
     }
 }
 

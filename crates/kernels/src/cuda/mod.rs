@@ -23,6 +23,7 @@ pub mod nvidia;
 mod opening;
 mod pointwise;
 mod probe;
+mod pythons;
 mod staging;
 mod update;
 
