@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
-use farthing_kernels::conformance::{BODIES, Body, Mismatch, attempt};
+use farthing_kernels::conformance::{BODIES, Body, Mismatch, attempt, large};
 use farthing_kernels::cuda::Cuda;
 use farthing_kernels::cuda::gemm::{Gemm, HostGemm, Product};
 use farthing_kernels::cuda::noted::Noted;
@@ -29,7 +29,10 @@ struct Arguments {
     /// cuda:N, emulated, cpu or reference.
     #[arg(long, default_value = "cuda:0", value_parser = device)]
     device: DeviceKind,
-    /// A handful of operations, for trying this program out.
+    /// Sizes of a real training step, repeats, and addresses beyond 32 bits, instead.
+    #[arg(long)]
+    large: bool,
+    /// A handful of operations, or small sizes with --large: for trying this program out.
     #[arg(long)]
     toy: bool,
     /// Names of operations, separated by commas; all unless given.
@@ -111,8 +114,10 @@ impl Tested {
             Err(mismatch) => {
                 verdict = Verdict::Failed;
                 why = Some(mismatch.to_string());
-                if let Mismatch::Differs { error: by, .. } = mismatch {
-                    error = Some(by);
+                match mismatch {
+                    Mismatch::Differs { error: by, .. } => error = Some(by),
+                    Mismatch::NotRun { .. } => verdict = Verdict::NotRun,
+                    _ => {}
                 }
             }
         }
@@ -227,9 +232,12 @@ impl<'a> Report<'a> {
         let Some((first, _)) = rest.first() else { return Ok(()) };
         eprintln!("the context is lost: a new process goes on from {first}");
         let names: Vec<&str> = rest.iter().map(|(name, _)| *name).collect();
-        let Arguments { device, json, .. } = self.arguments;
+        let &Arguments { ref device, large, toy, ref json, .. } = self.arguments;
         let mut command = Command::new(std::env::current_exe().unwrap_or_default());
         command.args(["--device", &device.to_string(), "--only", &names.join(",")]);
+        for (flag, given) in [("--large", large), ("--toy", toy)] {
+            command.args(given.then_some(flag));
+        }
         if let Some(path) = json {
             command.arg("--append").arg("--json").arg(path);
         }
@@ -253,7 +261,14 @@ impl<'a> Report<'a> {
 
 /// The bodies that are asked for.
 fn chosen(arguments: &Arguments) -> std::result::Result<Vec<(&'static str, Body)>, String> {
-    let all = BODIES;
+    let all = match (arguments.large, arguments.toy) {
+        (true, false) if arguments.device == DeviceKind::Emulated => {
+            return Err("the emulator would take hours\nhint: add --toy".into());
+        }
+        (true, false) => large::LARGE,
+        (true, true) => large::TOY,
+        (false, _) => BODIES,
+    };
     let named = |name: &str| arguments.only.iter().any(|only| only == name);
     if let Some(unknown) = arguments.only.iter().find(|only| all.iter().all(|(n, _)| n != only)) {
         let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
@@ -262,7 +277,8 @@ fn chosen(arguments: &Arguments) -> std::result::Result<Vec<(&'static str, Body)
             names.join(", ")
         ));
     }
-    let wanted = |name: &str| match (arguments.only.is_empty(), arguments.toy) {
+    let few = arguments.toy && !arguments.large;
+    let wanted = |name: &str| match (arguments.only.is_empty(), few) {
         (false, _) => named(name),
         (true, true) => TOY.contains(&name),
         (true, false) => true,

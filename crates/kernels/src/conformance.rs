@@ -8,6 +8,7 @@
 mod attention;
 mod case;
 mod dense;
+pub mod large;
 mod loss;
 mod memory;
 mod pointwise;
@@ -75,6 +76,16 @@ pub enum Mismatch {
         case: String,
         /// What is wrong.
         what: String,
+    },
+    /// Nothing is known: the device has not what a body asks for. See [`large`].
+    #[error("{op}, {case}: not run: {why}")]
+    NotRun {
+        /// The operation.
+        op: &'static str,
+        /// The case, with its sizes.
+        case: String,
+        /// What is missing.
+        why: String,
     },
     /// The body panicked: the device, or the body itself, is at fault.
     #[error("{body} panicked: {what}")]
