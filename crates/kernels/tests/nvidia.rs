@@ -715,29 +715,66 @@ fn without_cublaslt_only_products_fail() {
 #[test]
 fn ceilings_are_printed_as_json_and_as_a_table_or_with_the_reason_why_not() {
     let Some(program) = example("ceilings") else { return };
-    let run = |settings: &str, arguments: &[&str]| {
+    let run_in = |folder: &Path, settings: &str, arguments: &[&str]| {
         let mut command = Command::new(&program);
-        command.args(arguments).env_clear().env("LD_LIBRARY_PATH", &FOLDERS.whole);
+        command.args(arguments).env_clear().env("LD_LIBRARY_PATH", folder);
         command.env("STAND_IN", settings).output().expect("a process")
     };
-    let measured = run("lt=idle memory=1073741824", &["48"]);
-    let (out, err) =
-        (String::from_utf8_lossy(&measured.stdout), String::from_utf8_lossy(&measured.stderr));
+    let run = |settings: &str, arguments: &[&str]| run_in(&FOLDERS.whole, settings, arguments);
+    let own = |bytes: &[u8]| -> Vec<String> {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        text.lines().filter(|line| !line.starts_with("> ")).map(str::to_owned).collect()
+    };
+    let measured = run("lt=idle memory=1073741824", &["--rows", "48"]);
+    let (lines, err) = (own(&measured.stdout), String::from_utf8_lossy(&measured.stderr));
     assert_eq!(measured.status.code(), Some(0), "{err}");
-    let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with("> ")).collect();
-    let end = lines.iter().position(|&line| line == "}").expect("the end of the JSON");
+    let end = lines.iter().position(|line| line == "}").expect("the end of the JSON");
     let json: serde_json::Value = serde_json::from_str(&lines[..=end].concat()).expect("JSON");
-    assert_eq!(json["device"], "Stand-in 0");
+    assert_eq!(json["model"], "Stand-in 0");
     // A piece of work takes the stand-in a millisecond: 128 MiB read and written.
     assert_eq!(json["memory"]["copy_read_and_written_gb_per_s"], 268.4);
-    assert_eq!(json["products"].as_array().map(Vec::len), Some(14));
-    // And so does a product: 2·48·768·768 operations.
-    let first = &json["products"][0];
-    assert_eq!((&first["bf16_tflops"], &first["fp8_tflops"]), (&0.057.into(), &0.057.into()));
-    let rows = lines[end..].iter().filter(|line| line.starts_with("| ")).count();
-    assert_eq!(rows, 2 + 2 + 14, "{out}");
-    let older = run("lt=idle major=8 memory=1073741824", &["48"]);
-    assert!(String::from_utf8_lossy(&older.stdout).contains("\"fp8_tflops\": null"));
+    // With 48 rows in all, a head has no more at a time.
+    assert_eq!(json["products"].as_array().map(Vec::len), Some(2 * (11 + 3 + 6)));
+    assert_eq!(json["left_out"], serde_json::json!([]));
+    // The library's first choice takes two milliseconds, its last one, and one of its four is none: 2·48·6144·1536 operations.
+    for kind in ["bf16", "fp8"] {
+        let of = |what: &str| json["products"][0][format!("{kind}_{what}")].clone();
+        assert_eq!((of("tflops"), of("best_tflops")), (0.453.into(), 0.906.into()), "{kind}");
+        assert_eq!((of("best_index"), of("candidates")), (2.into(), 3.into()), "{kind}");
+    }
+    let row = "| d24: mlp in | 48 × 6144 × 1536 | x·wᵀ | 0.453 | 0.906 | 3 of 3 | 0.453, 0.906 | |";
+    assert!(lines[end..].iter().any(|line| line == row), "{lines:?}");
+    let rows = |lines: &[String]| lines.iter().filter(|line| line.starts_with("| ")).count();
+    assert_eq!(rows(&lines[end..]), 2 + 2 + 40);
+    // Rows are seen when they are measured.
+    assert_eq!(rows(&own(&measured.stderr)), 2 + 2 + 40);
+
+    // With a file for the JSON, standard output is the table. An older GPU has no fp8.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("ceilings.json");
+    let name = file.to_str().expect("a name in UTF-8");
+    let older = run("lt=idle major=8 memory=1073741824", &["--rows", "48", "--json", name]);
+    let lines = own(&older.stdout);
+    assert_eq!((older.status.code(), rows(&lines)), (Some(0), lines.len()), "{lines:?}");
+    let json = || -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("a file")).expect("JSON")
+    };
+    let written = json();
+    assert!(written["products"][39]["fp8_tflops"].is_null(), "{written}");
+    assert!(written["products"][39]["bf16_best_tflops"].is_number(), "{written}");
+    assert_eq!(
+        written["left_out"],
+        serde_json::json!(["fp8: it takes cuBLASLt and compute capability 8.9"])
+    );
+    // Without the library there are copies to measure.
+    let without = run_in(&FOLDERS.alone, "version=11080", &["--json", name]);
+    assert_eq!((without.status.code(), rows(&own(&without.stdout))), (Some(0), 2 + 2));
+    let left_out = json()["left_out"][0].as_str().expect("a reason").to_owned();
+    assert!(left_out.contains("there is no cuBLASLt: looked for libcublasLt.so.11"), "{left_out}");
+    // In the emulator there is one way to multiply.
+    let emulated = run("", &["--device", "emulated", "--toy", "--json", name]);
+    assert_eq!((emulated.status.code(), rows(&own(&emulated.stdout))), (Some(0), 2 + 2 + 23));
+    assert_eq!(json()["left_out"][0], "choices: the host multiplies in one way");
 
     for (settings, arguments, told) in [
         (
@@ -745,19 +782,25 @@ fn ceilings_are_printed_as_json_and_as_a_table_or_with_the_reason_why_not() {
             [].as_slice(),
             "nothing is measured: cuda:0 cannot be opened: the driver sees no GPU",
         ),
-        ("", ["0"].as_slice(), "ceilings [ROWS]: ROWS is a number from 1 to 1048576, got `0`"),
         (
             "",
-            ["1", "2"].as_slice(),
-            "ceilings [ROWS]: ROWS is a number from 1 to 1048576, got `1 2`",
+            ["--device", "emulated"].as_slice(),
+            "nothing is measured: the emulator would take hours",
         ),
+        ("", ["--device", "cpu"].as_slice(), "nothing is measured: cpu runs no PTX"),
+        ("", ["--rows", "0"].as_slice(), "error: invalid value '0' for '--rows <ROWS>'"),
     ] {
         let refused = run(settings, arguments);
         let err = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!((refused.status.code(), err.lines().next()), (Some(2), Some(told)));
+        assert_eq!(refused.status.code(), Some(2), "{err}");
+        assert!(err.starts_with(told), "{err}");
     }
-    let failed = run("lt=none", &[]);
+    // What the library refuses is a row that says so, and the next is measured.
+    let failed = run("lt=none memory=1073741824", &["--rows", "48"]);
     assert_eq!(failed.status.code(), Some(1));
+    let lines = own(&failed.stdout);
+    let failures = lines.iter().filter(|line| line.contains(" | failed | | | none | |")).count();
+    assert_eq!(failures, 40);
 }
 
 /// Every committed kernel's parameters are found, as many as its text declares.

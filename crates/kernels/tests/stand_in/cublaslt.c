@@ -15,7 +15,7 @@ typedef struct { int kind, live; } Head;
 typedef struct { Head head; int compute, scale, transa, transb, fast; } Desc;
 typedef struct { Head head; int type; uint64_t rows, cols; int64_t ld; } Layout;
 typedef struct { Head head; uint64_t workspace; uint32_t reduction, alignment[4]; } Preference;
-typedef struct { uint64_t workspace; uint32_t alignment[4]; uint64_t check, rest[4]; } Algorithm;
+typedef struct { uint64_t workspace; uint32_t alignment[4]; uint64_t check, pieces, rest[3]; } Algorithm;
 typedef struct { Algorithm algorithm; size_t workspace; Status state; float waves; int reserved[4]; } Result;
 _Static_assert(sizeof(Algorithm) == 64, "cublasLtMatmulAlgo_t is eight words");
 
@@ -97,7 +97,7 @@ Status cublasLtMatmulAlgoGetHeuristic(void* handle, Desc* d, Layout* a, Layout* 
                                       Result* result, int* found) {
     uint64_t k;
     if (!is(handle, HANDLE) || !is(d, DESC) || !is(a, LAYOUT) || !is(b, LAYOUT) || !is(c, LAYOUT) || !is(out, LAYOUT) || !is(p, PREFERENCE) ||
-        asked != 1 || d->compute != 68 || d->scale != F32)
+        asked < 1 || d->compute != 68 || d->scale != F32)
         return INVALID_VALUE;
     if (p->reduction & ~2u) return INVALID_VALUE;  // partial sums in f32 only
     printf("> heuristic for %llu x %llu x %llu%s\n", (unsigned long long)out->rows, (unsigned long long)out->cols,
@@ -105,12 +105,18 @@ Status cublasLtMatmulAlgoGetHeuristic(void* handle, Desc* d, Layout* a, Layout* 
     fflush(stdout);
     if (!fits(d, a, b, out, &k)) return NOT_SUPPORTED;
     if (getenv("STAND_IN") && strstr(getenv("STAND_IN"), "lt=none")) return *found = 0, OK;
-    memset(result, 0, sizeof *result);
-    Algorithm* g = &result->algorithm;
-    g->workspace = p->workspace;
-    memcpy(g->alignment, p->alignment, sizeof g->alignment);
-    g->check = 0xfa47;
-    *found = 1;
+    // Four ways, the third of which cannot be taken. The library's first choice is not its best: each takes so many pieces of time.
+    static const int pieces[4] = {2, 3, 0, 1};
+    *found = asked < 4 ? asked : 4;
+    memset(result, 0, *found * sizeof *result);
+    for (int i = 0; i < *found; i++) {
+        Algorithm* g = &result[i].algorithm;
+        g->workspace = p->workspace;
+        memcpy(g->alignment, p->alignment, sizeof g->alignment);
+        g->pieces = pieces[i];
+        if (pieces[i]) g->check = 0xfa47;
+        else result[i].state = NOT_SUPPORTED;
+    }
     return OK;
 }
 
@@ -147,7 +153,7 @@ Status cublasLtMatmul(void* handle, Desc* d, const float* alpha, const char* a, 
         !fits(d, al, bl, ol, &k))
         return INVALID_VALUE;
     void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    ((void (*)(void))dlsym(driver, "stand_in_drain"))();
+    for (uint64_t i = 0; i < g->pieces; i++) ((void (*)(void))dlsym(driver, "stand_in_drain"))();
     if (getenv("STAND_IN") && strstr(getenv("STAND_IN"), "lt=idle")) return OK;
     for (uint64_t j = 0; j < ol->cols; j++)
         for (uint64_t i = 0; i < ol->rows; i++) {
