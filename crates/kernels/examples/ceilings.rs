@@ -102,6 +102,7 @@ struct Shape {
 }
 
 fn shapes(models: &[Model], rows: usize) -> Vec<Shape> {
+    use Layout::{Dw, Dx, Forward, Gram};
     let of = |&Model { name, c, vocabulary, head_rows }: &Model| {
         let shape = |layer: &str, dims, layout, accumulate| Shape {
             model: name,
@@ -110,7 +111,6 @@ fn shapes(models: &[Model], rows: usize) -> Vec<Shape> {
             layout,
             accumulate,
         };
-        use Layout::{Dw, Dx, Forward, Gram};
         let mut shapes = vec![
             shape("mlp in", [rows, 4 * c, c], Forward, false),
             shape("mlp out, added to the stream", [rows, c, 4 * c], Forward, true),

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use farthing_kernels::conformance::large;
 use serde_json::Value;
 
 /// What it says and leaves; `None` where it is not built, which `cargo test --test conform` does not do.
@@ -61,8 +62,33 @@ fn a_handful_of_operations_and_what_they_launch() {
 }
 
 #[test]
+fn large_operations_at_small_sizes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("large.json");
+    let name = file.to_str().expect("a name in UTF-8");
+    let arguments = ["--device", "emulated", "--large", "--toy", "--json", name];
+    let Some(output) = conform(&arguments) else { return };
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{out}{}", String::from_utf8_lossy(&output.stderr));
+    let found = json(&file);
+    let bodies = found["bodies"].as_array().expect("bodies").iter();
+    let names: Vec<&str> = bodies.map(|body| body["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, large::LARGE.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+
+    // What a device has no memory for is neither passed nor failed.
+    let arguments = ["--device", "cpu", "--large", "--only", "sums_beyond_32_bits", "--json", name];
+    let Some(output) = conform(&arguments) else { return };
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(out.starts_with("sums_beyond_32_bits: not run: "), "{out}");
+    let body = &json(&file)["bodies"][0];
+    assert!(body["passed"].is_null() && body["why"].is_string(), "{body}");
+}
+
+#[test]
 fn what_it_cannot_do_is_told_before_anything_is_tested() {
-    let cases: [(&[&str], &str); 3] = [
+    let cases: [(&[&str], &str); 4] = [
+        (&["--device", "emulated", "--large"], "nothing is tested: the emulator would take hours"),
         (&["--only", "fill,nonsense"], "nothing is tested: there is no operation `nonsense`"),
         (&["--device", "emulate"], "no device is called `emulate`"),
         (&["--device", "cpu", "--json", "/nowhere/a.json"], "/nowhere/a.json: "),

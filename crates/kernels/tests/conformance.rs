@@ -80,7 +80,7 @@ fn large_bodies() {
                 None => match body(&*dev) {
                     Ok(error) => eprintln!("{name} on {kind}: {error:.1e}"),
                     Err(not_run @ Mismatch::NotRun { .. }) => {
-                        eprintln!("{name}: skipped {kind}: {not_run}")
+                        eprintln!("{name}: skipped {kind}: {not_run}");
                     }
                     Err(mismatch) => panic!("{kind}: {mismatch}"),
                 },

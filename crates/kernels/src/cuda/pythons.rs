@@ -21,14 +21,14 @@ impl Machine<'_> {
     pub(super) fn package_folders(&self) -> Vec<PathBuf> {
         let mut found = Prefixes { machine: self, prefixes: Vec::new() };
         for prefix in ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| self.path(name)) {
-            found.add(prefix);
+            found.add(&prefix);
         }
         for bin in self.paths("PATH") {
             found.meet_pythons(&bin);
         }
         let user = self.path("PYTHONUSERBASE");
         for prefix in user.into_iter().chain(self.path("HOME").map(|home| home.join(".local"))) {
-            found.add(prefix);
+            found.add(&prefix);
         }
         let mut folders: Vec<PathBuf> =
             self.paths("PYTHONPATH").iter().flat_map(|packages| libraries(packages)).collect();
@@ -68,17 +68,17 @@ struct Prefixes<'m> {
 
 impl Prefixes<'_> {
     /// A prefix, and those that it is built on.
-    fn add(&mut self, prefix: PathBuf) {
-        if self.prefixes.contains(&prefix) {
+    fn add(&mut self, prefix: &Path) {
+        if self.prefixes.iter().any(|met| met == prefix) {
             return;
         }
-        self.prefixes.push(prefix.clone());
-        if let Some(home) = home(&prefix) {
+        self.prefixes.push(prefix.to_path_buf());
+        if let Some(home) = home(prefix) {
             self.meet_pythons(&home);
         }
         // Debian's Python is in /usr, and what is installed for everyone in /usr/local.
         if prefix == self.machine.root.join("usr") {
-            self.add(self.machine.root.join("usr/local"));
+            self.add(&self.machine.root.join("usr/local"));
         }
     }
 
@@ -96,12 +96,12 @@ impl Prefixes<'_> {
     fn meet(&mut self, python: &Path) {
         let Some(bin) = python.parent() else { return };
         let Some(prefix) = bin.parent() else { return };
-        self.add(prefix.to_path_buf());
+        self.add(prefix);
         // pyenv's, asdf's and mise's `shims` hold programs that choose among these.
         if bin.file_name() == Some(OsStr::new("shims")) {
             for versions in ["versions", "installs/python"] {
                 for version in children(&prefix.join(versions), "") {
-                    self.add(version);
+                    self.add(&version);
                 }
             }
         }

@@ -157,8 +157,8 @@ impl Operand {
     }
 
     /// The marked rows alone, on the reference device.
-    fn marked(self, dev: &Reference, rows: &Rows) -> Result<Tensor> {
-        let dev: &dyn Device = dev;
+    fn marked(self, rows: &Rows) -> Result<Tensor> {
+        let dev: &dyn Device = &Reference::new();
         let kind = self.kind(dev);
         let only = Rows { n: rows.marks.len(), marks: Vec::new() };
         let mut tensor = poisoned(dev, kind.dtype, only.shape(kind))?;
@@ -206,7 +206,7 @@ fn by_rows<const O: usize, const I: usize>(
     };
     let reference = Reference::new();
     let (expected, got) = asked(check, || {
-        let expected = run(&reference, &|operand| operand.marked(&reference, rows))?;
+        let expected = run(&reference, &|operand| operand.marked(rows))?;
         let on: &dyn Device = &reference;
         let expected: Vec<Vec<f64>> =
             expected.iter().map(|out| on.read_f64(out.view())).collect::<Result<_>>()?;
@@ -417,9 +417,8 @@ pub(super) fn sums(dev: &dyn Device, scale: &Scale) -> Outcome {
         let pattern: Vec<f64> =
             (0..pattern_rows(rows.n, c)).map(|row| of_row((rows.n + row) * c, power)).collect();
         let marks: BTreeSet<usize> = rows.marks.iter().copied().collect();
-        let of = |row: usize| match marks.contains(&row) {
-            true => of_row(row * c, power),
-            false => pattern[row % pattern.len()],
+        let of = |row: usize| {
+            if marks.contains(&row) { of_row(row * c, power) } else { pattern[row % pattern.len()] }
         };
         let expected: f64 = (0..rows.n).map(of).sum();
         let got = asked(&check, || {

@@ -64,6 +64,10 @@ fn same(
     after: &[Vec<u8>],
 ) -> Result<(), Mismatch> {
     for (output, (first, after)) in first.iter().zip(after).enumerate() {
+        // As a whole: byte by byte takes longer than the device.
+        if first == after {
+            continue;
+        }
         if let Some(byte) = first.iter().zip(after).position(|(a, b)| a != b) {
             let differ = first.iter().zip(after).filter(|(a, b)| a != b).count();
             return Err(check.wrong(format!(
