@@ -27,6 +27,9 @@ use crate::{Error, Result};
 /// Scratch of the library's algorithms: what NVIDIA recommends for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
 
+/// What the library calls a product that it does not do.
+const NOT_SUPPORTED: u32 = 15;
+
 /// cuBLASLt on one GPU, in its driver's stream.
 ///
 /// # Numerics
@@ -377,7 +380,7 @@ impl CublasLt {
         let found = results.iter().take(found.max(0) as usize);
         let algorithms: Vec<_> = found.filter_map(valid).collect();
         if algorithms.is_empty() {
-            return Err(self.failed(key, "no algorithm has these sizes and types"));
+            return Err(self.no_algorithm(key, "no algorithm has these sizes and types"));
         }
         Ok(algorithms)
     }
@@ -398,26 +401,33 @@ impl CublasLt {
     }
 
     fn done(&self, key: &Key, doing: &str, status: u32) -> Result<()> {
-        if status == SUCCESS {
-            return Ok(());
+        let what = || format!("{doing}: {}", describe(status));
+        match status {
+            SUCCESS => Ok(()),
+            NOT_SUPPORTED => Err(self.no_algorithm(key, &what())),
+            _ => Err(self.failed(key, &what())),
         }
-        Err(self.failed(key, &format!("{doing}: {}", describe(status))))
+    }
+
+    fn no_algorithm(&self, key: &Key, what: &str) -> Error {
+        Error::NoAlgorithm { device: self.driver.name(), what: of_product(key, what) }
     }
 
     fn failed(&self, key: &Key, what: &str) -> Error {
-        let Key { left, right, out, .. } = key;
-        let k = if right.transposed { right.cols } else { right.rows };
-        let kinds = [right, left, out].map(|o| (o.dtype, o.transposed, o.alignment));
-        let [a, b, c] = kinds.map(|(dtype, transposed, alignment)| {
-            let turned = if transposed { "ᵀ" } else { "" };
-            format!("{dtype:?}{turned} aligned to {alignment}")
-        });
-        let what = format!(
-            "product of m={}, n={}, k={k}, a {a}, b {b}, c {c}: {what}",
-            out.cols, out.rows
-        );
-        Error::Driver { op: "gemm", device: self.driver.name(), what }
+        Error::Driver { op: "gemm", device: self.driver.name(), what: of_product(key, what) }
     }
+}
+
+/// What happened to a product, with the product.
+fn of_product(key: &Key, what: &str) -> String {
+    let Key { left, right, out, .. } = key;
+    let k = if right.transposed { right.cols } else { right.rows };
+    let kinds = [right, left, out].map(|o| (o.dtype, o.transposed, o.alignment));
+    let [a, b, c] = kinds.map(|(dtype, transposed, alignment)| {
+        let turned = if transposed { "ᵀ" } else { "" };
+        format!("{dtype:?}{turned} aligned to {alignment}")
+    });
+    format!("product of m={}, n={}, k={k}, a {a}, b {b}, c {c}: {what}", out.cols, out.rows)
 }
 
 impl Gemm for CublasLt {
@@ -451,7 +461,7 @@ fn describe(status: u32) -> String {
         11 => "CUBLAS_STATUS_MAPPING_ERROR",
         13 => "CUBLAS_STATUS_EXECUTION_FAILED",
         14 => "CUBLAS_STATUS_INTERNAL_ERROR",
-        15 => "CUBLAS_STATUS_NOT_SUPPORTED",
+        NOT_SUPPORTED => "CUBLAS_STATUS_NOT_SUPPORTED",
         16 => "CUBLAS_STATUS_LICENSE_ERROR",
         _ => return format!("status {status}"),
     };
