@@ -64,7 +64,7 @@ struct Plan {
 }
 
 /// Algorithms for one product, in the order in which the library expects them to be fast. For timing them; what is found fastest would take
-/// the place of [`Plan`]'s algorithm.
+/// the place of the library's first choice.
 pub struct Candidates {
     key: Key,
     /// Left, right and out, as [`Key`] has them.
