@@ -3,7 +3,8 @@
 //
 //   y1 = x1 cos + x2 sin, y2 = x2 cos - x1 sin, rstd = 1 / sqrt(mean(y^2) + 2^-23), x = gain rstd y
 //
-// The arithmetic is f32, results are rounded once. Head dims 16, 32, 64, ... 512 in 16-byte accesses, others by one warp for a head. A
+// The arithmetic is f32, results are rounded once. Sums of products are spelled as fma: a product left to be fused or not would round as the
+// assembler pleases. Head dims 16, 32, 64, ... 512 in 16-byte accesses, others by one warp for a head. A
 // group of D/16 lanes (or a warp) takes a head; the groups of a warp take every GROUPS-th head of one position, so that an angle is
 // loaded once for several heads.
 //
@@ -14,6 +15,10 @@
 constexpr int WARPS = THREADS / 32;
 // As in the definition: 2^-23.
 constexpr float EPS = 1.1920929e-7f;
+
+// (a, b) rotated by the angle of this cosine and sine.
+__device__ __forceinline__ float rotated_low(float a, float b, float c, float s) { return fmaf(a, c, b * s); }
+__device__ __forceinline__ float rotated_high(float a, float b, float c, float s) { return fmaf(b, c, -(a * s)); }
 
 __device__ __forceinline__ void load_angles(float (&to)[8], const float* from) {
     const float4 low = load4(from), high = load4(from + 4);
@@ -60,9 +65,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) rotary_norm(
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
             const float a = low[i], b = high[i];
-            low[i] = a * c[i] + b * s[i];
-            high[i] = b * c[i] - a * s[i];
-            squares += low[i] * low[i] + high[i] * high[i];
+            low[i] = rotated_low(a, b, c[i], s[i]);
+            high[i] = rotated_high(a, b, c[i], s[i]);
+            squares = fmaf(high[i], high[i], fmaf(low[i], low[i], squares));
         }
         const float r = 1.0f / sqrtf(group_sum(squares, own.lanes) / D + EPS);
         if (head < H) {
@@ -103,14 +108,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) rotary_norm_backward(
         }
         float along = 0.0f;
 #pragma unroll
-        for (int i = 0; i < 8; ++i) along += low[i] * y_low[i] + high[i] * y_high[i];
+        for (int i = 0; i < 8; ++i) along = fmaf(high[i], y_high[i], fmaf(low[i], y_low[i], along));
         // y = gain norm, and the norm's gradient is rstd (dnorm - norm mean(dnorm norm)).
         along = group_sum(along, own.lanes) / (D * gain * gain);
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            const float a = scale * (low[i] - y_low[i] * along), b = scale * (high[i] - y_high[i] * along);
-            low[i] = a * c[i] - b * s[i];
-            high[i] = a * s[i] + b * c[i];
+            const float a = scale * fmaf(-y_low[i], along, low[i]), b = scale * fmaf(-y_high[i], along, high[i]);
+            // The angle the other way: the transpose.
+            low[i] = rotated_low(a, b, c[i], -s[i]);
+            high[i] = rotated_high(a, b, c[i], -s[i]);
         }
         if (head < H) {
             store8(dx + offset, narrow8(low));
@@ -133,15 +139,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) rotary_norm_plain(
 #pragma unroll 1
     for (int i = lane; i < half; i += 32) {
         const float a = __bfloat162float(x[i]), b = __bfloat162float(x[half + i]);
-        const float low = a * cos[i] + b * sin[i], high = b * cos[i] - a * sin[i];
-        squares += low * low + high * high;
+        const float low = rotated_low(a, b, cos[i], sin[i]), high = rotated_high(a, b, cos[i], sin[i]);
+        squares = fmaf(high, high, fmaf(low, low, squares));
     }
     const float r = 1.0f / sqrtf(warp_sum(squares) / D + EPS);
 #pragma unroll 1
     for (int i = lane; i < half; i += 32) {
         const float a = __bfloat162float(x[i]), b = __bfloat162float(x[half + i]);
-        x[i] = __float2bfloat16_rn((a * cos[i] + b * sin[i]) * (gain * r));
-        x[half + i] = __float2bfloat16_rn((b * cos[i] - a * sin[i]) * (gain * r));
+        x[i] = __float2bfloat16_rn(rotated_low(a, b, cos[i], sin[i]) * (gain * r));
+        x[half + i] = __float2bfloat16_rn(rotated_high(a, b, cos[i], sin[i]) * (gain * r));
     }
     if (lane == 0) rstd[row] = r;
 }
@@ -159,14 +165,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) rotary_norm_backward_plain
     sin += row / H % T * half;
     float along = 0.0f;
 #pragma unroll 1
-    for (int i = lane; i < D; i += 32) along += __bfloat162float(dx[i]) * __bfloat162float(y[i]);
+    for (int i = lane; i < D; i += 32) along = fmaf(__bfloat162float(dx[i]), __bfloat162float(y[i]), along);
     along = warp_sum(along) / (D * gain * gain);
     const float scale = gain * rstd[row];
 #pragma unroll 1
     for (int i = lane; i < half; i += 32) {
-        const float a = scale * (__bfloat162float(dx[i]) - __bfloat162float(y[i]) * along);
-        const float b = scale * (__bfloat162float(dx[half + i]) - __bfloat162float(y[half + i]) * along);
-        dx[i] = __float2bfloat16_rn(a * cos[i] - b * sin[i]);
-        dx[half + i] = __float2bfloat16_rn(a * sin[i] + b * cos[i]);
+        const float a = scale * fmaf(-__bfloat162float(y[i]), along, __bfloat162float(dx[i]));
+        const float b = scale * fmaf(-__bfloat162float(y[half + i]), along, __bfloat162float(dx[half + i]));
+        dx[i] = __float2bfloat16_rn(rotated_low(a, b, cos[i], -sin[i]));
+        dx[half + i] = __float2bfloat16_rn(rotated_high(a, b, cos[i], -sin[i]));
     }
 }

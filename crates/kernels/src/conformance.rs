@@ -8,6 +8,7 @@
 mod attention;
 mod case;
 mod dense;
+pub mod large;
 mod loss;
 mod memory;
 mod pointwise;
@@ -27,6 +28,8 @@ pub use pointwise::{
 pub use update::{
     adamw, cautious_update, equilibrate_rows, nesterov, polar_express, renormalize, variance_reduce,
 };
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 #[cfg(doc)]
 use crate::reference::Reference;
@@ -72,6 +75,24 @@ pub enum Mismatch {
         /// The case.
         case: String,
         /// What is wrong.
+        what: String,
+    },
+    /// Nothing is known: the device has not what a body asks for. See [`large`].
+    #[error("{op}, {case}: not run: {why}")]
+    NotRun {
+        /// The operation.
+        op: &'static str,
+        /// The case, with its sizes.
+        case: String,
+        /// What is missing.
+        why: String,
+    },
+    /// The body panicked: the device, or the body itself, is at fault.
+    #[error("{body} panicked: {what}")]
+    Panicked {
+        /// The body's name.
+        body: &'static str,
+        /// The panic's message.
         what: String,
     },
 }
@@ -127,7 +148,20 @@ pub const BODIES: &[(&str, Body)] = &[
 
 /// Runs every body, whatever fails.
 pub fn run_all(dev: &dyn Device) -> Vec<(&'static str, Outcome)> {
-    BODIES.iter().map(|&(name, body)| (name, body(dev))).collect()
+    BODIES.iter().map(|&(name, body)| (name, attempt(dev, name, body))).collect()
+}
+
+/// Runs one body; a panic in it is a [`Mismatch`], so that it does not cost the others.
+///
+/// # Errors
+/// The first case that does not conform.
+pub fn attempt(dev: &dyn Device, name: &'static str, body: Body) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| body(dev))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let what = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let what = what.unwrap_or("without a message").to_owned();
+        Err(Mismatch::Panicked { body: name, what })
+    })
 }
 
 /// The relative error allowed to outputs of a type, on a device that computes in `compute`.
@@ -141,4 +175,22 @@ pub fn tolerance(compute: DType, output: DType) -> f64 {
         }
     };
     if output == DType::I32 { 0.0 } else { of(compute).max(of(output)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::Reference;
+
+    #[test]
+    fn a_panic_costs_its_own_body_only() {
+        let dev = Reference::new();
+        let what =
+            |body: Body| attempt(&dev, "made", body).map_err(|mismatch| mismatch.to_string());
+        assert_eq!(what(|_| panic!("at {}", 3)), Err("made panicked: at 3".into()));
+        assert_eq!(what(|_| panic!("here")), Err("made panicked: here".into()));
+        let nothing = what(|_| std::panic::panic_any(7));
+        assert_eq!(nothing, Err("made panicked: without a message".into()));
+        assert_eq!(what(|_| Ok(0.5)), Ok(0.5));
+    }
 }

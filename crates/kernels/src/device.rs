@@ -79,6 +79,12 @@ pub trait Memory {
 
     /// Waits for everything launched so far.
     fn synchronize(&self) -> Result<()>;
+
+    /// What a user should know of how this device has computed so far, a line each: a slow way, taken because a library refused the fast one.
+    /// Empty on most.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Matrix products and table look-ups. Weights are (out, in).

@@ -113,6 +113,14 @@ pub enum Error {
         /// What the driver said.
         what: String,
     },
+    /// A library has no algorithm for a matrix product. Nothing was launched; another way may be tried.
+    #[error("gemm: {device}: {what}")]
+    NoAlgorithm {
+        /// The device's name.
+        device: &'static str,
+        /// The product, and what the library said.
+        what: String,
+    },
     /// A file could not be written.
     #[error(
         "{op}: {path}: {source}\nhint: check that the directory exists, is writable and has room"

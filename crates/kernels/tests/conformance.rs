@@ -3,7 +3,7 @@
 
 mod wanted;
 
-use farthing_kernels::conformance::{self, BODIES, Body};
+use farthing_kernels::conformance::{self, BODIES, Body, Mismatch, large};
 use farthing_kernels::{DeviceKind, open};
 
 use wanted::{Wanted, wanted};
@@ -28,6 +28,63 @@ fn on_every_device(name: &str, body: Body) {
                 panic!("{name}: {kind} was asked for: {reason}")
             }
             Err(reason) => eprintln!("{name}: skipped {kind}: {reason}"),
+        }
+    }
+}
+
+/// What is large, at small sizes: its own code, on every device.
+#[test]
+fn large_bodies_at_small_sizes() {
+    for &(name, body) in large::TOY {
+        on_every_device(name, body);
+    }
+}
+
+/// What a CPU does in seconds, and why not the rest.
+const LARGE_ON_CPU: [(&str, Option<&str>); 10] = [
+    ("attention_long", None),
+    ("attention_backward_long", None),
+    ("logits_wide", Some("a quarter of a minute on two cores")),
+    ("attention_repeated", Some("100 times attention_long and its backward: minutes")),
+    ("reductions_repeated", Some("half a minute on two cores")),
+    ("elementwise_beyond_32_bits", Some(OF_ITS_OWN)),
+    ("norms_beyond_32_bits", Some(OF_ITS_OWN)),
+    ("embedding_beyond_32_bits", Some(OF_ITS_OWN)),
+    ("logits_beyond_32_bits", Some(OF_ITS_OWN)),
+    ("sums_beyond_32_bits", Some(OF_ITS_OWN)),
+];
+
+const OF_ITS_OWN: &str = "operands of 8 GiB are for a device whose memory is its own";
+
+#[test]
+fn large_bodies() {
+    let names: Vec<&str> = large::LARGE.iter().map(|&(name, _)| name).collect();
+    assert_eq!(names, LARGE_ON_CPU.map(|(name, _)| name));
+    for kind in [DeviceKind::Cpu, DeviceKind::Cuda(0)] {
+        if wanted(kind) == Wanted::No {
+            continue;
+        }
+        let dev = match open(kind, 0) {
+            Ok(dev) => dev,
+            Err(reason) if wanted(kind) == Wanted::Required => {
+                panic!("{kind} was asked for: {reason}")
+            }
+            Err(reason) => {
+                eprintln!("skipped {kind}: {reason}");
+                continue;
+            }
+        };
+        for (&(name, body), (_, skipped)) in large::LARGE.iter().zip(LARGE_ON_CPU) {
+            match skipped.filter(|_| kind == DeviceKind::Cpu) {
+                Some(reason) => eprintln!("{name}: skipped {kind}: {reason}"),
+                None => match body(&*dev) {
+                    Ok(error) => eprintln!("{name} on {kind}: {error:.1e}"),
+                    Err(not_run @ Mismatch::NotRun { .. }) => {
+                        eprintln!("{name}: skipped {kind}: {not_run}");
+                    }
+                    Err(mismatch) => panic!("{kind}: {mismatch}"),
+                },
+            }
         }
     }
 }

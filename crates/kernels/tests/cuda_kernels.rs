@@ -11,7 +11,8 @@ use farthing_kernels::conformance::BODIES;
 use farthing_kernels::cuda::{Cuda, emulated::Emulator};
 
 /// What no conformance body reaches, and the test that executes it.
-const ELSEWHERE: &[(&str, &str)] = &[];
+const ELSEWHERE: &[(&str, &str)] =
+    &[("product_f32", "cuda_product.rs: no operation multiplies f32")];
 
 /// The kernels of every file in `ptx/`, each with its file.
 fn committed() -> Vec<(String, String)> {
@@ -52,7 +53,7 @@ fn every_committed_kernel_is_launched_by_a_conformance_body() {
         .filter(|(name, _)| !launched.contains(&**name) && !elsewhere(name))
         .collect();
     assert!(never.is_empty(), "executed by no test: {never:?}");
-    assert!(committed.len() >= 64, "{} kernels", committed.len());
+    assert!(committed.len() >= 67, "{} kernels", committed.len());
     for (kernel, _) in ELSEWHERE {
         assert!(!launched.contains(kernel), "{kernel} is reached now: take it from ELSEWHERE");
     }

@@ -56,6 +56,7 @@ const ADAM: &str = "adamw";
 const EMBED: &str = "embed";
 const EMBEDS: &str = "embed_backward";
 const SMEAR: &str = "smear_backward";
+const PRODUCT: &str = "product_bf16";
 
 const MUTATIONS: &[Mutation] = &[
     m(
@@ -239,17 +240,48 @@ const MUTATIONS: &[Mutation] = &[
         ("setp.eq.s32 	%p57, %r221, %r184;", 0, "setp.eq.s32 %p57, 0, 0;"),
         "wrong result",
     ),
+    m(
+        [PRODUCT, "barrier", "none before the tiles are read"],
+        ("bar.sync 	0;", 0, ""),
+        "uninitialised read",
+    ),
+    m(
+        [PRODUCT, "barrier", "none before the tiles are filled again"],
+        ("bar.sync 	0;", 1, ""),
+        "data race",
+    ),
+    m(
+        [PRODUCT, "bound", "a row more than there are"],
+        ("setp.lt.s32 	%p60, %r23, %r29;", 0, "setp.le.s32 %p60, %r23, %r29;"),
+        "out of bounds",
+    ),
+    m(
+        [PRODUCT, "index", "the other half's columns are the first half's"],
+        ("ld.shared.f32 	%f112, [%r250+64];", 0, "ld.shared.f32 %f112, [%r250];"),
+        "wrong result",
+    ),
+    m(
+        [PRODUCT, "tail", "terms that are left of four are skipped"],
+        ("@%p56 bra 	$L__BB0_48;", 0, "bra $L__BB0_48;"),
+        "wrong result",
+    ),
+    m(
+        [PRODUCT, "initialisation", "what is added to is not read"],
+        ("setp.eq.s32 	%p62, %r34, 0;", 0, "setp.eq.s32 %p62, 0, 0;"),
+        "wrong result",
+    ),
 ];
 
-const MODULES: [(&str, &str); 5] = [
+const MODULES: [(&str, &str); 6] = [
     ("norm", include_str!("../ptx/sm80/norm.ptx")),
     ("pointwise", include_str!("../ptx/sm80/pointwise.ptx")),
     ("update", include_str!("../ptx/sm80/update.ptx")),
     ("embedding", include_str!("../ptx/sm80/embedding.ptx")),
     ("smear", include_str!("../ptx/sm80/smear.ptx")),
+    ("product", include_str!("../ptx/sm80/product.ptx")),
 ];
 
-const BODIES: [(&str, Body); 9] = [
+const BODIES: [(&str, Body); 10] = [
     (ROW, bodies::rms_norm),
     (LONG, bodies::rms_norm),
     (MIX, bodies::mix_backward),
@@ -259,6 +291,7 @@ const BODIES: [(&str, Body); 9] = [
     (EMBED, bodies::embed),
     (EMBEDS, bodies::embed_backward),
     (SMEAR, bodies::smear_backward),
+    (PRODUCT, bodies::product),
 ];
 
 impl Mutation {

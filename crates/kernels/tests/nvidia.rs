@@ -13,7 +13,7 @@ use farthing_kernels::cuda::Cuda;
 use farthing_kernels::cuda::cublaslt::CublasLt;
 use farthing_kernels::cuda::driver::{Arg, Driver, Kernel, Module};
 use farthing_kernels::cuda::nvidia::Nvidia;
-use farthing_kernels::{Bf16, Device, DeviceKind, Result, conformance, open};
+use farthing_kernels::{Bf16, Device, DeviceKind, Result, Shape, conformance, open};
 
 static MEMORY: Module = Module { name: "memory", ptx: include_str!("../ptx/sm80/memory.ptx") };
 static FILL: Kernel = Kernel { module: &MEMORY, name: "fill_u32", threads: 256, shared_bytes: 0 };
@@ -99,6 +99,7 @@ fn child() {
         "fault" => fault(),
         "operations" => operations(),
         "products" => products(),
+        "refusals" => refusals(),
         "fp8" => fp8(),
         "events" => events(),
         other => {
@@ -262,10 +263,25 @@ fn cublaslt_is_found_where_python_packages_put_it() {
     std::fs::create_dir_all(&packages).and_then(|()| std::fs::create_dir(&bin)).expect("folders");
     build("cublaslt.c", &packages.join("libcublasLt.so.12"), &["-ldl"]);
     std::fs::write(bin.join("python3"), "").expect("a file");
+    // Behind two links, the second of which leads out of the environment that has the library.
+    let (linked, made_with) = (env.path().join("linked/bin"), env.path().join("base/bin"));
+    let venv = env.path().join("venv");
+    let in_venv = venv.join("lib/python3.11/site-packages/nvidia");
+    for folder in [&linked, &made_with, &venv.join("bin"), &in_venv] {
+        std::fs::create_dir_all(folder).expect("a folder");
+    }
+    std::fs::write(made_with.join("python3"), "").expect("a file");
+    let link = |from: &str, to: PathBuf| std::os::unix::fs::symlink(from, to).expect("a link");
+    link("../../venv/bin/python3", linked.join("python3"));
+    link("../../base/bin/python3", venv.join("bin/python3"));
+    link("../../../../../lib/python3.11/site-packages/nvidia/cublas", in_venv.join("cublas"));
     let case = ["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"];
-    for (variable, value) in
-        [("VIRTUAL_ENV", env.path()), ("CONDA_PREFIX", env.path()), ("PATH", &bin)]
-    {
+    for (variable, value) in [
+        ("VIRTUAL_ENV", env.path()),
+        ("CONDA_PREFIX", env.path()),
+        ("PATH", &bin),
+        ("PATH", &linked),
+    ] {
         let output = Command::new(std::env::current_exe().expect("this test's own file"))
             .args(case)
             .env_clear()
@@ -275,7 +291,7 @@ fn cublaslt_is_found_where_python_packages_put_it() {
             .output()
             .expect("a process");
         let out = String::from_utf8_lossy(&output.stdout);
-        assert!(out.contains("> cuda:0 at Cuda(0)"), "{variable}: {out}");
+        assert!(out.contains("> cuda:0 at Cuda(0)"), "{variable}={}: {out}", value.display());
     }
 }
 
@@ -500,6 +516,7 @@ fn operations_conform_through_the_drivers_calls() {
             "loaded a module",
             "cast conforms",
             "fill conforms",
+            "loaded a module",
             "linear conforms",
             "linear_dx conforms",
             "linear_dw conforms",
@@ -509,16 +526,68 @@ fn operations_conform_through_the_drivers_calls() {
     );
 }
 
+/// Products that the library is asked for.
 fn products() -> Result<()> {
     let gpu: &dyn Device = &Cuda::open(0)?;
-    let (x, w) = (gpu.activations([3, 4])?, gpu.activations([5, 4])?);
-    let mut y = gpu.activations([3, 5])?;
+    let (x, w) = (gpu.activations([48, 40])?, gpu.activations([24, 40])?);
+    let mut y = gpu.activations([48, 24])?;
     for accumulate in [false, true, false] {
         gpu.linear(y.view_mut(), x.view(), w.view(), accumulate)?;
     }
-    // Another alignment is another choice: these rows begin 8 bytes after an allocation.
-    let longer = gpu.activations([4, 4])?;
-    gpu.linear(y.view_mut(), longer.view().rows(1..4)?, w.view(), false)
+    // Another alignment is another choice: these rows begin 80 bytes after an allocation.
+    let longer = gpu.activations([49, 40])?;
+    gpu.linear(y.view_mut(), longer.view().rows(1..49)?, w.view(), false)?;
+    gpu.notes().iter().for_each(|note| println!("> {note}"));
+    Ok(())
+}
+
+/// What a training step multiplies, of sizes and at addresses that a library may not take: linear layers and their gradients by their
+/// conformance bodies, and Muon's iteration of gates.
+fn refusals() -> Result<()> {
+    operations()?;
+    let cuda = Cuda::open(0)?;
+    let dev: &dyn Device = &cuda;
+    println!("> gates");
+    let shape = Shape::from([2, 12, 12]);
+    let (mut x, mut scratch) =
+        (dev.master(shape)?, dev.master([dev.polar_express_scratch(shape)])?);
+    dev.polar_express(x.view_mut(), scratch.view_mut(), 1.01, &[[3.0, -2.0, 0.5]])?;
+    dev.synchronize()?;
+    println!("> {} kinds refused", cuda.fallbacks().len());
+    Ok(())
+}
+
+#[test]
+fn no_product_that_a_library_refuses_ends_a_step() {
+    for (settings, refused) in [
+        ("", false),
+        ("lt=picky", true),
+        ("lt=none", true),
+        ("lt=invalid", true),
+        ("lt=late", true),
+    ] {
+        let told = run("refusals", &FOLDERS.whole, settings);
+        for op in ["linear", "linear_dx", "linear_dw"] {
+            assert!(told.contains(&format!("{op} conforms")), "{settings}: {told:?}");
+        }
+        // The gates ask no library at all.
+        let gates = told.iter().position(|line| line == "gates").expect("the gates' turn");
+        let count = |what: &str| told[gates..].iter().filter(|line| line.starts_with(what)).count();
+        assert_eq!((count("launch product_bf16 "), count("heuristic")), (2 * 3, 0), "{settings}");
+        assert!(told.contains(&"0 kinds refused".into()), "{settings}: {told:?}");
+        let ours = told[..gates].iter().filter(|line| line.starts_with("launch product_")).count();
+        let asked = told[..gates].iter().filter(|line| line.starts_with("heuristic")).count();
+        assert!(ours > 0 && asked > 0, "{settings}: {ours} of ours, {asked} of the library's");
+        assert!(told.contains(&"left of cuBLASLt: 0".into()), "{settings}: {told:?}");
+        // What is refused is multiplied by us, and said.
+        let noted = run("products", &FOLDERS.whole, settings);
+        let notes = noted.iter().filter(|line| line.ends_with("by a slower kernel of our own"));
+        assert_eq!(notes.count() > 0, refused, "{settings}: {noted:?}");
+    }
+    let told = run("products", &FOLDERS.whole, "lt=broken");
+    let broken = "gemm: cuda:0: product of m=48, n=24, k=40, a Bf16 aligned to 256, b Bf16ᵀ aligned to 256, c Bf16 aligned to 256: \
+                  launching it: CUBLAS_STATUS_EXECUTION_FAILED";
+    assert!(told.iter().any(|line| line == broken), "{told:?}");
 }
 
 #[test]
@@ -527,16 +596,23 @@ fn an_algorithm_is_chosen_once_per_shape_and_alignment() {
     assert_eq!(
         told,
         [
-            "heuristic for 5 x 3 x 4",
-            "heuristic for 5 x 3 x 4",
+            "heuristic for 24 x 48 x 40",
+            "heuristic for 24 x 48 x 40",
             "left of cuBLASLt: 0",
             "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules",
         ]
     );
     let told = run("products", &FOLDERS.whole, "lt=none");
-    let refused = "gemm: cuda:0: product of m=3, n=5, k=4, a Bf16 aligned to 256, b Bf16ᵀ aligned to 256, c Bf16 aligned to 256: \
-                   no algorithm has these sizes and types";
-    assert!(told.iter().any(|line| line == refused), "{told:?}");
+    let refused = |alignment, times| {
+        format!(
+            "cuda:0: product of m=48, n=24, k=40, a Bf16 aligned to {alignment}, b Bf16ᵀ aligned to 256, c Bf16 aligned to 256: no \
+             algorithm has these sizes and types; multiplied {times} by a slower kernel of our own"
+        )
+    };
+    let notes: Vec<_> = told.iter().filter(|line| line.starts_with("cuda:0")).collect();
+    assert_eq!(notes, [&refused(256, "3 times"), &refused(16, "once")]);
+    let heuristics = told.iter().filter(|line| line.starts_with("heuristic")).count();
+    assert_eq!(heuristics, 2, "a refusal is remembered: {told:?}");
     assert!(told.iter().any(|line| line == "left of cuBLASLt: 0"), "{told:?}");
 }
 
@@ -608,37 +684,158 @@ fn events_are_timed_forgotten_and_used_again() {
     );
 }
 
+/// An example that `cargo test` has built, though `cargo test --test nvidia` has not.
+fn example(name: &str) -> Option<PathBuf> {
+    let this = std::env::current_exe().expect("this test's own file");
+    let program =
+        this.ancestors().nth(2).expect("the profile's folder").join("examples").join(name);
+    if !program.exists() {
+        eprintln!("skipped: {} is not built", program.display());
+        return None;
+    }
+    Some(program)
+}
+
+/// `examples/conform.rs` on a machine of these settings: its status, its own lines, its JSON.
+fn conform(settings: &str, arguments: &[&str]) -> Option<(i32, Vec<String>, serde_json::Value)> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("conform.json");
+    let mut command = Command::new(example("conform")?);
+    command.args(arguments).arg("--json").arg(&file).env_clear();
+    command.env("LD_LIBRARY_PATH", &FOLDERS.whole).env("STAND_IN", settings);
+    let output = command.output().expect("a process");
+    let out = String::from_utf8_lossy(&output.stdout);
+    let lines = out.lines().filter(|line| !line.starts_with("> ")).map(str::to_owned).collect();
+    let json = std::fs::read_to_string(&file).expect("what was found");
+    let json = serde_json::from_str(&json).expect("JSON");
+    Some((output.status.code().expect("a status"), lines, json))
+}
+
+#[test]
+fn a_body_that_loses_the_context_costs_its_own_row_only() {
+    let only = ["--only", "copy,cast,fill,linear"];
+    let Some((status, lines, json)) = conform("faulty=cast_f32_bf16", &only) else { return };
+    let rows = |json: &serde_json::Value| -> Vec<(String, serde_json::Value)> {
+        let bodies = json["bodies"].as_array().expect("bodies").iter();
+        bodies
+            .map(|body| (body["name"].as_str().expect("a name").into(), body["passed"].clone()))
+            .collect()
+    };
+    let passed = |names: &[(&str, serde_json::Value)]| -> Vec<(String, serde_json::Value)> {
+        names.iter().map(|(name, passed)| ((*name).to_owned(), passed.clone())).collect()
+    };
+    assert_eq!(status, 1, "{lines:?}");
+    let (yes, no, none) = (true.into(), false.into(), serde_json::Value::Null);
+    let [yes, no]: [serde_json::Value; 2] = [yes, no];
+    assert_eq!(
+        rows(&json),
+        passed(&[
+            ("copy", yes.clone()),
+            ("cast", no.clone()),
+            ("fill", yes.clone()),
+            ("linear", yes.clone()),
+        ])
+    );
+    assert_eq!(json["device"]["model"], "Stand-in 0");
+    assert_eq!(json["bodies"][1]["kernels"], serde_json::json!(["cast_f32_bf16"]));
+    assert!(json["bodies"][1]["why"].as_str().is_some_and(|why| why.contains("ILLEGAL_ADDRESS")));
+    assert!(lines[1].starts_with("cast: FAILED, ") && lines.len() == 4, "{lines:?}");
+
+    // Where no new context is to be had, the rest says so, and is not said to have failed.
+    let Some((status, lines, json)) = conform("faulty=cast_f32_bf16 fatal=1", &only) else {
+        return;
+    };
+    assert_eq!(status, 1, "{lines:?}");
+    assert_eq!(
+        rows(&json),
+        passed(&[("copy", yes), ("cast", no), ("fill", none.clone()), ("linear", none)])
+    );
+    assert_eq!(
+        lines[2..],
+        ["fill", "linear"].map(|name| format!(
+            "{name}: not run: the context is lost, and a new process ended with status 2"
+        ))
+    );
+}
+
+#[test]
+fn without_cublaslt_only_products_fail() {
+    let Some(program) = example("conform") else { return };
+    let mut command = Command::new(program);
+    command.args(["--only", "fill,linear"]).env_clear().env("STAND_IN", "version=11080");
+    let output = command.env("LD_LIBRARY_PATH", &FOLDERS.alone).output().expect("a process");
+    let out = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with("> ")).collect();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(lines[0].starts_with("fill: passed, "), "{out}");
+    assert!(lines[1].starts_with("linear: FAILED, "), "{out}");
+    assert!(lines[1].contains("there is no cuBLASLt: looked for libcublasLt.so.11"), "{out}");
+}
+
 /// `examples/ceilings.rs` is built by `cargo test`, though not by `cargo test --test nvidia`.
 #[test]
 fn ceilings_are_printed_as_json_and_as_a_table_or_with_the_reason_why_not() {
-    let this = std::env::current_exe().expect("this test's own file");
-    let program = this.ancestors().nth(2).expect("the profile's folder").join("examples/ceilings");
-    if !program.exists() {
-        return eprintln!("skipped: {} is not built", program.display());
-    }
-    let run = |settings: &str, arguments: &[&str]| {
+    let Some(program) = example("ceilings") else { return };
+    let run_in = |folder: &Path, settings: &str, arguments: &[&str]| {
         let mut command = Command::new(&program);
-        command.args(arguments).env_clear().env("LD_LIBRARY_PATH", &FOLDERS.whole);
+        command.args(arguments).env_clear().env("LD_LIBRARY_PATH", folder);
         command.env("STAND_IN", settings).output().expect("a process")
     };
-    let measured = run("lt=idle memory=1073741824", &["48"]);
-    let (out, err) =
-        (String::from_utf8_lossy(&measured.stdout), String::from_utf8_lossy(&measured.stderr));
+    let run = |settings: &str, arguments: &[&str]| run_in(&FOLDERS.whole, settings, arguments);
+    let own = |bytes: &[u8]| -> Vec<String> {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        text.lines().filter(|line| !line.starts_with("> ")).map(str::to_owned).collect()
+    };
+    let measured = run("lt=idle memory=1073741824", &["--rows", "48"]);
+    let (lines, err) = (own(&measured.stdout), String::from_utf8_lossy(&measured.stderr));
     assert_eq!(measured.status.code(), Some(0), "{err}");
-    let lines: Vec<&str> = out.lines().filter(|line| !line.starts_with("> ")).collect();
-    let end = lines.iter().position(|&line| line == "}").expect("the end of the JSON");
+    let end = lines.iter().position(|line| line == "}").expect("the end of the JSON");
     let json: serde_json::Value = serde_json::from_str(&lines[..=end].concat()).expect("JSON");
-    assert_eq!(json["device"], "Stand-in 0");
+    assert_eq!(json["model"], "Stand-in 0");
     // A piece of work takes the stand-in a millisecond: 128 MiB read and written.
     assert_eq!(json["memory"]["copy_read_and_written_gb_per_s"], 268.4);
-    assert_eq!(json["products"].as_array().map(Vec::len), Some(14));
-    // And so does a product: 2·48·768·768 operations.
-    let first = &json["products"][0];
-    assert_eq!((&first["bf16_tflops"], &first["fp8_tflops"]), (&0.057.into(), &0.057.into()));
-    let rows = lines[end..].iter().filter(|line| line.starts_with("| ")).count();
-    assert_eq!(rows, 2 + 2 + 14, "{out}");
-    let older = run("lt=idle major=8 memory=1073741824", &["48"]);
-    assert!(String::from_utf8_lossy(&older.stdout).contains("\"fp8_tflops\": null"));
+    // With 48 rows in all, a head has no more at a time.
+    assert_eq!(json["products"].as_array().map(Vec::len), Some(2 * (11 + 3 + 6)));
+    assert_eq!(json["left_out"], serde_json::json!([]));
+    // The library's first choice takes two milliseconds, its last one, and one of its four is none: 2·48·6144·1536 operations.
+    for kind in ["bf16", "fp8"] {
+        let of = |what: &str| json["products"][0][format!("{kind}_{what}")].clone();
+        assert_eq!((of("tflops"), of("best_tflops")), (0.453.into(), 0.906.into()), "{kind}");
+        assert_eq!((of("best_index"), of("candidates")), (2.into(), 3.into()), "{kind}");
+    }
+    let row = "| d24: mlp in | 48 × 6144 × 1536 | x·wᵀ | 0.453 | 0.906 | 3 of 3 | 0.453, 0.906 | |";
+    assert!(lines[end..].iter().any(|line| line == row), "{lines:?}");
+    let rows = |lines: &[String]| lines.iter().filter(|line| line.starts_with("| ")).count();
+    assert_eq!(rows(&lines[end..]), 2 + 2 + 40);
+    // Rows are seen when they are measured.
+    assert_eq!(rows(&own(&measured.stderr)), 2 + 2 + 40);
+
+    // With a file for the JSON, standard output is the table. An older GPU has no fp8.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("ceilings.json");
+    let name = file.to_str().expect("a name in UTF-8");
+    let older = run("lt=idle major=8 memory=1073741824", &["--rows", "48", "--json", name]);
+    let lines = own(&older.stdout);
+    assert_eq!((older.status.code(), rows(&lines)), (Some(0), lines.len()), "{lines:?}");
+    let json = || -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("a file")).expect("JSON")
+    };
+    let written = json();
+    assert!(written["products"][39]["fp8_tflops"].is_null(), "{written}");
+    assert!(written["products"][39]["bf16_best_tflops"].is_number(), "{written}");
+    assert_eq!(
+        written["left_out"],
+        serde_json::json!(["fp8: it takes cuBLASLt and compute capability 8.9"])
+    );
+    // Without the library there are copies to measure.
+    let without = run_in(&FOLDERS.alone, "version=11080", &["--json", name]);
+    assert_eq!((without.status.code(), rows(&own(&without.stdout))), (Some(0), 2 + 2));
+    let left_out = json()["left_out"][0].as_str().expect("a reason").to_owned();
+    assert!(left_out.contains("there is no cuBLASLt: looked for libcublasLt.so.11"), "{left_out}");
+    // In the emulator there is one way to multiply.
+    let emulated = run("", &["--device", "emulated", "--toy", "--json", name]);
+    assert_eq!((emulated.status.code(), rows(&own(&emulated.stdout))), (Some(0), 2 + 2 + 23));
+    assert_eq!(json()["left_out"][0], "choices: the host multiplies in one way");
 
     for (settings, arguments, told) in [
         (
@@ -646,19 +843,25 @@ fn ceilings_are_printed_as_json_and_as_a_table_or_with_the_reason_why_not() {
             [].as_slice(),
             "nothing is measured: cuda:0 cannot be opened: the driver sees no GPU",
         ),
-        ("", ["0"].as_slice(), "ceilings [ROWS]: ROWS is a number from 1 to 1048576, got `0`"),
         (
             "",
-            ["1", "2"].as_slice(),
-            "ceilings [ROWS]: ROWS is a number from 1 to 1048576, got `1 2`",
+            ["--device", "emulated"].as_slice(),
+            "nothing is measured: the emulator would take hours",
         ),
+        ("", ["--device", "cpu"].as_slice(), "nothing is measured: cpu runs no PTX"),
+        ("", ["--rows", "0"].as_slice(), "error: invalid value '0' for '--rows <ROWS>'"),
     ] {
         let refused = run(settings, arguments);
         let err = String::from_utf8_lossy(&refused.stderr);
-        assert_eq!((refused.status.code(), err.lines().next()), (Some(2), Some(told)));
+        assert_eq!(refused.status.code(), Some(2), "{err}");
+        assert!(err.starts_with(told), "{err}");
     }
-    let failed = run("lt=none", &[]);
+    // What the library refuses is a row that says so, and the next is measured.
+    let failed = run("lt=none memory=1073741824", &["--rows", "48"]);
     assert_eq!(failed.status.code(), Some(1));
+    let lines = own(&failed.stdout);
+    let failures = lines.iter().filter(|line| line.contains(" | failed | | | none | |")).count();
+    assert_eq!(failures, 40);
 }
 
 /// Every committed kernel's parameters are found, as many as its text declares.

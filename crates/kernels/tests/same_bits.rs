@@ -8,6 +8,7 @@ mod twin;
 mod wanted;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use farthing_kernels::conformance::{BODIES, Mismatch};
@@ -181,14 +182,45 @@ fn one_changed_bit_is_seen_and_laid_at_its_kernels_door() {
 fn what_is_exact_is_read_from_the_instructions() {
     static MODULE: Module = Module {
         name: "made",
-        ptx: ".visible .entry plain(\n)\n{\n\tfma.rn.f32 %f1, %f2, %f3, %f4;\n\tatom.global.add.u32 %r1, [%rd1], 1;\n// ex2.approx\n}\n\
+        ptx: ".version 7.8\n.target sm_80\n.visible .entry plain(\n)\n{\n\tfma.rn.f32 %f1, %f2, %f3, %f4;\n\tatom.global.add.u32 %r1, [%rd1], 1;\n// ex2.approx\n}\n\
               .visible .entry root(\n)\n{\n\t@%p1 rsqrt.approx.ftz.f32 \t%f1, %f2;\n}\n\
               .visible .entry plainer()\n{\n\tmma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f1};\n}\n\
-              .visible .entry adds()\n{\n\tred.global.add.f32 [%rd1], %f1;\n}\n",
+              .visible .entry adds()\n{\n\tred.global.add.f32 [%rd1], %f1;\n}\n\
+              .visible .entry fuses()\n{\n\tmul.f32 %f1, %f2, %f3;\n\tadd.f32 %f4, %f1, %f5;\n}\n\
+              .visible .entry keeps()\n{\n\tmul.rn.f32 %f1, %f2, %f3;\n\tadd.f32 %f4, %f1, %f5;\n}\n",
     };
     let kernel = |name| Kernel { module: &MODULE, name, threads: 32, shared_bytes: 0 };
-    assert!(exact(&kernel("plain")));
-    for name in ["root", "plainer", "adds", "absent"] {
+    assert!(exact(&kernel("plain")) && exact(&kernel("keeps")));
+    for name in ["root", "plainer", "adds", "fuses", "absent"] {
         assert!(!exact(&kernel(name)), "{name}");
     }
+}
+
+/// Every committed kernel is free of what an assembler may fuse, or is compared within a tolerance for reasons of its own: no kernel is
+/// approximate only because of how it is written.
+#[test]
+fn no_committed_kernel_is_kept_from_exactness_by_a_product_that_may_be_fused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("ptx");
+    let (mut exact, mut wrong) = (0, Vec::new());
+    for set in ["sm80", "sm90a"].map(|set| folder.join(set)) {
+        for file in std::fs::read_dir(set).into_iter().flatten() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            for (name, found) in ptx_emulator::exactness(&text).unwrap() {
+                exact += usize::from(found.exact());
+                if let (None, [first, ..]) = (found.approximate, &found.contractions[..]) {
+                    let sums = found.contractions.len();
+                    let (sum, product) = (first.sum, first.product);
+                    wrong.push(format!(
+                        "{name}: {sums} sums, the first on line {sum}, of line {product}"
+                    ));
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "products may be fused with sums; write fmaf or __fmul_rn:\n{}",
+        wrong.join("\n")
+    );
+    assert!(exact >= 37, "{exact} kernels are exact");
 }

@@ -26,6 +26,7 @@ mod decode_memory;
 mod decode_operand;
 mod decode_warp;
 mod error;
+mod exactness;
 mod float;
 mod lanes;
 mod launch;
@@ -43,6 +44,7 @@ mod wgmma;
 
 pub use counters::{Class, Counters, Traffic};
 pub use error::{Error, Fault, FaultKind, Result};
+pub use exactness::{Contraction, Exactness, exactness};
 pub use launch::{Arg, Options};
 pub use memory::{Element, Memory, Pointer};
 pub use module::{Kernel, Module};

@@ -22,19 +22,27 @@ pub(crate) struct Report {
 /// The binary in the scratch folder.
 pub(crate) const CUBIN: &str = "kernels.cubin";
 
+/// Whether ptxas may make one instruction of a product and a sum that have no rounding of their own. The driver's compiler may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fusing {
+    Allowed,
+    Forbidden,
+}
+
 /// Assembles `ptx` for `architecture`; the binary is left in `scratch` as [`CUBIN`].
 pub(crate) fn ptxas(
     toolkit: &Toolkit,
     ptx: &str,
     architecture: &str,
+    fusing: Fusing,
     scratch: &Path,
 ) -> Result<Report> {
     let name = "kernels.ptx";
     fs::write(scratch.join(name), ptx)
         .with_context(|| format!("cannot write {}", scratch.join(name).display()))?;
     let output = Command::new(toolkit.ptxas())
-        .args(["-v", "-O3", "--gpu-name", architecture, "--output-file"])
-        .args([CUBIN, name])
+        .args(["-v", "-O3", "--fmad", if fusing == Fusing::Allowed { "true" } else { "false" }])
+        .args(["--gpu-name", architecture, "--output-file", CUBIN, name])
         .current_dir(scratch)
         .output()
         .with_context(|| format!("cannot run {}", toolkit.ptxas().display()))?;

@@ -7,6 +7,7 @@ mod assemble;
 mod committed;
 mod compile;
 mod flags;
+mod fused;
 mod manifest;
 mod packages;
 mod sass;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use self::assemble::Fusing;
 pub(crate) use self::manifest::Manifest;
 use self::manifest::Record;
 pub(crate) use self::sass::run as sass;
@@ -33,7 +35,7 @@ use crate::{gpu_doc, workspace};
 struct Built {
     ptx: String,
     record: Record,
-    /// What `--check` refuses although it compiles: spills, warnings about serialised wgmma.
+    /// What `--check` refuses although it compiles: spills, warnings about serialised wgmma, products fused against their text.
     complaints: Vec<String>,
 }
 
@@ -133,7 +135,7 @@ fn build(toolkit: &Toolkit, cu: &Path, source: &Source) -> Result<Built> {
     };
     let mut complaints = Vec::new();
     for &architecture in source.set.architectures() {
-        let report = assemble::ptxas(toolkit, &ptx, architecture, scratch.path())?;
+        let report = assemble::ptxas(toolkit, &ptx, architecture, Fusing::Allowed, scratch.path())?;
         for (kernel, usage) in report.kernels {
             if usage.spill_bytes > 0 {
                 complaints.push(format!(
@@ -154,6 +156,11 @@ fn build(toolkit: &Toolkit, cu: &Path, source: &Source) -> Result<Built> {
                 .iter()
                 .map(|warning| format!("{}: on {architecture} ptxas says: {warning}", source.path)),
         );
+        if architecture == fused::ARCHITECTURE {
+            let fused = fused::complaints(toolkit, &ptx, scratch.path())?;
+            complaints
+                .extend(fused.iter().map(|complaint| format!("{}: {complaint}", source.path)));
+        }
     }
     Ok(Built { ptx, record, complaints })
 }

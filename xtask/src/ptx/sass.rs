@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::assemble::Fusing;
 use super::packages::{self, Packages};
 use super::toolkit::Toolkit;
 use super::{assemble, committed, manifest, symbols};
@@ -19,7 +20,7 @@ pub(crate) fn run(kernel: &str, architecture: &str, toolkit: Option<&Path>) -> R
     let (path, ptx) = find(&kernels.join("ptx"), kernel)?;
     let toolkit = Toolkit::find(toolkit, &kernels.join("cu/requirements.txt"))?;
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let report = assemble::ptxas(&toolkit, &ptx, architecture, scratch.path())?;
+    let report = assemble::ptxas(&toolkit, &ptx, architecture, Fusing::Allowed, scratch.path())?;
     let listing = disassemble(&kernels, &scratch.path().join(assemble::CUBIN))?;
     let code = section(&listing, kernel)
         .with_context(|| format!("the disassembler shows no `{kernel}` in what ptxas made"))?;

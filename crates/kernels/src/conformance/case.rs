@@ -140,6 +140,10 @@ impl<'d> Check<'d> {
         Mismatch::Wrong { op: self.op, case: self.case.clone(), what: what.into() }
     }
 
+    pub(super) fn not_run(&self, why: String) -> Mismatch {
+        Mismatch::NotRun { op: self.op, case: self.case.clone(), why }
+    }
+
     /// What the reference makes of a call: operands for the next.
     pub(super) fn reference<const O: usize, const I: usize>(
         &self,
@@ -184,15 +188,28 @@ impl<'d> Check<'d> {
         let expected = self.call(&Reference::new(), outs, ins, &call)?;
         let got = self.call(self.dev, outs, ins, &call)?;
         for (output, (expected, got)) in expected.iter().zip(&got).enumerate() {
-            let error = relative_error(got, expected, self.floor);
-            let dtype = outs[output].dtype(self.dev);
-            let tolerance = self.slack * tolerance(self.dev.compute_dtype(), dtype);
-            if error > tolerance {
-                let (op, case, first) = (self.op, self.case.clone(), furthest(got, expected));
-                return Err(Mismatch::Differs { op, case, output, error, tolerance, first });
-            }
-            self.worst = self.worst.max(error);
+            self.compare(output, outs[output].dtype(self.dev), got, expected, "")?;
         }
+        Ok(())
+    }
+
+    /// Judges what the device made of an output, or of the part of it that `part` says.
+    pub(super) fn compare(
+        &mut self,
+        output: usize,
+        dtype: DType,
+        got: &[f64],
+        expected: &[f64],
+        part: &str,
+    ) -> Result<(), Mismatch> {
+        let error = relative_error(got, expected, self.floor);
+        let tolerance = self.slack * tolerance(self.dev.compute_dtype(), dtype);
+        if error > tolerance {
+            let (op, first) = (self.op, furthest(got, expected));
+            let case = format!("{}{part}", self.case);
+            return Err(Mismatch::Differs { op, case, output, error, tolerance, first });
+        }
+        self.worst = self.worst.max(error);
         Ok(())
     }
 }

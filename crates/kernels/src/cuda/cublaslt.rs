@@ -4,7 +4,8 @@
 //! against a stand-in, written after cuBLAS's documentation.
 
 use std::collections::HashMap;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +26,9 @@ use crate::{Error, Result};
 
 /// Scratch of the library's algorithms: what NVIDIA recommends for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
+
+/// What the library calls a product that it does not do.
+const NOT_SUPPORTED: u32 = 15;
 
 /// cuBLASLt on one GPU, in its driver's stream.
 ///
@@ -57,6 +61,24 @@ struct Plan {
     right: lt::cublasLtMatrixLayout_t,
     out: lt::cublasLtMatrixLayout_t,
     algorithm: lt::cublasLtMatmulAlgo_t,
+}
+
+/// Algorithms for one product, in the order in which the library expects them to be fast. For timing them; what is found fastest would take
+/// the place of the library's first choice.
+pub struct Candidates {
+    key: Key,
+    /// Left, right and out, as [`Key`] has them.
+    operands: [u64; 3],
+    accumulate: bool,
+    algorithms: Vec<lt::cublasLtMatmulAlgo_t>,
+}
+
+impl Candidates {
+    /// How many there are, at least 1.
+    #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.algorithms.len()
+    }
 }
 
 impl CublasLt {
@@ -116,13 +138,79 @@ impl CublasLt {
         self.launch(&key, [b, a, c], false)
     }
 
-    fn launch(&self, key: &Key, [left, right, out]: [u64; 3], accumulate: bool) -> Result<()> {
+    /// The algorithms for a product that the library thinks fastest, at most `most` of them; [`Gemm::multiply`] uses the first.
+    ///
+    /// # Errors
+    /// As [`Gemm::multiply`].
+    pub fn candidates(&self, product: &Product, most: usize) -> Result<Candidates> {
+        product.check_types(self.driver.name())?;
+        let &Product { a, b, c, accumulate, .. } = product;
+        self.candidates_of(Key::of(product), [b.address, a.address, c.address], accumulate, most)
+    }
+
+    /// [`CublasLt::candidates`] for [`CublasLt::multiply_fp8`].
+    ///
+    /// # Errors
+    /// As [`CublasLt::multiply_fp8`].
+    pub fn candidates_fp8(
+        &self,
+        [m, n, k]: [usize; 3],
+        c: u64,
+        a: u64,
+        b: u64,
+        most: usize,
+    ) -> Result<Candidates> {
+        self.candidates_of(Key::fp8([m, n, k], c, a, b), [b, a, c], false, most)
+    }
+
+    fn candidates_of(
+        &self,
+        key: Key,
+        operands: [u64; 3],
+        accumulate: bool,
+        most: usize,
+    ) -> Result<Candidates> {
         self.driver.enter("gemm")?;
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let algorithms = self.choose(self.planned(&mut plans, &key)?, &key, most.max(1))?;
+        Ok(Candidates { key, operands, accumulate, algorithms })
+    }
+
+    /// Launches a product by one of its candidates, counted from 0; by the last where there are fewer.
+    ///
+    /// # Errors
+    /// As [`Gemm::multiply`].
+    pub fn multiply_by(&self, candidates: &Candidates, index: usize) -> Result<()> {
+        let Candidates { key, operands, accumulate, algorithms } = candidates;
+        let algorithm = &algorithms[index.min(algorithms.len() - 1)];
+        self.driver.enter("gemm")?;
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        self.launch_by(self.planned(&mut plans, key)?, algorithm, key, *operands, *accumulate)
+    }
+
+    fn launch(&self, key: &Key, operands: [u64; 3], accumulate: bool) -> Result<()> {
+        self.driver.enter("gemm")?;
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = self.planned(&mut plans, key)?;
+        self.launch_by(plan, &plan.algorithm, key, operands, accumulate)
+    }
+
+    /// The plan of a key, made when it is first asked for.
+    fn planned<'p>(&self, plans: &'p mut HashMap<Key, Plan>, key: &Key) -> Result<&'p Plan> {
         if !plans.contains_key(key) {
             plans.insert(*key, self.plan(key)?);
         }
-        let plan = &plans[key];
+        Ok(&plans[key])
+    }
+
+    fn launch_by(
+        &self,
+        plan: &Plan,
+        algorithm: &lt::cublasLtMatmulAlgo_t,
+        key: &Key,
+        [left, right, out]: [u64; 3],
+        accumulate: bool,
+    ) -> Result<()> {
         let (one, factor) = (1f32, if accumulate { 1f32 } else { 0f32 });
         let at = |address: u64| ptr::without_provenance_mut::<c_void>(address as usize);
         // SAFETY: descriptors of this handle; c is read and written in place, under one layout; the workspace is as large
@@ -141,7 +229,7 @@ impl CublasLt {
                 plan.out,
                 at(out),
                 plan.out,
-                &raw const plan.algorithm,
+                ptr::from_ref(algorithm),
                 at(self.workspace.address),
                 self.workspace.bytes,
                 self.driver.stream().cast(),
@@ -201,24 +289,32 @@ impl CublasLt {
             };
             self.done(key, "describing its operands", status)?;
         }
-        let mut preference = ptr::null_mut();
-        // SAFETY: as above; destroyed below.
-        let status = unsafe { (api.cublasLtMatmulPreferenceCreate)(&raw mut preference) };
-        self.done(key, "choosing an algorithm", status)?;
-        let chosen = self.choose(plan, key, preference);
-        // SAFETY: made above, destroyed once.
-        let _ = unsafe { (api.cublasLtMatmulPreferenceDestroy)(preference) };
-        plan.algorithm = chosen?;
+        let best = self.choose(plan, key, 1)?;
+        // `choose` finds one at least.
+        plan.algorithm = best[0];
         Ok(())
     }
 
-    /// The algorithm that the library thinks fastest, of those that keep their sums in f32.
-    fn choose(
+    /// The algorithms that the library thinks fastest, of those that keep their sums in f32: at least one, at most `most`.
+    fn choose(&self, plan: &Plan, key: &Key, most: usize) -> Result<Vec<lt::cublasLtMatmulAlgo_t>> {
+        let api = &self.api;
+        let mut preference = ptr::null_mut();
+        // SAFETY: writes one handle; it is destroyed below.
+        let status = unsafe { (api.cublasLtMatmulPreferenceCreate)(&raw mut preference) };
+        self.done(key, "choosing an algorithm", status)?;
+        let chosen = self.choose_by(plan, key, preference, most);
+        // SAFETY: made above, destroyed once.
+        let _ = unsafe { (api.cublasLtMatmulPreferenceDestroy)(preference) };
+        chosen
+    }
+
+    fn choose_by(
         &self,
         plan: &Plan,
         key: &Key,
         preference: lt::cublasLtMatmulPreference_t,
-    ) -> Result<lt::cublasLtMatmulAlgo_t> {
+        most: usize,
+    ) -> Result<Vec<lt::cublasLtMatmulAlgo_t>> {
         let api = &self.api;
         let set = |attribute: Preference, value: &[u8]| {
             // SAFETY: a live preference, and as many bytes as are said.
@@ -247,15 +343,17 @@ impl CublasLt {
             set(attribute, &operand.alignment.to_ne_bytes())?;
         }
         // Zeroes are a result too, should the library write none.
-        let mut best = lt::cublasLtMatmulHeuristicResult_t {
+        let nothing = lt::cublasLtMatmulHeuristicResult_t {
             algo: plan.algorithm,
             workspaceSize: 0,
             state: lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS,
             wavesCount: 0.0,
             reserved: [0; 4],
         };
+        // A state is a number that may be newer than the enumeration of them, so that none is taken for one before it was looked at.
+        let mut results = vec![MaybeUninit::new(nothing); most];
         let mut found = 0;
-        // SAFETY: live descriptors, and room for the one result that is asked for.
+        // SAFETY: live descriptors, and room for as many results as are asked for.
         let status = unsafe {
             (api.cublasLtMatmulAlgoGetHeuristic)(
                 self.handle,
@@ -265,16 +363,26 @@ impl CublasLt {
                 plan.out,
                 plan.out,
                 preference,
-                1,
-                &raw mut best,
+                most as c_int,
+                results.as_mut_ptr().cast(),
                 &raw mut found,
             )
         };
         self.done(key, "choosing an algorithm", status)?;
-        if found < 1 {
-            return Err(self.failed(key, "no algorithm has these sizes and types"));
+        let valid = |result: &MaybeUninit<lt::cublasLtMatmulHeuristicResult_t>| {
+            let result = result.as_ptr();
+            // SAFETY: written above, by the library or before it; any bits are a number, and an algorithm.
+            unsafe {
+                let state = (&raw const (*result).state).cast::<u32>().read();
+                (state == SUCCESS).then(|| (&raw const (*result).algo).read())
+            }
+        };
+        let found = results.iter().take(found.max(0) as usize);
+        let algorithms: Vec<_> = found.filter_map(valid).collect();
+        if algorithms.is_empty() {
+            return Err(self.no_algorithm(key, "no algorithm has these sizes and types"));
         }
-        Ok(best.algo)
+        Ok(algorithms)
     }
 
     fn destroy(&self, plan: &Plan) {
@@ -293,26 +401,33 @@ impl CublasLt {
     }
 
     fn done(&self, key: &Key, doing: &str, status: u32) -> Result<()> {
-        if status == SUCCESS {
-            return Ok(());
+        let what = || format!("{doing}: {}", describe(status));
+        match status {
+            SUCCESS => Ok(()),
+            NOT_SUPPORTED => Err(self.no_algorithm(key, &what())),
+            _ => Err(self.failed(key, &what())),
         }
-        Err(self.failed(key, &format!("{doing}: {}", describe(status))))
+    }
+
+    fn no_algorithm(&self, key: &Key, what: &str) -> Error {
+        Error::NoAlgorithm { device: self.driver.name(), what: of_product(key, what) }
     }
 
     fn failed(&self, key: &Key, what: &str) -> Error {
-        let Key { left, right, out, .. } = key;
-        let k = if right.transposed { right.cols } else { right.rows };
-        let kinds = [right, left, out].map(|o| (o.dtype, o.transposed, o.alignment));
-        let [a, b, c] = kinds.map(|(dtype, transposed, alignment)| {
-            let turned = if transposed { "ᵀ" } else { "" };
-            format!("{dtype:?}{turned} aligned to {alignment}")
-        });
-        let what = format!(
-            "product of m={}, n={}, k={k}, a {a}, b {b}, c {c}: {what}",
-            out.cols, out.rows
-        );
-        Error::Driver { op: "gemm", device: self.driver.name(), what }
+        Error::Driver { op: "gemm", device: self.driver.name(), what: of_product(key, what) }
     }
+}
+
+/// What happened to a product, with the product.
+fn of_product(key: &Key, what: &str) -> String {
+    let Key { left, right, out, .. } = key;
+    let k = if right.transposed { right.cols } else { right.rows };
+    let kinds = [right, left, out].map(|o| (o.dtype, o.transposed, o.alignment));
+    let [a, b, c] = kinds.map(|(dtype, transposed, alignment)| {
+        let turned = if transposed { "ᵀ" } else { "" };
+        format!("{dtype:?}{turned} aligned to {alignment}")
+    });
+    format!("product of m={}, n={}, k={k}, a {a}, b {b}, c {c}: {what}", out.cols, out.rows)
 }
 
 impl Gemm for CublasLt {
@@ -346,7 +461,7 @@ fn describe(status: u32) -> String {
         11 => "CUBLAS_STATUS_MAPPING_ERROR",
         13 => "CUBLAS_STATUS_EXECUTION_FAILED",
         14 => "CUBLAS_STATUS_INTERNAL_ERROR",
-        15 => "CUBLAS_STATUS_NOT_SUPPORTED",
+        NOT_SUPPORTED => "CUBLAS_STATUS_NOT_SUPPORTED",
         16 => "CUBLAS_STATUS_LICENSE_ERROR",
         _ => return format!("status {status}"),
     };

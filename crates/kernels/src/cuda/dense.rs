@@ -1,4 +1,4 @@
-//! Linear layers, through the machine's matrix product, and table look-ups.
+//! Linear layers, by matrix products, and table look-ups.
 
 use super::driver::{Arg, Kernel, Module};
 use super::gemm::{Matrix, Product};
@@ -33,26 +33,6 @@ impl Matrix {
     }
 }
 
-impl Cuda {
-    /// c = a·b, or c += a·b, where memory has as many elements as the dimensions say.
-    fn multiply(
-        &self,
-        [m, n, k]: [usize; 3],
-        c: Matrix,
-        a: Matrix,
-        b: Matrix,
-        accumulate: bool,
-    ) -> Result<()> {
-        if m * n == 0 || (k == 0 && accumulate) {
-            return Ok(());
-        }
-        if k == 0 {
-            return self.driver.zero(c.address, m * n * c.dtype.bytes());
-        }
-        self.gemm.multiply(&Product { m, n, k, a, b, c, accumulate })
-    }
-}
-
 /// N, V and C. A table without rows has nothing to clamp an id to.
 fn table_args(op: &'static str, n: usize, v: usize, c: usize) -> Result<[Arg; 3]> {
     let rows = i32::try_from(v).ok().filter(|_| v > 0 || n == 0).ok_or_else(|| {
@@ -70,21 +50,22 @@ impl Dense for Cuda {
         let LinearDims { n, i, o } = shapes::linear(&self.dtypes, &y, &x, &w)?;
         let compute = self.dtypes.compute;
         let (y, x, w) = (matrix(&y, compute), matrix(&x, compute), matrix(&w, compute));
-        self.multiply([n, o, i], y, x, w.t(), accumulate)
+        self.multiply(&Product { m: n, n: o, k: i, a: x, b: w.t(), c: y, accumulate })
     }
 
     fn linear_dx(&self, dx: Mut<'_>, dy: Ref<'_>, w: Ref<'_>, accumulate: bool) -> Result<()> {
         let LinearDims { n, i, o } = shapes::linear_dx(&self.dtypes, &dx, &dy, &w)?;
         let compute = self.dtypes.compute;
         let (dx, dy, w) = (matrix(&dx, compute), matrix(&dy, compute), matrix(&w, compute));
-        self.multiply([n, i, o], dx, dy, w, accumulate)
+        self.multiply(&Product { m: n, n: i, k: o, a: dy, b: w, c: dx, accumulate })
     }
 
     fn linear_dw(&self, dw: Mut<'_>, x: Ref<'_>, dy: Ref<'_>, accumulate: bool) -> Result<()> {
         let LinearDims { n, i, o } = shapes::linear_dw(&self.dtypes, &dw, &x, &dy)?;
         let compute = self.dtypes.compute;
         let (x, dy) = (matrix(&x, compute), matrix(&dy, compute));
-        self.multiply([o, i, n], matrix(&dw, self.dtypes.master), dy.t(), x, accumulate)
+        let dw = matrix(&dw, self.dtypes.master);
+        self.multiply(&Product { m: o, n: i, k: n, a: dy.t(), b: x, c: dw, accumulate })
     }
 
     /// An id outside of the table is clamped into it.

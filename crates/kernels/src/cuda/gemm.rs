@@ -56,7 +56,8 @@ pub trait Gemm: Send + Sync {
     /// Launches one product, in order with what its driver launches.
     ///
     /// # Errors
-    /// As [`Product::check_types`]; [`Error::Driver`].
+    /// As [`Product::check_types`]; [`Error::NoAlgorithm`], with nothing launched, for what the machine's library does not do;
+    /// [`Error::Driver`].
     fn multiply(&self, product: &Product) -> Result<()>;
 }
 

@@ -91,6 +91,10 @@ impl Memory for Cuda {
     fn synchronize(&self) -> Result<()> {
         self.driver.synchronize()
     }
+
+    fn notes(&self) -> Vec<String> {
+        self.slow_products()
+    }
 }
 
 impl Cuda {

@@ -1,4 +1,4 @@
-//! The `cuda` device: our PTX kernels, launched on a GPU or in the emulator; matrix products from a library.
+//! The `cuda` device: our PTX kernels, launched on a GPU or in the emulator; matrix products from a library, where it is worth one.
 //!
 //! Activations are BF16, statistics, parameters' gradients and optimizer state F32. One file per part of
 //! [`Device`](crate::Device) holds the launch code: it checks arguments with [`shapes`](crate::shapes), picks a kernel and its
@@ -18,21 +18,26 @@ mod loss;
 mod map;
 mod memory;
 mod muon;
+pub mod noted;
 pub mod nvidia;
 mod opening;
 mod pointwise;
 mod probe;
+mod product;
+mod pythons;
 mod staging;
 pub mod timed;
 mod update;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use self::columns::Key;
 use self::cublaslt::CublasLt;
 use self::driver::{Arg, Driver, Kernel};
 use self::emulated::Emulator;
 use self::gemm::{Gemm, HostGemm};
 use self::nvidia::Nvidia;
+pub use self::product::Fallback;
 use crate::shapes::Dtypes;
 use crate::{Allocation, DType, Error, Mut, Place, Ref, Result};
 
@@ -50,6 +55,8 @@ pub struct Cuda {
     dtypes: Dtypes,
     partials: DeviceAllocation,
     programs: map::Programs,
+    /// Products that `gemm` has no algorithm for.
+    refused: Mutex<Vec<(Key, Fallback)>>,
 }
 
 impl Cuda {
@@ -94,7 +101,8 @@ impl Cuda {
             master: DType::F32,
         };
         let partials = DeviceAllocation::new(driver.clone(), PARTIALS * 4)?;
-        Ok(Self { driver, gemm, dtypes, partials, programs: map::Programs::default() })
+        let (programs, refused) = (map::Programs::default(), Mutex::default());
+        Ok(Self { driver, gemm, dtypes, partials, programs, refused })
     }
 
     /// What runs the kernels.

@@ -239,7 +239,7 @@ impl Polar<'_> {
     }
 
     fn multiply(&self, [m, n, k]: [usize; 3], c: Matrix, a: Matrix, b: Matrix) -> Result<()> {
-        self.cuda.gemm.multiply(&Product { m, n, k, a, b, c, accumulate: false })
+        self.cuda.multiply(&Product { m, n, k, a, b, c, accumulate: false })
     }
 
     /// y = a·x + b·y.

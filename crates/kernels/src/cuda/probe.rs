@@ -114,7 +114,7 @@ impl Machine<'_> {
     }
 
     /// Folders of toolkits, then of Python packages: CUDA_HOME and CUDA_PATH, /usr/local/cuda and its versioned siblings
-    /// (newest first), /opt/cuda; the virtual environment, conda's, and those of each `python3` in PATH.
+    /// (newest first), /opt/cuda; then [`Machine::package_folders`].
     pub(super) fn toolkit_folders(&self) -> Vec<PathBuf> {
         let mut toolkits: Vec<PathBuf> =
             ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(|name| self.path(name)).collect();
@@ -125,38 +125,31 @@ impl Machine<'_> {
         let lib = |toolkit: PathBuf| [toolkit.join("lib64"), toolkit.join("lib")];
         let mut folders: Vec<PathBuf> = toolkits.into_iter().flat_map(lib).collect();
 
-        let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"];
-        let mut prefixes: Vec<PathBuf> =
-            environments.iter().filter_map(|name| self.path(name)).collect();
         folders.extend(self.path("CONDA_PREFIX").map(|prefix| prefix.join("lib")));
-        let path = (self.variable)("PATH").unwrap_or_default();
-        let pythons = std::env::split_paths(&path).filter(|bin| bin.join("python3").exists());
-        prefixes.extend(pythons.filter_map(|bin| bin.parent().map(Path::to_path_buf)));
-        prefixes.extend(self.path("HOME").map(|home| home.join(".local")));
-        for prefix in prefixes {
-            for python in children(&prefix.join("lib"), "python3") {
-                for packages in ["site-packages", "dist-packages"] {
-                    let wheels = children(&python.join(packages).join("nvidia"), "");
-                    folders.extend(wheels.into_iter().map(|wheel| wheel.join("lib")));
-                }
-            }
-        }
+        folders.extend(self.package_folders());
         existing(folders)
     }
 
-    fn path(&self, variable: &str) -> Option<PathBuf> {
+    pub(super) fn path(&self, variable: &str) -> Option<PathBuf> {
         (self.variable)(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// A list of paths, of which empty ones, which would mean the working directory, are left out.
+    pub(super) fn paths(&self, variable: &str) -> Vec<PathBuf> {
+        let value = (self.variable)(variable).unwrap_or_default();
+        std::env::split_paths(&value).filter(|path| !path.as_os_str().is_empty()).collect()
     }
 }
 
-/// Folders that are there, each once, in order.
+/// Folders that are there, each once, in order, by whichever name comes first.
 fn existing(folders: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();
-    folders.into_iter().filter(|f| f.is_dir() && seen.insert(f.clone())).collect()
+    let mut is_new = |folder: &Path| folder.canonicalize().is_ok_and(|real| seen.insert(real));
+    folders.into_iter().filter(|folder| folder.is_dir() && is_new(folder)).collect()
 }
 
 /// What lies in a folder under names that begin so, the highest name first: 13.0 before 12.9, and numbers as numbers.
-fn children(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+pub(super) fn children(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.file_name().into_string().ok())

@@ -47,4 +47,8 @@ impl Memory for Rounded {
     fn synchronize(&self) -> Result<()> {
         self.device.synchronize()
     }
+
+    fn notes(&self) -> Vec<String> {
+        self.device.notes()
+    }
 }

@@ -42,6 +42,9 @@ delegate! {
         fn master_dtype(&self) -> DType {
             self.device.master_dtype()
         }
+        fn notes(&self) -> Vec<String> {
+            self.device.notes()
+        }
         fn alloc(&self, dtype: DType, shape: Shape) -> Result<Tensor> {
             let bytes = shape.elements().saturating_mul(dtype.bytes());
             self.record("alloc", bytes as u64, |device| device.alloc(dtype, shape))

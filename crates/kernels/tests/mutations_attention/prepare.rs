@@ -18,7 +18,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     m(
         "rotary_norm",
         "a column turns the other way",
-        &[Edit("sub.f32", "", 0, "add.f32 {0}, {1}, {2};")],
+        &[Edit("neg.f32", "", 0, "mov.f32 {0}, {1};")],
         WRONG,
     ),
     m(
@@ -54,7 +54,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     m(
         "rotary_norm_backward",
         "a column's own part is not taken off",
-        &[Edit("sub.f32", "", 0, "mov.f32 {0}, {1};")],
+        &[Edit("neg.f32", "", 0, "mov.f32 {0}, 0f00000000;")],
         WRONG,
     ),
     m(

@@ -254,6 +254,19 @@ pub(crate) fn embed_backward(dev: &dyn Device) -> Outcome {
     Ok(())
 }
 
+/// Linear layers that are multiplied without a library.
+pub(crate) fn product(dev: &dyn Device) -> Outcome {
+    let mut draw = draw();
+    for (n, i, o) in [(1, 1, 1), (12, 12, 12), (33, 70, 31), (65, 31, 97)] {
+        let (x, w) = (normal(&mut draw, [n, i]), normal(&mut draw, [o, i]));
+        for accumulate in [false, true] {
+            let y = if accumulate { normal(&mut draw, [n, o]) } else { Operand::poison([n, o]) };
+            everywhere(dev, [&y], [&x, &w], 0.0, |d, [y], [x, w]| d.linear(y, x, w, accumulate))?;
+        }
+    }
+    Ok(())
+}
+
 /// Batch, positions, channels, gate channels: rows that fill no block; channels in vectors and not; gates of more than a warp's lanes.
 const SMEARS: [(usize, usize, usize, usize); 6] = [
     (1, 1, 3, 1),

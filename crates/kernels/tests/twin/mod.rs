@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farthing_kernels::cuda::driver::{Arg, Driver, Event, Kernel, Properties};
 use farthing_kernels::{Error, Place, Result};
+use ptx_emulator::Exactness;
 
 /// What was found about one kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,32 +83,11 @@ impl Twin {
     }
 }
 
-/// Whether each result of a kernel's instructions is given by IEEE 754 and the program alone: no approximation, no sum in an order that is
-/// the hardware's own (matrix instructions, floating-point atomics).
+/// Whether each result of a kernel is given by IEEE 754 and its text alone: no approximation, no sum in an order that is the hardware's own
+/// (matrix instructions, floating-point atomics), no product that an assembler may fuse with the sum it goes into.
 pub(crate) fn exact(kernel: &Kernel) -> bool {
-    let code = kernel
-        .module
-        .ptx
-        .split(".entry ")
-        .skip(1)
-        .find(|entry| {
-            entry.split(|c: char| c == '(' || c.is_whitespace()).next() == Some(kernel.name)
-        })
-        .unwrap_or("");
-    !code.is_empty()
-        && !code.lines().any(|line| {
-            let opcode = line.trim_start();
-            let opcode = opcode
-                .strip_prefix('@')
-                .and_then(|rest| rest.split_once(' '))
-                .map_or(opcode, |(_, rest)| rest);
-            let opcode = opcode.split_whitespace().next().unwrap_or("");
-            opcode.contains(".approx")
-                || opcode.contains(".full")
-                || opcode.contains("mma")
-                || (opcode.starts_with("atom.") || opcode.starts_with("red."))
-                    && [".f16", ".f32", ".f64", ".bf16"].iter().any(|float| opcode.contains(float))
-        })
+    let all = ptx_emulator::exactness(kernel.module.ptx).expect("the text of a loaded module");
+    all.get(kernel.name).is_some_and(Exactness::exact)
 }
 
 impl Driver for Twin {
@@ -175,8 +155,8 @@ impl Driver for Twin {
         self.second.launch(kernel, blocks, &theirs)?;
         let bytes = self.reconcile()?;
         let mut state = self.state();
-        let verdict = state.verdicts.entry(kernel.name).or_default();
-        verdict.exact = exact(kernel);
+        let new = || Verdict { exact: exact(kernel), ..Verdict::default() };
+        let verdict = state.verdicts.entry(kernel.name).or_insert_with(new);
         verdict.launches += 1;
         verdict.differing += usize::from(bytes > 0);
         verdict.bytes += bytes;
