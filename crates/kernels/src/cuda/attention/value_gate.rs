@@ -103,9 +103,12 @@ pub(super) fn backward(
     ];
     let sizes = sizes(op, dims, max, lanes)?;
     dev.launch(&VALUE_GATE_BACKWARD, blocks, &[&views[..], &sizes].concat())?;
+    if g == 0 {
+        return Ok(());
+    }
     // Pieces of FOLDED sums, then of those, until one is left.
     let (mut count, mut step) = (blocks, 1);
-    while k * g > 0 {
+    loop {
         let pieces = count.div_ceil(FOLDED);
         let args = [
             dw.arg(),
@@ -117,9 +120,8 @@ pub(super) fn backward(
         ];
         dev.launch(&VALUE_GATE_WEIGHTS, pieces * (k * g).div_ceil(32), &args)?;
         if pieces == 1 {
-            break;
+            return Ok(());
         }
         (count, step) = (pieces, step * FOLDED as i64);
     }
-    Ok(())
 }
