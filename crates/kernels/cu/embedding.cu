@@ -39,6 +39,9 @@ embed(__nv_bfloat16* __restrict__ out, const __nv_bfloat16* __restrict__ table, 
 constexpr int COLUMNS = 128;
 // Rows of a run whose loads are under way together.
 constexpr int AT_ONCE = 8;
+constexpr int WARPS = THREADS / 32;
+// Places of the order that a block adds up: 32 to a warp.
+constexpr int PIECE = WARPS * 32;
 
 // The columns of a lane: four that lie together, in one access, or four that are 32 apart, of which those beyond `last` are left alone.
 template <bool WHOLE>
@@ -98,93 +101,180 @@ struct Columns {
     }
 };
 
-// What the gradient of embed reads and writes.
+__device__ __forceinline__ float4 operator+(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+
+// What of a warp's places belongs to a run that began before them.
+enum Head { NONE, ENDS, GOES_ON };
+
+// What the gradient of embed reads and writes. `order` is a part of the order, of `places` places; what came before it is done.
 struct Gradient {
     float* __restrict__ dtable;
+    float* __restrict__ heads;
     const __nv_bfloat16* __restrict__ dout;
     const int* __restrict__ ids;
     const int* __restrict__ order;
-    int n, v, c;
+    int n, places, v, c;
 
-    // The row that place i of `order` names, and its id; −1, which no row has, outside of 0..n.
-    __device__ __forceinline__ void look_up(int64_t i, int& row, int& id) const {
+    // The row that a place of `order` names, and its id; −1, which no row has, outside of the places.
+    __device__ __forceinline__ void look_up(int place, int& row, int& id) const {
         row = -1;
         id = -1;
-        if (i >= 0 && i < n) {
-            row = clamped(order[i], n);
+        if (place >= 0 && place < places) {
+            row = clamped(order[place], n);
             id = clamped(ids[row], v);
         }
     }
+    __device__ __forceinline__ int id_at(int place) const {
+        int row, id;
+        look_up(place, row, id);
+        return id;
+    }
 
     __device__ __forceinline__ const __nv_bfloat16* row(int row) const { return dout + static_cast<int64_t>(row) * c; }
+    __device__ __forceinline__ float* to(int id) const { return dtable + static_cast<int64_t>(id) * c; }
 
-    // Adds up the runs of equal ids that begin in the 32 places from `begin` on, in this warp's slice of the columns.
-    template <bool WHOLE>
-    __device__ __forceinline__ void add_runs(int64_t begin, int slice) const {
-        const int lane = threadIdx.x % 32;
-        const Columns<WHOLE> columns(slice, lane, c);
-        int row_here, id, row_before, before;
-        look_up(begin + lane, row_here, id);
-        look_up(begin + lane - 1, row_before, before);
-        unsigned starts = __ballot_sync(ALL, id != -1 && id != before);
-#pragma unroll 1
-        while (starts != 0) {
-            int from = __ffs(starts) - 1;
-            starts &= starts - 1;
-            const int run = __shfl_sync(ALL, id, from);
-            float* to = dtable + static_cast<int64_t>(run) * c;
-            float4 sum = columns.load(to);
-            // 32 places at a time, those at hand first.
-            int rows = row_here, its = id;
-            int64_t base = begin;
-#pragma unroll 1
-            while (true) {
-                // A run is contiguous: it goes on up to the first place of another id.
-                const unsigned others = __ballot_sync(ALL, its != run) >> from;
-                const int end = others == 0 ? 32 : from + __ffs(others) - 1;
-                int r = from;
-#pragma unroll 1
-                for (; r + AT_ONCE <= end; r += AT_ONCE) {
-                    const __nv_bfloat16* d[AT_ONCE];
-#pragma unroll
-                    for (int k = 0; k < AT_ONCE; ++k) d[k] = row(__shfl_sync(ALL, rows, r + k));
-                    columns.add(sum, d);
-                }
-#pragma unroll 1
-                for (; r < end; ++r) {
-                    const __nv_bfloat16* d[1] = {row(__shfl_sync(ALL, rows, r))};
-                    columns.add(sum, d);
-                }
-                if (end < 32) break;
-                base += 32;
-                from = 0;
-                look_up(base + lane, rows, its);
-            }
-            columns.store(to, sum);
-        }
+    // A lane's share of a piece's head, in slice `slot` of `slots`.
+    __device__ __forceinline__ float* head(int piece, int slot, int slots) const {
+        return heads + (static_cast<int64_t>(piece) * slots + slot) * COLUMNS + threadIdx.x % 32 * 4;
     }
+
+    // Adds up the runs of equal ids in a block's piece of the places, in one slice of the columns.
+    template <bool WHOLE>
+    __device__ __forceinline__ void add_piece(int piece, int slice, int slot, int slots) const {
+        __shared__ float4 head_sum[WARPS][32];
+        __shared__ int head_kind[WARPS];
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        const Columns<WHOLE> columns(slice, lane, c);
+        const int begin = piece * PIECE + warp * 32, here = min(32, places - begin);
+        int rows, id;
+        look_up(begin + lane, rows, id);
+        // The ids beside this warp's places: lane 0 has the one before, lane 31 the one behind.
+        int beside = -1;
+        if (lane == 0) beside = id_at(begin - 1);
+        if (lane == 31) beside = id_at(begin + 32);
+        const int before = __shfl_sync(ALL, beside, 0), behind = __shfl_sync(ALL, beside, 31);
+
+        Head kind = NONE;
+        // A run that begins here and goes on behind: its id and its sum so far.
+        int open = -1;
+        float4 open_sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 1
+        for (int from = 0; from < here;) {
+            // A run is contiguous: it goes on up to the first place of another id.
+            const int run = __shfl_sync(ALL, id, from);
+            const unsigned others = __ballot_sync(ALL, id != run) >> from;
+            const int end = others == 0 ? 32 : from + __ffs(others) - 1;
+            const bool is_head = from == 0 && before == run, goes_on = end == 32 && behind == run;
+            float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (!is_head && !goes_on) sum = columns.load(to(run));
+            int r = from;
+#pragma unroll 1
+            for (; r + AT_ONCE <= end; r += AT_ONCE) {
+                const __nv_bfloat16* d[AT_ONCE];
+#pragma unroll
+                for (int k = 0; k < AT_ONCE; ++k) d[k] = row(__shfl_sync(ALL, rows, r + k));
+                columns.add(sum, d);
+            }
+#pragma unroll 1
+            for (; r < end; ++r) {
+                const __nv_bfloat16* d[1] = {row(__shfl_sync(ALL, rows, r))};
+                columns.add(sum, d);
+            }
+            if (is_head) {
+                kind = goes_on ? GOES_ON : ENDS;
+                head_sum[warp][lane] = sum;
+            } else if (goes_on) {
+                open = run;
+                open_sum = sum;
+            } else {
+                columns.store(to(run), sum);
+            }
+            from = end;
+        }
+        if (lane == 0) head_kind[warp] = kind;
+        __syncthreads();
+        // A run that goes on takes the heads of the warps behind, as far as they are of it. A first warp may have two: what the piece begins
+        // with, and one of its own.
+        const auto with_heads = [&](float4 sum, int from) {
+#pragma unroll 1
+            for (int w = from; w < WARPS && head_kind[w] != NONE; ++w) {
+                sum = sum + head_sum[w][lane];
+                if (head_kind[w] == ENDS) break;
+            }
+            return sum;
+        };
+        if (warp == 0 && kind != NONE) store4(head(piece, slot, slots), with_heads(make_float4(0.0f, 0.0f, 0.0f, 0.0f), 0));
+        if (open != -1) columns.store(to(open), columns.load(to(open)) + with_heads(open_sum, warp + 1));
+    }
+
+    // Adds the heads of the pieces behind to the run that begins in `piece` and goes on, if there is one.
+    template <bool WHOLE>
+    __device__ __forceinline__ void add_heads(int piece, int slice, int slot, int slots) const {
+        __shared__ float4 parts[WARPS][32];
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        const int next = piece + 1, run = id_at(next * PIECE);
+        if (run == -1 || id_at(next * PIECE - 1) != run || id_at(piece * PIECE - 1) == run) return;
+        // It ends with the first piece that begins with another id.
+        int last = next;
+#pragma unroll 1
+        while (true) {
+            const int64_t place = static_cast<int64_t>(last + 1 + lane) * PIECE;
+            const unsigned others = __ballot_sync(ALL, place >= places || id_at(static_cast<int>(place)) != run);
+            if (others != 0) {
+                last += __ffs(others) - 1;
+                break;
+            }
+            last += 32;
+        }
+        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 4
+        for (int p = next + warp; p <= last; p += WARPS) sum = sum + load4(head(p, slot, slots));
+        parts[warp][lane] = sum;
+        __syncthreads();
+        if (warp > 0) return;
+        const Columns<WHOLE> columns(slice, lane, c);
+#pragma unroll
+        for (int w = 1; w < WARPS; ++w) sum = sum + parts[w][lane];
+        columns.store(to(run), columns.load(to(run)) + sum);
+    }
+
+    __device__ __forceinline__ bool whole() const { return c % 4 == 0 && aligned16(dtable) && (reinterpret_cast<uintptr_t>(dout) & 7) == 0; }
 };
 
-// dtable[ids[n]] += dout[n] for all n, in ascending n for each id. dtable (V, C) f32, dout (N, C), ids (N), order (N): 0..N sorted by (id, n).
+// dtable[ids[n]] += dout[n] for all n. dtable (V, C) f32, dout (N, C), ids (N), order (N): 0..N sorted by (id, n), of which a launch takes
+// `places` from its start, and the columns of `slots` slices from `first_slice` on.
 //
-// A warp takes 32 places of `order` and COLUMNS columns, and adds up each run of equal ids that begins in its places, however far it goes; so
-// each element of the table has one thread that adds to it, in order. A block has 8 warps; the columns' slices vary fastest.
-// Moves: reads 2·C bytes for each n, 4·C for each distinct id, and 16 to 32 for each n and slice; writes 4·C for each distinct id.
-// When C is a multiple of 4, dtable 16-byte and dout 8-byte aligned, accesses are of 16 and 8 bytes; else of single elements.
+// A block adds up PIECE places of the order in one slice of COLUMNS columns, a warp 32 of them, so that no warp has more to do for an id that is
+// frequent. A run of equal ids within a warp's places is added to its row of the table. Of a longer one, a warp's part goes to the warp in whose
+// places it begins; what a piece begins with goes to `heads` (pieces, slots, COLUMNS), from which embed_backward_heads takes it. So the
+// order of a row's sum depends on the ids alone: ascending n within 32 places, then those sums in their order.
+// Blocks: the slots of a piece one after another. Moves: reads 2·C bytes for each n, 4·C for each distinct id and each border of 256 places that
+// its run crosses, and 8 to 9 for each n and slice; writes as much f32. When C is a multiple of 4, dtable 16-byte and dout 8-byte
+// aligned, accesses are of 16 and 8 bytes; else of single elements.
 extern "C" __global__ void __launch_bounds__(THREADS) embed_backward(
-    float* __restrict__ dtable, const __nv_bfloat16* __restrict__ dout, const int* __restrict__ ids, const int* __restrict__ order,
-    int n, int v, int c
+    float* __restrict__ dtable, float* __restrict__ heads, const __nv_bfloat16* __restrict__ dout, const int* __restrict__ ids,
+    const int* __restrict__ order, int n, int places, int v, int c, int first_slice, int slots
 ) {
-    const unsigned slices = (c + COLUMNS - 1) / COLUMNS;
-    // 32-bit: the launch code sees to it that there are fewer than 2³¹ warps.
-    const unsigned warp = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
-    const int64_t begin = static_cast<int64_t>(warp / slices) * 32;
-    if (begin >= n) return;
-    const Gradient gradient{dtable, dout, ids, order, n, v, c};
-    const int slice = static_cast<int>(warp % slices);
-    if (c % 4 == 0 && aligned16(dtable) && (reinterpret_cast<uintptr_t>(dout) & 7) == 0) {
-        gradient.add_runs<true>(begin, slice);
+    const Gradient gradient{dtable, heads, dout, ids, order, n, places, v, c};
+    const int piece = blockIdx.x / slots, slot = blockIdx.x % slots;
+    if (gradient.whole()) {
+        gradient.add_piece<true>(piece, first_slice + slot, slot, slots);
     } else {
-        gradient.add_runs<false>(begin, slice);
+        gradient.add_piece<false>(piece, first_slice + slot, slot, slots);
+    }
+}
+
+// The rest of embed_backward: each run that goes on behind its piece takes the heads of the pieces behind, a warp every eighth of them, the
+// warps' sums in their order. Blocks as there, but for the last piece. Reads 4·COLUMNS bytes for each head and slice.
+extern "C" __global__ void __launch_bounds__(THREADS) embed_backward_heads(
+    float* __restrict__ dtable, float* __restrict__ heads, const __nv_bfloat16* __restrict__ dout, const int* __restrict__ ids,
+    const int* __restrict__ order, int n, int places, int v, int c, int first_slice, int slots
+) {
+    const Gradient gradient{dtable, heads, dout, ids, order, n, places, v, c};
+    const int piece = blockIdx.x / slots, slot = blockIdx.x % slots;
+    if (gradient.whole()) {
+        gradient.add_heads<true>(piece, first_slice + slot, slot, slots);
+    } else {
+        gradient.add_heads<false>(piece, first_slice + slot, slot, slots);
     }
 }

@@ -121,7 +121,8 @@ pub trait Dense {
     /// [`Error::Index`](crate::Error::Index) for an id outside the table (host devices; a GPU clamps).
     fn embed(&self, out: Mut<'_>, table: Ref<'_>, ids: Ref<'_>) -> Result<()>;
 
-    /// dtable\[ids\[n\]\] += dout\[n\] for all n, in ascending n for each id: the gradient of [`Dense::embed`].
+    /// dtable\[ids\[n\]\] += dout\[n\] for all n: the gradient of [`Dense::embed`]. Each id's rows are added in an order that shapes and ids
+    /// give: ascending n on host devices.
     ///
     /// `order` lists 0..N sorted by (id, n), so that each id's rows are one run: the sum is deterministic without atomics.
     ///

@@ -226,9 +226,61 @@ fn look_ups_move_what_their_docs_state() {
     let rows = 2 * c * n + 4 * c * distinct.len();
     let (load, store) = (counters.global_load, counters.global_store);
     assert_eq!((store.bytes as usize, store.efficiency()), (4 * c * distinct.len(), 1.0));
-    // Each place's row and id are looked up, and those of the place before it, for each 128 columns; and again where a run goes on.
-    let looked_up = load.bytes as usize - rows;
-    assert!((16 * n * 6 - 8 * 6..32 * n * 6).contains(&looked_up), "{looked_up}");
+    // Each place's row and id are looked up for each 128 columns, and those beside the places of each of four warps, but at the ends; and
+    // the last place's once more, by a warp behind.
+    assert_eq!(load.bytes as usize - rows, (8 * n + 8 * (2 * 4 - 1)) * 6);
+}
+
+/// The instructions that follow one another in an operation: of each launch, those of the warp with the most.
+fn chain(launches: &[(&'static str, Counters)]) -> u64 {
+    launches.iter().map(|(_, counters)| counters.longest_warp).sum()
+}
+
+#[test]
+fn the_time_of_embed_backward_is_not_that_of_the_most_frequent_id() {
+    let mut b = Bench::new();
+    let (v, c) = (4096, 128);
+    let mut run = |n: usize, id: fn(usize) -> usize| {
+        let (mut dtable, dout) = (b.f32([v, c]), b.bf16([n, c]));
+        let ids: Vec<i32> = (0..n).map(|i| id(i) as i32).collect();
+        let order: Vec<i32> = (0..n as i32).collect();
+        let (ids, order) = (common::indices(b.dev(), &ids), common::indices(b.dev(), &order));
+        let launches = b.launches(|d| {
+            d.embed_backward(dtable.view_mut(), dout.view(), ids.view(), order.view()).unwrap();
+        });
+        chain(&launches)
+    };
+    let (one, distinct) = (|_| 0, |i| i);
+    // 2,048 rows of one id take no longer than as many of an id each, and twice as many no longer than these, but for the sums of pieces,
+    // of which a warp has every eighth.
+    let (hot, cold, hotter) = (run(2048, one), run(2048, distinct), run(4096, one));
+    assert!(hot < cold, "{hot}, {cold}");
+    assert!(hotter < hot + 100, "{hot}, {hotter}");
+    // A run that crosses borders, among others.
+    let mixed = run(2048, |i| if i < 1500 { 0 } else { i });
+    assert!(mixed < cold + 300, "{mixed}, {cold}");
+}
+
+#[test]
+fn the_time_of_the_gates_weights_is_not_that_of_their_partial_sums() {
+    let mut b = Bench::new();
+    let (k, d, g) = (1, 8, 4);
+    let mut run = |n: usize| {
+        let (dv, ve, x) = (b.bf16([n, k, d]), b.bf16([n, k, d]), b.bf16([n, g]));
+        let (gate, w, mut dw) = (b.f32([n, k]), b.bf16([k, g]), b.f32([k, g]));
+        let (mut dve, mut dx) = (b.bf16([n, k, d]), b.bf16([n, g]));
+        let launches = b.launches(|dev| {
+            let (dve, dw, dx) = (dve.view_mut(), dw.view_mut(), dx.view_mut());
+            let (dv, ve, gate) = (dv.view(), ve.view(), gate.view());
+            dev.value_gate_backward(dve, dw, dx, dv, ve, gate, x.view(), w.view(), 3.0).unwrap();
+        });
+        assert_eq!(launches[0].0, "value_gate_backward");
+        assert!(launches[1..].iter().all(|launch| launch.0 == "value_gate_weights"));
+        chain(&launches[1..])
+    };
+    // A partial sum of each 32 rows: 64, 128 and 1,024 of them.
+    let [few, more, most] = [2048, 4096, 32_768].map(&mut run);
+    assert!(more <= 2 * few && most <= more + 20, "{few}, {more}, {most}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod placed;
 
 use common::Draw;
 use farthing_kernels::cuda::Cuda;
+use farthing_kernels::cuda::driver::{Arg, Kernel, Module};
 use farthing_kernels::{Bf16, Coef, DType, Device, Error, Shape, Tensor};
 use placed::bodies::{self, Body, ids, sorted};
 
@@ -152,28 +153,94 @@ fn embed_clamps_ids_into_the_table() {
     dev.embed_backward(dtable.view_mut(), dout.view(), ids.view(), order.view()).unwrap();
 }
 
+/// A column of the table's gradient as the kernels add it up: the rows of an id one after another within 32 places of the order; those sums one
+/// after another within 256; of the sums that other 256 begin with, every eighth, and then these eight.
+fn summed(dtable: &mut [f32], d: &[f32], ids: &[i32], order: &[i32]) {
+    let id = |place: usize| ids[order[place] as usize];
+    let mut start = 0;
+    while start < order.len() {
+        let end = (start..order.len()).find(|&p| id(p) != id(start)).unwrap_or(order.len());
+        let to = &mut dtable[id(start) as usize];
+        let rows = |from: usize, to: usize, first: f32| {
+            order[from..to].iter().fold(first, |sum, &row| sum + d[row as usize])
+        };
+        if start / 32 == (end - 1) / 32 {
+            *to = rows(start, end, *to);
+        } else {
+            let mut pieces = vec![0f32; (end - 1) / 256 - start / 256 + 1];
+            let mut from = start;
+            while from < end {
+                let border = end.min((from / 32 + 1) * 32);
+                pieces[from / 256 - start / 256] += rows(from, border, 0.0);
+                from = border;
+            }
+            *to += pieces[0];
+            if pieces.len() > 1 {
+                let warps = (0..8).map(|w| pieces[1..].iter().skip(w).step_by(8).sum::<f32>());
+                *to += warps.fold(0.0, |sum, warp| sum + warp);
+            }
+        }
+        start = end;
+    }
+}
+
 #[test]
-fn embed_backward_adds_in_the_order_of_rows() {
+fn embed_backward_adds_in_an_order_that_the_ids_give() {
     let dev = &*emulated();
     let mut draw = Draw::new(2);
-    for (n, v, c) in [(300, 7, 136), (130, 5, 33)] {
+    for (n, v, c) in [(130, 5, 33), (300, 7, 136), (1100, 5, 33), (2900, 3, 4), (9000, 2, 4)] {
         for ids in ids(n, v, &mut draw) {
             let (table, dout) = (draw.normals(v * c), draw.normals(n * c));
             let mut dtable = tensor(dev, DType::F32, [v, c], &table);
             let dout = common::tensor(dev, [n, c], &dout);
-            let (indices, order) =
-                (common::indices(dev, &ids), common::indices(dev, &sorted(&ids)));
-            let mut expected: Vec<f32> = table.iter().map(|&x| x as f32).collect();
-            for (n, row) in common::values(dev, &dout).chunks(c).enumerate() {
-                for (sum, &d) in expected[ids[n] as usize * c..].iter_mut().zip(row) {
-                    *sum += d as f32;
-                }
-            }
+            let sorted = sorted(&ids);
+            let (indices, order) = (common::indices(dev, &ids), common::indices(dev, &sorted));
+            let d = common::values(dev, &dout);
+            let column = |x: &[f64], j: usize| -> Vec<f32> {
+                x.iter().skip(j).step_by(c).map(|&x| x as f32).collect()
+            };
             dev.embed_backward(dtable.view_mut(), dout.view(), indices.view(), order.view())
                 .unwrap();
-            let expected: Vec<f64> = expected.into_iter().map(f64::from).collect();
-            assert_eq!(common::values(dev, &dtable), expected);
+            let got = common::values(dev, &dtable);
+            for j in 0..c {
+                let mut expected = column(&table, j);
+                summed(&mut expected, &column(&d, j), &ids, &sorted);
+                assert_eq!(column(&got, j), expected, "N {n}, V {v}, C {c}, column {j}");
+            }
         }
+    }
+}
+
+/// Of many columns a launch takes as many slices as there is room for: the slices of two launches are those of one.
+#[test]
+fn embed_backward_may_be_launched_slice_by_slice() {
+    static EMBEDDING: Module =
+        Module { name: "embedding", ptx: include_str!("../ptx/sm80/embedding.ptx") };
+    const fn kernel(name: &'static str) -> Kernel {
+        Kernel { module: &EMBEDDING, name, threads: 256, shared_bytes: 0 }
+    }
+    static KERNELS: [Kernel; 2] = [kernel("embed_backward"), kernel("embed_backward_heads")];
+    let cuda = Cuda::emulated().unwrap();
+    let dev: &dyn Device = &cuda;
+    let mut draw = Draw::new(4);
+    let (n, v, c) = (1100, 9, 300);
+    for ids in ids(n, v, &mut draw) {
+        let dout = common::tensor(dev, [n, c], &draw.normals(n * c));
+        let (indices, order) = (common::indices(dev, &ids), common::indices(dev, &sorted(&ids)));
+        let [mut whole, parts] = [(); 2].map(|()| dev.master([v, c]).unwrap());
+        dev.embed_backward(whole.view_mut(), dout.view(), indices.view(), order.view()).unwrap();
+        let heads = dev.master([5 * 2 * 128]).unwrap();
+        let address = |tensor: &Tensor| Arg::Address(tensor.view().address() as u64);
+        let [n, v, c] = [n, v, c].map(|size| Arg::I32(size as i32));
+        for (first, slots) in [(0, 2), (2, 1)] {
+            let views = [&parts, &heads, &dout, &indices, &order].map(address);
+            let sizes = [n, n, v, c, Arg::I32(first), Arg::I32(slots)];
+            let args = [&views[..], &sizes].concat();
+            for (kernel, pieces) in KERNELS.iter().zip([5, 4]) {
+                cuda.driver().launch(kernel, [pieces * slots as u32, 1, 1], &args).unwrap();
+            }
+        }
+        assert_eq!(common::values(dev, &parts), common::values(dev, &whole));
     }
 }
 

@@ -55,6 +55,7 @@ const RELU: &str = "relu2";
 const ADAM: &str = "adamw";
 const EMBED: &str = "embed";
 const EMBEDS: &str = "embed_backward";
+const HEADS: &str = "embed_backward_heads";
 const SMEAR: &str = "smear_backward";
 const PRODUCT: &str = "product_bf16";
 
@@ -201,19 +202,39 @@ const MUTATIONS: &[Mutation] = &[
         "out of bounds",
     ),
     m(
-        [EMBEDS, "bound", "every place starts a run"],
-        ("setp.ne.s32 	%p82, %r300, %r301;", 0, "setp.ne.s32 %p82, %r300, -1;"),
+        [EMBEDS, "bound", "no run goes on behind a warp's places"],
+        ("setp.eq.s32 	%p32, %r21, %r151;", 0, "setp.eq.s32 %p32, %r21, -2;"),
         "wrong result",
     ),
     m(
         [EMBEDS, "initialisation", "the table's own values are not read"],
-        ("@%p88 bra 	$L__BB1_116;", 0, "bra $L__BB1_116;"),
+        ("@%p33 bra 	$L__BB1_17;", 0, "bra $L__BB1_17;"),
         "wrong result",
     ),
     m(
         [EMBEDS, "bound", "a place before the first is looked up"],
-        ("or.pred  	%p81, %p79, %p80;", 0, "mov.pred %p81, %p80;"),
+        ("or.pred  	%p19, %p17, %p18;", 0, "mov.pred %p19, %p18;"),
         "out of bounds",
+    ),
+    m(
+        [EMBEDS, "barrier", "none before other warps' heads are read"],
+        ("bar.sync 	0;", 0, ""),
+        "uninitialised read",
+    ),
+    m(
+        [HEADS, "bound", "a run takes its heads in each piece that it crosses"],
+        ("@%p21 bra 	$L__BB2_68;", 0, ""),
+        "data race",
+    ),
+    m(
+        [HEADS, "bound", "the last head is left out"],
+        ("setp.gt.s32 	%p29, %r205, %r19;", 0, "setp.ge.s32 %p29, %r205, %r19;"),
+        "wrong result",
+    ),
+    m(
+        [HEADS, "barrier", "none before the warps' sums are added"],
+        ("bar.sync 	0;", 0, ""),
+        "uninitialised read",
     ),
     missed(
         [SMEAR, "barrier", "no `__syncwarp` before the logits' gradients are read"],
@@ -281,7 +302,7 @@ const MODULES: [(&str, &str); 6] = [
     ("product", include_str!("../ptx/sm80/product.ptx")),
 ];
 
-const BODIES: [(&str, Body); 10] = [
+const BODIES: [(&str, Body); 11] = [
     (ROW, bodies::rms_norm),
     (LONG, bodies::rms_norm),
     (MIX, bodies::mix_backward),
@@ -290,6 +311,7 @@ const BODIES: [(&str, Body); 10] = [
     (ADAM, bodies::adamw),
     (EMBED, bodies::embed),
     (EMBEDS, bodies::embed_backward),
+    (HEADS, bodies::embed_backward),
     (SMEAR, bodies::smear_backward),
     (PRODUCT, bodies::product),
 ];

@@ -138,6 +138,7 @@ impl<'a> Block<'a> {
 
     fn turns(&mut self, warps: &mut [Warp]) -> Result<(), WrongAt> {
         let mut idle_rounds = 0;
+        let mut issued = vec![0; warps.len()];
         loop {
             let before = self.progress;
             let mut ran = false;
@@ -145,11 +146,15 @@ impl<'a> Block<'a> {
                 if warps[i].live == 0 || warps[i].waiting.is_some() {
                     continue;
                 }
+                let earlier = self.counters.warp_instructions;
                 let flow = warps[i].run(self, TURN)?;
+                issued[i] += self.counters.warp_instructions - earlier;
                 ran |= flow == Flow::TurnOver;
                 self.release(warps);
             }
             if warps.iter().all(|w| w.live == 0) {
+                let longest = issued.into_iter().max().unwrap_or(0);
+                self.counters.longest_warp = self.counters.longest_warp.max(longest);
                 return Ok(());
             }
             // A warp that spins on an mbarrier has yielded; if all others wait too, nothing can change.

@@ -69,6 +69,8 @@ impl Traffic {
 pub struct Counters {
     /// Instructions issued, one per warp.
     pub warp_instructions: u64,
+    /// Instructions of the warp that issued the most: the chain that no number of multiprocessors makes shorter.
+    pub longest_warp: u64,
     /// Instructions executed, one per active lane.
     pub lane_instructions: u64,
     /// Loads from global memory, asynchronous copies included.
@@ -102,6 +104,7 @@ impl Counters {
 impl AddAssign<&Counters> for Counters {
     fn add_assign(&mut self, other: &Counters) {
         self.warp_instructions += other.warp_instructions;
+        self.longest_warp = self.longest_warp.max(other.longest_warp);
         self.lane_instructions += other.lane_instructions;
         self.shared_load_bytes += other.shared_load_bytes;
         self.shared_store_bytes += other.shared_store_bytes;

@@ -96,8 +96,8 @@ fn role(opcode: &str) -> Role {
     match name {
         "mul" if of_floats && !rounded => Role::Product,
         "add" | "sub" if of_floats && !rounded => Role::Sum,
-        "mov" | "neg" | "abs" | "copysign" | "selp" | "slct" => Role::Move,
-        "and" | "or" | "xor" | "not" | "lop3" | "prmt" => Role::Move,
+        "mov" | "neg" | "abs" | "copysign" | "selp" | "slct" | "and" | "or" | "xor" | "not"
+        | "lop3" | "prmt" => Role::Move,
         "cvt" if words.iter().rev().take(2).all(|word| Some(word) == words.last()) => Role::Move,
         "st" if local => Role::StoreLocal,
         "ld" if local => Role::LoadLocal,
@@ -142,8 +142,8 @@ fn contractions(entry: &Entry<'_>) -> Vec<Contraction> {
         }
     }
     let sum = |(role, instruction): &(Role, &Instruction<'_>)| {
-        let terms = instruction.operands.iter().skip(1);
-        let product = terms.filter_map(|term| product_in(term, &products)).next();
+        let mut terms = instruction.operands.iter().skip(1);
+        let product = terms.find_map(|term| product_in(term, &products));
         (*role == Role::Sum)
             .then_some(product?)
             .map(|product| Contraction { sum: instruction.line, product })

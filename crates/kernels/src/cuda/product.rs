@@ -51,7 +51,7 @@ fn ours(product: &Product) -> bool {
     let &Product { m, n, k, a, b, c, .. } = product;
     let odd = |matrix: Matrix, rows: usize, columns: usize| {
         let row = if matrix.transposed { rows } else { columns } * matrix.dtype.bytes();
-        matrix.address % ALIGNMENT != 0 || row as u64 % ALIGNMENT != 0
+        !(matrix.address.is_multiple_of(ALIGNMENT) && (row as u64).is_multiple_of(ALIGNMENT))
     };
     let multiplications = m.saturating_mul(n).saturating_mul(k);
     multiplications <= TINY

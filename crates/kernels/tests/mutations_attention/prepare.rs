@@ -99,7 +99,7 @@ pub(crate) const MUTATIONS: &[Mutation] = &[
     m(
         "value_gate_weights",
         "one weight too many",
-        &[Edit("setp.ge.s64", "", 0, "setp.gt.s64 {0}, {1}, {2};")],
+        &[Edit("setp.ge.s32", "", 9, "setp.gt.s32 {0}, {1}, {2};")],
         BOUNDS,
     ),
 ];

@@ -226,20 +226,34 @@ pub(crate) fn sorted(ids: &[i32]) -> Vec<i32> {
     order
 }
 
-/// Ids that are all one, all distinct, in runs that begin and end anywhere, and drawn.
-pub(crate) fn ids(n: usize, v: usize, draw: &mut Draw) -> [Vec<i32>; 4] {
+/// Ids that are all one, all distinct, in runs that begin and end anywhere, in runs that end at and beside every border of 32 and 256
+/// places, and drawn.
+pub(crate) fn ids(n: usize, v: usize, draw: &mut Draw) -> [Vec<i32>; 5] {
     let below = |x: f64| (x * v as f64) as i32;
+    let lengths = [31, 1, 33, 63, 128, 255, 2, 255, 257, 30].into_iter().cycle();
+    let runs = lengths.enumerate().flat_map(|(i, length)| vec![i.min(v - 1) as i32; length]);
     [
         vec![v as i32 - 1; n],
         (0..n).map(|i| (i * 7 % v) as i32).collect(),
         (0..n).map(|i| (i / 41 % v) as i32).collect(),
+        runs.take(n).collect(),
         (0..n).map(|_| below(draw.uniform() * draw.uniform())).collect(),
     ]
 }
 
 pub(crate) fn embed_backward(dev: &dyn Device) -> Outcome {
     let mut draw = draw();
-    for (n, v, c) in [(1, 1, 1), (33, 40, 4), (100, 9, 132), (64, 64, 7), (200, 3, 129)] {
+    for (n, v, c) in [
+        (1, 1, 1),
+        (33, 40, 4),
+        (100, 9, 132),
+        (64, 64, 7),
+        (200, 3, 129),
+        (256, 256, 4),
+        (257, 3, 130),
+        (1100, 12, 8),
+        (800, 800, 5),
+    ] {
         for ids in ids(n, v, &mut draw) {
             let order = sorted(&ids);
             let (ids, order) = (Operand::index([n], &ids), Operand::index([n], &order));

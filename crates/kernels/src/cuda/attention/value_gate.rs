@@ -21,6 +21,8 @@ const THREADS: usize = 256;
 /// Rows that a block of the backward pass takes at a time, at most, and the gates among them that it has room for.
 const ROWS: usize = 32;
 const KEPT: usize = 4096;
+/// Sums that a block of `value_gate_weights` adds up.
+const FOLDED: usize = 64;
 
 /// K, D, C, G, max, lanes, wide: what both kernels end with.
 fn sizes(op: &'static str, dims: GateDims, max: f64, lanes: (usize, bool)) -> Result<[Arg; 7]> {
@@ -101,6 +103,25 @@ pub(super) fn backward(
     ];
     let sizes = sizes(op, dims, max, lanes)?;
     dev.launch(&VALUE_GATE_BACKWARD, blocks, &[&views[..], &sizes].concat())?;
-    let args = [dw.arg(), partials, Arg::I32(int(op, "blocks", blocks)?), Arg::I32((k * g) as i32)];
-    dev.launch(&VALUE_GATE_WEIGHTS, (k * g).div_ceil(THREADS), &args)
+    if g == 0 {
+        return Ok(());
+    }
+    // Pieces of FOLDED sums, then of those, until one is left.
+    let (mut count, mut step) = (blocks, 1);
+    loop {
+        let pieces = count.div_ceil(FOLDED);
+        let args = [
+            dw.arg(),
+            partials,
+            Arg::I32(int(op, "blocks", count)?),
+            Arg::I64(step),
+            Arg::I32((k * g) as i32),
+            Arg::I32((pieces == 1).into()),
+        ];
+        dev.launch(&VALUE_GATE_WEIGHTS, pieces * (k * g).div_ceil(32), &args)?;
+        if pieces == 1 {
+            return Ok(());
+        }
+        (count, step) = (pieces, step * FOLDED as i64);
+    }
 }
