@@ -17,7 +17,7 @@ use clap::Parser;
 use farthing_kernels::conformance::{BODIES, Body, Mismatch, attempt, large};
 use farthing_kernels::cuda::Cuda;
 use farthing_kernels::cuda::gemm::{Gemm, HostGemm, Product};
-use farthing_kernels::cuda::noted::Noted;
+use farthing_kernels::cuda::watched::Watched;
 use farthing_kernels::{Device, DeviceKind, Error, Result, open};
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ struct Tested {
     device: Box<dyn Device>,
     described: Value,
     /// What its kernels are seen through, where it has any.
-    noted: Option<Arc<Noted>>,
+    watched: Option<Arc<Watched>>,
 }
 
 /// What a GPU multiplies with when it has no library: nothing, so that whatever needs a product says why it fails and the rest is tested.
@@ -80,11 +80,11 @@ impl Tested {
                 "multiprocessors": null,
                 "memory_bytes": null,
             });
-            return Ok(Self { device, described, noted: None });
+            return Ok(Self { device, described, watched: None });
         };
         let driver = machine.driver();
         let described = described(driver.name(), driver.properties());
-        let noted = Arc::new(Noted::new(driver));
+        let watched = Watched::new(driver);
         let gemm: Box<dyn Gemm> = match machine {
             Machine::Gpu(_, Ok(gemm)) => Box::new(gemm),
             Machine::Gpu(_, Err(Error::Unavailable { what, hint })) => {
@@ -92,16 +92,16 @@ impl Tested {
                 Box::new(NoGemm { what, hint })
             }
             Machine::Gpu(_, Err(error)) => return Err(error),
-            Machine::Emulated(_) => Box::new(HostGemm::new(noted.clone())?),
+            Machine::Emulated(_) => Box::new(HostGemm::new(watched.clone())?),
         };
-        let device = Box::new(Cuda::new(noted.clone(), gemm)?);
-        Ok(Self { device, described, noted: Some(noted) })
+        let device = Box::new(Cuda::new(watched.clone(), gemm)?);
+        Ok(Self { device, described, watched: Some(watched) })
     }
 
     /// What one body found: a line in words and in JSON, and whether the device is of no use any more.
     fn run(&self, name: &'static str, body: Body) -> (Found, bool) {
-        if let Some(noted) = &self.noted {
-            noted.take();
+        if let Some(watched) = &self.watched {
+            watched.take_launched();
         }
         let start = Instant::now();
         let outcome = attempt(&*self.device, name, body);
@@ -125,7 +125,8 @@ impl Tested {
             verdict = Verdict::Failed;
             why = why.or_else(|| Some(lost.to_string()));
         }
-        let kernels = self.noted.as_ref().map(|noted| noted.take()).unwrap_or_default();
+        let kernels =
+            self.watched.as_ref().map(|watched| watched.take_launched()).unwrap_or_default();
         let found = Found { name: name.to_owned(), verdict, error, why, seconds, kernels };
         (found, after.is_err())
     }

@@ -11,7 +11,7 @@ use farthing_kernels::cuda::Cuda;
 use farthing_kernels::cuda::driver::{Arg, Driver, Event, Kernel, Properties};
 use farthing_kernels::cuda::emulated::Emulator;
 use farthing_kernels::cuda::gemm::HostGemm;
-use farthing_kernels::cuda::noted::Noted;
+use farthing_kernels::cuda::watched::Watched;
 use farthing_kernels::{Place, Result};
 
 /// An emulator that is wrong about one kernel: as if an index had wrapped around, the end of what it writes first lands on the beginning.
@@ -111,10 +111,10 @@ fn cuda(driver: Arc<dyn Driver>) -> Cuda {
 
 /// The kernels that a body launches, which passes.
 fn launched(name: &str, body: Body) -> BTreeSet<&'static str> {
-    let noted = Arc::new(Noted::new(Arc::new(Emulator::new())));
-    let outcome = body(&cuda(noted.clone()));
+    let watched = Watched::new(Arc::new(Emulator::new()));
+    let outcome = body(&cuda(watched.clone()));
     assert!(outcome.is_ok(), "{name}: {outcome:?}");
-    noted.take()
+    watched.take_launched()
 }
 
 /// What a fill leaves has to be overwritten.

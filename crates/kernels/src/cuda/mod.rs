@@ -18,7 +18,6 @@ mod loss;
 mod map;
 mod memory;
 mod muon;
-pub mod noted;
 pub mod nvidia;
 mod opening;
 mod pointwise;
@@ -26,8 +25,8 @@ mod probe;
 mod product;
 mod pythons;
 mod staging;
-pub mod timed;
 mod update;
+pub mod watched;
 
 use std::sync::{Arc, Mutex};
 

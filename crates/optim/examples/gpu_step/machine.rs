@@ -9,7 +9,7 @@ use farthing_kernels::cuda::driver::{Driver, Properties};
 use farthing_kernels::cuda::emulated::Emulator;
 use farthing_kernels::cuda::gemm::{Gemm, HostGemm};
 use farthing_kernels::cuda::nvidia::Nvidia;
-use farthing_kernels::cuda::timed::{Recording, Timed};
+use farthing_kernels::cuda::watched::{Recording, Watched};
 use farthing_kernels::rounded::Rounded;
 use farthing_kernels::traced::{Call, Traced};
 use farthing_kernels::{Device, DeviceKind};
@@ -21,7 +21,7 @@ use crate::Result;
 pub(crate) struct Machine {
     device: Traced,
     /// None for a CPU, which has no events.
-    timed: Option<Arc<Timed>>,
+    watched: Option<Arc<Watched>>,
 }
 
 /// Dense bf16 products, TFLOP/s, as NVIDIA's data sheets have them.
@@ -31,9 +31,9 @@ const PEAKS: [(&str, f64); 5] =
 impl Machine {
     pub(crate) fn open(kind: DeviceKind) -> Result<Self> {
         let cuda = |driver: Arc<dyn Driver>, gemm: Box<dyn Gemm>| -> Result<Self> {
-            let timed = Timed::new(driver);
-            let cuda = Cuda::new(timed.clone(), timed.gemm(gemm))?;
-            Ok(Self { device: Traced::new(Box::new(cuda)), timed: Some(timed) })
+            let watched = Watched::new(driver);
+            let cuda = Cuda::new(watched.clone(), watched.gemm(gemm))?;
+            Ok(Self { device: Traced::new(Box::new(cuda)), watched: Some(watched) })
         };
         match kind {
             DeviceKind::Cuda(ordinal) => {
@@ -46,7 +46,7 @@ impl Machine {
             }
             DeviceKind::Cpu => {
                 let device = Box::new(Rounded::new(Box::new(Cpu::new(0)?))?);
-                Ok(Self { device: Traced::new(device), timed: None })
+                Ok(Self { device: Traced::new(device), watched: None })
             }
             other => Err(format!(
                 "a step is not timed on {other}\nhint: use cuda:0, emulated or, with --check, cpu"
@@ -60,8 +60,8 @@ impl Machine {
     }
 
     /// The driver, whose memory is counted.
-    pub(crate) fn timed(&self) -> Result<&Timed> {
-        self.timed.as_deref().ok_or_else(|| "only cuda and emulated have events to time by\nhint: use --check, or another --device".into())
+    pub(crate) fn watched(&self) -> Result<&Watched> {
+        self.watched.as_deref().ok_or_else(|| "only cuda and emulated have events to time by\nhint: use --check, or another --device".into())
     }
 
     /// Does `work`; what the device was asked for, and what its machine spent its time on.
@@ -69,11 +69,11 @@ impl Machine {
         &self,
         work: impl FnOnce() -> Result<()>,
     ) -> Result<(Vec<Call>, Recording)> {
-        let timed = self.timed()?;
+        let watched = self.watched()?;
         self.device.clear();
-        timed.start()?;
+        watched.start()?;
         work()?;
-        let recording = timed.stop()?;
+        let recording = watched.stop()?;
         Ok((self.device.calls(), recording))
     }
 
@@ -89,7 +89,7 @@ impl Machine {
     }
 
     fn properties(&self) -> Option<&Properties> {
-        self.timed.as_ref().map(|timed| timed.properties())
+        self.watched.as_ref().map(|watched| watched.properties())
     }
 
     pub(crate) fn describe(&self) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use farthing_kernels::cuda::timed::Recording;
+use farthing_kernels::cuda::watched::Recording;
 use farthing_model::{Extra, STATE_PREFIX, save_model};
 use farthing_optim::Overrides;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ pub(crate) fn run(machine: &Machine, case: &Case, steps: u64, checkpoint: bool) 
         ceilings.flops_per_s / 1e12
     );
     let mut training = started(machine, case)?;
-    machine.timed()?.forget_peak();
+    machine.watched()?.forget_peak();
     let mut losses = vec![];
     for step in 0..WARM {
         let tokens = training.tokens(step);
@@ -94,7 +94,7 @@ pub(crate) fn run(machine: &Machine, case: &Case, steps: u64, checkpoint: bool) 
         );
     }
     let (micro_s, update_s) = (median(&mut micro), median(&mut update));
-    let (_, peak_bytes) = machine.timed()?.bytes();
+    let (_, peak_bytes) = machine.watched()?.bytes();
 
     let step = WARM + steps;
     let tokens = training.tokens(step);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use farthing_kernels::cuda::gemm::Product;
-use farthing_kernels::cuda::timed::{Piece, Recording, Work};
+use farthing_kernels::cuda::watched::{Piece, Recording, Work};
 use farthing_kernels::traced::Call;
 use serde_json::{Value, json};
 

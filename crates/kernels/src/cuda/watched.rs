@@ -1,9 +1,10 @@
-//! What a machine spends its time on: a [`Driver`] and a [`Gemm`] that put an event before and after each piece of work.
+//! A machine that is watched: which kernels are launched on it, how much of its memory is taken, and, on demand, how long each piece of its
+//! work takes, by an event before and an event after it.
 //!
-//! While nothing is recorded, a call goes straight through. A recording costs two events for each piece, about a microsecond
-//! of a GPU's time, so that a step's own time is better taken without one.
+//! While nothing is recorded, a call costs a lock. A recording costs two events for each piece, about a microsecond of a GPU's
+//! time, so that a step's own time is better taken without one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -40,7 +41,7 @@ pub struct Piece {
     pub seconds: f64,
 }
 
-/// What was done between [`Timed::start`] and [`Timed::stop`].
+/// What was done between [`Watched::start`] and [`Watched::stop`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct Recording {
     /// In order.
@@ -56,8 +57,8 @@ impl Recording {
     }
 }
 
-/// A driver whose work is timed, and whose memory is counted.
-pub struct Timed {
+/// A driver that is watched.
+pub struct Watched {
     driver: Arc<dyn Driver>,
     log: Mutex<Log>,
 }
@@ -67,20 +68,21 @@ struct Log {
     /// The moment that a recording began.
     begun: Option<Event>,
     pieces: Vec<(Work, Instant, [Event; 2])>,
+    launched: BTreeSet<&'static str>,
     sizes: HashMap<u64, usize>,
     bytes: usize,
     peak: usize,
 }
 
-impl Timed {
+impl Watched {
     /// A driver in front of this one.
     pub fn new(driver: Arc<dyn Driver>) -> Arc<Self> {
         Arc::new(Self { driver, log: Mutex::default() })
     }
 
-    /// A matrix product of the same machine, timed too.
+    /// A matrix product of the same machine, watched too.
     pub fn gemm(self: &Arc<Self>, gemm: Box<dyn Gemm>) -> Box<dyn Gemm> {
-        Box::new(TimedGemm { gemm, timed: Arc::clone(self) })
+        Box::new(WatchedGemm { gemm, watched: Arc::clone(self) })
     }
 
     /// Begins a recording; what was recorded before and not taken is forgotten.
@@ -113,7 +115,12 @@ impl Timed {
         Ok(Recording { pieces, seconds: self.driver.elapsed_s(begun, ended)? })
     }
 
-    /// Bytes of memory that are taken now, and the most that were since [`Timed::new`] or [`Timed::forget_peak`].
+    /// The kernels that were asked for since the last call, each once, by name; those that the driver refused too.
+    pub fn take_launched(&self) -> BTreeSet<&'static str> {
+        std::mem::take(&mut self.log().launched)
+    }
+
+    /// Bytes of memory that are taken now, and the most that were since [`Watched::new`] or [`Watched::forget_peak`].
     pub fn bytes(&self) -> (usize, usize) {
         let log = self.log();
         (log.bytes, log.peak)
@@ -143,7 +150,7 @@ impl Timed {
     }
 }
 
-impl Driver for Timed {
+impl Driver for Watched {
     fn name(&self) -> &'static str {
         self.driver.name()
     }
@@ -188,6 +195,7 @@ impl Driver for Timed {
     }
 
     fn launch(&self, kernel: &'static Kernel, blocks: [u32; 3], args: &[Arg]) -> Result<()> {
+        self.log().launched.insert(kernel.name);
         self.time(Work::Kernel(kernel.name), || self.driver.launch(kernel, blocks, args))
     }
 
@@ -205,13 +213,13 @@ impl Driver for Timed {
 }
 
 /// A matrix product between two events of its driver.
-struct TimedGemm {
+struct WatchedGemm {
     gemm: Box<dyn Gemm>,
-    timed: Arc<Timed>,
+    watched: Arc<Watched>,
 }
 
-impl Gemm for TimedGemm {
+impl Gemm for WatchedGemm {
     fn multiply(&self, product: &Product) -> Result<()> {
-        self.timed.time(Work::Product(*product), || self.gemm.multiply(product))
+        self.watched.time(Work::Product(*product), || self.gemm.multiply(product))
     }
 }
