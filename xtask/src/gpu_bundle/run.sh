@@ -550,15 +550,15 @@ part_nanochat() {
     [ ! -s "$lines" ] || awk 'BEGIN { print "[" } { printf("%s%s", NR > 1 ? ",\n" : "", $0) } END { print "\n]" }' "$lines" >"$scratch/json/nanochat"
 }
 part_counters() {
-    local step_arguments=(--depth 12 --rows 16 --steps 1)
+    local sizes=(--depth 12 --rows 8)
     [ "$device" != emulated ] || { skip "ncu is for a GPU"; return; }
     tool ncu || { skip "there is no ncu"; return; }
-    [ ${#toy[@]} -eq 0 ] || step_arguments=(--once)
-    # The first launch of each, at the sizes of d12; then it need not go on.
+    [ ${#toy[@]} -eq 0 ] || sizes=()
+    # The first launch of each at the widths of d12; then it need not go on.
     step "$part_until" "$tool" --clock-control none --kill yes --launch-count 5 \
         --kernel-id '::regex:^(attention_128|attention_keys_128|mix_norm_warp|relu2|cross_entropy_gradient)$:1' \
         --section SpeedOfLight --section MemoryWorkloadAnalysis --section Occupancy --section WarpStateStats --section LaunchStats \
-        "$bin/gpu_step" --device "$device" ${toy[@]+"${toy[@]}"} "${step_arguments[@]}"
+        "$bin/gpu_step" --device "$device" ${toy[@]+"${toy[@]}"} --once ${sizes[@]+"${sizes[@]}"}
     # ncu ends the program, which is no failure if it had what it wanted.
     if awk '/==PROF== Profiling/ { n++ } END { exit n < 5 }' "$log"; then
         [ "${verdict[$part]:-}" != FAILED ] || verdict[$part]="" reason[$part]=""
