@@ -423,11 +423,14 @@ step() {
     reason[$part]=${reason[$part]:+${reason[$part]}; }$why
     return 1
 }
-# The last line of the log that looks like the reason, or the last line.
+# The last line of the log that looks like the reason, or the last line: what comes after a panic's place, a FAILED, an error.
 last_words() {
     tail -c 20000 "$log" | awk '
-        NF { last = $0 }
-        /FAILED|panicked|[Ee]rror|differ/ && !/^test result/ { said = $0 }
+        /^ *(hint|note): / || /^test / || !NF { next }
+        { last = $0 }
+        after { said = $0; after = 0; next }
+        /panicked at / { after = 1 }
+        /FAILED|[Ee]rror/ { said = $0 }
         END { print substr(said != "" ? said : last, 1, 240) }'
 }
 skip() { verdict[$part]=skipped reason[$part]=$1; }
@@ -481,9 +484,10 @@ part_environment() {
         # A virtual environment's python3 may be a link to another that is not in it: only the same folder makes it the same.
         found+="|$(dirname "$candidate")/$version|"
         version=$(run_briefly 3 "$candidate" -c '
-import importlib.metadata as m, sys
-try: print(sys.version.split()[0], "torch", m.version("torch"))
-except m.PackageNotFoundError: print(sys.version.split()[0], "no torch")')
+import glob, importlib.metadata as m, sys
+found = [f for p in sys.path for f in glob.glob(p + "/nvidia/*/lib/libcublasLt.so.*")]
+try: print(sys.version.split()[0], "torch", m.version("torch"), *found)
+except m.PackageNotFoundError: print(sys.version.split()[0], "no torch", *found)')
         printf -- '- %s: %s\n' "$candidate" "${version:-does not run}" >>"$log"
         case $version in *" torch "*) warm_queue+=("probe $candidate") python_why="" ;; esac
     done < <(type -aP python3; printf '%s\n' "${VIRTUAL_ENV:-/nowhere}/bin/python3" "${CONDA_PREFIX:-/nowhere}/bin/python3" \
@@ -579,11 +583,11 @@ part_sanitizer() {
     done
 }
 part_same_bits() {
-    local test=the_gpu_gives_the_emulators_bits lower=()
-    [ "$device" != emulated ] || test=two_emulators_give_the_same_bits
-    ! warming || lower=(nice) # It takes every core, and nanochat's compilation is waited for.
-    if step "$part_until" env FARTHING_TEST_DEVICES="$([ "$device" = emulated ] || echo "$device")" \
-        ${lower[@]+"${lower[@]}"} "$bin/same_bits" --exact "$test" --nocapture; then
+    local test=the_gpu_gives_the_emulators_bits around=(env "FARTHING_TEST_DEVICES=$device")
+    # Where there is no GPU, the comparison itself is tested.
+    [ "$device" != emulated ] || { test=two_emulators_give_the_same_bits around=(env); }
+    ! warming || around+=(nice) # It takes every core, and nanochat's compilation is waited for.
+    if step "$part_until" "${around[@]}" "$bin/same_bits" --exact "$test" --nocapture; then
         awk '/^test result: ok\. 1 passed/ { any = 1 } END { exit !any }' "$log" || failed "no test $test is in bin/same_bits"
     fi
     awk '

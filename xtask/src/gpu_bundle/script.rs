@@ -113,6 +113,13 @@ impl Stage {
         symlink(self.path(&format!("{name}-link")), self.path("path").join(name)).unwrap();
     }
 
+    /// nanochat in the bundle, and a python3 for it.
+    fn nanochat(&self) {
+        fs::create_dir(self.path("bundle/nanochat")).unwrap();
+        fs::write(self.path("bundle/nanochat/gpu_nanochat.py"), "").unwrap();
+        self.program("python3", PYTHON);
+    }
+
     /// `run.sh` in an environment with nothing but that folder.
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(self.path("bundle/run.sh"));
@@ -201,24 +208,49 @@ fn alive(folder: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Waits until `ticks`, to which nanochat's compilation appends, grows.
+const GOES_ON: &str = r#"
+    seen=$(wc -c <"$here/ticks" 2>/dev/null || echo 0); tries=0
+    until [ "$(wc -c <"$here/ticks" 2>/dev/null || echo 0)" -gt "$seen" ]; do
+        sleep 0.05; tries=$((tries + 1)); [ $tries -lt 600 ] || { echo "error: the warm-up does not go on"; exit 1; }
+    done
+"#;
+/// Fails if it grows.
+const STANDS_STILL: &str = r#"
+    seen=$(wc -c <"$here/ticks"); sleep 0.4
+    [ "$(wc -c <"$here/ticks")" = "$seen" ] || { echo "error: the warm-up goes on beside $0 $*"; exit 1; }
+"#;
+/// A python3 with torch, for which nanochat's compilation takes until `enough` is there: a child of its own appends to `ticks` meanwhile.
+const PYTHON: &str = r#"
+    case $all in
+    *importlib*) echo "3.12.3 torch 2.11.0"; exit ;;
+    *is_available*) exit 0 ;;
+    *" --depths 12 "*) depth=12 both=60.5 ;;
+    *" --depths 24 "*) depth=24 both=400 ;;
+    esac
+    [ -f "$NANOCHAT_DIR/gpu_nanochat.py" ] && [ -n "$TORCHINDUCTOR_CACHE_DIR$TRITON_CACHE_DIR" ] || exit 3
+    bin=$NANOCHAT_DIR/../bin
+    case $all in
+    *" --warm 1 --steps 1 "*)
+        echo "warm $depth" >>"$bin/order"
+        sh -c "until [ -e '$bin/enough' ]; do printf x >>'$bin/ticks'; sleep 0.05; done" &
+        wait ;;
+    *)
+        echo "timed $depth" >>"$bin/order"
+        for precision in bfloat16 fp8; do
+            echo "{\"side\": \"nanochat\", \"depth\": $depth, \"precision\": \"$precision\", \"micro_ms\": $both, \"attention_ms\": {\"512\": {\"layers\": 3, \"forward_ms\": 1.0, \"both_ms\": 4.0}}}"
+        done
+        echo '{"half": [1, 2' ;;
+    esac
+"#;
+
 #[test]
 fn a_whole_run_with_nothing_but_bash_coreutils_and_awk() {
-    // nanochat's compilation appends to `ticks` from a child of its own until `enough` is there. What is not timed has to see it grow.
-    let goes_on = r#"
-        seen=$(wc -c <"$here/ticks" 2>/dev/null || echo 0); tries=0
-        until [ "$(wc -c <"$here/ticks" 2>/dev/null || echo 0)" -gt "$seen" ]; do
-            sleep 0.05; tries=$((tries + 1)); [ $tries -lt 600 ] || { echo "error: the warm-up does not go on"; exit 1; }
-        done
-    "#;
-    let stands_still = r#"
-        seen=$(wc -c <"$here/ticks"); sleep 0.4
-        [ "$(wc -c <"$here/ticks")" = "$seen" ] || { echo "error: the warm-up goes on beside $0 $*"; exit 1; }
-    "#;
-    let conform = format!("{goes_on}{CONFORM}");
-    let ceilings = format!("{stands_still}{CEILINGS}");
-    let gpu_step = format!("case $all in *' --once '*) ;; *) {stands_still} ;; esac\n{GPU_STEP}");
+    let conform = format!("{GOES_ON}{CONFORM}");
+    let ceilings = format!("{STANDS_STILL}{CEILINGS}");
+    let gpu_step = format!("case $all in *' --once '*) ;; *) {STANDS_STILL} ;; esac\n{GPU_STEP}");
     let same_bits = format!(
-        "case $all in *' device '*) ;; *) {goes_on} : >\"$here/enough\" ;; esac\n{SAME_BITS}"
+        "case $all in *' device '*) ;; *) {GOES_ON} : >\"$here/enough\" ;; esac\n{SAME_BITS}"
     );
     let stage = Stage::new(&[
         ("conform", &conform),
@@ -226,35 +258,7 @@ fn a_whole_run_with_nothing_but_bash_coreutils_and_awk() {
         ("gpu_step", &gpu_step),
         ("same_bits", &same_bits),
     ]);
-    let bin = stage.path("bundle/bin");
-    fs::create_dir(stage.path("bundle/nanochat")).unwrap();
-    fs::write(stage.path("bundle/nanochat/gpu_nanochat.py"), "").unwrap();
-    stage.program(
-        "python3",
-        &format!(
-            r#"bin={}
-            case $all in
-            *importlib*) echo "3.12.3 torch 2.11.0"; exit ;;
-            *is_available*) exit 0 ;;
-            *" --depths 12 "*) depth=12 both=60.5 ;;
-            *" --depths 24 "*) depth=24 both=400 ;;
-            esac
-            [ -f "$NANOCHAT_DIR/gpu_nanochat.py" ] && [ -n "$TORCHINDUCTOR_CACHE_DIR$TRITON_CACHE_DIR" ] || exit 3
-            case $all in
-            *" --warm 1 --steps 1 "*)
-                echo "warm $depth" >>"$bin/order"
-                sh -c "until [ -e '$bin/enough' ]; do printf x >>'$bin/ticks'; sleep 0.05; done" &
-                wait ;;
-            *)
-                echo "timed $depth" >>"$bin/order"
-                for precision in bfloat16 fp8; do
-                    echo "{{\"side\": \"nanochat\", \"depth\": $depth, \"precision\": \"$precision\", \"micro_ms\": $both, \"attention_ms\": {{\"512\": {{\"layers\": 3, \"forward_ms\": 1.0, \"both_ms\": 4.0}}}}}}"
-                done
-                echo '{{"half": [1, 2' ;;
-            esac"#,
-            bin.display()
-        ),
-    );
+    stage.nanochat();
     stage.program(
         "ncu",
         "for n in 1 2 3 4 5; do echo \"==PROF== Profiling kernel\"; done; exit 9\n",
@@ -265,6 +269,7 @@ fn a_whole_run_with_nothing_but_bash_coreutils_and_awk() {
     );
     let ran = stage.run("");
     assert_eq!(ran.status, Some(0), "{}{}{}", ran.results(), ran.stdout, ran.stderr);
+    assert_eq!(ran.stderr, "", "a program that is not there is missed on stderr");
     for part in ran.json["parts"].as_array().unwrap() {
         assert_eq!(part["result"], "passed", "{}", ran.results());
     }
@@ -299,6 +304,31 @@ fn a_whole_run_with_nothing_but_bash_coreutils_and_awk() {
     assert_eq!(alive(stage.folder.path()), [""; 0]);
 }
 
+#[test]
+fn a_warm_up_that_was_stopped_goes_on_and_what_is_not_timed_comes_before_nanochat() {
+    let ceilings = format!("{STANDS_STILL}{CEILINGS}");
+    let same_bits = format!(
+        "case $all in *' device '*) ;; *) {GOES_ON} echo bits >>\"$here/order\"; : >\"$here/enough\" ;; esac\n{SAME_BITS}"
+    );
+    let conform = format!("{GOES_ON}{CONFORM}");
+    let stage =
+        Stage::new(&[("conform", &conform), ("ceilings", &ceilings), ("same_bits", &same_bits)]);
+    stage.nanochat();
+    let ran = stage.run("--seconds 60 --parts conformance,ceilings,nanochat,same_bits");
+    assert_eq!(ran.status, Some(0), "{}{}", ran.results(), ran.stderr);
+    assert_eq!(stage.noted("order"), ["warm 12", "bits", "warm 24", "timed 12", "timed 24"]);
+}
+
+#[test]
+fn a_warm_up_that_does_not_end_is_ended_and_nanochat_timed_all_the_same() {
+    let stage = Stage::new(&[]);
+    stage.nanochat();
+    let ran = stage.run("--seconds 20 --parts nanochat");
+    assert_eq!(ran.status, Some(0), "{}{}", ran.results(), ran.stderr);
+    assert_eq!(stage.noted("order"), ["warm 12", "timed 12", "timed 24"]);
+    assert_eq!(alive(stage.folder.path()), [""; 0]);
+}
+
 /// Ignores TERM, and so do its child and an orphan of it; ends by itself after a while, so that a test that fails does end.
 const HANGS: &str = r#"
     trap '' TERM
@@ -314,7 +344,11 @@ fn one_part_fails_and_one_hangs_and_the_rest_is_whole() {
     let gpu_step = format!(
         "case $all in *' --depth 12 '*) echo 'error: the device | is \"away\"'; echo more; exit 1 ;; esac\n{GPU_STEP}"
     );
-    let stage = Stage::new(&[("conform", &conform), ("gpu_step", &gpu_step)]);
+    let same_bits = format!(
+        "case $all in *the_gpu_gives*) printf 'thread x panicked at a.rs:1:2:\\ndiffer: cast\\nnote: see\\n\\ntest x ... FAILED\\ntest result: FAILED.\\n'; exit 101 ;; esac\n{SAME_BITS}"
+    );
+    let stage =
+        Stage::new(&[("conform", &conform), ("gpu_step", &gpu_step), ("same_bits", &same_bits)]);
     let ran = stage.run("--seconds 40 --parts same_bits,check,d12,large,conformance");
     assert_eq!(ran.status, Some(1), "{}{}", ran.stdout, ran.stderr);
     let (result, why) = ran.part("large");
@@ -324,7 +358,8 @@ fn one_part_fails_and_one_hangs_and_the_rest_is_whole() {
         ran.results()
     );
     assert_eq!(ran.part("d12"), ("FAILED", "gpu_step: status 1, error: the device | is \"away\""));
-    for part in ["environment", "conformance", "check", "same_bits"] {
+    assert_eq!(ran.part("same_bits"), ("FAILED", "same_bits: status 101, differ: cast"));
+    for part in ["environment", "conformance", "check"] {
         assert_eq!(ran.part(part).0, "passed", "{}", ran.results());
     }
     assert!(
