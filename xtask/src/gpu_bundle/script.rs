@@ -237,6 +237,8 @@ const PYTHON: &str = r#"
         wait ;;
     *)
         echo "timed $depth" >>"$bin/order"
+        seen=$(wc -c <"$bin/ticks"); sleep 0.3
+        [ "$(wc -c <"$bin/ticks")" = "$seen" ] || { echo "error: a warm-up goes on beside it"; exit 4; }
         for precision in bfloat16 fp8; do
             echo "{\"side\": \"nanochat\", \"depth\": $depth, \"precision\": \"$precision\", \"micro_ms\": $both, \"attention_ms\": {\"512\": {\"layers\": 3, \"forward_ms\": 1.0, \"both_ms\": 4.0}}}"
         done
@@ -345,7 +347,7 @@ fn one_part_fails_and_one_hangs_and_the_rest_is_whole() {
         "case $all in *' --depth 12 '*) echo 'error: the device | is \"away\"'; echo more; exit 1 ;; esac\n{GPU_STEP}"
     );
     let same_bits = format!(
-        "case $all in *the_gpu_gives*) printf 'thread x panicked at a.rs:1:2:\\ndiffer: cast\\nnote: see\\n\\ntest x ... FAILED\\ntest result: FAILED.\\n'; exit 101 ;; esac\n{SAME_BITS}"
+        "case $all in *the_gpu_gives*) printf 'thread x panicked at a.rs:1:2:\\ndiffer: cast\\nnote: see\\n\\ntest x ... FAILED\\nfailures:\\n    x\\ntest result: FAILED.\\n'; exit 101 ;; esac\n{SAME_BITS}"
     );
     let stage =
         Stage::new(&[("conform", &conform), ("gpu_step", &gpu_step), ("same_bits", &same_bits)]);
