@@ -36,7 +36,6 @@ refuse() { printf 'run.sh: %s\n  hint: %s\n' "$1" "$2" >&2; exit 2; }
 # ---- arguments
 here=$(cd "$(dirname "$0")" && pwd) || exit 2
 bin=$here/bin
-said="./run.sh $*"
 results="" seconds=540 parts="" device=cuda:0 toy=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -63,6 +62,8 @@ case $seconds in "" | *[!0-9]* | ??????*) refuse "--seconds $seconds is no numbe
 seconds=$((10#$seconds))
 [ "$seconds" -ge 20 ] || refuse "--seconds $seconds is too little for anything" "at least 20"
 case $device in cuda:0 | emulated) ;; *) refuse "unknown device $device" "cuda:0 or emulated" ;; esac
+# What was asked for, without this machine's own path.
+said="./run.sh RESULTS --seconds $seconds --device $device${parts:+ --parts $parts}${toy[0]:+ --toy}"
 declare -A wanted=([environment]=1)
 IFS=, read -ra names <<<"$parts"
 for name in ${names[@]+"${names[@]}"}; do
@@ -449,7 +450,7 @@ part_environment() {
     local file candidate version found="" short=$((part_until / 3))
     {
         printf -- '- commit %s, device %s\n' "$commit" "$device"
-        uname -srm
+        printf -- '- %s\n' "$(uname -srm)"
         printf -- '- cores: %s\n' "$(nproc 2>/dev/null || echo unknown)"
         awk '/^(MemTotal|MemAvailable)/ { printf "- %s %.1f GB\n", $1, $2 * 1024 / 1e9 }' /proc/meminfo
         printf -- '- libc: %s\n' "$(type -P getconf >/dev/null && getconf GNU_LIBC_VERSION || echo unknown)"
@@ -479,10 +480,10 @@ part_environment() {
     while IFS= read -r candidate; do
         tell
         [ -x "$candidate" ] && [ "$now" -lt "$part_until" ] || continue
-        version=$(readlink -f "$candidate")
+        # A virtual environment's python3 may be a link to one that is not in it: only the same folder makes it the same.
+        version=$(readlink -f "${candidate%/*}")
         case $found in *"|$version|"*) continue ;; esac
-        # A virtual environment's python3 may be a link to another that is not in it: only the same folder makes it the same.
-        found+="|$(dirname "$candidate")/$version|"
+        found+="|$version|"
         version=$(run_briefly 3 "$candidate" -c '
 import glob, importlib.metadata as m, sys
 found = [f for p in sys.path for f in glob.glob(p + "/nvidia/*/lib/libcublasLt.so.*")]
@@ -508,11 +509,20 @@ part_large() {
 }
 part_ceilings() { step "$part_until" "$bin/ceilings" --device "$device" ${toy[@]+"${toy[@]}"} --json "$scratch/json/ceilings"; }
 part_check() { step "$part_until" "$bin/gpu_step" --device "$device" ${toy[@]+"${toy[@]}"} --check --json "$scratch/json/check"; }
-part_d12() { step "$part_until" "$bin/gpu_step" --device "$device" ${toy[@]+"${toy[@]}"} --depth 12 --rows 16 --json "$scratch/json/d12"; }
+part_d12() {
+    local steps=()
+    [ ${#toy[@]} -eq 0 ] || steps=(--steps 1)
+    step "$part_until" "$bin/gpu_step" --device "$device" ${toy[@]+"${toy[@]}"} --depth 12 --rows 16 ${steps[@]+"${steps[@]}"} --json "$scratch/json/d12"
+}
 part_d24() {
+    # In small, any depth and number of rows is the same case: once is enough.
+    if [ ${#toy[@]} -gt 0 ]; then
+        step "$part_until" "$bin/gpu_step" --device "$device" --toy --depth 24 --rows 16 --steps 1 --checkpoint --json "$scratch/json/d24"
+        return
+    fi
     step "$((now + (part_until - now) * 3 / 4))" \
-        "$bin/gpu_step" --device "$device" ${toy[@]+"${toy[@]}"} --depth 24 --rows 16 --steps 3 --checkpoint --json "$scratch/json/d24"
-    step "$part_until" "$bin/gpu_step" --device "$device" ${toy[@]+"${toy[@]}"} --depth 24 --rows 32 --steps 1 --json "$scratch/json/d24_rows_32"
+        "$bin/gpu_step" --device "$device" --depth 24 --rows 16 --steps 3 --checkpoint --json "$scratch/json/d24"
+    step "$part_until" "$bin/gpu_step" --device "$device" --depth 24 --rows 32 --steps 1 --json "$scratch/json/d24_rows_32"
 }
 part_nanochat() {
     local depth until line command lines=$scratch/nanochat.lines
@@ -603,6 +613,7 @@ part_same_bits() {
 # ---- the run
 no_gpu=""
 close() { # Everything ends, the summary stands.
+    local name
     trap '' TERM INT HUP
     [ -z "$step_pid" ] || finish "$mark-step" "$step_pid"
     finish "$mark-warm" "$warm_pid"
@@ -615,6 +626,12 @@ close() { # Everything ends, the summary stands.
     write_summary
     printf '\n'
     cat "$results/summary.md"
+    # Once more, since the end of what is long is what stays in sight.
+    printf '\n'
+    for name in "${order[@]}"; do
+        state "$name"
+        printf '%s: %s%s\n' "$name" "$state" "${why:+: $why}"
+    done
     rm -rf "$scratch"
 }
 trap 'close "run.sh was told to stop (TERM)"; exit 143' TERM
