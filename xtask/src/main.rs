@@ -50,7 +50,7 @@ enum Chore {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Enter into docs/gpu.md which kernels ran on a GPU
+    /// Enter into docs/gpu.md what each kernel passed on a GPU, and into docs/performance.md what a step took
     GpuDoc {
         /// The folder that the bundle's run.sh was given
         results: PathBuf,

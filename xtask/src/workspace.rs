@@ -42,3 +42,17 @@ pub(crate) fn target() -> Result<PathBuf> {
         serde_json::from_slice(&metadata()?).context("cannot read cargo metadata")?;
     Ok(metadata.target_directory)
 }
+
+/// The commit of the sources, and whether they differ from it; `unknown` where there is no git.
+pub(crate) fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).current_dir(root()).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success().then_some(text)
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".into() };
+    match git(&["status", "--porcelain"]) {
+        Some(changes) if changes.is_empty() => commit,
+        _ => format!("{commit} with changes"),
+    }
+}

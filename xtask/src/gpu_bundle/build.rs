@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::{Kind, PACKAGE, Part};
+use super::{Kind, Part};
 use crate::workspace;
 
 /// An executable, and its name in the bundle.
@@ -23,43 +23,43 @@ struct Target {
     name: String,
 }
 
-/// Refuses to begin when a part is not among the package's targets.
+/// A package of the workspace, in cargo's metadata.
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    targets: Vec<Target>,
+}
+
+/// Refuses to begin when a part is not among its package's targets.
 pub(super) fn check_targets(parts: &[Part]) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Package {
-        name: String,
-        targets: Vec<Target>,
-    }
     #[derive(Deserialize)]
     struct Metadata {
         packages: Vec<Package>,
     }
     let metadata: Metadata =
         serde_json::from_slice(&workspace::metadata()?).context("cannot read cargo metadata")?;
-    let Some(package) = metadata.packages.into_iter().find(|package| package.name == PACKAGE)
-    else {
-        bail!("the workspace has no package {PACKAGE}")
-    };
-    let missing = missing(parts, &package.targets);
+    let missing = missing(parts, &metadata.packages);
     if !missing.is_empty() {
         bail!(
-            "{PACKAGE} lacks what the bundle is made of: {}\n  hint: PARTS in xtask/src/gpu_bundle/mod.rs lists it, run.sh beside it calls it",
+            "the workspace lacks what the bundle is made of: {}\n  hint: PARTS in xtask/src/gpu_bundle/mod.rs lists it, run.sh beside it calls it",
             missing.join(", ")
         );
     }
     Ok(())
 }
 
-fn missing(parts: &[Part], targets: &[Target]) -> Vec<String> {
+fn missing(parts: &[Part], packages: &[Package]) -> Vec<String> {
     let there = |part: &Part| {
-        targets.iter().any(|target| {
-            target.name == part.name && target.kind.iter().any(|kind| kind == part.kind.name())
+        packages.iter().filter(|package| package.name == part.package).any(|package| {
+            package.targets.iter().any(|target| {
+                target.name == part.name && target.kind.iter().any(|kind| kind == part.kind.name())
+            })
         })
     };
     parts
         .iter()
         .filter(|part| !there(part))
-        .map(|part| format!("{} `{}`", part.kind.name(), part.name))
+        .map(|part| format!("{} `{}` of {}", part.kind.name(), part.name, part.package))
         .collect()
 }
 
@@ -74,9 +74,9 @@ pub(super) fn executables(parts: &[Part]) -> Result<Vec<Built>> {
 fn cargo(command: &[&str], parts: &[Part], kind: Kind) -> Result<String> {
     let mut cargo = Command::new(workspace::cargo());
     cargo.args(command);
-    cargo.args(["--release", "--message-format=json-render-diagnostics", "--package", PACKAGE]);
+    cargo.args(["--release", "--message-format=json-render-diagnostics"]);
     for part in parts.iter().filter(|part| part.kind == kind) {
-        cargo.arg(format!("--{}", kind.name())).arg(part.name);
+        cargo.args(["--package", part.package]).arg(format!("--{}", kind.name())).arg(part.name);
     }
     let output = cargo
         .current_dir(workspace::root())
@@ -120,17 +120,24 @@ fn find(parts: &[Part], messages: &str) -> Result<Vec<Built>> {
 mod tests {
     use super::*;
 
-    const PARTS: [Part; 2] =
-        [Part { kind: Kind::Test, name: "one" }, Part { kind: Kind::Example, name: "two" }];
+    const PARTS: [Part; 2] = [
+        Part { package: "p", kind: Kind::Test, name: "one" },
+        Part { package: "q", kind: Kind::Example, name: "two" },
+    ];
 
     #[test]
-    fn what_is_missing_is_named_with_its_kind() {
-        let target = |kind: &str, name: &str| Target { kind: vec![kind.into()], name: name.into() };
-        assert!(missing(&PARTS, &[target("test", "one"), target("example", "two")]).is_empty());
-        assert_eq!(
-            missing(&PARTS, &[target("test", "one"), target("bin", "two")]),
-            ["example `two`"]
-        );
+    fn what_is_missing_is_named_with_its_kind_and_package() {
+        let package = |name: &str, targets: &[(&str, &str)]| Package {
+            name: name.into(),
+            targets: targets
+                .iter()
+                .map(|(kind, name)| Target { kind: vec![(*kind).into()], name: (*name).into() })
+                .collect(),
+        };
+        let p = package("p", &[("test", "one"), ("example", "two")]);
+        assert!(missing(&PARTS, &[p, package("q", &[("example", "two")])]).is_empty());
+        let p = package("p", &[("test", "one"), ("example", "two")]);
+        assert_eq!(missing(&PARTS, &[p, package("q", &[("bin", "two")])]), ["example `two` of q"]);
     }
 
     #[test]

@@ -1,10 +1,14 @@
-//! `cargo xtask gpu-bundle`: what a machine with a GPU needs to test the `cuda` device and to measure itself, in one folder and one archive.
+//! `cargo xtask gpu-bundle`: what a machine with a GPU needs to test the `cuda` device, to measure a training step, and nanochat's beside
+//! it, in one folder and one archive.
 //!
-//! That machine has no Rust, no CUDA toolkit and no network: test binaries and examples are built here and packed with `run.sh`. Nothing
-//! here runs on a GPU.
+//! That machine has no Rust, no CUDA toolkit and no network: executables are built here and packed with `run.sh`. Nothing here runs on a
+//! GPU.
 
 mod build;
+mod nanochat;
 mod pack;
+#[cfg(test)]
+mod script;
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,26 +34,29 @@ impl Kind {
     }
 }
 
-/// One executable of the bundle, of the package `farthing-kernels`.
+/// One executable of the bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part {
+    package: &'static str,
     kind: Kind,
     /// Of the target, and of the file in `bin/`, by which `run.sh` calls it.
     name: &'static str,
 }
 
-const PACKAGE: &str = "farthing-kernels";
-const PARTS: [Part; 3] = [
+const KERNELS: &str = "farthing-kernels";
+const PARTS: [Part; 4] = [
     // Every operation against the f64 reference.
-    Part { kind: Kind::Test, name: "conformance" },
+    Part { package: KERNELS, kind: Kind::Example, name: "conform" },
     // Every launch on the GPU and in the emulator, compared bit for bit.
-    Part { kind: Kind::Test, name: "same_bits" },
+    Part { package: KERNELS, kind: Kind::Test, name: "same_bits" },
     // What the machine can do at best: copies, matrix products.
-    Part { kind: Kind::Example, name: "ceilings" },
+    Part { package: KERNELS, kind: Kind::Example, name: "ceilings" },
+    // A training step, timed by kernel.
+    Part { package: "farthing-optim", kind: Kind::Example, name: "gpu_step" },
 ];
 const RUN: &str = include_str!("run.sh");
 /// The folder's, so that it fits through narrow doors.
-const LIMIT_BYTES: u64 = 60_000_000;
+const LIMIT_BYTES: u64 = 40_000_000;
 
 /// Builds and packs; `out` stands in for `gpu-bundle` in cargo's target folder.
 pub(crate) fn run(out: Option<PathBuf>) -> Result<()> {
@@ -58,6 +65,7 @@ pub(crate) fn run(out: Option<PathBuf>) -> Result<()> {
         None => workspace::target()?.join("gpu-bundle"),
     };
     build::check_targets(&PARTS)?;
+    let nanochat = nanochat::find()?;
     let built = build::executables(&PARTS)?;
 
     let partial = folder.with_extension("partial");
@@ -65,11 +73,19 @@ pub(crate) fn run(out: Option<PathBuf>) -> Result<()> {
         fs::remove_dir_all(&partial)
             .with_context(|| format!("cannot remove {}", partial.display()))?;
     }
-    let files = pack::fill(&partial, RUN, &built, LIMIT_BYTES)?;
+    let mut files = pack::fill(&partial, RUN, &built)?;
     // Which PTX the binaries hold, for `cargo xtask gpu-doc`.
     let manifest = workspace::root().join("crates/kernels/ptx/MANIFEST.toml");
-    fs::copy(&manifest, partial.join("MANIFEST.toml"))
+    let bytes = fs::copy(&manifest, partial.join("MANIFEST.toml"))
         .with_context(|| format!("cannot copy {}", manifest.display()))?;
+    files.push(("MANIFEST.toml".to_owned(), bytes));
+    let commit = partial.join("COMMIT");
+    fs::write(&commit, format!("{}\n", workspace::commit()))
+        .with_context(|| format!("cannot write {}", commit.display()))?;
+    if let Ok(nanochat) = &nanochat {
+        files.push(("nanochat/".to_owned(), nanochat.copy(&partial.join("nanochat"))?));
+    }
+    pack::check_size(&files, LIMIT_BYTES)?;
     if folder.exists() {
         pack::check_ours(&folder)?;
         fs::remove_dir_all(&folder)
@@ -81,106 +97,15 @@ pub(crate) fn run(out: Option<PathBuf>) -> Result<()> {
     for (name, bytes) in &files {
         println!("{:>8.1} MB  {name}", *bytes as f64 / 1e6);
     }
-    println!("{}", folder.display());
-    println!("{}", archive.display());
-    println!("on a machine with a GPU: ./run.sh [RESULTS]");
+    let total: u64 = files.iter().map(|(_, bytes)| bytes).sum();
+    println!("{:>8.1} MB  in all", total as f64 / 1e6);
+    match nanochat {
+        Ok(nanochat) => println!("with {nanochat}"),
+        Err(reason) => println!("without nanochat: {reason}"),
+    }
+    println!("copy {} or {}", folder.display(), archive.display());
+    println!(
+        "to a machine with a GPU; there, in the folder: ./run.sh RESULTS --seconds 540\nthen here: cargo xtask gpu-doc RESULTS"
+    );
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-
-    #[test]
-    fn the_script_calls_every_part_and_no_other() {
-        for part in PARTS {
-            assert!(
-                RUN.contains(&format!("$bin/{}", part.name)),
-                "run.sh does not call {}",
-                part.name
-            );
-        }
-        let called = RUN.matches("$bin/").count();
-        let known: usize =
-            PARTS.iter().map(|part| RUN.matches(&format!("$bin/{}", part.name)).count()).sum();
-        assert_eq!(called, known, "run.sh calls something that is not bundled");
-    }
-
-    /// A script that another thread's fork still holds open cannot be run, so that tests which run scripts take turns.
-    static TURN: Mutex<()> = Mutex::new(());
-
-    #[test]
-    fn without_a_gpu_the_script_says_so_and_fails() {
-        let _turn = TURN.lock().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let executable = |name: &str, script: &str| build::Built {
-            name: name.to_owned(),
-            path: {
-                let path = folder.path().join(name);
-                fs::write(&path, script).unwrap();
-                path
-            },
-        };
-        // What the real test binary does without a device, and one that must not be reached.
-        let built = [
-            executable(
-                "same_bits",
-                "#!/bin/sh\necho 'no CUDA driver: libcuda.so.1 is not there' >&2\nexit 101\n",
-            ),
-            executable("conformance", "#!/bin/sh\ntouch \"$(dirname \"$0\")/reached\"\n"),
-            executable("ceilings", "#!/bin/sh\ntouch \"$(dirname \"$0\")/reached\"\n"),
-        ];
-        let bundle = folder.path().join("bundle");
-        pack::fill(&bundle, RUN, &built, LIMIT_BYTES).unwrap();
-        fs::write(bundle.join("MANIFEST.toml"), "").unwrap();
-        let output = std::process::Command::new(bundle.join("run.sh")).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(
-            said.contains("no usable GPU") && said.contains("libcuda.so.1 is not there"),
-            "{said}"
-        );
-        assert!(!bundle.join("bin/reached").exists(), "went on without a GPU");
-    }
-
-    #[test]
-    fn a_failed_part_fails_the_run_but_not_the_others() {
-        let _turn = TURN.lock().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let script = |name: &str, script: &str| {
-            let path = folder.path().join(name);
-            fs::write(&path, script).unwrap();
-            build::Built { name: name.to_owned(), path }
-        };
-        let built = [
-            script("same_bits", "#!/bin/sh\necho \"device: H200\"\n"),
-            script(
-                "conformance",
-                "#!/bin/sh\n[ \"$FARTHING_TEST_DEVICES\" = cuda:0 ] || exit 3\necho 'test cast ... FAILED'\nexit 101\n",
-            ),
-            script(
-                "ceilings",
-                "#!/bin/sh\nprintf '{\\n  \"copy_bytes_per_s\": 1\\n}\\n| what | figure |\\n| --- | --- |\\n'\n",
-            ),
-        ];
-        let bundle = folder.path().join("bundle");
-        pack::fill(&bundle, RUN, &built, LIMIT_BYTES).unwrap();
-        fs::write(bundle.join("MANIFEST.toml"), "").unwrap();
-        let results = folder.path().join("results");
-        let output =
-            std::process::Command::new(bundle.join("run.sh")).arg(&results).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        let summary = fs::read_to_string(results.join("summary.md")).unwrap();
-        for part in
-            ["conformance | FAILED", "same_bits | passed", "ceilings | passed", "| what | figure |"]
-        {
-            assert!(summary.contains(part), "{summary}");
-        }
-        assert_eq!(
-            fs::read_to_string(results.join("ceilings.json")).unwrap(),
-            "{\n  \"copy_bytes_per_s\": 1\n}\n"
-        );
-    }
 }

@@ -9,12 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::build::Built;
 
 /// Fills the folder `bundle`, which does not exist; returns each file's name and size.
-pub(super) fn fill(
-    bundle: &Path,
-    run: &str,
-    built: &[Built],
-    limit_bytes: u64,
-) -> Result<Vec<(String, u64)>> {
+pub(super) fn fill(bundle: &Path, run: &str, built: &[Built]) -> Result<Vec<(String, u64)>> {
     let bin = bundle.join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
     let script = bundle.join("run.sh");
@@ -32,13 +27,18 @@ pub(super) fn fill(
             .len();
         files.push((format!("bin/{}", part.name), bytes));
     }
+    Ok(files)
+}
+
+/// Refuses a bundle that is larger than it may be.
+pub(super) fn check_size(files: &[(String, u64)], limit_bytes: u64) -> Result<()> {
     let total: u64 = files.iter().map(|(_, bytes)| bytes).sum();
     if total > limit_bytes {
         let list: Vec<String> =
             files.iter().map(|(name, bytes)| format!("{name} {bytes}")).collect();
         bail!("the bundle has {total} bytes, {limit_bytes} are allowed: {}", list.join(", "));
     }
-    Ok(files)
+    Ok(())
 }
 
 /// Takes debug information out of an executable; names of functions stay, for backtraces. A script is left as it is.
@@ -58,14 +58,14 @@ fn strip(file: &Path) -> Result<()> {
 }
 
 #[cfg(unix)]
-fn make_executable(file: &Path) -> Result<()> {
+pub(super) fn make_executable(file: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(file, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("cannot make {} executable", file.display()))
 }
 
 #[cfg(not(unix))]
-fn make_executable(file: &Path) -> Result<()> {
+pub(super) fn make_executable(file: &Path) -> Result<()> {
     bail!("{}: a bundle is for Linux and is made there", file.display())
 }
 
@@ -109,13 +109,14 @@ mod tests {
         let path = folder.path().join("big");
         fs::write(&path, vec![0; 1000]).unwrap();
         let built = [Built { name: "big".into(), path }];
-        let error = fill(&folder.path().join("bundle"), "#!/bin/sh\n", &built, 1009).unwrap_err();
+        let files = fill(&folder.path().join("bundle"), "#!/bin/sh\n", &built).unwrap();
+        let error = check_size(&files, 1009).unwrap_err();
         assert!(
             error.to_string().contains("1010 bytes, 1009 are allowed")
                 && error.to_string().contains("bin/big 1000"),
             "{error}"
         );
-        assert!(fill(&folder.path().join("other"), "#!/bin/sh\n", &built, 1010).is_ok());
+        assert!(check_size(&files, 1010).is_ok());
     }
 
     #[test]
