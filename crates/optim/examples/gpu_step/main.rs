@@ -83,14 +83,17 @@ fn main() -> ExitCode {
 /// Whether all is well.
 fn run(cli: &Cli, machine: &Machine) -> Result<bool> {
     println!("device: {}", machine.describe());
-    let (well, figures) = if cli.check {
+    let (well, mut figures) = if cli.check {
         check::run(machine, cli.toy)?
     } else if cli.once {
         (true, measure::once(machine, &cli.case())?)
     } else {
         (true, measure::run(machine, &cli.case(), cli.steps.into(), cli.checkpoint)?)
     };
+    let notes = machine.device().notes();
+    notes.iter().for_each(|note| println!("note: {note}"));
     if let Some(path) = &cli.json {
+        figures["notes"] = notes.into();
         write(path, &figures)?;
     }
     Ok(well)

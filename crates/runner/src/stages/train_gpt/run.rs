@@ -193,6 +193,9 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         }
     }
 
+    for note in dev.notes() {
+        ctx.log(note);
+    }
     let state = &trainer.state;
     let rate = state.tokens as f64 / state.train_seconds.max(f64::MIN_POSITIVE);
     metrics.write(&json!({
