@@ -29,10 +29,11 @@ fn machine() -> Machine {
 fn each_piece_is_written_down_in_order_and_done() {
     let Machine { emulator, watched, cuda } = machine();
     let dev: &dyn Device = &cuda;
-    let (mut x, mut w) = (dev.activations([16, 32]).unwrap(), dev.activations([16, 32]).unwrap());
-    let (mut y, mut z) = (dev.activations([16, 16]).unwrap(), dev.activations([16, 16]).unwrap());
-    dev.write_f64(x.view_mut(), &[1.0; 512]).unwrap();
-    dev.write_f64(w.view_mut(), &[0.5; 512]).unwrap();
+    // Too large a product for the kernel of ours, so that the matrix product's own way is seen.
+    let (mut x, mut w) = (dev.activations([64, 32]).unwrap(), dev.activations([32, 32]).unwrap());
+    let (mut y, mut z) = (dev.activations([64, 32]).unwrap(), dev.activations([64, 32]).unwrap());
+    dev.write_f64(x.view_mut(), &[1.0; 2048]).unwrap();
+    dev.write_f64(w.view_mut(), &[0.5; 1024]).unwrap();
     emulator.take_launches();
     watched.start().unwrap();
     dev.linear(y.view_mut(), x.view(), w.view(), false).unwrap();
@@ -41,7 +42,7 @@ fn each_piece_is_written_down_in_order_and_done() {
     dev.copy(z.view_mut(), y.view()).unwrap();
     let values = dev.read_f64(z.view()).unwrap();
     let recording = watched.stop().unwrap();
-    assert_eq!(values, vec![512.0; 256], "the work is done: 2 · (32 · 0.5)²");
+    assert_eq!(values, vec![512.0; 2048], "the work is done: 2 · (32 · 0.5)²");
 
     let kernels: Vec<&str> = recording
         .pieces
@@ -63,7 +64,7 @@ fn each_piece_is_written_down_in_order_and_done() {
         .collect();
     assert_eq!(
         kinds,
-        ["16x16x32", "Kernel(\"relu2\")", "Kernel(\"mix\")", "Copy(512)", "Read(512)"]
+        ["64x32x32", "Kernel(\"relu2\")", "Kernel(\"mix\")", "Copy(4096)", "Read(4096)"]
     );
     assert!(recording.pieces.is_sorted_by_key(|piece| piece.asked));
     assert!(recording.pieces.iter().all(|piece| piece.seconds >= 0.0));

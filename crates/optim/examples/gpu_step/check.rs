@@ -1,8 +1,9 @@
 //! Whether the device trains as a CPU does: thirty steps, every loss and every gradient's norm compared.
 //!
-//! The stored ones are those of the `cpu` device with activations in bf16, which rounds where a GPU stores. Weights and rates are those of
-//! the golden steps (`crates/optim/tests/golden_steps.rs`): no tensor starts at zero, so that every kernel takes part from the first
-//! step on, and rates for steps of 2,048 tokens, at which rounding does not decide where training goes.
+//! The stored ones in `losses.json` are what `--check --device cpu --json FILE` wrote on an x86-64 with AVX-512: the `cpu` device with activations
+//! in bf16, which rounds where a GPU stores. Weights and rates are those of the golden steps (`crates/optim/tests/golden_steps.rs`): no tensor
+//! starts at zero, so that every kernel takes part from the first step on, and rates are those of steps of 2,048 tokens, at which rounding
+//! does not decide where training goes.
 
 #[path = "../../../model/tests/golden/mod.rs"]
 mod golden;
@@ -17,10 +18,10 @@ use crate::Result;
 use crate::machine::Machine;
 use crate::training::{Case, FULL, TOY, Training};
 
-/// How far a loss may be from the stored one, nats, and a gradient's norm from the stored one, as a share of it. A loss moves little in thirty steps; the
+/// How far a loss may be from the stored one, nats, and a gradient's norm, as a share of the stored one. In the first steps a loss hardly moves; the
 /// norm shows a wrong gradient at once.
 const LOSS: f64 = 0.02;
-const NORM: f64 = 0.01;
+const NORM: f64 = 0.03;
 
 /// d12 in steps of four rows of 512 tokens.
 const D12: Case = Case { depth: 12, rows: 4, tokens: 512, ..FULL };
