@@ -74,9 +74,10 @@ pub(super) fn executables(parts: &[Part]) -> Result<Vec<Built>> {
 fn cargo(command: &[&str], parts: &[Part], kind: Kind) -> Result<String> {
     let mut cargo = Command::new(workspace::cargo());
     cargo.args(command);
-    cargo.args(["--release", "--message-format=json-render-diagnostics"]);
+    // Of the whole workspace: of one package alone, dependencies would be built anew with the features that it alone asks for.
+    cargo.args(["--workspace", "--release", "--message-format=json-render-diagnostics"]);
     for part in parts.iter().filter(|part| part.kind == kind) {
-        cargo.args(["--package", part.package]).arg(format!("--{}", kind.name())).arg(part.name);
+        cargo.arg(format!("--{}", kind.name())).arg(part.name);
     }
     let output = cargo
         .current_dir(workspace::root())
