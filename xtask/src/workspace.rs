@@ -56,3 +56,33 @@ pub(crate) fn commit() -> String {
         _ => format!("{commit} with changes"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A crate that lists its tests in `tests/all.rs` loses none: every file beside it is a `mod` there, or a test of its own in `Cargo.toml`.
+    #[test]
+    fn no_file_of_tests_is_left_out() {
+        let mut crates = 0;
+        for entry in fs::read_dir(root().join("crates")).unwrap() {
+            let folder = entry.unwrap().path();
+            let Ok(all) = fs::read_to_string(folder.join("tests/all.rs")) else { continue };
+            crates += 1;
+            let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+            for file in fs::read_dir(folder.join("tests")).unwrap() {
+                let file = file.unwrap().path();
+                let name = file.file_stem().unwrap().to_str().unwrap();
+                if file.extension().is_none_or(|extension| extension != "rs") {
+                    continue;
+                }
+                let known = all.lines().any(|line| line == format!("mod {name};"))
+                    || manifest.contains(&format!("[[test]]\nname = \"{name}\"\n"));
+                assert!(known, "{} is in no test program", file.display());
+            }
+        }
+        assert!(crates >= 5, "{crates} crates with tests/all.rs");
+    }
+}

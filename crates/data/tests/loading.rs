@@ -1,7 +1,7 @@
 //! Loading: which rows a step has, on any rank, after any resumption, prefetched or not.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
+use crate::common;
 
 use common::packed;
 use farthing_data::{Batch, BatchReader, Error, Order, Prefetch, Rows};

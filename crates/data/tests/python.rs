@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says why")]
 
-mod common;
+use crate::common;
 
 use common::packed;
 use farthing_data::Rows;

@@ -1,7 +1,7 @@
 //! Reading: every encoding alike, filters and their counts, going on at any row.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
+use crate::common;
 
 use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::DataType;

@@ -1,7 +1,7 @@
 //! From a source to batches: determinism, reuse, recovery, and what the files say.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
+use crate::common;
 
 use common::{packed, world, write_parquet};
 use farthing_data::world::{Split, World};
@@ -166,7 +166,7 @@ fn a_killed_process_loses_no_shard_that_was_finished() {
     let mut cut_off = 0;
     for stop in [0, 1, 2, 5, 9, 14] {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_is_killed", "--ignored"])
+            .args(["--exact", "stages::child_that_is_killed", "--ignored"])
             .env("FARTHING_TEST_KILLED", dir)
             .stdout(Stdio::null())
             .spawn()

@@ -5,7 +5,7 @@
     reason = "a test may panic and says why it skips"
 )]
 
-mod shared;
+use crate::shared;
 
 use farthing_data::world::{Split, World};
 use farthing_data::{BpeSettings, Error, SPECIAL_TOKENS, Tokenizer};

@@ -6,7 +6,7 @@
     reason = "a test may panic and says why it skips"
 )]
 
-mod shared;
+use crate::shared;
 
 use farthing_data::world::{Split, World};
 use farthing_data::{BpeSettings, SPLIT_REGEX, Texts, Tokenizer};

@@ -1,7 +1,7 @@
 //! Training gives the file that the `tokenizers` crate's trainer gives.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod shared;
+use crate::shared;
 
 use farthing_data::world::{Split, World};
 use farthing_data::{BpeSettings, Progress, SPECIAL_TOKENS, SPLIT_REGEX, Texts, Tokenizer};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
-mod common;
+use crate::common;
 
 use common::{BOS, Bytes, Pairs};
 use farthing_data::{Progress, Silent};

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 #![allow(clippy::print_stderr, reason = "a skipped test says why")]
 
-mod common;
+use crate::common;
 
 use common::{Bytes, Pairs};
 use farthing_data::{Silent, Tokenizer};

@@ -2,8 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "the figures are there to be read")]
 
-#[path = "../../model/tests/golden/mod.rs"]
-mod golden;
+use crate::golden;
 
 use farthing_data::Silent;
 use farthing_eval::{Batch, GptScorer, Result, bits_per_byte};

@@ -111,28 +111,28 @@ fn ceiling(bench: &mut Bench, threads: usize) {
     let s = n as isize;
     let flops = Work::Flops(2.0 * (n as f64).powi(3));
     bench.run("gemm crate", "2048³", flops, || {
-        // SAFETY: three row-major n × n matrices.
+        // SAFETY: three column-major n × n matrices.
         pool.install(|| unsafe {
-            gemm::gemm(
+            gemm_f32::gemm::f32::get_gemm_fn()(
                 n,
                 n,
                 n,
                 c.as_mut_ptr(),
-                1,
                 s,
+                1,
                 false,
                 a.as_ptr(),
-                1,
                 s,
+                1,
                 b.as_ptr(),
-                1,
                 s,
+                1,
                 1.0,
                 1.0,
                 false,
                 false,
                 false,
-                gemm::Parallelism::Rayon(threads),
+                gemm_common::Parallelism::Rayon(threads),
             );
         });
     });

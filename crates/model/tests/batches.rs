@@ -1,7 +1,7 @@
 //! Batches: smaller ones in a larger workspace, rows beyond the context, accumulation, and what is refused.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+use crate::common;
 
 use common::{BOTH, Model, Tokens, config, distance, seq_len};
 use farthing_kernels::reference::Reference;

@@ -1,7 +1,7 @@
 //! Checkpoints: what is written comes back, and whatever is wrong with a file is said.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::fs;

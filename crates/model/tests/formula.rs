@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::needless_range_loop, reason = "loops are over the formula's letters")]
 
-mod common;
+use crate::common;
 
 use std::collections::HashMap;
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "the losses are there to be read")]
 
-mod golden;
+use crate::golden;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

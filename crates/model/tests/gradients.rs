@@ -1,7 +1,7 @@
 //! Every parameter's gradient against finite differences of the whole model, in f64.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+use crate::common;
 
 use common::{Model, Tokens, config, norm, seq_len, variants};
 use farthing_kernels::reference::Reference;

@@ -1,7 +1,7 @@
 //! The `cpu` device's f32 against the reference's f64, for whole models; bit-equality for any number of threads.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+use crate::common;
 
 use common::{BOTH, Model, Tokens, config, distance, norm, seq_len, variants};
 use farthing_kernels::cpu::Cpu;

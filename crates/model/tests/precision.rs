@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "errors are worth reading")]
 
-mod common;
+use crate::common;
 
 use common::{BOTH, Model, Tokens, config, distance, norm, seq_len, variants};
 use farthing_kernels::cpu::Cpu;

@@ -1,7 +1,7 @@
 //! What recipe.md pins of the structure: names, shapes, starting values, windows, counts, and where the two settings differ.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! An optimizer from outside: Lion (arXiv 2302.06675), in elementwise expressions that any device runs, used by one group.
 #![allow(clippy::unwrap_used, reason = "a test that cannot get its data fails")]
 
-mod common;
+use crate::common;
 
 use common::{devices, distance, numbers, set_grad, set_weight, weight};
 use farthing_kernels::{ParamId, Params, Shape};

@@ -5,8 +5,7 @@
 //! ten in f64 (nanochat's casts to f32 patched), where rounding decides nothing and all that is left are the formulas.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../model/tests/golden/mod.rs"]
-mod golden;
+use crate::golden;
 
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::reference::Reference;

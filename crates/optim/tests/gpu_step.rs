@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Built by `cargo test`, though not by `cargo test --test gpu_step`.
+/// Built by `cargo test`, though not by `cargo test --test all`.
 fn program() -> Option<PathBuf> {
     let this = std::env::current_exe().unwrap();
     let program = this.ancestors().nth(2).unwrap().join("examples/gpu_step");

@@ -1,7 +1,7 @@
 //! A whole model's optimizers: scaled and scheduled numbers in both settings, state that resumes, a problem that is learned.
 #![allow(clippy::unwrap_used, reason = "a test that cannot get its data fails")]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 

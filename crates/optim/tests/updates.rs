@@ -1,7 +1,7 @@
 //! Both rules, over several steps with state, against an evaluation in plain f64 that shares no code with the crate.
 #![allow(clippy::unwrap_used, reason = "a test that cannot get its data fails")]
 
-mod common;
+use crate::common;
 
 use common::oracle::{self, Matrix};
 use common::{devices, distance, numbers, set_grad, set_weight, spec, weight};

@@ -29,7 +29,7 @@
     reason = "PTX is put together from pieces"
 )]
 
-mod common;
+use crate::common;
 use common::forms::*;
 
 #[test]

@@ -28,7 +28,7 @@
     reason = "PTX is put together from pieces"
 )]
 
-mod common;
+use crate::common;
 use common::forms::*;
 
 /// All non-negative finite values of a format in order, by its bit fields; the code is the index.

@@ -27,7 +27,7 @@
     reason = "PTX is put together from pieces"
 )]
 
-mod common;
+use crate::common;
 use common::fault;
 use ptx_emulator::{Counters, Fault, FaultKind, Memory, Module, Options, Pointer, Result};
 

@@ -26,7 +26,7 @@
     reason = "PTX is put together from pieces"
 )]
 
-mod common;
+use crate::common;
 use common::matrix::{Attention, gemm};
 use common::{Numbers, module, relative, wide};
 use ptx_emulator::{Class, Memory, Module, Options, Swizzle, TensorMap};

@@ -27,7 +27,7 @@
     reason = "PTX is put together from pieces"
 )]
 
-mod common;
+use crate::common;
 use common::matrix::{Attention, gemm};
 use common::{Numbers, relative, text, wide};
 use ptx_emulator::{Arg, Error, FaultKind, Memory, Module, Options};

@@ -26,7 +26,7 @@
     reason = "PTX is put together from pieces"
 )]
 
-mod common;
+use crate::common;
 use common::{Numbers, bf16, fault, module, relative, wide};
 use ptx_emulator::{Arg, Class, FaultKind, Memory, Options};
 

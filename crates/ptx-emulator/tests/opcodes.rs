@@ -27,7 +27,7 @@
     reason = "PTX is put together from pieces"
 )]
 
-mod common;
+use crate::common;
 use common::{Numbers, module};
 use ptx_emulator::{Arg, Memory, Options};
 

@@ -1,7 +1,7 @@
 //! The cache is shared: with what Python left there, with another process, with somebody who cleans it.
 
-use crate::fixture::{Place, names, parquet, shard};
-use crate::server::{Act, sha256};
+use crate::hub::fixture::{Place, names, parquet, shard};
+use crate::hub::server::{Act, sha256};
 use farthing_data::{Error, Fetcher, Silent};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! What goes wrong: on a shaky network the right bytes still come; otherwise the error says what, where and what to do.
 
-use crate::fixture::{Place, names, parquet, shard};
-use crate::server::{Act, Hub};
+use crate::hub::fixture::{Place, names, parquet, shard};
+use crate::hub::server::{Act, Hub};
 use farthing_data::{Error, Progress, Silent};
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,7 @@ fn what_arrived_before_a_failure_is_kept_for_the_next_run() {
 #[test]
 fn a_partial_file_of_other_bytes_costs_one_more_download() {
     let mut place = Place::new();
-    let digest = crate::server::sha256(&parquet(0));
+    let digest = crate::hub::server::sha256(&parquet(0));
     let blobs = place.cache().join("blobs");
     std::fs::create_dir_all(&blobs).unwrap();
     for left in [vec![7; 5_000], vec![7; parquet(0).len()], vec![7; parquet(0).len() + 1]] {

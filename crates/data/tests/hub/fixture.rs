@@ -1,7 +1,7 @@
 //! A dataset of a few parquet files on the stand-in, and a fetcher with little patience for it.
 
 use crate::common::write_parquet;
-use crate::server::{Hub, REPO};
+use crate::hub::server::{Hub, REPO};
 use arrow::array::StringArray;
 use farthing_data::{Error, FetchSettings, Fetcher, Files, HubSettings, Silent};
 use std::path::{Path, PathBuf};

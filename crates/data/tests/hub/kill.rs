@@ -1,7 +1,7 @@
 //! `kill -9` in the middle of a download: the next process asks for the rest of the file and ends with the right bytes.
 
-use crate::fixture::{Place, names, parquet, shard};
-use crate::server::Act;
+use crate::hub::fixture::{Place, names, parquet, shard};
+use crate::hub::server::Act;
 use farthing_data::{FetchSettings, Fetcher, HubSettings, Silent};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ const FOLDER: &str = "FARTHING_TEST_KILL_FOLDER";
 /// This test again, in a process of its own, where it is the fetcher.
 fn child(place: &Place) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kill::a_killed_download_goes_on_where_it_was", "--nocapture"])
+        .args(["--exact", "hub::kill::a_killed_download_goes_on_where_it_was", "--nocapture"])
         .env(ENDPOINT, &place.hub.endpoint)
         .env(FOLDER, place.dir.path())
         .stdin(Stdio::null())
@@ -33,7 +33,7 @@ fn fetcher(endpoint: &str, dir: &Path) {
 
 /// Waits until so many bytes of shard 1 are on the disk, and the other four files whole.
 fn wait_for(place: &Place, child: &mut Child, bytes: u64) {
-    let sha = crate::server::sha256(&parquet(1));
+    let sha = crate::hub::server::sha256(&parquet(1));
     let partial = place.cache().join("blobs").join(format!("{sha}.incomplete"));
     let began = Instant::now();
     loop {

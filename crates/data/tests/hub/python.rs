@@ -3,7 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "a test that is skipped says why")]
 
-use crate::fixture::{Place, TOKEN, parquet, shard};
+use crate::hub::fixture::{Place, TOKEN, parquet, shard};
 use std::path::PathBuf;
 use std::process::Command;
 

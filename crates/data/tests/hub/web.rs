@@ -1,7 +1,7 @@
 //! Files that are not on the Hub: pinned by what they are when they are first fetched.
 
-use crate::fixture::{Place, names, parquet, shard};
-use crate::server::{Act, sha256};
+use crate::hub::fixture::{Place, names, parquet, shard};
+use crate::hub::server::{Act, sha256};
 use farthing_data::{Error, Silent};
 
 fn place() -> Place {

@@ -1,7 +1,7 @@
 //! What goes well: the files that a source names, their order, and what of them was asked for over the network.
 
-use crate::fixture::{Place, TOKEN, names, parquet, patience, shard};
-use crate::server::{Hub, sha256};
+use crate::hub::fixture::{Place, TOKEN, names, parquet, patience, shard};
+use crate::hub::server::{Hub, sha256};
 use farthing_data::{FetchSettings, Fetcher, PinnedFile, Progress, ShardRange, Silent};
 
 #[test]

@@ -1,4 +1,4 @@
-//! Matrix products: the `gemm` crate on one tile of the result at a time.
+//! Matrix products: the `gemm-f32` crate on one tile of the result at a time.
 //!
 //! The result is cut into tiles of a size that depends on its shape alone and each tile is one single-threaded product, so
 //! every element is the same sequence of operations whatever the number of threads.
@@ -11,28 +11,40 @@ use super::work::Workers;
 pub(super) fn multiply(dst: &mut MatMut<'_>, accumulate: bool, alpha: f32, a: Mat<'_>, b: Mat<'_>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert!(dst.rows == m && dst.cols == n && b.rows == k, "({m}, {k}) by ({}, {n})", b.rows);
+    // The crate's kernels write columns: of a result whose rows are the longer step apart, the transpose is computed, dstᵀ = bᵀ·aᵀ.
+    let by_columns = dst.row_stride <= 1;
+    let (rows, cols) = if by_columns { (m, n) } else { (n, m) };
+    let of_a = [a.col_stride as isize, a.row_stride as isize];
+    let of_b = [b.col_stride as isize, b.row_stride as isize];
+    let (left, [left_cols, left_rows], right, [right_cols, right_rows]) = if by_columns {
+        (a.address, of_a, b.address, of_b)
+    } else {
+        (b.address, [of_b[1], of_b[0]], a.address, [of_a[1], of_a[0]])
+    };
+    let (dst_cols, dst_rows) =
+        if by_columns { (1, dst.row_stride as isize) } else { (dst.row_stride as isize, 1) };
     // SAFETY: the views hold m·k, k·n and m·n elements at these strides, `dst` uniquely.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
+        gemm_f32::gemm::f32::get_gemm_fn()(
+            rows,
+            cols,
             k,
             dst.address,
-            1,
-            dst.row_stride as isize,
+            dst_cols,
+            dst_rows,
             accumulate,
-            a.address,
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.address,
-            b.col_stride as isize,
-            b.row_stride as isize,
+            left,
+            left_cols,
+            left_rows,
+            right,
+            right_cols,
+            right_rows,
             1.0,
             alpha,
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            gemm_common::Parallelism::None,
         );
     }
 }

@@ -1,0 +1,14 @@
+//! All integration tests of this crate, in one program: they are linked once.
+//! Apart: `hostile.rs`, which counts every allocation of its process.
+
+mod common;
+mod hub;
+mod loading;
+mod packing;
+mod python;
+mod reading;
+mod shared;
+mod stages;
+mod tokenizer;
+mod tokenizer_identity;
+mod tokenizer_training;

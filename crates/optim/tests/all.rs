@@ -1,0 +1,15 @@
+//! All integration tests of this crate, in one program: they are linked once.
+
+mod common;
+mod foreign;
+#[path = "../../model/tests/golden/mod.rs"]
+mod golden;
+mod golden_depths;
+mod golden_schedules;
+mod golden_steps;
+mod gpu_step;
+mod groups;
+mod optimizers;
+mod scaling;
+mod schedule;
+mod updates;
