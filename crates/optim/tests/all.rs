@@ -1,4 +1,5 @@
 //! All integration tests of this crate, in one program: they are linked once.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 mod foreign;

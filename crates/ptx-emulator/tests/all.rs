@@ -1,5 +1,6 @@
 //! All integration tests of this crate, in one program: they are linked once.
 //! Apart: `hostile.rs`, which counts every allocation of its process.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 mod conformance;
