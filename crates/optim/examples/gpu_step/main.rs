@@ -31,6 +31,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Times one training step, piece by piece, or checks its losses.
 #[derive(Parser)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct Cli {
     /// cuda:0, cuda:N or emulated; for --check also cpu, whose activations are then stored in bf16
     #[arg(long, default_value = "cuda:0")]
@@ -91,7 +92,9 @@ fn run(cli: &Cli, machine: &Machine) -> Result<bool> {
         (true, measure::run(machine, &cli.case(), cli.steps.into(), cli.checkpoint)?)
     };
     let notes = machine.device().notes();
-    notes.iter().for_each(|note| println!("note: {note}"));
+    for note in &notes {
+        println!("note: {note}");
+    }
     if let Some(path) = &cli.json {
         figures["notes"] = notes.into();
         write(path, &figures)?;

@@ -340,8 +340,7 @@ impl Sizes {
             "embed" => 2.0 * rows,
             // The table's gradient is touched where there are ids, at most once for each position.
             "embed_backward" => rows + (8 * self.n.min(self.v) * self.c) as f64,
-            "value_gate" => 3.0 * rows,
-            "value_gate_backward" => 3.0 * rows,
+            "value_gate" | "value_gate_backward" => 3.0 * rows,
             "rotary_norm" | "cross_entropy" => 2.0 * views,
             "rotary_norm_backward" | "relu2_backward" | "mix_backward" | "cautious_update" => {
                 1.5 * views
