@@ -27,7 +27,6 @@
     reason = "PTX is put together from pieces"
 )]
 
-use crate::common;
 use ptx_emulator::{Counters, Memory, Module, Options};
 
 /// One warp (or `threads`) runs `body`; `%l0` is the output, `%l1` the input, `%r0` the thread.

@@ -48,7 +48,7 @@ pub fn bf16(x: f32) -> u16 {
     let low = (x.to_bits() >> 16) as u16;
     let (a, b) = (wide(low) as f64, wide(low + 1) as f64);
     let (da, db) = ((x as f64 - a).abs(), (b - x as f64).abs());
-    if da < db || da == db && low % 2 == 0 { low } else { low + 1 }
+    if da < db || da == db && low.is_multiple_of(2) { low } else { low + 1 }
 }
 
 pub fn wide(h: u16) -> f32 {
