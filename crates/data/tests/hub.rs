@@ -1,6 +1,5 @@
 //! Sources that are far, on a stand-in for the Hub: every case ends in the right bytes or in a clear error, never in a bad
 //! file.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod server;
 

@@ -1,5 +1,4 @@
 //! Loading: which rows a step has, on any rank, after any resumption, prefetched or not.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use crate::common;
 

@@ -1,5 +1,4 @@
 //! What packing promises, on random documents and on FineWeb-edu's distribution of lengths.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use farthing_data::{PackRule, PackSettings, PackStats, Packer, Remainder};
 use proptest::prelude::*;

@@ -1,6 +1,4 @@
 //! The README's Python, run as it stands there.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-#![allow(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 use crate::common;
 

@@ -1,5 +1,4 @@
 //! Reading: every encoding alike, filters and their counts, going on at any row.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use crate::common;
 

@@ -1,5 +1,4 @@
 //! From a source to batches: determinism, reuse, recovery, and what the files say.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use crate::common;
 

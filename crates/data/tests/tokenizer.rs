@@ -1,9 +1,4 @@
 //! The tokenizer's vocabulary, files and bytes; identity with Python's `tokenizers` where that is installed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test may panic and says why it skips"
-)]
 
 use crate::shared;
 

@@ -1,10 +1,5 @@
 //! The encoder gives the ids that the `tokenizers` crate gives: for each split pattern that is written out, on random Unicode,
 //! on every character there is, and on real text where that is at hand.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test may panic and says why it skips"
-)]
 
 use crate::shared;
 

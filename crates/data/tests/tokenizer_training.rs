@@ -1,5 +1,4 @@
 //! Training gives the file that the `tokenizers` crate's trainer gives.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use crate::shared;
 

@@ -1,7 +1,5 @@
 //! Bits per byte against sums done by hand.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
-
 use crate::common;
 
 use common::Pairs;

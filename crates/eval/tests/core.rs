@@ -1,7 +1,5 @@
 //! CORE on small bundles whose outcomes are worked out by hand, and what it says about faulty ones.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
-
 use crate::common;
 
 use common::{BOS, Bytes, Pairs};

@@ -1,9 +1,6 @@
 //! Against nanochat's own code on the published CORE files: the same prompts, byte for byte, and the same verdict on each item.
 //! Skipped, with a printed reason, where `../shared/data/core` is absent.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
-#![allow(clippy::print_stderr, reason = "a skipped test says why")]
-
 use crate::common;
 
 use common::{Bytes, Pairs};

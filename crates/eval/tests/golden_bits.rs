@@ -1,6 +1,4 @@
 //! Bits per byte on fixed tokens against nanochat's `evaluate_bpb`: special tokens count nothing, nor do ignored targets.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "the figures are there to be read")]
 
 use crate::golden;
 

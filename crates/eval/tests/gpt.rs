@@ -1,7 +1,5 @@
 //! farthing's own GPT behind the seam, on the reference device (f64).
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
-
 use crate::common;
 
 use common::{BOS, Bytes};

@@ -1,8 +1,6 @@
 //! The whole way on the embedded world: its text, a tokenizer trained on it, packed rows, its tasks. The model remembers which
 //! runs of tokens it has read, which is enough to know what the text says.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
-
 use farthing_data::{
     BpeSettings, FetchSettings, PackConfig, PackSettings, Rows, Silent, Texts, Tokenizer, fetch,
     pack, train_bpe,

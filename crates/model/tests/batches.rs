@@ -1,5 +1,4 @@
 //! Batches: smaller ones in a larger workspace, rows beyond the context, accumulation, and what is refused.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::common;
 

@@ -1,5 +1,4 @@
 //! Checkpoints: what is written comes back, and whatever is wrong with a file is said.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::common;
 

@@ -1,7 +1,5 @@
 //! The forward pass against the recipe written out a second time: plain vectors, one position after another, nothing shared with the crate
 //! but the weights. Finite differences show that the backward fits the forward; this shows that the forward is the recipe's.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::needless_range_loop, reason = "loops are over the formula's letters")]
 
 use crate::common;
 

@@ -1,7 +1,5 @@
 //! Checkpoints of nanochat, converted by `tools/golden/convert.py`, are read here and give nanochat's loss. The other way is
 //! `tools/golden/check_convert.py`'s, from the files that this test writes where `FARTHING_GOLDEN_DUMP` names a folder.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "the losses are there to be read")]
 
 use crate::golden;
 

@@ -1,5 +1,4 @@
 //! Losses, logits and every gradient against nanochat's own in f32 on a CPU: same weights in, depths 2 and 4, both settings.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::golden;
 

@@ -1,5 +1,4 @@
 //! Every parameter's gradient against finite differences of the whole model, in f64.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::common;
 

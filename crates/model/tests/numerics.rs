@@ -1,5 +1,4 @@
 //! The `cpu` device's f32 against the reference's f64, for whole models; bit-equality for any number of threads.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::common;
 

@@ -1,6 +1,4 @@
 //! A model whose activations are stored in bf16: near the f64 one, learning like it, and as repeatable.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stderr, reason = "errors are worth reading")]
 
 use crate::common;
 

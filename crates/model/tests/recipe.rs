@@ -1,5 +1,4 @@
 //! What recipe.md pins of the structure: names, shapes, starting values, windows, counts, and where the two settings differ.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use crate::common;
 

@@ -1,5 +1,4 @@
 //! An optimizer from outside: Lion (arXiv 2302.06675), in elementwise expressions that any device runs, used by one group.
-#![allow(clippy::unwrap_used, reason = "a test that cannot get its data fails")]
 
 use crate::common;
 

@@ -1,7 +1,5 @@
 //! The dial against nanochat's own: every depth from 4 to 32 in both settings, with the figures that its training script
 //! computes and prints.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "the differences are there to be read")]
 
 #[path = "../examples/depth_table/rows.rs"]
 mod rows;

@@ -1,6 +1,4 @@
 //! Every schedule at every step of runs of 30, 500 and 16,704 steps, against what nanochat's own functions give.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "the table of differences is there to be read")]
 
 use std::path::Path;
 

@@ -1,6 +1,4 @@
 //! The example `gpu_step`, tiny and in the emulator: whole tables, losses as on a CPU, clear refusals.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stderr, reason = "why it is skipped")]
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

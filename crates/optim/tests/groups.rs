@@ -1,5 +1,4 @@
 //! Which parameter goes to which group: the recipe's table, overriding, and what is refused.
-#![allow(clippy::unwrap_used, reason = "groups that are refused fail the test")]
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,4 @@
 //! A whole model's optimizers: scaled and scheduled numbers in both settings, state that resumes, a problem that is learned.
-#![allow(clippy::unwrap_used, reason = "a test that cannot get its data fails")]
 
 use crate::common;
 

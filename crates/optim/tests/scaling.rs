@@ -1,6 +1,4 @@
 //! The dial's figures, against the recipe's formulas and the published runs.
-#![allow(clippy::approx_constant, reason = "1.414213562 stands in a table of printed figures")]
-#![allow(clippy::unwrap_used, reason = "a plan that is refused fails the test")]
 
 use farthing_optim::{BatchRule, Overrides, Plan, Preset, Scaling, ScheduleKeys, Size};
 

@@ -1,5 +1,4 @@
 //! Both rules, over several steps with state, against an evaluation in plain f64 that shares no code with the crate.
-#![allow(clippy::unwrap_used, reason = "a test that cannot get its data fails")]
 
 use crate::common;
 

@@ -1,31 +1,5 @@
 //! Attention by mma.sync and products by wgmma, as nvcc makes them, and mma of every type, against f64.
 
-#![allow(clippy::unwrap_used, reason = "a test's helper may fail the test")]
-#![allow(
-    clippy::precedence,
-    clippy::precedence_bits,
-    clippy::manual_midpoint,
-    clippy::cast_abs_to_unsigned,
-    clippy::verbose_bit_mask,
-    clippy::manual_is_multiple_of,
-    clippy::needless_range_loop,
-    clippy::eq_op,
-    clippy::neg_cmp_op_on_partial_ord,
-    clippy::nonminimal_bool,
-    reason = "references are written as their definitions read"
-)]
-#![allow(
-    clippy::items_after_statements,
-    clippy::type_complexity,
-    reason = "a table's type stands beside the table"
-)]
-#![allow(
-    clippy::format_push_string,
-    clippy::format_collect,
-    clippy::unreadable_literal,
-    reason = "PTX is put together from pieces"
-)]
-
 use crate::common;
 use common::matrix::{Attention, gemm};
 use common::{Numbers, module, relative, wide};
