@@ -107,6 +107,9 @@ fn the_emulator_trains_as_a_cpu_does() {
 fn what_cannot_be_done_is_refused_with_the_reason() {
     for (arguments, told) in [
         (&["--check", "--depth", "24"][..], "cannot be used with"),
+        (&["--check", "--rows", "4"], "cannot be used with"),
+        (&["--check", "--checkpoint"], "cannot be used with"),
+        (&["--once", "--steps", "2"], "cannot be used with"),
         (&["--device", "gpu"], "no device is called `gpu`"),
         (&["--device", "reference"], "a step is not timed on reference"),
         (&["--device", "cuda:77"], "cuda:77 cannot be opened"),

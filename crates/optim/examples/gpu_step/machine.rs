@@ -25,8 +25,17 @@ pub(crate) struct Machine {
 }
 
 /// Dense bf16 products, TFLOP/s, as NVIDIA's data sheets have them.
-const PEAKS: [(&str, f64); 5] =
-    [("H200", 989.0), ("H100", 989.0), ("A100", 312.0), ("B200", 2250.0), ("L40S", 362.0)];
+/// The first whose name a model contains.
+const PEAKS: [(&str, f64); 8] = [
+    ("H200 NVL", 835.0),
+    ("H200", 989.0),
+    ("H100 NVL", 835.0),
+    ("H100 PCIe", 756.0),
+    ("H100", 989.0),
+    ("A100", 312.0),
+    ("B200", 2250.0),
+    ("L40S", 362.0),
+];
 
 impl Machine {
     pub(crate) fn open(kind: DeviceKind) -> Result<Self> {

@@ -36,21 +36,21 @@ struct Cli {
     /// cuda:0, cuda:N or emulated; for --check also cpu, whose activations are then stored in bf16
     #[arg(long, default_value = "cuda:0")]
     device: DeviceKind,
-    /// A model so small that the emulator trains it in seconds
+    /// A model so small that the emulator trains it in seconds, in place of what --depth and --rows say
     #[arg(long)]
     toy: bool,
     /// Write the figures as JSON, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Train 30 steps of d12 and compare each loss with that of a CPU
-    #[arg(long, conflicts_with_all = ["depth", "once"])]
+    #[arg(long, conflicts_with_all = ["depth", "rows", "steps", "checkpoint", "once"])]
     check: bool,
     /// Layers of the model to time [default: 12]
     #[arg(long)]
     depth: Option<usize>,
-    /// Rows of a micro-batch
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
-    rows: u16,
+    /// Rows of a micro-batch [default: 16]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rows: Option<u16>,
     /// Steps to time, of which the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: u16,
@@ -58,7 +58,7 @@ struct Cli {
     #[arg(long)]
     checkpoint: bool,
     /// One step, nothing timed: for a profiler or a checker that slows everything down. Tiny unless --depth is given
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["steps", "checkpoint"])]
     once: bool,
 }
 
@@ -104,14 +104,13 @@ fn run(cli: &Cli, machine: &Machine) -> Result<bool> {
 
 impl Cli {
     fn case(&self) -> training::Case {
-        match self.depth {
-            _ if self.toy => training::TOY,
+        let base = match self.depth {
+            _ if self.toy => return training::TOY,
             None if self.once => training::TINY,
-            depth => {
-                let depth = depth.unwrap_or(training::FULL.depth);
-                training::Case { depth, rows: self.rows.into(), ..training::FULL }
-            }
-        }
+            None => training::FULL,
+            Some(depth) => training::Case { depth, ..training::FULL },
+        };
+        training::Case { rows: self.rows.map_or(base.rows, usize::from), ..base }
     }
 }
 
