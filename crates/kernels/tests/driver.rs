@@ -1,6 +1,9 @@
 //! The seam between launch code and the machine that runs it, on the emulated machine: memory, events, launches, and what reaches
 //! the caller when a kernel or a call goes wrong. `nvidia.rs` holds the other machine to the same.
 
+#[macro_use]
+mod delegate;
+
 use std::sync::{Arc, Mutex};
 
 use farthing_kernels::cpu::Cpu;
@@ -235,33 +238,7 @@ struct Noted {
 }
 
 impl Driver for Noted {
-    fn name(&self) -> &'static str {
-        self.emulator.name()
-    }
-    fn place(&self) -> Place {
-        self.emulator.place()
-    }
-    fn properties(&self) -> &Properties {
-        self.emulator.properties()
-    }
-    fn alloc(&self, bytes: usize) -> Result<u64> {
-        self.emulator.alloc(bytes)
-    }
-    fn free(&self, address: u64) {
-        self.emulator.free(address);
-    }
-    fn write(&self, dst: u64, src: &[u8]) -> Result<()> {
-        self.emulator.write(dst, src)
-    }
-    fn read(&self, dst: &mut [u8], src: u64) -> Result<()> {
-        self.emulator.read(dst, src)
-    }
-    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()> {
-        self.emulator.copy(dst, src, bytes)
-    }
-    fn zero(&self, dst: u64, bytes: usize) -> Result<()> {
-        self.emulator.zero(dst, bytes)
-    }
+    delegate!(emulator: name, place, properties, alloc, free, write, read, copy, zero, synchronize, record, elapsed_s);
     fn launch(&self, kernel: &'static Kernel, blocks: [u32; 3], args: &[Arg]) -> Result<()> {
         let widths: Vec<usize> = args.iter().map(Arg::bytes).collect();
         assert_eq!(kernel.parameters(), Some(widths), "{}: as wide as its parameters", kernel.name);
@@ -275,15 +252,6 @@ impl Driver for Noted {
         let line = format!("{} {} {}", kernel.name, blocks[0], noted.join(" "));
         self.launches.lock().expect("no panic while noting").push(line);
         self.emulator.launch(kernel, blocks, args)
-    }
-    fn synchronize(&self) -> Result<()> {
-        self.emulator.synchronize()
-    }
-    fn record(&self) -> Result<Event> {
-        self.emulator.record()
-    }
-    fn elapsed_s(&self, from: Event, to: Event) -> Result<f64> {
-        self.emulator.elapsed_s(from, to)
     }
 }
 

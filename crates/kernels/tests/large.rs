@@ -1,6 +1,9 @@
 //! The bodies of `conformance::large` can fail: on machines that are wrong about one kernel, in the emulator, at small sizes. And they say
 //! so where memory is missing.
 
+#[macro_use]
+mod delegate;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -44,14 +47,9 @@ impl Wrong {
 }
 
 impl Driver for Wrong {
+    delegate!(emulator: place, properties, write, read, copy, zero, synchronize, record, elapsed_s);
     fn name(&self) -> &'static str {
         "wrong"
-    }
-    fn place(&self) -> Place {
-        self.emulator.place()
-    }
-    fn properties(&self) -> &Properties {
-        self.emulator.properties()
     }
     fn alloc(&self, bytes: usize) -> Result<u64> {
         let address = self.emulator.alloc(bytes)?;
@@ -61,18 +59,6 @@ impl Driver for Wrong {
     fn free(&self, address: u64) {
         self.sizes.lock().expect("no panic before").remove(&address);
         self.emulator.free(address);
-    }
-    fn write(&self, dst: u64, src: &[u8]) -> Result<()> {
-        self.emulator.write(dst, src)
-    }
-    fn read(&self, dst: &mut [u8], src: u64) -> Result<()> {
-        self.emulator.read(dst, src)
-    }
-    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()> {
-        self.emulator.copy(dst, src, bytes)
-    }
-    fn zero(&self, dst: u64, bytes: usize) -> Result<()> {
-        self.emulator.zero(dst, bytes)
     }
     fn launch(&self, kernel: &'static Kernel, blocks: [u32; 3], args: &[Arg]) -> Result<()> {
         self.emulator.launch(kernel, blocks, args)?;
@@ -92,15 +78,6 @@ impl Driver for Wrong {
         // Where there is no more than that, or the same, another exponent.
         end[some - 1] ^= 1;
         self.emulator.write(start, &end)
-    }
-    fn synchronize(&self) -> Result<()> {
-        self.emulator.synchronize()
-    }
-    fn record(&self) -> Result<Event> {
-        self.emulator.record()
-    }
-    fn elapsed_s(&self, from: Event, to: Event) -> Result<f64> {
-        self.emulator.elapsed_s(from, to)
     }
 }
 

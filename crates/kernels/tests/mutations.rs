@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 #![allow(clippy::print_stderr, reason = "the table is for who reads the test's output")]
 
+#[macro_use]
+mod delegate;
 mod common;
 mod placed;
 
@@ -374,6 +376,7 @@ struct Mutant {
 }
 
 impl Driver for Mutant {
+    delegate!(emulator: name, place, properties, alloc, free, write, read, copy, zero, synchronize, record, elapsed_s);
     fn launch(&self, kernel: &'static Kernel, blocks: [u32; 3], args: &[Arg]) -> Result<()> {
         if kernel.module.name != self.module.name {
             return self.emulator.launch(kernel, blocks, args);
@@ -381,43 +384,6 @@ impl Driver for Mutant {
         let &Kernel { name, threads, shared_bytes, .. } = kernel;
         let kernel = Box::new(Kernel { module: self.module, name, threads, shared_bytes });
         self.emulator.launch(Box::leak(kernel), blocks, args)
-    }
-
-    fn name(&self) -> &'static str {
-        self.emulator.name()
-    }
-    fn place(&self) -> Place {
-        self.emulator.place()
-    }
-    fn properties(&self) -> &Properties {
-        self.emulator.properties()
-    }
-    fn alloc(&self, bytes: usize) -> Result<u64> {
-        self.emulator.alloc(bytes)
-    }
-    fn free(&self, address: u64) {
-        self.emulator.free(address);
-    }
-    fn write(&self, dst: u64, src: &[u8]) -> Result<()> {
-        self.emulator.write(dst, src)
-    }
-    fn read(&self, dst: &mut [u8], src: u64) -> Result<()> {
-        self.emulator.read(dst, src)
-    }
-    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()> {
-        self.emulator.copy(dst, src, bytes)
-    }
-    fn zero(&self, dst: u64, bytes: usize) -> Result<()> {
-        self.emulator.zero(dst, bytes)
-    }
-    fn synchronize(&self) -> Result<()> {
-        self.emulator.synchronize()
-    }
-    fn record(&self) -> Result<Event> {
-        self.emulator.record()
-    }
-    fn elapsed_s(&self, from: Event, to: Event) -> Result<f64> {
-        self.emulator.elapsed_s(from, to)
     }
 }
 

@@ -4,6 +4,8 @@
 //! printed, and `conformance.rs` bounds them. Without a GPU the comparison itself is tested: on two emulators, and on one that lies.
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "what was compared, and why not")]
 
+#[macro_use]
+mod delegate;
 mod twin;
 mod wanted;
 
@@ -101,32 +103,9 @@ struct Liar {
 }
 
 impl Driver for Liar {
+    delegate!(honest: place, properties, alloc, free, write, read, copy, zero, synchronize, record, elapsed_s);
     fn name(&self) -> &'static str {
         "liar"
-    }
-    fn place(&self) -> Place {
-        self.honest.place()
-    }
-    fn properties(&self) -> &Properties {
-        self.honest.properties()
-    }
-    fn alloc(&self, bytes: usize) -> Result<u64> {
-        self.honest.alloc(bytes)
-    }
-    fn free(&self, address: u64) {
-        self.honest.free(address);
-    }
-    fn write(&self, dst: u64, src: &[u8]) -> Result<()> {
-        self.honest.write(dst, src)
-    }
-    fn read(&self, dst: &mut [u8], src: u64) -> Result<()> {
-        self.honest.read(dst, src)
-    }
-    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()> {
-        self.honest.copy(dst, src, bytes)
-    }
-    fn zero(&self, dst: u64, bytes: usize) -> Result<()> {
-        self.honest.zero(dst, bytes)
     }
     fn launch(&self, kernel: &'static Kernel, blocks: [u32; 3], args: &[Arg]) -> Result<()> {
         self.honest.launch(kernel, blocks, args)?;
@@ -140,15 +119,6 @@ impl Driver for Liar {
             self.honest.write(address, &[byte[0] ^ 1])?;
         }
         Ok(())
-    }
-    fn synchronize(&self) -> Result<()> {
-        self.honest.synchronize()
-    }
-    fn record(&self) -> Result<Event> {
-        self.honest.record()
-    }
-    fn elapsed_s(&self, from: Event, to: Event) -> Result<f64> {
-        self.honest.elapsed_s(from, to)
     }
 }
 

@@ -2,6 +2,10 @@
 //! Each mutation's outcome is asserted; those that are not caught say why.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
+#[macro_use]
+#[path = "../delegate/mod.rs"]
+mod delegate;
+
 #[path = "../common/attention.rs"]
 mod attention;
 mod backward;

@@ -14,47 +14,12 @@ pub(crate) struct Mutant {
 }
 
 impl Driver for Mutant {
-    fn name(&self) -> &'static str {
-        self.emulator.name()
-    }
-    fn place(&self) -> Place {
-        self.emulator.place()
-    }
-    fn properties(&self) -> &Properties {
-        self.emulator.properties()
-    }
-    fn alloc(&self, bytes: usize) -> Result<u64> {
-        self.emulator.alloc(bytes)
-    }
-    fn free(&self, address: u64) {
-        self.emulator.free(address);
-    }
-    fn write(&self, dst: u64, src: &[u8]) -> Result<()> {
-        self.emulator.write(dst, src)
-    }
-    fn read(&self, dst: &mut [u8], src: u64) -> Result<()> {
-        self.emulator.read(dst, src)
-    }
-    fn copy(&self, dst: u64, src: u64, bytes: usize) -> Result<()> {
-        self.emulator.copy(dst, src, bytes)
-    }
-    fn zero(&self, dst: u64, bytes: usize) -> Result<()> {
-        self.emulator.zero(dst, bytes)
-    }
+    delegate!(emulator: name, place, properties, alloc, free, write, read, copy, zero, synchronize, record, elapsed_s);
     fn launch(&self, kernel: &'static Kernel, blocks: [u32; 3], args: &[Arg]) -> Result<()> {
         let &Kernel { name, threads, shared_bytes, .. } = kernel;
         let mutated = kernel.module.name == self.original;
         let module = if mutated { self.module } else { kernel.module };
         let kernel = Box::leak(Box::new(Kernel { module, name, threads, shared_bytes }));
         self.emulator.launch(kernel, blocks, args)
-    }
-    fn synchronize(&self) -> Result<()> {
-        self.emulator.synchronize()
-    }
-    fn record(&self) -> Result<Event> {
-        self.emulator.record()
-    }
-    fn elapsed_s(&self, from: Event, to: Event) -> Result<f64> {
-        self.emulator.elapsed_s(from, to)
     }
 }
