@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::cuda::Cuda;
-use farthing_kernels::cuda::driver::{Arg, Driver, Event, Kernel, Module, Properties};
+use farthing_kernels::cuda::driver::{Arg, Driver, Kernel, Module};
 use farthing_kernels::cuda::emulated::Emulator;
 use farthing_kernels::cuda::gemm::{Gemm, HostGemm, Matrix, Product};
 use farthing_kernels::{DType, Device, Error, Memory, Place, Result, Shape};

@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use farthing_kernels::Result;
 use farthing_kernels::conformance::{Body, Mismatch, large};
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::cuda::Cuda;
-use farthing_kernels::cuda::driver::{Arg, Driver, Event, Kernel, Properties};
+use farthing_kernels::cuda::driver::{Arg, Driver, Kernel};
 use farthing_kernels::cuda::emulated::Emulator;
 use farthing_kernels::cuda::gemm::HostGemm;
 use farthing_kernels::cuda::watched::Watched;
-use farthing_kernels::{Place, Result};
 
 /// An emulator that is wrong about one kernel: as if an index had wrapped around, the end of what it writes first lands on the beginning.
 struct Wrong {

@@ -12,10 +12,10 @@ mod placed;
 use std::sync::Arc;
 
 use farthing_kernels::cuda::Cuda;
-use farthing_kernels::cuda::driver::{Arg, Driver, Event, Kernel, Module, Properties};
+use farthing_kernels::cuda::driver::{Arg, Driver, Kernel, Module};
 use farthing_kernels::cuda::emulated::Emulator;
 use farthing_kernels::cuda::gemm::HostGemm;
-use farthing_kernels::{Device, Place, Result};
+use farthing_kernels::{Device, Result};
 use placed::Failure;
 use placed::bodies::{self, Body};
 

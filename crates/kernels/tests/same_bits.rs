@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use farthing_kernels::conformance::{BODIES, Mismatch};
 use farthing_kernels::cuda::Cuda;
-use farthing_kernels::cuda::driver::{Arg, Driver, Event, Kernel, Module, Properties};
+use farthing_kernels::cuda::driver::{Arg, Driver, Kernel, Module, Properties};
 use farthing_kernels::cuda::emulated::Emulator;
 use farthing_kernels::cuda::gemm::HostGemm;
 use farthing_kernels::cuda::nvidia::Nvidia;
-use farthing_kernels::{DeviceKind, Place, Result};
+use farthing_kernels::{DeviceKind, Result};
 
 use twin::{Twin, Verdict, exact};
 use wanted::{Wanted, wanted};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use farthing_kernels::cuda::driver::{Arg, Driver, Event, Kernel, Module, Properties};
+use farthing_kernels::Result;
+use farthing_kernels::cuda::driver::{Arg, Driver, Kernel, Module};
 use farthing_kernels::cuda::emulated::Emulator;
-use farthing_kernels::{Place, Result};
 
 /// The emulator, with a module of its own in place of one of attention's.
 pub(crate) struct Mutant {
