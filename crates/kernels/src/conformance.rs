@@ -5,29 +5,13 @@
 //! operation overwrites holds NaN before the call. A body returns the largest relative error ‖Δ‖/‖reference‖ over its
 //! cases and outputs, or the first case beyond [`tolerance`]. Speed and independence of threads are not judged here.
 
-mod attention;
-mod case;
-mod dense;
+pub(crate) mod case;
 pub mod large;
-mod loss;
 mod memory;
-mod pointwise;
-mod update;
 
-pub use attention::{
-    attention, attention_backward, rotary_norm, rotary_norm_backward, value_gate,
-    value_gate_backward,
-};
-pub use dense::{embed, embed_backward, linear, linear_dw, linear_dx};
-pub use loss::{argmax, cross_entropy, sum, sum_squares};
-pub use memory::{cast, copy, fill, refusals, write_read};
-pub use pointwise::{
-    map, mix, mix_backward, mix_norm, relu2, relu2_backward, rms_norm, rms_norm_backward, smear,
-    smear_backward, swiglu, swiglu_backward,
-};
-pub use update::{
-    adamw, cautious_update, equilibrate_rows, nesterov, polar_express, renormalize, variance_reduce,
-};
+pub use crate::ops::BODIES;
+pub use crate::ops::conform::*;
+pub use memory::{refusals, write_read};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -102,49 +86,6 @@ pub type Outcome = Result<f64, Mismatch>;
 
 /// One operation's body.
 pub type Body = fn(&dyn Device) -> Outcome;
-
-/// Every operation's name and body, in the order of the traits.
-pub const BODIES: &[(&str, Body)] = &[
-    ("write_read", write_read),
-    ("copy", copy),
-    ("cast", cast),
-    ("fill", fill),
-    ("refusals", refusals),
-    ("linear", linear),
-    ("linear_dx", linear_dx),
-    ("linear_dw", linear_dw),
-    ("embed", embed),
-    ("embed_backward", embed_backward),
-    ("rotary_norm", rotary_norm),
-    ("rotary_norm_backward", rotary_norm_backward),
-    ("value_gate", value_gate),
-    ("value_gate_backward", value_gate_backward),
-    ("attention", attention),
-    ("attention_backward", attention_backward),
-    ("cross_entropy", cross_entropy),
-    ("argmax", argmax),
-    ("sum", sum),
-    ("sum_squares", sum_squares),
-    ("rms_norm", rms_norm),
-    ("rms_norm_backward", rms_norm_backward),
-    ("mix", mix),
-    ("mix_norm", mix_norm),
-    ("mix_backward", mix_backward),
-    ("smear", smear),
-    ("smear_backward", smear_backward),
-    ("relu2", relu2),
-    ("relu2_backward", relu2_backward),
-    ("swiglu", swiglu),
-    ("swiglu_backward", swiglu_backward),
-    ("map", map),
-    ("adamw", adamw),
-    ("nesterov", nesterov),
-    ("equilibrate_rows", equilibrate_rows),
-    ("polar_express", polar_express),
-    ("renormalize", renormalize),
-    ("variance_reduce", variance_reduce),
-    ("cautious_update", cautious_update),
-];
 
 /// Runs every body, whatever fails.
 pub fn run_all(dev: &dyn Device) -> Vec<(&'static str, Outcome)> {

@@ -13,21 +13,21 @@ mod device;
 mod error;
 mod expr;
 mod open;
+pub mod ops;
 mod params;
+pub mod planned;
 pub mod reference;
 pub mod rounded;
 mod shape;
-pub mod shapes;
 mod tensor;
 pub mod traced;
 
 pub use bf16::Bf16;
-pub use device::{
-    AdamW, Attention, AttentionShape, Coef, Dense, Device, Loss, Memory, Pointwise, Update,
-};
+pub use device::{Device, Memory};
 pub use error::{Error, Result};
 pub use expr::{Binary, Expr, Unary};
 pub use open::{DeviceKind, open};
+pub use ops::{AdamW, AttentionShape, Coef, Op};
 pub use params::{Grads, ParamId, Params, Slab, SlabSpec, Weights};
 pub use shape::Shape;
 pub use tensor::{Allocation, DType, Element, HostAllocation, Mut, Place, Ref, Tensor};

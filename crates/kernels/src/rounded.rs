@@ -5,20 +5,18 @@
 //! stored, by construction: activations, gradients by activations, logits, and the copies of weights that are multiplied. In the master
 //! type stay master weights, gradients by parameters, statistics (1/rms, log-sum-exp, gates), losses, rotary tables and optimizer state; sums
 //! accumulate there. What is fused into one operation is not rounded inside: a branch is added to the residual stream by the product that makes it, the scores of
-//! attention never leave the kernel. Muon's update is rounded too, wherever an operation writes it: see `update`.
+//! attention never leave the kernel. Muon's update is rounded too wherever an operation writes it, as nanochat does on a GPU: the Nesterov gradient, the matrix after
+//! equilibration, renormalisation and variance reduction, and in Polar Express the matrix, its Gram matrix, every product and every polynomial.
+//! Momentum, variances and the weight that the update is subtracted from stay in the master type.
 //!
 //! It computes no faster: each call converts its operands. It is for studying numerics, and holds callers to the types of a bf16 device.
 
-mod attention;
-mod dense;
-mod memory;
-mod pointwise;
-mod update;
+mod polar;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::shapes::Dtypes;
-use crate::{DType, Device, Error, Mut, Ref, Result, Shape, Tensor};
+use crate::ops::{Argument, Dtypes, Embed, EmbedDims, Kind, Op, Operation, Views, indices};
+use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
 
 /// A device whose activations are bf16.
 pub struct Rounded {
@@ -62,43 +60,39 @@ impl Rounded {
         Ok(Self { device, dtypes, free: Mutex::new(Vec::new()) })
     }
 
-    /// A call on bf16 operands: `outs` and `ins` widened, `call` on the wrapped device, `outs` rounded. Arguments were checked.
-    fn through<const O: usize, const I: usize>(
-        &self,
-        mut outs: [Mut<'_>; O],
-        ins: [Ref<'_>; I],
-        call: impl FnOnce([Mut<'_>; O], [Ref<'_>; I]) -> Result<()>,
-    ) -> Result<()> {
-        let shapes = outs.iter().map(Mut::shape).chain(ins.iter().map(Ref::shape));
-        let elements = shapes.map(room).sum();
+    /// The operation on widened operands, and what it wrote rounded.
+    fn through(&self, op: Op<'_>) -> Result<()> {
+        let mut elements = 0;
+        op.each(&mut |argument, seen| {
+            if argument.kind == Kind::Compute {
+                elements += room(seen.shape);
+            }
+        });
         self.lend(self.dtypes.master, elements, |wide| {
-            let mut wide_outs = outs.each_mut().map(|out| out.reborrow());
-            let mut wide_ins = ins;
-            let mut rest = wide.view_mut();
-            for out in &mut wide_outs {
-                (*out, rest) = self.widen(rest, out.view())?;
-            }
-            for x in &mut wide_ins {
-                let (part, tail) = self.widen(rest, *x)?;
-                (*x, rest) = (part.into_ref(), tail);
-            }
-            call(wide_outs, wide_ins)?;
-            let mut start = 0;
-            for out in &mut outs {
-                let (n, room) = (out.shape().elements(), room(out.shape()));
-                self.device.cast(out.reborrow(), wide.view().rows(start..start + n)?)?;
-                start += room;
-            }
-            Ok(())
+            let mut written = [const { None }; MOST_WRITTEN];
+            let rest = Some(wide.view_mut());
+            let mut views = Widening { dev: self, rest, used: 0, written: written.iter_mut() };
+            self.device.run(op.with(&mut views)?)?;
+            written.into_iter().flatten().try_for_each(|written| match written {
+                Written::Narrow(out, start) => {
+                    let n = out.shape().elements();
+                    self.device.cast(out, wide.view().rows(start..start + n)?)
+                }
+                Written::Update(update) => self.round(update),
+            })
         })
     }
 
-    /// `x` widened into the beginning of `rest`, in its own shape, and what is left.
-    fn widen<'a>(&self, rest: Mut<'a>, x: Ref<'_>) -> Result<(Mut<'a>, Mut<'a>)> {
-        let (part, tail) = rest.split_rows(room(x.shape()))?;
-        let mut part = part.rows(0..x.shape().elements())?.reshape(x.shape())?;
-        self.device.cast(part.reborrow(), x)?;
-        Ok((part, tail))
+    /// Rows of the table as they are: nothing is computed, so the table is not widened.
+    fn embed(&self, op: Embed<'_>) -> Result<()> {
+        let EmbedDims { n, v, c } = op.check(&self.dtypes)?;
+        let ids = op.ids.slice::<i32>()?;
+        indices("embed", ids, 0, v)?;
+        let mut out = op.out.reshape([n, c])?;
+        for (n, &id) in ids.iter().enumerate() {
+            self.device.copy(out.reborrow().at(n)?, op.table.at(id as usize)?)?;
+        }
+        Ok(())
     }
 
     /// Rounds every element to bf16, in place, whatever its type.
@@ -139,4 +133,123 @@ impl Rounded {
 /// Elements of scratch for a tensor of this shape: whole cache lines of any float type.
 fn room(shape: Shape) -> usize {
     shape.elements().next_multiple_of(16)
+}
+
+/// What an operation wrote that has to be rounded.
+enum Written<'a> {
+    /// A bf16 operand, whose copy begins at this element.
+    Narrow(Mut<'a>, usize),
+    /// An update of weights, where it lies.
+    Update(Mut<'a>),
+}
+
+/// The most operands of one operation that have to be rounded.
+const MOST_WRITTEN: usize = 4;
+
+/// Puts widened copies in the place of bf16 operands, and keeps what is written.
+struct Widening<'d, 'a, 'b> {
+    dev: &'d Rounded,
+    rest: Option<Mut<'b>>,
+    /// Elements before `rest`.
+    used: usize,
+    written: std::slice::IterMut<'b, Option<Written<'a>>>,
+}
+
+impl<'a, 'b> Widening<'_, 'a, 'b> {
+    /// A copy of `x` in the master dtype, in its own shape.
+    fn widen(&mut self, x: Ref<'_>) -> Result<Mut<'b>> {
+        let short = || Error::Argument { op: "rounded", what: "no room for an operand".into() };
+        let rest = self.rest.take().ok_or_else(short)?;
+        let (part, tail) = rest.split_rows(room(x.shape()))?;
+        self.rest = Some(tail);
+        self.used += room(x.shape());
+        let mut part = part.rows(0..x.shape().elements())?.reshape(x.shape())?;
+        self.dev.device.cast(part.reborrow(), x)?;
+        Ok(part)
+    }
+
+    fn keep(&mut self, written: Written<'a>) -> Result<&'b mut Written<'a>> {
+        let short = || Error::Argument { op: "rounded", what: "too many results".into() };
+        Ok(self.written.next().ok_or_else(short)?.insert(written))
+    }
+}
+
+impl<'a, 'b> Views<'a, 'b> for Widening<'_, 'a, 'b>
+where
+    'a: 'b,
+{
+    fn read(&mut self, argument: &'static Argument, view: Ref<'a>) -> Result<Ref<'b>> {
+        if argument.kind == Kind::Compute { Ok(self.widen(view)?.into_ref()) } else { Ok(view) }
+    }
+
+    fn written(&mut self, argument: &'static Argument, view: Mut<'a>) -> Result<Mut<'b>> {
+        match argument.kind {
+            Kind::Compute => {
+                let start = self.used;
+                let wide = self.widen(view.view())?;
+                self.keep(Written::Narrow(view, start))?;
+                Ok(wide)
+            }
+            Kind::Update => match self.keep(Written::Update(view))? {
+                Written::Update(update) | Written::Narrow(update, _) => Ok(update.reborrow()),
+            },
+            _ => Ok(view),
+        }
+    }
+}
+
+impl Device for Rounded {
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        match op {
+            Op::Embed(op) => self.embed(op),
+            Op::PolarExpress(op) => self.polar_express(op),
+            op => {
+                op.cost(&self.dtypes)?;
+                self.through(op)
+            }
+        }
+    }
+
+    fn polar_express_scratch(&self, shape: Shape) -> usize {
+        polar::scratch(shape)
+    }
+}
+
+/// The wrapped device's, which knows every element type.
+impl Memory for Rounded {
+    fn name(&self) -> &'static str {
+        self.dtypes.device
+    }
+
+    fn place(&self) -> Place {
+        self.dtypes.place
+    }
+
+    fn compute_dtype(&self) -> DType {
+        self.dtypes.compute
+    }
+
+    fn master_dtype(&self) -> DType {
+        self.dtypes.master
+    }
+
+    fn alloc(&self, dtype: DType, shape: Shape) -> Result<Tensor> {
+        self.device.alloc(dtype, shape)
+    }
+
+    fn write(&self, dst: Mut<'_>, src: &[u8]) -> Result<()> {
+        self.device.write(dst, src)
+    }
+
+    fn read(&self, dst: &mut [u8], src: Ref<'_>) -> Result<()> {
+        self.device.read(dst, src)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.device.synchronize()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.device.notes()
+    }
 }

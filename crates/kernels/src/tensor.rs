@@ -62,6 +62,8 @@ pub enum Place {
     Cuda(u32),
     /// The memory of the emulated CUDA device.
     Emulated,
+    /// None: bytes that [`Planned`](crate::planned::Planned) counts.
+    Planned,
 }
 
 /// A piece of memory that frees itself when dropped.
@@ -347,6 +349,17 @@ impl<'a> Mut<'a> {
     /// The address of the first element. For implementors of devices.
     pub fn address(&self) -> *mut u8 {
         self.address
+    }
+
+    /// No elements, for a place in an array that holds no view.
+    pub(crate) fn nothing() -> Self {
+        Mut {
+            address: std::ptr::without_provenance_mut(HostAllocation::ALIGN),
+            dtype: DType::F32,
+            shape: Shape::from([0]),
+            place: Place::Host,
+            borrow: PhantomData,
+        }
     }
 
     /// A shared view, for as long as this one is not used.

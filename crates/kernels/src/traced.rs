@@ -4,16 +4,14 @@
 //! nothing. On a device that works asynchronously the time of a call is the time to launch it. It does not look inside
 //! operations.
 
-mod bytes;
-mod device;
-
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Device, Error, Result};
+use crate::ops::{Op, Operation};
+use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
 
 /// One call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,6 +161,57 @@ impl Traced {
         let duration = self.opened.elapsed().saturating_sub(start);
         self.trace().record(Call { op, start, duration, bytes });
         result
+    }
+}
+
+impl Device for Traced {
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        let mut bytes = 0;
+        op.each(&mut |_, seen| bytes += seen.bytes());
+        self.record(op.name(), bytes, |device| device.run(op))
+    }
+
+    fn polar_express_scratch(&self, shape: Shape) -> usize {
+        self.device.polar_express_scratch(shape)
+    }
+}
+
+impl Memory for Traced {
+    fn name(&self) -> &'static str {
+        self.device.name()
+    }
+
+    fn place(&self) -> Place {
+        self.device.place()
+    }
+
+    fn compute_dtype(&self) -> DType {
+        self.device.compute_dtype()
+    }
+
+    fn master_dtype(&self) -> DType {
+        self.device.master_dtype()
+    }
+
+    fn alloc(&self, dtype: DType, shape: Shape) -> Result<Tensor> {
+        let bytes = shape.elements().saturating_mul(dtype.bytes());
+        self.record("alloc", bytes as u64, |device| device.alloc(dtype, shape))
+    }
+
+    fn write(&self, dst: Mut<'_>, src: &[u8]) -> Result<()> {
+        self.record("write", src.len() as u64, |device| device.write(dst, src))
+    }
+
+    fn read(&self, dst: &mut [u8], src: Ref<'_>) -> Result<()> {
+        self.record("read", dst.len() as u64, |device| device.read(dst, src))
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.record("synchronize", 0, |device| device.synchronize())
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.device.notes()
     }
 }
 

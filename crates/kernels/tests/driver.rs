@@ -174,16 +174,16 @@ fn memory_that_is_not_there_is_an_error_and_dropped_tensors_give_theirs_back() {
 #[test]
 fn tensors_of_another_place_are_refused() {
     let (cuda, cpu) = (Cuda::emulated().unwrap(), Cpu::new(1).unwrap());
-    let there: &dyn Device = &cpu;
+    let (dev, there): (&dyn Device, &dyn Device) = (&cuda, &cpu);
     let mut host = there.alloc(DType::BF16, Shape::from([4])).unwrap();
-    let mut here = cuda.alloc(DType::BF16, Shape::from([4])).unwrap();
+    let mut here = dev.alloc(DType::BF16, Shape::from([4])).unwrap();
     let wrong = |outcome: Result<()>, got: Place, expected: Place| {
         let error = outcome.unwrap_err();
         let Error::Place { got: found, expected: wanted, .. } = error else { panic!("{error}") };
         assert_eq!((found, wanted), (got, expected));
     };
-    wrong(cuda.copy(here.view_mut(), host.view()), Place::Host, Place::Emulated);
-    wrong(cuda.fill(host.view_mut(), 1.0), Place::Host, Place::Emulated);
+    wrong(dev.copy(here.view_mut(), host.view()), Place::Host, Place::Emulated);
+    wrong(dev.fill(host.view_mut(), 1.0), Place::Host, Place::Emulated);
     wrong(there.copy(host.view_mut(), here.view()), Place::Emulated, Place::Host);
     assert!(matches!(here.view().host_bytes(), Err(Error::Place { .. })));
 }

@@ -4,17 +4,14 @@
 mod common;
 
 use common::{indices, tensor};
+use farthing_kernels::ops::{Dtypes, Fill, Linear, LinearDims};
 use farthing_kernels::reference::Reference;
-use farthing_kernels::shapes::{self, Dtypes, LinearDims};
-use farthing_kernels::{
-    Attention, AttentionShape, DType, Dense, Device, Error, Expr, Loss, Memory, Place, Pointwise,
-    Result, Shape, Tensor, Update,
-};
+use farthing_kernels::{AttentionShape, DType, Device, Error, Expr, Place, Result, Shape, Tensor};
 
-const DEV: Reference = Reference;
+const DEV: &dyn Device = &Reference;
 
 fn zeros(shape: impl Into<Shape>) -> Tensor {
-    (&DEV as &dyn Device).activations(shape).unwrap()
+    DEV.activations(shape).unwrap()
 }
 
 fn message(result: Result<()>) -> String {
@@ -23,17 +20,18 @@ fn message(result: Result<()>) -> String {
 
 #[test]
 fn leading_axes_are_flattened() {
-    let d = Dtypes::of(&DEV);
-    let (mut y, x, w) = (zeros([2, 3, 5]), zeros([2, 3, 4]), zeros([5, 4]));
-    let dims = shapes::linear(&d, &y.view_mut(), &x.view(), &w.view()).unwrap();
-    assert_eq!(dims, LinearDims { n: 6, i: 4, o: 5 });
+    let linear = |y: &mut Tensor, x: &Tensor| {
+        let (y, x, w) = (y.view_mut(), x.view(), zeros([5, 4]));
+        Linear { y, x, w: w.view(), accumulate: false }.check(&Dtypes::of(DEV))
+    };
+    let (mut y, x) = (zeros([2, 3, 5]), zeros([2, 3, 4]));
+    assert_eq!(linear(&mut y, &x).unwrap(), LinearDims { n: 6, i: 4, o: 5 });
     let mut y = zeros([6, 5]);
-    assert!(shapes::linear(&d, &y.view_mut(), &x.view(), &w.view()).is_ok());
+    assert!(linear(&mut y, &x).is_ok());
     let mut y = zeros([3, 10]);
-    assert!(shapes::linear(&d, &y.view_mut(), &x.view(), &w.view()).is_err());
+    assert!(linear(&mut y, &x).is_err());
     // One row has to be written as one row.
-    let x = zeros([4]);
-    let refused = shapes::linear(&d, &y.view_mut(), &x.view(), &w.view()).unwrap_err().to_string();
+    let refused = linear(&mut y, &zeros([4])).unwrap_err().to_string();
     assert_eq!(refused, "linear: x has shape (4), expected (N, I): at least 2 dimensions");
 }
 
@@ -78,7 +76,7 @@ fn ranges_are_checked() {
     let (mut x, mut rstd, angles) = (zeros([1, 2, 2, 3]), zeros([1, 2, 2]), zeros([2, 1]));
     let odd = DEV.rotary_norm(x.view_mut(), rstd.view_mut(), angles.view(), angles.view(), 1.0);
     assert_eq!(message(odd), "rotary_norm: head dim 3 is odd");
-    let dev: &dyn Device = &DEV;
+    let dev = DEV;
     let (mut losses, mut logits, targets) = (zeros([2]), zeros([2, 4]), indices(dev, &[0, 1]));
     let mut entropy = |vocab, softcap| {
         let (losses, logits) = (losses.view_mut(), logits.view_mut());
@@ -92,7 +90,7 @@ fn ranges_are_checked() {
 
 #[test]
 fn an_index_is_named_with_its_place() {
-    let dev: &dyn Device = &DEV;
+    let dev = DEV;
     let (mut out, table) = (zeros([3, 2]), zeros([4, 2]));
     let refused = DEV.embed(out.view_mut(), table.view(), indices(dev, &[0, 3, 4]).view());
     assert_eq!(message(refused), "embed: index 4 at position 2, the table has 4 rows");
@@ -113,7 +111,7 @@ fn an_index_is_named_with_its_place() {
 
 #[test]
 fn types_and_places_are_named() {
-    let dev: &dyn Device = &DEV;
+    let dev = DEV;
     let (mut y, ids) = (zeros([2]), indices(dev, &[1, 2]));
     let refused = message(DEV.relu2(y.view_mut(), ids.view()));
     assert!(
@@ -123,14 +121,14 @@ fn types_and_places_are_named() {
     let narrow = DEV.alloc(DType::F32, Shape::from([2])).unwrap();
     let refused = DEV.copy(y.view_mut(), narrow.view());
     assert_eq!(message(refused), "copy: elements are F32, asked for as F64");
-    let elsewhere = Dtypes { place: Place::Cuda(1), ..Dtypes::of(&DEV) };
-    let refused = shapes::fill(&elsewhere, &y.view_mut()).unwrap_err().to_string();
+    let elsewhere = Dtypes { place: Place::Cuda(1), ..Dtypes::of(DEV) };
+    let refused = Fill { dst: y.view_mut(), value: 0.0 }.check(&elsewhere).unwrap_err().to_string();
     assert_eq!(refused, "fill: memory is on Host, expected Cuda(1)");
 }
 
 #[test]
 fn an_expression_names_only_what_is_given() {
-    let x = tensor(&DEV, [2], &[1.0, 2.0]);
+    let x = tensor(DEV, [2], &[1.0, 2.0]);
     let mut y = zeros([2]);
     let mut map =
         |expr: Expr, scalars: &[f64]| DEV.map(&[expr], &mut [y.view_mut()], &[x.view()], scalars);

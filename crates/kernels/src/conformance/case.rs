@@ -4,6 +4,14 @@ use super::{Mismatch, tolerance};
 use crate::reference::Reference;
 use crate::{Bf16, DType, Device, Mut, Ref, Result, Shape, Tensor};
 
+/// Rows and channels: one row, one channel, widths on no vector's edge, and one beyond what a GPU's warp keeps in registers.
+pub(crate) const ROWS: [(usize, usize); 7] =
+    [(1, 7), (5, 64), (3, 1), (33, 100), (130, 129), (257, 1024), (3, 2600)];
+
+/// Matrices, rows, columns: tall, wide, square, vectors, on no block's edge.
+pub(crate) const STACKS: [(usize, usize, usize); 7] =
+    [(1, 1, 1), (2, 1, 37), (3, 37, 1), (3, 16, 16), (2, 33, 70), (2, 100, 48), (1, 130, 65)];
+
 /// The type that an operand has on a device.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -14,38 +22,38 @@ enum Kind {
 
 /// An argument: its values before the call, and its type.
 #[derive(Clone)]
-pub(super) struct Operand {
+pub(crate) struct Operand {
     shape: Shape,
     values: Vec<f64>,
     kind: Kind,
 }
 
 impl Operand {
-    pub(super) fn given(shape: impl Into<Shape>, values: Vec<f64>) -> Self {
+    pub(crate) fn given(shape: impl Into<Shape>, values: Vec<f64>) -> Self {
         Self { shape: shape.into(), values, kind: Kind::Compute }
     }
 
     /// What a call has to overwrite.
-    pub(super) fn poison(shape: impl Into<Shape>) -> Self {
+    pub(crate) fn poison(shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         Self::given(shape, vec![f64::NAN; shape.elements()])
     }
 
-    pub(super) fn index(shape: impl Into<Shape>, values: Vec<i32>) -> Self {
+    pub(crate) fn index(shape: impl Into<Shape>, values: Vec<i32>) -> Self {
         Self::given(shape, values.into_iter().map(f64::from).collect()).of(DType::I32)
     }
 
-    pub(super) fn master(mut self) -> Self {
+    pub(crate) fn master(mut self) -> Self {
         self.kind = Kind::Master;
         self
     }
 
-    pub(super) fn of(mut self, dtype: DType) -> Self {
+    pub(crate) fn of(mut self, dtype: DType) -> Self {
         self.kind = Kind::Of(dtype);
         self
     }
 
-    pub(super) fn edit(mut self, f: impl Fn(usize, f64) -> f64) -> Self {
+    pub(crate) fn edit(mut self, f: impl Fn(usize, f64) -> f64) -> Self {
         for (i, x) in self.values.iter_mut().enumerate() {
             *x = f(i, *x);
         }
@@ -76,25 +84,25 @@ impl Operand {
 }
 
 /// A body's state: the device, the case at hand, and the largest error so far.
-pub(super) struct Check<'d> {
+pub(crate) struct Check<'d> {
     dev: &'d dyn Device,
     op: &'static str,
     case: String,
     draws: u64,
-    pub(super) worst: f64,
+    pub(crate) worst: f64,
     /// An output's error is relative to at least this much per element (root mean square); for what may be 0.
-    pub(super) floor: f64,
+    pub(crate) floor: f64,
     /// What the tolerance is multiplied by, for an operation that rounds what it goes on computing with.
-    pub(super) slack: f64,
+    pub(crate) slack: f64,
 }
 
 impl<'d> Check<'d> {
-    pub(super) fn new(dev: &'d dyn Device, op: &'static str) -> Self {
+    pub(crate) fn new(dev: &'d dyn Device, op: &'static str) -> Self {
         Self { dev, op, case: String::new(), draws: 0, worst: 0.0, floor: 0.0, slack: 1.0 }
     }
 
     /// Names the next case; what it draws depends on the name.
-    pub(super) fn case(&mut self, case: String) {
+    pub(crate) fn case(&mut self, case: String) {
         let fnv = |h: u64, byte: u8| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let seed = self.op.bytes().chain(case.bytes()).fold(0xcbf2_9ce4_8422_2325, fnv);
         self.draws = seed;
@@ -103,7 +111,7 @@ impl<'d> Check<'d> {
     }
 
     /// Uniform in 0..1, never 0. SplitMix64 of a counter.
-    pub(super) fn uniform(&mut self) -> f64 {
+    pub(crate) fn uniform(&mut self) -> f64 {
         self.draws = self.draws.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.draws ^ (self.draws >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -111,7 +119,7 @@ impl<'d> Check<'d> {
     }
 
     /// Standard normal values.
-    pub(super) fn normal(&mut self, shape: impl Into<Shape>) -> Operand {
+    pub(crate) fn normal(&mut self, shape: impl Into<Shape>) -> Operand {
         let shape = shape.into();
         let mut draw = || {
             let (u, v) = (self.uniform(), self.uniform());
@@ -121,31 +129,31 @@ impl<'d> Check<'d> {
     }
 
     /// Integers in `low..high`.
-    pub(super) fn integers(&mut self, shape: impl Into<Shape>, low: i32, high: i32) -> Operand {
+    pub(crate) fn integers(&mut self, shape: impl Into<Shape>, low: i32, high: i32) -> Operand {
         let shape = shape.into();
         let mut draw = || low + (self.uniform() * f64::from(high - low)) as i32;
         Operand::index(shape, (0..shape.elements()).map(|_| draw()).collect())
     }
 
     /// Values to add to, or poison to overwrite.
-    pub(super) fn out(&mut self, shape: impl Into<Shape>, accumulate: bool) -> Operand {
+    pub(crate) fn out(&mut self, shape: impl Into<Shape>, accumulate: bool) -> Operand {
         if accumulate { self.normal(shape) } else { Operand::poison(shape) }
     }
 
-    pub(super) fn refused(&self, source: crate::Error) -> Mismatch {
+    pub(crate) fn refused(&self, source: crate::Error) -> Mismatch {
         Mismatch::Refused { op: self.op, case: self.case.clone(), source: Box::new(source) }
     }
 
-    pub(super) fn wrong(&self, what: impl Into<String>) -> Mismatch {
+    pub(crate) fn wrong(&self, what: impl Into<String>) -> Mismatch {
         Mismatch::Wrong { op: self.op, case: self.case.clone(), what: what.into() }
     }
 
-    pub(super) fn not_run(&self, why: String) -> Mismatch {
+    pub(crate) fn not_run(&self, why: String) -> Mismatch {
         Mismatch::NotRun { op: self.op, case: self.case.clone(), why }
     }
 
     /// What the reference makes of a call: operands for the next.
-    pub(super) fn reference<const O: usize, const I: usize>(
+    pub(crate) fn reference<const O: usize, const I: usize>(
         &self,
         outs: [&Operand; O],
         ins: [&Operand; I],
@@ -179,7 +187,7 @@ impl<'d> Check<'d> {
     }
 
     /// Calls both devices and compares every output.
-    pub(super) fn run<const O: usize, const I: usize>(
+    pub(crate) fn run<const O: usize, const I: usize>(
         &mut self,
         outs: [&Operand; O],
         ins: [&Operand; I],
@@ -194,7 +202,7 @@ impl<'d> Check<'d> {
     }
 
     /// Judges what the device made of an output, or of the part of it that `part` says.
-    pub(super) fn compare(
+    pub(crate) fn compare(
         &mut self,
         output: usize,
         dtype: DType,

@@ -1,6 +1,6 @@
 //! [`Memory`](crate::Memory) and what every operation must refuse.
 
-use super::case::{Check, Operand};
+use super::case::Check;
 use super::{Mismatch, Outcome};
 use crate::{DType, Device, Error, Place, Result, Shape, Tensor};
 
@@ -37,58 +37,9 @@ fn round_trip(dev: &dyn Device, dtype: DType) -> Result<(Vec<f64>, Vec<f64>, Vec
     Ok((new, dev.read_f64(t.view())?, dev.read_f64(t.view().rows(1..2)?)?))
 }
 
-/// [`Memory::copy`](crate::Memory::copy).
-///
-/// # Errors
-/// The first case that does not conform.
-pub fn copy(dev: &dyn Device) -> Outcome {
-    let mut check = Check::new(dev, "copy");
-    for n in [1, 15, 1000] {
-        check.case(format!("{n} elements"));
-        let x = check.normal([n, 3]);
-        // Another shape of as many elements will do.
-        check.run([&Operand::poison([3, n])], [&x], |d, [y], [x]| d.copy(y, x))?;
-    }
-    Ok(check.worst)
-}
-
-/// [`Memory::cast`](crate::Memory::cast) between the device's float types.
-///
-/// # Errors
-/// The first case that does not conform.
-pub fn cast(dev: &dyn Device) -> Outcome {
-    let mut check = Check::new(dev, "cast");
-    let (compute, master) = (dev.compute_dtype(), dev.master_dtype());
-    for (from, to) in [(master, compute), (compute, master), (master, DType::BF16)] {
-        for n in [1, 33, 1000] {
-            check.case(format!("{n} of {from:?} to {to:?}"));
-            let x = check.normal([n]).of(from);
-            check.run([&Operand::poison([n]).of(to)], [&x], |d, [y], [x]| d.cast(y, x))?;
-        }
-    }
-    Ok(check.worst)
-}
-
-/// [`Memory::fill`](crate::Memory::fill).
-///
-/// # Errors
-/// The first case that does not conform.
-pub fn fill(dev: &dyn Device) -> Outcome {
-    let mut check = Check::new(dev, "fill");
-    for n in [1, 17, 1000] {
-        check.case(format!("{n} floats and integers"));
-        let (floats, index) = (Operand::poison([n]), Operand::index([n], vec![5; n]));
-        check.run([&floats, &index], [], |d, [floats, index], []| {
-            d.fill(floats, -1.5)?;
-            d.fill(index, -1.0)
-        })?;
-    }
-    Ok(check.worst)
-}
-
 /// Wrong shapes, types and indices are refused with the error they ask for, and nothing is written.
 ///
-/// Which arguments are wrong is decided by [`shapes`](crate::shapes), on every device; here is one case of each kind.
+/// Which arguments are wrong is decided by [`ops`](crate::ops), on every device; here is one case of each kind.
 ///
 /// # Errors
 /// The first case that does not conform.

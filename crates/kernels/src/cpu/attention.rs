@@ -10,8 +10,9 @@ use super::gemm::multiply;
 use super::matrix::{Mat, MatMut};
 use super::simd::{self, Math, vectorised, with_math};
 use super::work::Workers;
-use crate::AttentionShape;
-use crate::shapes::AttentionDims;
+use super::{Cpu, DTYPES};
+use crate::ops::{Attention, AttentionBackward, AttentionDims};
+use crate::{AttentionShape, Result};
 
 /// Queries of a block.
 const QUERIES: usize = 64;
@@ -31,8 +32,29 @@ fn visible(keys: &Range<usize>, position: usize, window: usize) -> Range<usize> 
     start - keys.start..end - keys.start
 }
 
-/// The forward pass. See [`Attention::attention`](crate::Attention::attention).
-pub(super) fn forward(
+impl Cpu {
+    pub(super) fn attention(&self, op: Attention<'_>) -> Result<()> {
+        let dims = op.check(&DTYPES)?;
+        let Attention { out, lse, q, k, v, at } = op;
+        let (out, lse) = (out.slice()?, lse.slice()?);
+        let (q, k, v) = (q.slice()?, k.slice()?, v.slice()?);
+        forward(&self.workers, dims, at, out, lse, q, k, v);
+        Ok(())
+    }
+
+    pub(super) fn attention_backward(&self, op: AttentionBackward<'_>) -> Result<()> {
+        let dims = op.check(&DTYPES)?;
+        let AttentionBackward { dq, dk, dv, delta, dout, out, lse, q, k, v, at } = op;
+        let (dq, dk, dv, delta) = (dq.slice()?, dk.slice()?, dv.slice()?, delta.slice()?);
+        let (dout, out, lse) = (dout.slice()?, out.slice()?, lse.slice()?);
+        let (q, k, v) = (q.slice()?, k.slice()?, v.slice()?);
+        backward(&self.workers, dims, at, dq, dk, dv, delta, dout, out, lse, q, k, v);
+        Ok(())
+    }
+}
+
+/// The forward pass. See [`Attention`](crate::ops::Attention).
+fn forward(
     workers: &Workers,
     dims: AttentionDims,
     at: AttentionShape,
@@ -141,8 +163,8 @@ fn softmax_row(
     kept
 }
 
-/// The backward pass. See [`Attention::attention_backward`](crate::Attention::attention_backward).
-pub(super) fn backward(
+/// The backward pass. See [`AttentionBackward`](crate::ops::AttentionBackward).
+fn backward(
     workers: &Workers,
     dims: AttentionDims,
     at: AttentionShape,

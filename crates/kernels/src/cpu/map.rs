@@ -9,13 +9,24 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::simd::{Math, vectorised, with_math};
 use super::work::{BLOCK_ELEMENTS, Workers};
-use crate::{Bf16, Binary, DType, Expr, Mut, Ref, Unary};
+use super::{Cpu, DTYPES};
+use crate::ops::Map;
+use crate::{Bf16, Binary, DType, Expr, Mut, Ref, Result, Unary};
 
 /// Elements of a chunk.
 const CHUNK: usize = 512;
 
-/// See [`Pointwise::map`](crate::Pointwise::map). Arguments were checked.
-pub(super) fn run(
+impl Cpu {
+    pub(super) fn map(&self, op: Map<'_>) -> Result<()> {
+        let n = op.check(&DTYPES)?;
+        let Map { exprs, mut out, ins, scalars } = op;
+        run(&self.workers, n, exprs, &mut out, ins, scalars);
+        Ok(())
+    }
+}
+
+/// See [`Map`](crate::ops::Map). Arguments were checked.
+fn run(
     workers: &Workers,
     n: usize,
     exprs: &[Expr],

@@ -4,9 +4,8 @@ use bytemuck::Pod;
 
 use super::work::{BLOCK_ELEMENTS, rows};
 use super::{Cpu, DTYPES};
-use crate::{
-    Bf16, DType, Error, HostAllocation, Memory, Mut, Place, Ref, Result, Shape, Tensor, shapes,
-};
+use crate::ops::{Cast, Copy, Fill, host_copy};
+use crate::{Bf16, DType, Error, HostAllocation, Memory, Mut, Place, Ref, Result, Shape, Tensor};
 
 impl Memory for Cpu {
     fn name(&self) -> &'static str {
@@ -35,19 +34,26 @@ impl Memory for Cpu {
     }
 
     fn write(&self, dst: Mut<'_>, src: &[u8]) -> Result<()> {
-        shapes::write(&DTYPES, &dst, src)?;
+        host_copy("write", &DTYPES, (&dst).into(), src.len())?;
         bytes_mut(dst).copy_from_slice(src);
         Ok(())
     }
 
     fn read(&self, dst: &mut [u8], src: Ref<'_>) -> Result<()> {
-        shapes::read(&DTYPES, dst, &src)?;
+        host_copy("read", &DTYPES, (&src).into(), dst.len())?;
         dst.copy_from_slice(bytes(src));
         Ok(())
     }
 
-    fn copy(&self, dst: Mut<'_>, src: Ref<'_>) -> Result<()> {
-        shapes::copy(&DTYPES, &dst, &src)?;
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Cpu {
+    pub(super) fn copy(&self, op: Copy<'_>) -> Result<()> {
+        op.check(&DTYPES)?;
+        let Copy { dst, src } = op;
         let (dst, src) = (bytes_mut(dst), bytes(src));
         self.workers.blocks(dst.len(), 4 * BLOCK_ELEMENTS, rows(dst, 1), |first, dst| {
             dst.data.copy_from_slice(&src[first..first + dst.data.len()]);
@@ -55,11 +61,12 @@ impl Memory for Cpu {
         Ok(())
     }
 
-    fn cast(&self, dst: Mut<'_>, src: Ref<'_>) -> Result<()> {
-        shapes::cast(&DTYPES, &dst, &src)?;
+    pub(super) fn cast(&self, op: Cast<'_>) -> Result<()> {
+        op.check(&DTYPES)?;
+        let Cast { dst, src } = op;
         let (to, from) = (dst.dtype(), src.dtype());
         if to == from {
-            return self.copy(dst, src);
+            return self.copy(Copy { dst, src });
         }
         let (dst, src) = (bytes_mut(dst), bytes(src));
         match (to, from) {
@@ -77,9 +84,10 @@ impl Memory for Cpu {
         Ok(())
     }
 
-    fn fill(&self, dst: Mut<'_>, value: f64) -> Result<()> {
+    pub(super) fn fill(&self, op: Fill<'_>) -> Result<()> {
+        op.check(&DTYPES)?;
+        let Fill { dst, value } = op;
         let dtype = dst.dtype();
-        shapes::fill(&DTYPES, &dst)?;
         let dst = bytes_mut(dst);
         match dtype {
             DType::F64 => self.set(dst, value),
@@ -90,12 +98,6 @@ impl Memory for Cpu {
         Ok(())
     }
 
-    fn synchronize(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Cpu {
     fn convert<A: Pod + Send + Sync, B: Pod + Send + Sync>(
         &self,
         dst: &mut [u8],

@@ -9,25 +9,31 @@
     reason = "loops must be inlined into `simd::vectorised`, or they are compiled for baseline x86-64"
 )]
 
+mod adamw;
 mod attention;
-mod dense;
+mod cross_entropy;
+mod embed;
 mod gemm;
-mod loss;
+mod linear;
 mod map;
 mod matrix;
 mod memory;
-mod pointwise;
+mod mix;
+mod muon;
 mod polar;
-mod rotary;
+mod relu2;
+mod rms_norm;
+mod rotary_norm;
 mod simd;
 mod slab;
 mod smear;
-mod update;
+mod sum;
+mod swiglu;
 mod value_gate;
 mod work;
 
-use crate::shapes::Dtypes;
-use crate::{DType, Error, Place, Result};
+use crate::ops::{Dtypes, Op, StackDims};
+use crate::{DType, Device, Error, Place, Result, Shape};
 
 /// The processor: f32, all cores.
 ///
@@ -64,9 +70,65 @@ impl Cpu {
         Ok(Self { workers })
     }
 
+    /// Elements of scratch for Polar Express on matrices of this shape (K, R, S).
+    pub(crate) fn polar_scratch(shape: Shape) -> usize {
+        match *shape {
+            [k, r, s] => polar::scratch(StackDims { k, r, s }),
+            _ => 0,
+        }
+    }
+
     /// The number of threads that work.
     pub fn threads(&self) -> usize {
         self.workers.threads()
+    }
+}
+
+impl Device for Cpu {
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        match op {
+            Op::Copy(op) => self.copy(op),
+            Op::Cast(op) => self.cast(op),
+            Op::Fill(op) => self.fill(op),
+            Op::Linear(op) => self.linear(op),
+            Op::LinearDx(op) => self.linear_dx(op),
+            Op::LinearDw(op) => self.linear_dw(op),
+            Op::Embed(op) => self.embed(op),
+            Op::EmbedBackward(op) => self.embed_backward(op),
+            Op::RotaryNorm(op) => self.rotary_norm(op),
+            Op::RotaryNormBackward(op) => self.rotary_norm_backward(op),
+            Op::ValueGate(op) => self.value_gate(op),
+            Op::ValueGateBackward(op) => self.value_gate_backward(op),
+            Op::Attention(op) => self.attention(op),
+            Op::AttentionBackward(op) => self.attention_backward(op),
+            Op::CrossEntropy(op) => self.cross_entropy(op),
+            Op::Argmax(op) => self.argmax(op),
+            Op::Sum(op) => self.sum(op),
+            Op::SumSquares(op) => self.sum_squares(op),
+            Op::RmsNorm(op) => self.rms_norm(op),
+            Op::RmsNormBackward(op) => self.rms_norm_backward(op),
+            Op::Mix(op) => self.mix(op),
+            Op::MixNorm(op) => self.mix_norm(op),
+            Op::MixBackward(op) => self.mix_backward(op),
+            Op::Smear(op) => self.smear(op),
+            Op::SmearBackward(op) => self.smear_backward(op),
+            Op::Relu2(op) => self.relu2(op),
+            Op::Relu2Backward(op) => self.relu2_backward(op),
+            Op::Swiglu(op) => self.swiglu(op),
+            Op::SwigluBackward(op) => self.swiglu_backward(op),
+            Op::Map(op) => self.map(op),
+            Op::AdamWUpdate(op) => self.adamw(op),
+            Op::Nesterov(op) => self.nesterov(op),
+            Op::EquilibrateRows(op) => self.equilibrate_rows(op),
+            Op::PolarExpress(op) => self.polar_express(op),
+            Op::Renormalize(op) => self.renormalize(op),
+            Op::VarianceReduce(op) => self.variance_reduce(op),
+            Op::CautiousUpdate(op) => self.cautious_update(op),
+        }
+    }
+
+    fn polar_express_scratch(&self, shape: Shape) -> usize {
+        Self::polar_scratch(shape)
     }
 }
 

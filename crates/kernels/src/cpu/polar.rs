@@ -7,7 +7,7 @@ use super::gemm::{Product, Start};
 use super::matrix::{Mat, MatMut};
 use super::slab::scale_matrices;
 use super::work::{BLOCK_ELEMENTS, Workers, rows};
-use crate::shapes::StackDims;
+use crate::ops::StackDims;
 
 /// Elements of the matrices worked on at once, when there is more than one.
 const GROUP_ELEMENTS: usize = 1 << 22;
@@ -23,7 +23,7 @@ pub(super) fn scratch(dims: StackDims) -> usize {
     group(dims) * (2 * small * small + dims.r * dims.s)
 }
 
-/// See [`Update::polar_express`](crate::Update::polar_express).
+/// See [`PolarExpress`](crate::ops::PolarExpress).
 pub(super) fn express(
     workers: &Workers,
     dims: StackDims,

@@ -2,9 +2,9 @@
 
 use super::simd::{sum_f64, vectorised};
 use super::work::{Workers, block_rows, rows};
-use crate::shapes::StackDims;
+use crate::ops::StackDims;
 
-/// See [`Update::equilibrate_rows`](crate::Update::equilibrate_rows).
+/// See [`EquilibrateRows`](crate::ops::EquilibrateRows).
 pub(super) fn equilibrate_rows(workers: &Workers, dims: StackDims, x: &mut [f32]) {
     let StackDims { k, r, s } = dims;
     workers.scratch(k * r, |factors: &mut [f64]| {
@@ -19,7 +19,7 @@ pub(super) fn equilibrate_rows(workers: &Workers, dims: StackDims, x: &mut [f32]
     });
 }
 
-/// See [`Update::renormalize`](crate::Update::renormalize).
+/// See [`Renormalize`](crate::ops::Renormalize).
 pub(super) fn renormalize(workers: &Workers, dims: StackDims, x: &mut [f32]) {
     let StackDims { r, s, .. } = dims;
     scale_matrices(workers, dims, x, |norm| (r.min(s) as f64).sqrt() / norm.max(1e-6));
@@ -43,7 +43,7 @@ pub(super) fn scale_matrices(
     });
 }
 
-/// See [`Update::variance_reduce`](crate::Update::variance_reduce).
+/// See [`VarianceReduce`](crate::ops::VarianceReduce).
 pub(super) fn variance_reduce(
     workers: &Workers,
     dims: StackDims,

@@ -2,10 +2,34 @@
 
 use super::simd::{dot, vectorised, with_math};
 use super::work::{Partials, Workers, add_partials, block_rows, rows};
-use crate::shapes::SmearDims;
+use super::{Cpu, DTYPES};
+use crate::ops::{Smear, SmearBackward, SmearDims};
+use crate::{Ref, Result};
 
-/// See [`Pointwise::smear`](crate::Pointwise::smear).
-pub(super) fn forward(
+impl Cpu {
+    pub(super) fn smear(&self, op: Smear<'_>) -> Result<()> {
+        let dims = op.check(&DTYPES)?;
+        let Smear { out, gate, x, prev, w, lambda } = op;
+        let (out, gate) = (out.slice()?, gate.slice()?);
+        let prev = prev.map(Ref::slice).transpose()?;
+        let (x, w, lambda) = (x.slice()?, w.slice()?, lambda.slice::<f32>()?[0]);
+        forward(&self.workers, dims, lambda, out, gate, x, prev, w);
+        Ok(())
+    }
+
+    pub(super) fn smear_backward(&self, op: SmearBackward<'_>) -> Result<()> {
+        let dims = op.check(&DTYPES)?;
+        let SmearBackward { dx, dw, dlambda, dout, x, gate, w, lambda } = op;
+        let (dx, dw, dlambda) = (dx.slice()?, dw.slice()?, dlambda.slice()?);
+        let (dout, x, gate, w) = (dout.slice()?, x.slice()?, gate.slice()?, w.slice()?);
+        let lambda = lambda.slice::<f32>()?[0];
+        backward(&self.workers, dims, lambda, dx, dw, dlambda, dout, x, gate, w);
+        Ok(())
+    }
+}
+
+/// See [`Smear`](crate::ops::Smear).
+fn forward(
     workers: &Workers,
     dims: SmearDims,
     lambda: f32,
@@ -48,8 +72,8 @@ pub(super) fn forward(
     });
 }
 
-/// See [`Pointwise::smear_backward`](crate::Pointwise::smear_backward).
-pub(super) fn backward(
+/// See [`SmearBackward`](crate::ops::SmearBackward).
+fn backward(
     workers: &Workers,
     dims: SmearDims,
     lambda: f32,

@@ -2,10 +2,33 @@
 
 use super::simd::{dot, vectorised, with_math};
 use super::work::{Partials, Workers, add_partials, block_rows, rows};
-use crate::shapes::GateDims;
+use super::{Cpu, DTYPES};
+use crate::Result;
+use crate::ops::{GateDims, ValueGate, ValueGateBackward};
 
-/// See [`Attention::value_gate`](crate::Attention::value_gate).
-pub(super) fn forward(
+impl Cpu {
+    pub(super) fn value_gate(&self, op: ValueGate<'_>) -> Result<()> {
+        let dims = op.check(&DTYPES)?;
+        let ValueGate { v, gate, ve, x, w, max } = op;
+        let (v, gate) = (v.slice()?, gate.slice()?);
+        let (ve, x, w) = (ve.slice()?, x.slice()?, w.slice()?);
+        forward(&self.workers, dims, max as f32, v, gate, ve, x, w);
+        Ok(())
+    }
+
+    pub(super) fn value_gate_backward(&self, op: ValueGateBackward<'_>) -> Result<()> {
+        let dims = op.check(&DTYPES)?;
+        let ValueGateBackward { dve, dw, dx, dv, ve, gate, x, w, max } = op;
+        let (dve, dw, dx) = (dve.slice()?, dw.slice()?, dx.slice()?);
+        let (dv, ve, gate, x, w) =
+            (dv.slice()?, ve.slice()?, gate.slice()?, x.slice()?, w.slice()?);
+        backward(&self.workers, dims, max as f32, dve, dw, dx, dv, ve, gate, x, w);
+        Ok(())
+    }
+}
+
+/// See [`ValueGate`](crate::ops::ValueGate).
+fn forward(
     workers: &Workers,
     dims: GateDims,
     max: f32,
@@ -38,8 +61,8 @@ pub(super) fn forward(
     });
 }
 
-/// See [`Attention::value_gate_backward`](crate::Attention::value_gate_backward).
-pub(super) fn backward(
+/// See [`ValueGateBackward`](crate::ops::ValueGateBackward).
+fn backward(
     workers: &Workers,
     dims: GateDims,
     max: f32,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::driver::Driver;
 use crate::cpu::Cpu;
-use crate::{Bf16, DType, Dense, Device, Error, Result, Shape};
+use crate::{Bf16, DType, Device, Error, Result, Shape};
 
 /// One operand, row-major in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,7 +116,7 @@ impl Gemm for HostGemm {
         let (left, right) = (tensor([m, k], &left)?, tensor([n, k], &right)?);
         let old = if accumulate { self.read(c, m * n)? } else { vec![0.0; m * n] };
         let mut out = tensor([m, n], &old)?;
-        self.cpu.linear(out.view_mut(), left.view(), right.view(), true)?;
+        dev.linear(out.view_mut(), left.view(), right.view(), true)?;
         match c.dtype {
             DType::F32 => self.driver.write(c.address, out.view().host_bytes()?),
             DType::BF16 => {

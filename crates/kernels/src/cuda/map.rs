@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::driver::{Arg, Kernel, Module};
 use super::{Cuda, OnDevice};
-use crate::{Binary, DType, Error, Expr, Mut, Ref, Result, Unary, shapes};
+use crate::ops::Map;
+use crate::{Binary, DType, Error, Expr, Mut, Ref, Result, Unary};
 
 /// Threads of a block.
 const THREADS: u32 = 256;
@@ -29,15 +30,10 @@ struct Program {
 }
 
 impl Cuda {
-    /// See [`Pointwise::map`](crate::Pointwise::map). Moves each input, each old output that is named and each output once.
-    pub(super) fn run_map(
-        &self,
-        exprs: &[Expr],
-        out: &mut [Mut<'_>],
-        ins: &[Ref<'_>],
-        scalars: &[f64],
-    ) -> Result<()> {
-        let n = shapes::map(&self.dtypes, exprs, out, ins, scalars)?;
+    /// See [`Map`](crate::ops::Map). Moves each input, each old output that is named and each output once.
+    pub(super) fn map(&self, op: Map<'_>) -> Result<()> {
+        let n = op.check(&self.dtypes)?;
+        let Map { exprs, out, ins, scalars } = op;
         let count = out.len() + ins.len() + scalars.len() + 1;
         if count > MOST_ARGS {
             let what = format!("{count} arguments, at most {MOST_ARGS} on this device");
@@ -50,7 +46,7 @@ impl Cuda {
         let addresses = out.iter().map(OnDevice::arg).chain(ins.iter().map(OnDevice::arg));
         let all = addresses.chain(scalars.iter().map(|&x| Arg::F32(x as f32)));
         args[1..].iter_mut().zip(all).for_each(|(slot, arg)| *slot = arg);
-        let kernel = self.program(exprs, out, ins, scalars.len())?;
+        let kernel = self.program(exprs, &out, ins, scalars.len())?;
         self.launch(kernel, self.blocks_for(n, THREADS as usize), &args[..count])
     }
 
@@ -364,7 +360,7 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, Pointwise};
+    use crate::Device;
 
     #[test]
     fn a_program_is_compiled_once_also_with_a_nan_in_it() {
@@ -374,11 +370,11 @@ mod tests {
         let compiled = || cuda.programs.0.lock().unwrap().len();
         for (value, count) in [(1.0, 1), (f64::NAN, 2), (1.0, 2), (f64::NAN, 2)] {
             let rule = [Expr::old(0).select(Expr::from(value), 0.0)];
-            cuda.map(&rule, &mut [x.view_mut()], &[], &[]).unwrap();
+            dev.map(&rule, &mut [x.view_mut()], &[], &[]).unwrap();
             assert_eq!(compiled(), count);
         }
         let mut narrow = dev.activations([40]).unwrap();
-        cuda.map(&[Expr::old(0).select(1.0, 0.0)], &mut [narrow.view_mut()], &[], &[]).unwrap();
+        dev.map(&[Expr::old(0).select(1.0, 0.0)], &mut [narrow.view_mut()], &[], &[]).unwrap();
         assert_eq!(compiled(), 3);
     }
 }

@@ -1,31 +1,38 @@
 //! The `cuda` device: our PTX kernels, launched on a GPU or in the emulator; matrix products from a library, where it is worth one.
 //!
 //! Activations are BF16, statistics, parameters' gradients and optimizer state F32. One file per part of
-//! [`Device`](crate::Device) holds the launch code: it checks arguments with [`shapes`](crate::shapes), picks a kernel and its
+//! [`Device`](crate::Device) holds the launch code: it checks arguments, picks a kernel and its
 //! grid, and packs arguments. [`driver`] is the seam below, [`gemm`] the one beside it; [`nvidia`] and [`cublaslt`] are behind
 //! them on a GPU, [`emulated`] and [`gemm::HostGemm`] without one. Kernels are in `cu/`, what `nvcc` made of them in `ptx/`.
 
+mod adamw;
 mod api;
 mod attention;
 mod code;
 mod columns;
+mod cross_entropy;
 pub mod cublaslt;
-mod dense;
 pub mod driver;
+mod embed;
 pub mod emulated;
+mod flat;
 pub mod gemm;
-mod loss;
+mod linear;
 mod map;
 mod memory;
+mod mix;
 mod muon;
 pub mod nvidia;
 mod opening;
-mod pointwise;
 mod probe;
 mod product;
 mod pythons;
+mod relu2;
+mod rms_norm;
+mod smear;
 mod staging;
-mod update;
+mod sum;
+mod swiglu;
 pub mod watched;
 
 use std::sync::{Arc, Mutex};
@@ -37,8 +44,8 @@ use self::emulated::Emulator;
 use self::gemm::{Gemm, HostGemm};
 use self::nvidia::Nvidia;
 pub use self::product::Fallback;
-use crate::shapes::Dtypes;
-use crate::{Allocation, DType, Error, Mut, Place, Ref, Result};
+use crate::ops::{Dtypes, Op};
+use crate::{Allocation, DType, Device, Error, Mut, Place, Ref, Result, Shape};
 
 /// Elements of f32 scratch that reductions leave the sums of blocks, rows or columns in: one MiB.
 const PARTIALS: usize = 1 << 18;
@@ -126,6 +133,54 @@ impl Cuda {
     /// since kernels over flat elements stride by the grid.
     fn blocks_for(&self, n: usize, each: usize) -> usize {
         n.div_ceil(each).min(16 * self.driver.properties().multiprocessors.max(1) as usize)
+    }
+}
+
+impl Device for Cuda {
+    fn run(&self, op: Op<'_>) -> Result<()> {
+        match op {
+            Op::Copy(op) => self.copy(op),
+            Op::Cast(op) => self.cast(op),
+            Op::Fill(op) => self.fill(op),
+            Op::Linear(op) => self.linear(op),
+            Op::LinearDx(op) => self.linear_dx(op),
+            Op::LinearDw(op) => self.linear_dw(op),
+            Op::Embed(op) => self.embed(op),
+            Op::EmbedBackward(op) => self.embed_backward(op),
+            Op::RotaryNorm(op) => self.rotary_norm(op),
+            Op::RotaryNormBackward(op) => self.rotary_norm_backward(op),
+            Op::ValueGate(op) => self.value_gate(op),
+            Op::ValueGateBackward(op) => self.value_gate_backward(op),
+            Op::Attention(op) => self.attention(op),
+            Op::AttentionBackward(op) => self.attention_backward(op),
+            Op::CrossEntropy(op) => self.cross_entropy(op),
+            Op::Argmax(op) => self.argmax(op),
+            Op::Sum(op) => self.sum(op),
+            Op::SumSquares(op) => self.sum_squares(op),
+            Op::RmsNorm(op) => self.rms_norm(op),
+            Op::RmsNormBackward(op) => self.rms_norm_backward(op),
+            Op::Mix(op) => self.mix(op),
+            Op::MixNorm(op) => self.mix_norm(op),
+            Op::MixBackward(op) => self.mix_backward(op),
+            Op::Smear(op) => self.smear(op),
+            Op::SmearBackward(op) => self.smear_backward(op),
+            Op::Relu2(op) => self.relu2(op),
+            Op::Relu2Backward(op) => self.relu2_backward(op),
+            Op::Swiglu(op) => self.swiglu(op),
+            Op::SwigluBackward(op) => self.swiglu_backward(op),
+            Op::Map(op) => self.map(op),
+            Op::AdamWUpdate(op) => self.adamw(op),
+            Op::Nesterov(op) => self.nesterov(op),
+            Op::EquilibrateRows(op) => self.equilibrate_rows(op),
+            Op::PolarExpress(op) => self.polar_express(op),
+            Op::Renormalize(op) => self.renormalize(op),
+            Op::VarianceReduce(op) => self.variance_reduce(op),
+            Op::CautiousUpdate(op) => self.cautious_update(op),
+        }
+    }
+
+    fn polar_express_scratch(&self, shape: Shape) -> usize {
+        Self::polar_scratch(shape)
     }
 }
 

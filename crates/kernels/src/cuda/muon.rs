@@ -5,8 +5,10 @@ use super::driver::{Arg, Kernel, Module};
 use super::gemm::{Matrix, Product};
 use super::memory::CAST_BF16_F32;
 use super::{Cuda, OnDevice, PARTIALS};
-use crate::shapes::StackDims;
-use crate::{DType, Error, Mut, Ref, Result, Shape, shapes};
+use crate::ops::{
+    CautiousUpdate, EquilibrateRows, Nesterov, PolarExpress, Renormalize, StackDims, VarianceReduce,
+};
+use crate::{DType, Error, Mut, Result, Shape};
 
 static MUON: Module = Module { name: "muon", ptx: include_str!("../../ptx/sm80/muon.ptx") };
 
@@ -48,14 +50,10 @@ struct Group {
 }
 
 impl Cuda {
-    pub(super) fn run_nesterov(
-        &self,
-        out: &Mut<'_>,
-        buf: &Mut<'_>,
-        g: Ref<'_>,
-        momentum: f64,
-    ) -> Result<()> {
-        let n = shapes::nesterov(&self.dtypes, out, buf, &g)?;
+    /// Moves 16 bytes an element.
+    pub(super) fn nesterov(&self, op: Nesterov<'_>) -> Result<()> {
+        let n = op.check(&self.dtypes)?;
+        let Nesterov { out, buf, g, momentum } = op;
         let (momentum, complement) = (momentum as f32, (1.0 - momentum) as f32);
         let args = [
             out.arg(),
@@ -68,21 +66,20 @@ impl Cuda {
         self.launch(&NESTEROV, self.blocks_for(n, BLOCK_ELEMENTS), &args)
     }
 
-    pub(super) fn run_cautious_update(
-        &self,
-        p: &Mut<'_>,
-        x: Ref<'_>,
-        lr: f64,
-        weight_decay: f64,
-    ) -> Result<()> {
-        let n = shapes::cautious_update(&self.dtypes, p, &x)?;
+    /// Moves 12 bytes an element.
+    pub(super) fn cautious_update(&self, op: CautiousUpdate<'_>) -> Result<()> {
+        let n = op.check(&self.dtypes)?;
+        let CautiousUpdate { p, x, lr, weight_decay } = op;
         let (lr, decay) = (lr as f32, (lr * weight_decay) as f32);
         let args = [p.arg(), x.arg(), Arg::F32(lr), Arg::F32(decay), Arg::I64(n as i64)];
         self.launch(&CAUTIOUS_UPDATE, self.blocks_for(n, BLOCK_ELEMENTS), &args)
     }
 
-    pub(super) fn run_equilibrate_rows(&self, x: &Mut<'_>) -> Result<()> {
-        let StackDims { k, r, s } = shapes::equilibrate_rows(&self.dtypes, x)?;
+    /// Moves 12 bytes an element, 4 of them to sum its rows.
+    pub(super) fn equilibrate_rows(&self, op: EquilibrateRows<'_>) -> Result<()> {
+        let StackDims { k, r, s } = op.check(&self.dtypes)?;
+        let EquilibrateRows { x } = op;
+        let x = &x;
         let dims = [Arg::I64(r as i64), Arg::I64(s as i64)];
         self.groups("equilibrate_rows", x, k, [r, s], r, |group| {
             let rows = group.count * r;
@@ -91,8 +88,11 @@ impl Cuda {
         })
     }
 
-    pub(super) fn run_renormalize(&self, x: &Mut<'_>) -> Result<()> {
-        let StackDims { k, r, s } = shapes::renormalize(&self.dtypes, x)?;
+    /// Moves 12 bytes an element, 4 of them to sum its rows.
+    pub(super) fn renormalize(&self, op: Renormalize<'_>) -> Result<()> {
+        let StackDims { k, r, s } = op.check(&self.dtypes)?;
+        let Renormalize { x } = op;
+        let x = &x;
         let dims = [Arg::I64(r as i64), Arg::I64(s as i64)];
         let target = Arg::F32((r.min(s) as f64).sqrt() as f32);
         self.groups("renormalize", x, k, [r, s], r, |group| {
@@ -102,8 +102,11 @@ impl Cuda {
         })
     }
 
-    pub(super) fn run_variance_reduce(&self, x: &Mut<'_>, s: &Mut<'_>, beta2: f64) -> Result<()> {
-        let StackDims { k, r, s: columns } = shapes::variance_reduce(&self.dtypes, x, s)?;
+    /// Moves 12 bytes an element, 4 of them to sum its rows or columns.
+    pub(super) fn variance_reduce(&self, op: VarianceReduce<'_>) -> Result<()> {
+        let StackDims { k, r, s: columns } = op.check(&self.dtypes)?;
+        let VarianceReduce { x, s, beta2 } = op;
+        let (x, s) = (&x, &s);
         // One moment to a row when R ≥ S, else to a column; n elements in each.
         let by_row = r >= columns;
         let (moments, n) = if by_row { (r, columns) } else { (columns, r) };
@@ -161,21 +164,18 @@ impl Cuda {
     }
 
     /// Elements of the master type in which one matrix's iteration fits: the matrix twice and two of its Gram matrix's size, in BF16.
-    pub(super) fn polar_scratch(shape: Shape) -> usize {
+    pub(crate) fn polar_scratch(shape: Shape) -> usize {
         let [_, r, s] = *shape else { return 0 };
         let m = r.min(s);
         (2 * padded(r * s) + 2 * padded(m * m)) / 4
     }
 
-    pub(super) fn run_polar_express(
-        &self,
-        x: &Mut<'_>,
-        scratch: &Mut<'_>,
-        safety: f64,
-        steps: &[[f64; 3]],
-    ) -> Result<()> {
-        let needed = Self::polar_scratch(x.shape());
-        let StackDims { k, r, s } = shapes::polar_express(&self.dtypes, x, scratch, needed)?;
+    /// Three matrix products and 6·(R·S + m²) bytes a step and matrix beside them.
+    pub(super) fn polar_express(&self, op: PolarExpress<'_>) -> Result<()> {
+        let needed = Self::polar_scratch(op.x.shape());
+        let StackDims { k, r, s } = op.check_with(&self.dtypes, needed)?;
+        let PolarExpress { x, scratch, safety, steps } = op;
+        let (x, scratch) = (&x, &scratch);
         let m = r.min(s);
         self.groups("polar_express", x, k, [r, s], r, |group| {
             for matrix in 0..group.count {

@@ -5,7 +5,7 @@ use super::super::driver::{Arg, Kernel, Module};
 use super::super::{Cuda, OnDevice};
 use super::forward::{ATTENTION_PLAIN, TILE, positive, scale_log2};
 use super::{aligned16, int, lanes};
-use crate::shapes::AttentionDims;
+use crate::ops::AttentionDims;
 use crate::{AttentionShape, Mut, Ref, Result};
 
 static ATTENTION_BACKWARD: Module = Module {
@@ -66,7 +66,7 @@ pub(super) struct Read<'a> {
     pub(super) v: Ref<'a>,
 }
 
-/// See [`Attention::attention_backward`](crate::Attention::attention_backward).
+/// See [`AttentionBackward`](crate::ops::AttentionBackward).
 pub(super) fn launch(
     dev: &Cuda,
     dims: AttentionDims,

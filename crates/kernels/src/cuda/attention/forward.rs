@@ -3,7 +3,7 @@
 use super::super::driver::{Arg, Kernel, Module};
 use super::super::{Cuda, OnDevice};
 use super::{aligned16, int};
-use crate::shapes::AttentionDims;
+use crate::ops::AttentionDims;
 use crate::{AttentionShape, Mut, Ref, Result};
 
 static ATTENTION: Module =
@@ -37,7 +37,7 @@ pub(super) fn positive(scale: f32) -> bool {
     scale > 0.0 && scale.is_finite()
 }
 
-/// See [`Attention::attention`](crate::Attention::attention).
+/// See [`Attention`](crate::ops::Attention).
 pub(super) fn launch(
     dev: &Cuda,
     dims: AttentionDims,

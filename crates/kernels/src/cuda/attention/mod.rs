@@ -6,51 +6,34 @@ mod rotary;
 mod value_gate;
 
 use super::Cuda;
-use crate::{Attention, AttentionShape, Error, Mut, Ref, Result, shapes};
+use crate::ops::{
+    Attention, AttentionBackward, RotaryNorm, RotaryNormBackward, ValueGate, ValueGateBackward,
+};
+use crate::{Error, Result};
 
-impl Attention for Cuda {
+impl Cuda {
     /// # Cost
     /// Moves 4·D + 4 bytes a head and 4·D a position for the angles; head dims that are powers of two from 16 to 512 in 16-byte
     /// accesses, others and misaligned views element by element, x twice.
-    fn rotary_norm(
-        &self,
-        x: Mut<'_>,
-        rstd: Mut<'_>,
-        cos: Ref<'_>,
-        sin: Ref<'_>,
-        gain: f64,
-    ) -> Result<()> {
-        let dims = shapes::rotary_norm(&self.dtypes, &x, &rstd, &cos, &sin)?;
+    pub(in crate::cuda) fn rotary_norm(&self, op: RotaryNorm<'_>) -> Result<()> {
+        let dims = op.check(&self.dtypes)?;
+        let RotaryNorm { x, rstd, cos, sin, gain } = op;
         rotary::forward(self, dims, gain, &x, &rstd, cos, sin)
     }
 
     /// # Cost
-    /// Moves 6·D + 4 bytes a head and 4·D a position, as [`Attention::rotary_norm`].
-    fn rotary_norm_backward(
-        &self,
-        dx: Mut<'_>,
-        y: Ref<'_>,
-        rstd: Ref<'_>,
-        cos: Ref<'_>,
-        sin: Ref<'_>,
-        gain: f64,
-    ) -> Result<()> {
-        let dims = shapes::rotary_norm_backward(&self.dtypes, &dx, &y, &rstd, &cos, &sin)?;
+    /// Moves 6·D + 4 bytes a head and 4·D a position, as [`RotaryNorm`].
+    pub(in crate::cuda) fn rotary_norm_backward(&self, op: RotaryNormBackward<'_>) -> Result<()> {
+        let dims = op.check(&self.dtypes)?;
+        let RotaryNormBackward { dx, y, rstd, cos, sin, gain } = op;
         rotary::backward(self, dims, gain, &dx, y, rstd, cos, sin)
     }
 
     /// # Cost
     /// Moves 6·D + 4 bytes a head and 2·G a row; 16-byte accesses where D/8 is a power of two up to 32 and views are aligned.
-    fn value_gate(
-        &self,
-        v: Mut<'_>,
-        gate: Mut<'_>,
-        ve: Ref<'_>,
-        x: Ref<'_>,
-        w: Ref<'_>,
-        max: f64,
-    ) -> Result<()> {
-        let dims = shapes::value_gate(&self.dtypes, &v, &gate, &ve, &x, &w)?;
+    pub(in crate::cuda) fn value_gate(&self, op: ValueGate<'_>) -> Result<()> {
+        let dims = op.check(&self.dtypes)?;
+        let ValueGate { v, gate, ve, x, w, max } = op;
         value_gate::forward(self, dims, max, &v, &gate, ve, x, w)
     }
 
@@ -60,20 +43,9 @@ impl Attention for Cuda {
     /// [`Error::Argument`] for K over 4,096 or K·G over 262,144.
     /// # Cost
     /// Moves 6·D + 4 bytes a head and 6·G a row.
-    fn value_gate_backward(
-        &self,
-        dve: Mut<'_>,
-        dw: Mut<'_>,
-        dx: Mut<'_>,
-        dv: Ref<'_>,
-        ve: Ref<'_>,
-        gate: Ref<'_>,
-        x: Ref<'_>,
-        w: Ref<'_>,
-        max: f64,
-    ) -> Result<()> {
-        let dims =
-            shapes::value_gate_backward(&self.dtypes, &dve, &dw, &dx, &dv, &ve, &gate, &x, &w)?;
+    pub(in crate::cuda) fn value_gate_backward(&self, op: ValueGateBackward<'_>) -> Result<()> {
+        let dims = op.check(&self.dtypes)?;
+        let ValueGateBackward { dve, dw, dx, dv, ve, gate, x, w, max } = op;
         value_gate::backward(self, dims, max, &dve, &dw, &dx, dv, ve, gate, x, w)
     }
 
@@ -86,16 +58,9 @@ impl Attention for Cuda {
     /// # Cost
     /// Reads q once and writes out and lse once. For each block of 64 queries, k and v are read from the first of its tiles of 64
     /// keys that a window reaches to its last query.
-    fn attention(
-        &self,
-        out: Mut<'_>,
-        lse: Mut<'_>,
-        q: Ref<'_>,
-        k: Ref<'_>,
-        v: Ref<'_>,
-        at: AttentionShape,
-    ) -> Result<()> {
-        let dims = shapes::attention(&self.dtypes, &out, &lse, &q, &k, &v)?;
+    pub(in crate::cuda) fn attention(&self, op: Attention<'_>) -> Result<()> {
+        let dims = op.check(&self.dtypes)?;
+        let Attention { out, lse, q, k, v, at } = op;
         forward::launch(self, dims, at, &out, &lse, q, k, v)
     }
 
@@ -109,33 +74,9 @@ impl Attention for Cuda {
     /// # Cost
     /// About 14·D FLOPs per (query, visible key) pair and head. Reads dout and out for delta; then q and dout once and k and v for each
     /// block of 64 queries, k and v once and q and dout for each block of 64 keys, within the window; writes each result once.
-    fn attention_backward(
-        &self,
-        dq: Mut<'_>,
-        dk: Mut<'_>,
-        dv: Mut<'_>,
-        delta: Mut<'_>,
-        dout: Ref<'_>,
-        out: Ref<'_>,
-        lse: Ref<'_>,
-        q: Ref<'_>,
-        k: Ref<'_>,
-        v: Ref<'_>,
-        at: AttentionShape,
-    ) -> Result<()> {
-        let dims = shapes::attention_backward(
-            &self.dtypes,
-            &dq,
-            &dk,
-            &dv,
-            &delta,
-            &dout,
-            &out,
-            &lse,
-            &q,
-            &k,
-            &v,
-        )?;
+    pub(in crate::cuda) fn attention_backward(&self, op: AttentionBackward<'_>) -> Result<()> {
+        let dims = op.check(&self.dtypes)?;
+        let AttentionBackward { dq, dk, dv, delta, dout, out, lse, q, k, v, at } = op;
         let read = backward::Read { dout, out, lse, q, k, v };
         backward::launch(self, dims, at, [&dq, &dk, &dv, &delta], &read)
     }

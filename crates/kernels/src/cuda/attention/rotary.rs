@@ -3,7 +3,7 @@
 use super::super::driver::{Arg, Kernel, Module};
 use super::super::{Cuda, OnDevice};
 use super::{aligned16, int};
-use crate::shapes::HeadDims;
+use crate::ops::HeadDims;
 use crate::{Mut, Ref, Result};
 
 static ROTARY: Module =
@@ -26,7 +26,7 @@ fn wide(d: usize, addresses: &[u64]) -> bool {
     (16..=512).contains(&d) && d.is_power_of_two() && aligned16(addresses)
 }
 
-/// See [`Attention::rotary_norm`](crate::Attention::rotary_norm).
+/// See [`RotaryNorm`](crate::ops::RotaryNorm).
 pub(super) fn forward(
     dev: &Cuda,
     dims: HeadDims,
@@ -42,7 +42,7 @@ pub(super) fn forward(
     launch(dev, "rotary_norm", kernels, wide(dims.d, &addresses), dims, gain, &views)
 }
 
-/// See [`Attention::rotary_norm_backward`](crate::Attention::rotary_norm_backward).
+/// See [`RotaryNormBackward`](crate::ops::RotaryNormBackward).
 pub(super) fn backward(
     dev: &Cuda,
     dims: HeadDims,

@@ -3,7 +3,7 @@
 use super::super::driver::{Arg, Kernel, Module};
 use super::super::{Cuda, OnDevice, PARTIALS};
 use super::{int, lanes};
-use crate::shapes::GateDims;
+use crate::ops::GateDims;
 use crate::{Error, Mut, Ref, Result};
 
 static VALUE_GATE_MODULE: Module =
@@ -38,7 +38,7 @@ fn sizes(op: &'static str, dims: GateDims, max: f64, lanes: (usize, bool)) -> Re
     ])
 }
 
-/// See [`Attention::value_gate`](crate::Attention::value_gate).
+/// See [`ValueGate`](crate::ops::ValueGate).
 pub(super) fn forward(
     dev: &Cuda,
     dims: GateDims,
@@ -56,7 +56,7 @@ pub(super) fn forward(
     dev.launch(&VALUE_GATE, (heads * lanes.0).div_ceil(THREADS), &[&views[..], &sizes].concat())
 }
 
-/// See [`Attention::value_gate_backward`](crate::Attention::value_gate_backward). Blocks, and so the order of dw's sums, depend on
+/// See [`ValueGateBackward`](crate::ops::ValueGateBackward). Blocks, and so the order of dw's sums, depend on
 /// shapes alone.
 pub(super) fn backward(
     dev: &Cuda,
