@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::cpu::Cpu;
+#[cfg(any(feature = "emulator", feature = "nvidia"))]
 use crate::cuda::Cuda;
 use crate::reference::Reference;
 use crate::{Device, Error, Result};
@@ -60,8 +61,22 @@ pub fn open(kind: DeviceKind, threads: usize) -> Result<Box<dyn Device>> {
     match kind {
         DeviceKind::Cpu => Ok(Box::new(Cpu::new(threads)?)),
         DeviceKind::Reference => Ok(Box::new(Reference::new())),
+        #[cfg(feature = "emulator")]
         DeviceKind::Emulated => Ok(Box::new(Cuda::emulated()?)),
+        #[cfg(feature = "nvidia")]
         DeviceKind::Cuda(ordinal) => Ok(Box::new(Cuda::open(ordinal)?)),
+        #[cfg(not(all(feature = "emulator", feature = "nvidia")))]
+        kind => Err(left_out(kind)),
+    }
+}
+
+/// The error for a device that this build was made without.
+#[cfg(not(all(feature = "emulator", feature = "nvidia")))]
+fn left_out(kind: DeviceKind) -> Error {
+    let feature = if kind == DeviceKind::Emulated { "emulator" } else { "nvidia" };
+    Error::Unavailable {
+        what: format!("this build has no device `{kind}`"),
+        hint: format!("build farthing-kernels with its feature `{feature}`"),
     }
 }
 

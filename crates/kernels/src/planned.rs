@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
 use crate::ops::{Cost, Dtypes, Op, Operation, host_copy};
+use crate::rounded::Rounded;
 use crate::{Allocation, DType, Device, Memory, Mut, Place, Ref, Result, Shape, Tensor};
 
 /// All calls of one operation.
@@ -63,6 +64,11 @@ impl Planned {
     /// Counts for the `cpu` device: F32.
     pub fn cpu() -> Self {
         Self::new(DType::F32, Cpu::polar_scratch)
+    }
+
+    /// Counts for the `cpu` device with activations in BF16, as [`Rounded`](crate::rounded::Rounded) has them; without what that converts in.
+    pub fn rounded() -> Self {
+        Self::new(DType::BF16, Rounded::polar_scratch)
     }
 
     fn new(compute: DType, polar_scratch: fn(Shape) -> usize) -> Self {

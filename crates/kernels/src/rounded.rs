@@ -211,7 +211,7 @@ impl Device for Rounded {
     }
 
     fn polar_express_scratch(&self, shape: Shape) -> usize {
-        polar::scratch(shape)
+        Self::polar_scratch(shape)
     }
 }
 

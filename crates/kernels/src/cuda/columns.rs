@@ -3,6 +3,7 @@
 //! The library thinks in columns: a row-major (m, n) is to it a column-major (n, m), so that c = a·b is asked for as
 //! cᵀ = bᵀ·aᵀ, and no operand is moved.
 
+#[cfg(feature = "nvidia")]
 use cudarc::cublaslt::sys::cudaDataType as Type;
 
 use super::gemm::{Matrix, Product};
@@ -44,6 +45,7 @@ impl Element {
         if dtype == DType::F32 { Self::F32 } else { Self::Bf16 }
     }
 
+    #[cfg(feature = "nvidia")]
     pub(super) fn code(self) -> Type {
         match self {
             Self::F32 => Type::CUDA_R_32F,

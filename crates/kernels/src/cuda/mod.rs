@@ -6,14 +6,19 @@
 //! them on a GPU, [`emulated`] and [`gemm::HostGemm`] without one. Kernels are in `cu/`, what `nvcc` made of them in `ptx/`.
 
 mod adamw;
+#[cfg(feature = "nvidia")]
 mod api;
 mod attention;
+#[cfg(feature = "nvidia")]
 mod code;
+#[cfg_attr(not(feature = "nvidia"), allow(dead_code, reason = "cuBLASLt asks for most of it"))]
 mod columns;
 mod cross_entropy;
+#[cfg(feature = "nvidia")]
 pub mod cublaslt;
 pub mod driver;
 mod embed;
+#[cfg(feature = "emulator")]
 pub mod emulated;
 mod flat;
 pub mod gemm;
@@ -22,14 +27,19 @@ mod map;
 mod memory;
 mod mix;
 mod muon;
+#[cfg(feature = "nvidia")]
 pub mod nvidia;
+#[cfg(feature = "nvidia")]
 mod opening;
+#[cfg(feature = "nvidia")]
 mod probe;
 mod product;
+#[cfg(feature = "nvidia")]
 mod pythons;
 mod relu2;
 mod rms_norm;
 mod smear;
+#[cfg(feature = "nvidia")]
 mod staging;
 mod sum;
 mod swiglu;
@@ -38,10 +48,15 @@ pub mod watched;
 use std::sync::{Arc, Mutex};
 
 use self::columns::Key;
+#[cfg(feature = "nvidia")]
 use self::cublaslt::CublasLt;
 use self::driver::{Arg, Driver, Kernel};
+#[cfg(feature = "emulator")]
 use self::emulated::Emulator;
-use self::gemm::{Gemm, HostGemm};
+use self::gemm::Gemm;
+#[cfg(feature = "emulator")]
+use self::gemm::HostGemm;
+#[cfg(feature = "nvidia")]
 use self::nvidia::Nvidia;
 pub use self::product::Fallback;
 use crate::ops::{Dtypes, Op};
@@ -71,6 +86,7 @@ impl Cuda {
     /// # Errors
     /// [`Error::Unavailable`], with a hint, when the driver, the GPU or cuBLASLt is missing or too old;
     /// [`Error::OutOfMemory`].
+    #[cfg(feature = "nvidia")]
     pub fn open(ordinal: u32) -> Result<Self> {
         let driver = Arc::new(Nvidia::open(ordinal)?);
         let gemm = CublasLt::open(driver.clone())?;
@@ -82,6 +98,7 @@ impl Cuda {
     ///
     /// # Errors
     /// As [`Cpu::new`](crate::cpu::Cpu::new), which multiplies its matrices.
+    #[cfg(feature = "emulator")]
     pub fn emulated() -> Result<Self> {
         Self::on_emulator(Arc::new(Emulator::new()))
     }
@@ -90,6 +107,7 @@ impl Cuda {
     ///
     /// # Errors
     /// As [`Cuda::emulated`].
+    #[cfg(feature = "emulator")]
     pub fn on_emulator(emulator: Arc<Emulator>) -> Result<Self> {
         let gemm = HostGemm::new(emulator.clone())?;
         Self::new(emulator, Box::new(gemm))

@@ -98,6 +98,18 @@ pub struct Cost {
     pub flops: u64,
 }
 
+impl Cost {
+    /// Bytes read and written.
+    pub fn moved(&self) -> u64 {
+        self.read + self.written
+    }
+
+    /// That of so many such calls.
+    pub fn times(self, n: u64) -> Self {
+        Self { read: n * self.read, written: n * self.written, flops: n * self.flops }
+    }
+}
+
 impl std::ops::AddAssign for Cost {
     fn add_assign(&mut self, more: Self) {
         self.read += more.read;

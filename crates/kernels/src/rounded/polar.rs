@@ -4,17 +4,18 @@ use super::{Rounded, room};
 use crate::ops::{PolarExpress, StackDims};
 use crate::{Expr, Mut, Result, Shape, Tensor};
 
-/// Elements for two Gram matrices and a matrix.
-pub(super) fn scratch(shape: Shape) -> usize {
-    let [_, r, s] = *shape else { return 0 };
-    let m = r.min(s);
-    2 * room(Shape::from([m, m])) + r * s
-}
-
 impl Rounded {
+    /// Elements for two Gram matrices and a matrix.
+    pub(crate) fn polar_scratch(shape: Shape) -> usize {
+        let [_, r, s] = *shape else { return 0 };
+        let m = r.min(s);
+        2 * room(Shape::from([m, m])) + r * s
+    }
+
     /// From the wrapped device's matrix products, one matrix at a time, rounding what each of them stores.
     pub(super) fn polar_express(&self, op: PolarExpress<'_>) -> Result<()> {
-        let StackDims { k, r, s } = op.check_with(&self.dtypes, scratch(op.x.shape()))?;
+        let StackDims { k, r, s } =
+            op.check_with(&self.dtypes, Self::polar_scratch(op.x.shape()))?;
         let PolarExpress { mut x, scratch, safety, steps } = op;
         if r * s == 0 {
             return Ok(());

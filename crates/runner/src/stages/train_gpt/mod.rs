@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod config;
+mod dry;
 mod plan;
 mod run;
 mod setup;

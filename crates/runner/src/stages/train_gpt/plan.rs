@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
-use farthing_kernels::{DType, Device};
-use farthing_model::Mode;
+use farthing_kernels::Device;
+use farthing_kernels::planned::{Calls, Planned};
+use farthing_optim::Registry;
 
 use super::config::{Precision, TrainConfig, TrainExec};
+use super::dry;
 use super::setup::Setup;
 use crate::progress::format::{bytes, count, duration};
 use crate::stages::device;
@@ -62,7 +64,8 @@ pub(super) fn lines(
         "FLOPs",
         format!("{:.3e} per token, {:.3e} in all", model.flops_per_token(), setup.flops()),
     ));
-    lines.push(PlanLine::new("memory", memory(&setup, config.precision, micro, resources)?));
+    let registry = super::registry(ctx.extras())?;
+    lines.extend(memory_and_traffic(&setup, registry, config.precision, micro, resources)?);
     lines.push(PlanLine::new("time", time(&setup, resources)?));
     Ok(lines)
 }
@@ -78,25 +81,75 @@ pub(super) fn setup(config: &TrainConfig, ctx: &PlanCtx) -> Result<Option<Setup>
     Setup::new(config, registry, vocab as usize, row_tokens as usize).map(Some)
 }
 
-fn memory(
+/// What the training's own code asks of a device that only counts.
+fn memory_and_traffic(
     setup: &Setup,
+    registry: &Registry,
     precision: Option<Precision>,
     micro: usize,
     resources: &Resources,
-) -> Result<String> {
-    let narrow = resources.device != Accelerator::Cpu || precision == Some(Precision::Bf16);
-    let compute = if narrow { DType::BF16 } else { DType::F32 };
-    let tokens = setup.gpt.config().seq_len;
-    let activations =
-        setup.gpt.workspace_bytes(compute, DType::F32, micro, tokens, Mode::Train)? as f64;
-    // Master weights, gradients, and up to two numbers of optimizer state per weight; the bf16 copy too, where there is one.
-    let weights = setup.elements() as f64 * if narrow { 18.0 } else { 16.0 };
-    Ok(format!(
-        "{} for weights, gradients and optimizer state, {} for a micro-batch",
-        bytes(weights),
-        bytes(activations)
-    ))
+) -> Result<[PlanLine; 2]> {
+    let planned = match (resources.device, precision) {
+        (Accelerator::Cpu, Some(Precision::Bf16)) => Planned::rounded(),
+        (Accelerator::Cpu, _) => Planned::cpu(),
+        _ => Planned::cuda(),
+    };
+    let gpus = resources.gpus.max(1) as usize;
+    let micro_batches = (setup.rows / micro / gpus).max(1) as u64;
+    let mut step: Vec<Calls> = Vec::new();
+    let held = dry::step(
+        &planned,
+        setup,
+        registry,
+        micro,
+        || planned.bytes(),
+        |part| {
+            let times = match part {
+                "micro-batch" => micro_batches,
+                "update" => 1,
+                _ => 0,
+            };
+            for calls in planned.calls() {
+                let cost = calls.cost.times(times);
+                match step.iter_mut().find(|step| step.op == calls.op) {
+                    Some(step) => step.cost += cost,
+                    None => step.push(Calls { cost, ..calls }),
+                }
+            }
+            planned.clear();
+        },
+    )?;
+    step.sort_by_key(|calls| std::cmp::Reverse(calls.cost.moved()));
+    let moved = |calls: &[Calls]| bytes(calls.iter().map(|c| c.cost.moved()).sum::<u64>() as f64);
+    let (most, rest) = step.split_at(step.len().min(LISTED));
+    let each: Vec<String> =
+        most.iter().map(|c| format!("{} {}", c.op, moved(std::slice::from_ref(c)))).collect();
+    let flops: u64 = step.iter().map(|calls| calls.cost.flops).sum();
+    let on_each = if gpus > 1 { " on each GPU" } else { "" };
+    let [weights, state, activations, all] =
+        [held.weights, held.state, held.activations, held.all].map(|n| bytes(n as f64));
+    Ok([
+        PlanLine::new(
+            "memory",
+            format!(
+                "{weights} for weights and gradients, {state} for optimizers, {activations} for a micro-batch; {all} with an evaluation's{on_each}"
+            ),
+        ),
+        PlanLine::new(
+            "traffic",
+            format!(
+                "a step moves {}{on_each}, with products of {:.3e} FLOPs: {}, others {}",
+                moved(&step),
+                flops as f64,
+                each.join(", "),
+                moved(rest),
+            ),
+        ),
+    ])
 }
+
+/// Operations that the plan names, those that move most.
+const LISTED: usize = 6;
 
 fn time(setup: &Setup, resources: &Resources) -> Result<String> {
     if resources.device == Accelerator::Cuda {
