@@ -56,6 +56,11 @@ pub(crate) fn said(error: &anyhow::Error) -> String {
     split(&format!("{error:#}")).0
 }
 
+/// The same with the hints, each on a line of its own.
+pub(crate) fn in_full(error: &anyhow::Error) -> String {
+    hints(error).iter().fold(said(error), |text, hint| format!("{text}\nhint: {hint}"))
+}
+
 /// The lines of an error, hints last, without repeating a cause that its message already quotes.
 pub(crate) fn lines(error: &anyhow::Error) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();

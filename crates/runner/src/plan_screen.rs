@@ -61,10 +61,7 @@ pub(crate) fn plan(
             }
             Some(Err(error)) => {
                 sound = false;
-                let mut text = format!("cannot run: {}", failure::said(&error));
-                for hint in failure::hints(&error) {
-                    let _ = write!(text, "\nhint: {hint}");
-                }
+                let text = format!("cannot run: {}", failure::in_full(&error));
                 text.lines().map(|line| format!("      {line}")).collect()
             }
         });
