@@ -5,17 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use farthing_base::random::Congruential;
 use farthing_data::{PackRule, PackSettings, Packer, Remainder};
 use std::hint::black_box;
 
 /// FineWeb-edu's lengths in tokens: a logarithm piecewise linear in a normal variable.
 fn lengths(n: usize) -> Vec<usize> {
-    let mut state = 11u64;
-    let mut unit = move || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    };
+    let mut random = Congruential(11);
+    let mut unit = move || random.unit();
     let mut length = || {
         let z = (-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos();
         let log = match z {

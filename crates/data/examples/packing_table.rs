@@ -5,6 +5,7 @@
 //! `… -- 100000` (as many), or `… -- FOLDER TOKENIZER.json` (a folder or file of parquet, every document in it)
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+use farthing_base::random::Congruential;
 use farthing_data::{PackRule, PackSettings, PackStats, Packer, Remainder, Texts, Tokenizer};
 use rayon::prelude::*;
 
@@ -93,13 +94,8 @@ fn measured(source: &str, tokenizer: &str) -> Result<Vec<u32>, Box<dyn std::erro
 
 /// FineWeb-edu's lengths in GPT-2 tokens: a logarithm that is piecewise linear in a normal variable.
 fn generated(n: usize) -> Vec<u32> {
-    // A linear congruential generator: enough for lengths.
-    let mut state = 11u64;
-    let mut unit = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    };
+    let mut random = Congruential(11);
+    let mut unit = || random.unit();
     let mut length = || {
         let z = (-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos();
         let log = match z {

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use arrow::array::{RecordBatch, StringArray};
+use farthing_base::random::Congruential;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (out, wanted) = (PathBuf::from(out), (gigabytes.parse::<f64>()? * 1e9) as usize);
     std::fs::create_dir_all(&out)?;
-    let mut random = Random(1);
+    let mut random = Random(Congruential(1));
     let words: Vec<String> = (0..50_000).map(|_| random.word()).collect();
     let (mut written, mut file) = (0, 0);
     while written < wanted {
@@ -57,14 +58,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A linear congruential generator: enough for noise.
-struct Random(u64);
+struct Random(Congruential);
 
 impl Random {
     fn unit(&mut self) -> f64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        self.0.unit()
     }
 
     fn below(&mut self, n: usize) -> usize {

@@ -3,6 +3,7 @@
 //! Run with: `cargo run --release -p farthing-data --example verify_shards -- /tmp/packed`
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
+use farthing_base::Hint;
 use farthing_data::{Manifest, Rows, Shard};
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match found {
             Ok(()) => println!("{}: {} rows, as they were written", entry.file, entry.rows),
             Err(error) => {
-                println!("{error}");
+                println!("{}", error.with_hint());
                 damaged += 1;
             }
         }

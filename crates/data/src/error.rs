@@ -1,5 +1,8 @@
-//! The one error type of the crate: what is wrong, where, with the numbers, and a hint.
+//! The one error type of the crate: what is wrong, where, with the numbers, and beside the message a hint.
 
+use farthing_base::tensors::TensorError;
+use farthing_base::{FileError, Hint};
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// What this crate's functions return.
@@ -10,25 +13,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read, write or map a file.
-    #[error("cannot {action} {}: {source}\nhint: check that the path exists, that its permissions allow this, and that the disk is not full", path.display())]
-    Io {
-        /// What was tried: "open", "write", "map", …
-        action: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's own reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] FileError),
     /// A source of data names a scheme or a form that this version does not read.
-    #[error(
-        "source `{given}` is not one this version reads\nhint: use `hf://datasets/ORG/NAME`, `https://…/file.parquet`, `embedded://world`, or the path of a parquet file, of a directory of them, or a glob such as `text/*.parquet`"
-    )]
+    #[error("source `{given}` is not one this version reads")]
     UnknownSource {
         /// The source as written.
         given: String,
     },
     /// A source is of a kind that this version reads, but is written wrongly.
-    #[error("source `{given}` cannot be read: {reason}\nhint: {hint}")]
+    #[error("source `{given}` cannot be read: {reason}")]
     Address {
         /// The source as written.
         given: String,
@@ -38,7 +32,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// Nothing in a dataset of the Hub matches.
-    #[error("no parquet file of the commit {commit} matches `{given}`\nhint: {hint}")]
+    #[error("no parquet file of the commit {commit} matches `{given}`")]
     NoRemoteFiles {
         /// The source as written.
         given: String,
@@ -48,7 +42,7 @@ pub enum Error {
         hint: String,
     },
     /// A server understood a request and refused it: no token, a gated dataset, a name that is not there.
-    #[error("{reason}: {url} answered {status}\nhint: {hint}")]
+    #[error("{reason}: {url} answered {status}")]
     Refused {
         /// What was asked for, without its query.
         url: String,
@@ -60,9 +54,7 @@ pub enum Error {
         hint: String,
     },
     /// A server was not there, or did not deliver, for as many attempts as are made.
-    #[error(
-        "{url} cannot be fetched: {reason}; gave up after {attempts} attempts in a row\nhint: check the network and rerun; what has arrived is kept, and the next run goes on from there"
-    )]
+    #[error("{url} cannot be fetched: {reason}; gave up after {attempts} attempts in a row")]
     Unreachable {
         /// What was asked for, without its query.
         url: String,
@@ -72,9 +64,7 @@ pub enum Error {
         reason: String,
     },
     /// A server's answer is not what the protocol says.
-    #[error(
-        "the answer of {url} cannot be used: {reason}\nhint: check HF_ENDPOINT and any proxy between here and there"
-    )]
+    #[error("the answer of {url} cannot be used: {reason}")]
     Answer {
         /// What was asked for, without its query.
         url: String,
@@ -82,9 +72,7 @@ pub enum Error {
         reason: String,
     },
     /// A server delivers other bytes than were announced or pinned; they are thrown away.
-    #[error(
-        "{name} of {url} is not what it should be: found {found}, expected {expected}\nhint: the file changed, or something between here and there changes it; to take it as it is now, remove its pin from the lock file"
-    )]
+    #[error("{name} of {url} is not what it should be: found {found}, expected {expected}")]
     WrongBytes {
         /// The file.
         name: String,
@@ -96,7 +84,7 @@ pub enum Error {
         found: String,
     },
     /// The network is needed, and the settings forbid it.
-    #[error("{what}, and HF_HUB_OFFLINE is set\nhint: {hint}")]
+    #[error("{what}, and HF_HUB_OFFLINE is set")]
     Offline {
         /// What is missing.
         what: String,
@@ -104,9 +92,7 @@ pub enum Error {
         hint: String,
     },
     /// A pin, the record of what a remote source was, cannot be used.
-    #[error(
-        "the pin of `{source_text}` cannot be used: {reason}\nhint: undo the change to the lock file, or delete it to have it written anew"
-    )]
+    #[error("the pin of `{source_text}` cannot be used: {reason}")]
     Pin {
         /// The source or the file that it pins.
         source_text: String,
@@ -114,10 +100,10 @@ pub enum Error {
         reason: String,
     },
     /// The work ended early because the caller's [`Progress`](crate::Progress) asked for it.
-    #[error("stopped on request\nhint: run again to go on from here")]
+    #[error("stopped on request")]
     Stopped,
     /// A path or pattern matches no parquet file.
-    #[error("no parquet file matches `{pattern}`\nhint: give a `.parquet` file, a directory that holds some, or a glob; relative paths start at {}", base.display())]
+    #[error("no parquet file matches `{pattern}`")]
     NoFiles {
         /// The path or glob as written.
         pattern: String,
@@ -125,7 +111,7 @@ pub enum Error {
         base: PathBuf,
     },
     /// The selection of files leaves none to train on, or none to hold out.
-    #[error("{what}\nhint: {hint}")]
+    #[error("{what}")]
     Selection {
         /// What is left over, with the numbers.
         what: String,
@@ -133,7 +119,7 @@ pub enum Error {
         hint: String,
     },
     /// A parquet file has no column of that name.
-    #[error("{} has no column `{column}`; its columns are {}\nhint: {hint}", path.display(), found.join(", "))]
+    #[error("{} has no column `{column}`; its columns are {}", path.display(), found.join(", "))]
     MissingColumn {
         /// The parquet file.
         path: PathBuf,
@@ -145,7 +131,7 @@ pub enum Error {
         hint: String,
     },
     /// The column is there but does not hold text, or, for a score, numbers.
-    #[error("column `{column}` of {} holds {found}, expected {expected}\nhint: name another column", path.display())]
+    #[error("column `{column}` of {} holds {found}, expected {expected}", path.display())]
     ColumnType {
         /// The parquet file.
         path: PathBuf,
@@ -157,7 +143,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A column of a parquet file is compressed in a way that is not built in.
-    #[error("column `{column}` of {} is compressed with {found}\nhint: write the file with snappy, zstd or no compression", path.display())]
+    #[error("column `{column}` of {} is compressed with {found}", path.display())]
     Compression {
         /// The parquet file.
         path: PathBuf,
@@ -167,7 +153,7 @@ pub enum Error {
         found: String,
     },
     /// A parquet file is damaged: its footer, or one of its row groups.
-    #[error("{}{}{} cannot be read: {reason}\nhint: the file is damaged or not parquet; fetch it again", path.display(), row_group.map(|g| format!(", row group {g},")).unwrap_or_default(), row.map(|r| format!(" row {r},")).unwrap_or_default())]
+    #[error("{}{}{} cannot be read: {reason}", path.display(), row_group.map(|g| format!(", row group {g},")).unwrap_or_default(), row.map(|r| format!(" row {r},")).unwrap_or_default())]
     Parquet {
         /// The parquet file.
         path: PathBuf,
@@ -179,7 +165,7 @@ pub enum Error {
         reason: String,
     },
     /// A text is not UTF-8.
-    #[error("{}, row group {row_group}, row {row} is not UTF-8 from its byte {at} on\nhint: the file is damaged, or its writer did not write text; fetch it again, or leave the file out", path.display())]
+    #[error("{}, row group {row_group}, row {row} is not UTF-8 from its byte {at} on", path.display())]
     InvalidUtf8 {
         /// The parquet file.
         path: PathBuf,
@@ -191,7 +177,7 @@ pub enum Error {
         at: usize,
     },
     /// A parquet file could not be written.
-    #[error("cannot write {}: {reason}\nhint: check the disk's free space", path.display())]
+    #[error("cannot write {}: {reason}", path.display())]
     WriteParquet {
         /// The parquet file.
         path: PathBuf,
@@ -199,7 +185,7 @@ pub enum Error {
         reason: String,
     },
     /// A tokenizer file cannot be used.
-    #[error("tokenizer {} cannot be used: {reason}\nhint: {hint}", path.display())]
+    #[error("tokenizer {} cannot be used: {reason}", path.display())]
     TokenizerFile {
         /// The file, usually `tokenizer.json`.
         path: PathBuf,
@@ -209,7 +195,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// Training or encoding failed inside the tokenizer.
-    #[error("tokenizer: {reason}\nhint: {hint}")]
+    #[error("tokenizer: {reason}")]
     Tokenizer {
         /// What went wrong, with the numbers.
         reason: String,
@@ -217,45 +203,18 @@ pub enum Error {
         hint: String,
     },
     /// A setting is outside the range in which it means something.
-    #[error("{what}\nhint: {hint}")]
+    #[error("{what}")]
     Config {
         /// The setting and its value.
         what: String,
         /// The range.
         hint: String,
     },
-    /// A shard is shorter or longer than its header says.
-    #[error("shard {} has {found} bytes, expected {expected}\nhint: the write or the copy was cut short; delete the directory it is in and rerun, only packing restarts", path.display())]
-    ShardSize {
-        /// The shard.
-        path: PathBuf,
-        /// Bytes that the header announces, itself included.
-        expected: u64,
-        /// Bytes there are.
-        found: u64,
-    },
-    /// A shard's header cannot be parsed or contradicts itself.
-    #[error("shard {} has a bad header: {reason}\nhint: this is not a shard written by this version, or it is damaged; delete the directory it is in and rerun, only packing restarts", path.display())]
-    ShardHeader {
-        /// The shard.
-        path: PathBuf,
-        /// What is wrong, with the numbers.
-        reason: String,
-    },
-    /// A shard's bytes are not those that were written.
-    #[error("shard {} is damaged: its {part} has the checksum {found}, expected {expected}\nhint: delete the directory it is in and rerun, only packing restarts", path.display())]
-    ShardChecksum {
-        /// The shard.
-        path: PathBuf,
-        /// "data" or "header".
-        part: &'static str,
-        /// The BLAKE3 digest that was recorded.
-        expected: String,
-        /// The digest of what is there.
-        found: String,
-    },
+    /// A shard is not whole, not a shard, or not what was written.
+    #[error("shard {0}")]
+    Shard(#[source] TensorError),
     /// A manifest cannot be read or contradicts its shards.
-    #[error("manifest {} cannot be used: {reason}\nhint: delete the directory it is in and rerun the stage that wrote it", path.display())]
+    #[error("manifest {} cannot be used: {reason}", path.display())]
     Manifest {
         /// The manifest.
         path: PathBuf,
@@ -263,7 +222,7 @@ pub enum Error {
         reason: String,
     },
     /// A batch was asked for whose shape the rows do not have.
-    #[error("{what}\nhint: {hint}")]
+    #[error("{what}")]
     BatchShape {
         /// Both shapes.
         what: String,
@@ -271,9 +230,7 @@ pub enum Error {
         hint: String,
     },
     /// The operating system refused to start a thread.
-    #[error(
-        "cannot start a thread for {purpose}: {source}\nhint: the limit on processes or memory is reached; `ulimit -u` shows the first"
-    )]
+    #[error("cannot start a thread for {purpose}: {source}")]
     Thread {
         /// What it was to do.
         purpose: &'static str,
@@ -282,7 +239,7 @@ pub enum Error {
     },
     /// A row holds a token that the vocabulary does not have.
     #[error(
-        "row {row} holds token {token} at position {position}, but the vocabulary has {vocab} entries\nhint: pack with the tokenizer that the model is built for"
+        "row {row} holds token {token} at position {position}, but the vocabulary has {vocab} entries"
     )]
     TokenOutOfRange {
         /// The row's index over all shards.
@@ -295,9 +252,7 @@ pub enum Error {
         vocab: usize,
     },
     /// Packing ended without a single whole row.
-    #[error(
-        "{documents} documents with {tokens} tokens do not fill one row of {row_tokens}\nhint: give more text or shorter rows"
-    )]
+    #[error("{documents} documents with {tokens} tokens do not fill one row of {row_tokens}")]
     NoRows {
         /// Documents read.
         documents: u64,
@@ -308,13 +263,85 @@ pub enum Error {
     },
 }
 
+impl Hint for Error {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: &str = match self {
+            Self::Io(error) => return error.hint(),
+            Self::NoFiles { base, .. } => {
+                return Some(
+                    format!(
+                        "give a `.parquet` file, a directory that holds some, or a glob; relative paths start at {}",
+                        base.display()
+                    )
+                    .into(),
+                );
+            }
+            &Self::Address { hint, .. } | &Self::TokenizerFile { hint, .. } => hint,
+            Self::NoRemoteFiles { hint, .. }
+            | Self::Refused { hint, .. }
+            | Self::Offline { hint, .. }
+            | Self::Selection { hint, .. }
+            | Self::MissingColumn { hint, .. }
+            | Self::Tokenizer { hint, .. }
+            | Self::Config { hint, .. }
+            | Self::BatchShape { hint, .. } => hint,
+            Self::UnknownSource { .. } => {
+                "use `hf://datasets/ORG/NAME`, `https://…/file.parquet`, `embedded://world`, or the path of a parquet file, of a directory of them, or a glob such as `text/*.parquet`"
+            }
+            Self::Unreachable { .. } => {
+                "check the network and rerun; what has arrived is kept, and the next run goes on from there"
+            }
+            Self::Answer { .. } => "check HF_ENDPOINT and any proxy between here and there",
+            Self::WrongBytes { .. } => {
+                "the file changed, or something between here and there changes it; to take it as it is now, remove its pin from the lock file"
+            }
+            Self::Pin { .. } => {
+                "undo the change to the lock file, or delete it to have it written anew"
+            }
+            Self::Stopped => "run again to go on from here",
+            Self::ColumnType { .. } => "name another column",
+            Self::Compression { .. } => "write the file with snappy, zstd or no compression",
+            Self::Parquet { .. } => "the file is damaged or not parquet; fetch it again",
+            Self::InvalidUtf8 { .. } => {
+                "the file is damaged, or its writer did not write text; fetch it again, or leave the file out"
+            }
+            Self::WriteParquet { .. } => "check the disk's free space",
+            Self::Shard(TensorError::Size { .. }) => {
+                "the write or the copy was cut short; delete the directory it is in and rerun, only packing restarts"
+            }
+            Self::Shard(TensorError::Header { .. }) => {
+                "this is not a shard written by this version, or it is damaged; delete the directory it is in and rerun, only packing restarts"
+            }
+            Self::Shard(_) => "delete the directory it is in and rerun, only packing restarts",
+            Self::Manifest { .. } => {
+                "delete the directory it is in and rerun the stage that wrote it"
+            }
+            Self::Thread { .. } => {
+                "the limit on processes or memory is reached; `ulimit -u` shows the first"
+            }
+            Self::TokenOutOfRange { .. } => "pack with the tokenizer that the model is built for",
+            Self::NoRows { .. } => "give more text or shorter rows",
+        };
+        Some(hint.into())
+    }
+}
+
+impl From<TensorError> for Error {
+    fn from(error: TensorError) -> Self {
+        match error {
+            TensorError::File(error) => Self::Io(error),
+            error => Self::Shard(error),
+        }
+    }
+}
+
 impl Error {
     /// An [`Error::Io`] for `map_err`.
     pub(crate) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source }
+        let refused = FileError::at(action, path);
+        move |source| refused(source).into()
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn feed<T: Token>(
                 return Err(Error::Stopped);
             }
             let pack = || {
-                std::mem::take(&mut ready).into_iter().try_for_each(|mut part| {
+                std::mem::take(&mut ready).into_iter().try_for_each(|mut part| -> Result<()> {
                     part.give(&mut tokens, &mut read, &mut take)?;
                     while !part.span.is_empty() {
                         part.decode(&AtomicUsize::new(0));

@@ -1,45 +1,13 @@
-//! Files that appear whole or not at all, written under a temporary name, synced, renamed; and files' digests.
+//! Files' digests.
 
 use crate::many::{AsOne, Part, side_by_side};
 use crate::{Error, Progress, Result};
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
 
 /// What is read and hashed at a time.
 const PIECE_BYTES: usize = 1 << 17;
-
-/// The name under which a file is written before it is whole.
-pub(crate) fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    path.with_file_name(name)
-}
-
-/// Writes `parts`, one after another, as the file `path`: temporary name, fsync, rename, fsync of the directory.
-pub(crate) fn write_atomic(path: &Path, parts: &[&[u8]]) -> Result<()> {
-    let tmp = temporary(path);
-    let mut file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
-    for part in parts {
-        file.write_all(part).map_err(Error::io("write", &tmp))?;
-    }
-    finish(&file, &tmp, path)
-}
-
-/// The second half of [`write_atomic`], for a file that something else has written.
-pub(crate) fn finish(file: &File, tmp: &Path, path: &Path) -> Result<()> {
-    file.sync_all().map_err(Error::io("sync", tmp))?;
-    fs::rename(tmp, path).map_err(Error::io("rename", tmp))?;
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    // A directory cannot be opened as a file everywhere; where it can, the rename is made durable.
-    if let Ok(handle) = File::open(dir) {
-        handle.sync_all().map_err(Error::io("sync", dir))?;
-    }
-    Ok(())
-}
 
 /// The digest of each file, as [`digest_file`] gives it. Each is read by one thread, piece by piece, which is less work than to map it.
 ///

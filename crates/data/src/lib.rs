@@ -11,7 +11,6 @@ mod pack;
 mod prefetch;
 mod progress;
 mod resume;
-mod rng;
 mod rows;
 mod shard;
 mod source;

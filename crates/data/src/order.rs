@@ -1,8 +1,8 @@
 //! The order of rows in training: a pure function of (seed, step), in constant memory.
 //! It permutes indices; it reads no rows.
 
-use crate::rng::mix;
 use crate::{Error, Result};
+use farthing_base::random::{PHI, mix};
 
 const ROUNDS: u64 = 6;
 
@@ -91,7 +91,7 @@ impl Order {
         let bits = 64 - (self.rows - 1).leading_zeros();
         let half = bits.div_ceil(2).max(1);
         let mask = (1u64 << half) - 1;
-        let key = mix(mix(self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15)) ^ epoch);
+        let key = mix(mix(self.seed.wrapping_add(PHI)) ^ epoch);
         let mut value = index;
         loop {
             let (mut left, mut right) = (value >> half, value & mask);

@@ -2,12 +2,12 @@
 //! beginning again. One file, replaced as a whole; a damaged one counts as none.
 
 use crate::feed::Mark;
-use crate::files::write_atomic;
 use crate::pack::PackerState;
 use crate::rows::ManifestShard;
 use crate::shard::Shard;
 use crate::token::Token;
 use crate::{Error, PackSettings, Packer, Result};
+use farthing_base::files;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -85,15 +85,13 @@ pub(crate) fn save(
         shards: shards.to_vec(),
         packer,
     };
-    let header = serde_json::to_vec(&header).map_err(|e| Error::Io {
-        action: "write",
-        path: path(dir),
-        source: e.into(),
-    })?;
+    let header =
+        serde_json::to_vec(&header).map_err(|e| Error::io("write", path(dir))(e.into()))?;
     let length = (header.len() as u64).to_le_bytes();
     let mut hasher = blake3::Hasher::new();
     hasher.update(&length).update(&header).update(&tokens);
-    write_atomic(&path(dir), &[&length, &header, &tokens, hasher.finalize().as_bytes()])
+    let digest = hasher.finalize();
+    Ok(files::write(&path(dir), &[&length, &header, &tokens, digest.as_bytes()])?)
 }
 
 /// The resume point of `dir`, if there is one, whole, for this input, and its shards are as they were written.

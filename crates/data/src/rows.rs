@@ -1,6 +1,5 @@
 //! All shards of a directory as one indexed collection of rows, and the manifest that lists them.
 
-use crate::files::write_atomic;
 use crate::many::{AsOne, Part, side_by_side};
 use crate::shard::{Row, Shard};
 use crate::token::TokenType;
@@ -97,7 +96,7 @@ impl Manifest {
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|e| Error::Manifest { path: path.clone(), reason: e.to_string() })?;
         text.push('\n');
-        write_atomic(&path, &[text.as_bytes()])
+        Ok(farthing_base::files::write(&path, &[text.as_bytes()])?)
     }
 }
 
@@ -253,7 +252,7 @@ impl Rows {
     /// Reads every byte once, on as many threads as the caller's pool has; BLAKE3 on one core takes gigabytes per second.
     ///
     /// # Errors
-    /// [`Error::ShardChecksum`], which names the damaged shard.
+    /// [`Error::Shard`], which names the damaged shard.
     pub fn verify(&self) -> Result<()> {
         self.verify_watched(&mut Silent)
     }

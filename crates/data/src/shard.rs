@@ -1,15 +1,12 @@
 //! One shard on disk: a safetensors file with the tensor `rows` (N, T+1) and its metadata.
 //! It is written row by row and read by mapping and casting it, so that a row is a view.
 
-use crate::files::{finish, temporary};
 use crate::rows::ManifestShard;
 use crate::token::{Token, TokenType, le_bytes};
-use crate::{Error, PackSettings, PackStats, Result};
-use memmap2::Mmap;
+use crate::{PackSettings, PackStats, Result};
+use farthing_base::tensors::{self, DATA_CHECKSUM, GrowingWriter, Mapped, TensorError, TensorInfo};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The value of the metadata key `format`.
@@ -66,112 +63,58 @@ impl Row<'_> {
 #[derive(Debug)]
 pub(crate) struct NewShard {
     path: PathBuf,
-    tmp: PathBuf,
-    file: File,
-    hasher: blake3::Hasher,
-    bytes: u64,
+    file: GrowingWriter,
 }
 
 impl NewShard {
     /// Begins the shard `path`, which appears under its name when it is finished.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`](crate::Error::Io).
     pub(crate) fn create(path: PathBuf) -> Result<Self> {
-        let tmp = temporary(&path);
-        let mut file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
-        file.write_all(&[b' '; HEADER_ROOM]).map_err(Error::io("write", &tmp))?;
-        Ok(Self { path, tmp, file, hasher: blake3::Hasher::new(), bytes: 0 })
+        let file = GrowingWriter::create(&path, HEADER_ROOM)?;
+        Ok(Self { path, file })
     }
 
     /// Adds whole rows.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`](crate::Error::Io).
     pub(crate) fn append<T: Token>(&mut self, rows: &[T]) -> Result<()> {
-        let bytes = le_bytes(rows);
-        self.hasher.update(&bytes);
-        self.bytes += bytes.len() as u64;
-        self.file.write_all(&bytes).map_err(Error::io("write", &self.tmp))
+        Ok(self.file.write(&le_bytes(rows))?)
     }
 
     /// Writes the header and gives the shard its name. Returns what a manifest says of it.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::ShardHeader`].
+    /// [`Error::Io`](crate::Error::Io), [`Error::Shard`](crate::Error::Shard).
     pub(crate) fn finish(
-        mut self,
+        self,
         tokenizer: &str,
         tokens: TokenType,
         settings: &PackSettings,
         stats: &PackStats,
     ) -> Result<ManifestShard> {
+        let Self { path, file } = self;
         let row_tokens = settings.row_tokens();
-        let rows = self.bytes / (row_tokens * tokens.bytes()) as u64;
-        let header = header(&self.hasher.finalize(), rows, tokenizer, tokens, settings, stats)
-            .map_err(|reason| Error::ShardHeader { path: self.path.clone(), reason })?;
-        let write = |file: &mut File| {
-            file.rewind()?;
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
-            file.write_all(&header)
+        let rows = file.bytes() / (row_tokens * tokens.bytes()) as u64;
+        let json = |v: serde_json::Result<String>| {
+            v.map_err(|e| TensorError::Header { path: path.clone(), reason: e.to_string() })
         };
-        write(&mut self.file).map_err(Error::io("write", &self.tmp))?;
-        finish(&self.file, &self.tmp, &self.path)?;
-        let file = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(ManifestShard { file, rows, header_blake3: header_digest(&header) })
+        let metadata = BTreeMap::from([
+            ("format", SHARD_FORMAT.to_string()),
+            ("row_tokens", row_tokens.to_string()),
+            ("rows", rows.to_string()),
+            ("settings", json(serde_json::to_string(settings))?),
+            ("stats", json(serde_json::to_string(stats))?),
+            ("tokenizer", tokenizer.to_string()),
+        ]);
+        let (name, shape) = ("rows".to_string(), vec![rows as usize, row_tokens]);
+        let rows_info = TensorInfo { name, dtype: tokens.dtype(), shape };
+        let header_blake3 = file.finish(rows_info, &metadata)?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(ManifestShard { file, rows, header_blake3 })
     }
-}
-
-impl Drop for NewShard {
-    /// A shard that is given up takes no room on the disk; one that is finished has another name.
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.tmp);
-    }
-}
-
-/// A shard's header, which fills the room before the data.
-fn header(
-    data: &blake3::Hash,
-    rows: u64,
-    tokenizer: &str,
-    tokens: TokenType,
-    settings: &PackSettings,
-    stats: &PackStats,
-) -> std::result::Result<Vec<u8>, String> {
-    let row_tokens = settings.row_tokens();
-    let json = |v: serde_json::Result<String>| v.map_err(|e| e.to_string());
-    // BTreeMap: the header's bytes must not depend on a hash order.
-    let metadata = BTreeMap::from([
-        ("data_blake3", data.to_hex().to_string()),
-        ("format", SHARD_FORMAT.to_string()),
-        ("row_tokens", row_tokens.to_string()),
-        ("rows", rows.to_string()),
-        ("settings", json(serde_json::to_string(settings))?),
-        ("stats", json(serde_json::to_string(stats))?),
-        ("tokenizer", tokenizer.to_string()),
-    ]);
-    let header = serde_json::json!({
-        "__metadata__": metadata,
-        "rows": {
-            "dtype": tokens.name(),
-            "shape": [rows, row_tokens],
-            "data_offsets": [0, rows * (row_tokens * tokens.bytes()) as u64],
-        },
-    });
-    let mut header = header.to_string().into_bytes();
-    if header.len() > HEADER_ROOM - 8 {
-        return Err(format!(
-            "it has {} bytes, there is room for {}",
-            header.len(),
-            HEADER_ROOM - 8
-        ));
-    }
-    header.resize(HEADER_ROOM - 8, b' ');
-    Ok(header)
-}
-
-fn header_digest(header: &[u8]) -> String {
-    blake3::hash(header).to_hex().to_string()
 }
 
 #[derive(Deserialize)]
@@ -179,12 +122,12 @@ fn header_digest(header: &[u8]) -> String {
 struct Header {
     #[serde(rename = "__metadata__")]
     metadata: BTreeMap<String, String>,
-    rows: TensorInfo,
+    rows: Entry,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TensorInfo {
+struct Entry {
     dtype: String,
     shape: Vec<u64>,
     data_offsets: [u64; 2],
@@ -195,10 +138,8 @@ struct TensorInfo {
 /// The file must not be changed while it is mapped: shards appear by rename and are never written again.
 #[derive(Debug)]
 pub struct Shard {
-    path: PathBuf,
-    map: Mmap,
+    mapped: Mapped,
     kind: TokenType,
-    data_start: usize,
     rows: usize,
     row_tokens: usize,
     metadata: BTreeMap<String, String>,
@@ -208,33 +149,14 @@ impl Shard {
     /// Maps a shard and checks its header against the file's size. Reads no rows: see [`Shard::verify`].
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::ShardSize`] when the file is cut short, [`Error::ShardHeader`]. A header that
-    /// lies, about its own length too, costs no allocation.
+    /// [`Error::Io`](crate::Error::Io), [`Error::Shard`](crate::Error::Shard) when the file is cut short or its header is not a shard's. A header that lies, about its own length
+    /// too, costs no allocation.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bad = |reason: String| Error::ShardHeader { path: path.into(), reason };
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let found = file.metadata().map_err(Error::io("read the size of", path))?.len();
-        if found < 8 {
-            return Err(bad(format!("the file has {found} bytes, a header has at least 8")));
-        }
-        // SAFETY: the mapping is read-only, and a shard is never modified once it has its name
-        // (`write_atomic`); a process that breaks this rule from outside is beyond our reach.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
-        let mut length = [0; 8];
-        length.copy_from_slice(&map[..8]);
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER_BYTES {
-            return Err(bad(format!(
-                "it announces {length} bytes, at most {MAX_HEADER_BYTES} are allowed"
-            )));
-        }
-        if length + 8 > found {
-            return Err(Error::ShardSize { path: path.into(), expected: length + 8, found });
-        }
-        let data_start = (length + 8) as usize;
+        let bad = |reason: String| TensorError::Header { path: path.into(), reason }.into();
+        let mapped = Mapped::open(path, MAX_HEADER_BYTES)?;
         let header: Header =
-            serde_json::from_slice(&map[8..data_start]).map_err(|e| bad(e.to_string()))?;
+            serde_json::from_slice(mapped.header()).map_err(|e| bad(e.to_string()))?;
         let kind = match header.rows.dtype.as_str() {
             "U16" => TokenType::U16,
             "U32" => TokenType::U32,
@@ -250,22 +172,23 @@ impl Shard {
         let size = rows.checked_mul(row_tokens).and_then(|n| n.checked_mul(kind.bytes() as u64));
         if rows == 0 || row_tokens < 2 || start != 0 || size != Some(end) {
             return Err(bad(format!(
-                "`rows` of {} with shape [{rows}, {row_tokens}] does not lie in data_offsets [{start}, {end}]",
-                kind.name()
+                "`rows` of {:?} with shape [{rows}, {row_tokens}] does not lie in data_offsets [{start}, {end}]",
+                kind.dtype()
             )));
         }
-        let expected = (data_start as u64).saturating_add(end);
+        let data_start = mapped.data_start() as u64;
+        let (expected, found) = (data_start.saturating_add(end), mapped.bytes());
         if expected != found {
-            return Err(Error::ShardSize { path: path.into(), expected, found });
+            return Err(TensorError::Size { path: path.into(), expected, found }.into());
         }
         let aligned = match kind {
-            TokenType::U16 => bytemuck::try_cast_slice::<u8, u16>(&map[data_start..]).err(),
-            TokenType::U32 => bytemuck::try_cast_slice::<u8, u32>(&map[data_start..]).err(),
+            TokenType::U16 => bytemuck::try_cast_slice::<u8, u16>(mapped.data()).err(),
+            TokenType::U32 => bytemuck::try_cast_slice::<u8, u32>(mapped.data()).err(),
         };
         if let Some(e) = aligned {
             return Err(bad(format!(
-                "the data begin at byte {data_start} and cannot be cast to {}: {e}",
-                kind.name()
+                "the data begin at byte {data_start} and cannot be cast to {:?}: {e}",
+                kind.dtype()
             )));
         }
         let metadata = header.metadata;
@@ -276,7 +199,7 @@ impl Shard {
             )));
         }
         let (rows, row_tokens) = (rows as usize, row_tokens as usize);
-        Ok(Self { path: path.into(), map, kind, data_start, rows, row_tokens, metadata })
+        Ok(Self { mapped, kind, rows, row_tokens, metadata })
     }
 
     /// Rows in the shard.
@@ -302,7 +225,7 @@ impl Shard {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.mapped.path()
     }
 
     /// Row `i`, a view into the mapped file.
@@ -311,8 +234,7 @@ impl Shard {
             return None;
         }
         let bytes = self.row_tokens * self.kind.bytes();
-        let start = self.data_start + i * bytes;
-        let bytes = &self.map[start..start + bytes];
+        let bytes = &self.mapped.data()[i * bytes..(i + 1) * bytes];
         // The casts cannot fail: `open` has cast the whole tensor.
         match self.kind {
             TokenType::U16 => bytemuck::try_cast_slice(bytes).ok().map(Row::U16),
@@ -323,34 +245,30 @@ impl Shard {
     /// Hashes the data and compares with the checksum in the header.
     ///
     /// # Errors
-    /// [`Error::ShardChecksum`], which names the shard.
+    /// [`Error::Shard`](crate::Error::Shard), which names the shard.
     pub fn verify(&self) -> Result<()> {
-        let expected = self.metadata.get("data_blake3").cloned().unwrap_or_default();
-        let found = blake3::hash(&self.map[self.data_start..]).to_hex().to_string();
-        self.compare("data", expected, found)
+        let expected = self.metadata.get(DATA_CHECKSUM).map_or("", String::as_str);
+        self.compare("data", expected, self.mapped.data())
     }
 
     /// Bytes of the file.
     pub(crate) fn bytes(&self) -> u64 {
-        self.map.len() as u64
+        self.mapped.bytes()
     }
 
     /// Hashes the header and compares with `digest` (from a manifest), then the data and compares with the header: every byte of the
     /// file counts.
     ///
     /// # Errors
-    /// [`Error::ShardChecksum`], which names the shard.
+    /// [`Error::Shard`](crate::Error::Shard), which names the shard.
     pub fn verify_all(&self, digest: &str) -> Result<()> {
-        let found = header_digest(&self.map[8..self.data_start]);
-        self.compare("header", digest.to_string(), found)?;
+        self.compare("header", digest, self.mapped.header())?;
         self.verify()
     }
 
-    fn compare(&self, part: &'static str, expected: String, found: String) -> Result<()> {
-        if expected == found {
-            return Ok(());
-        }
-        Err(Error::ShardChecksum { path: self.path.clone(), part, expected, found })
+    fn compare(&self, part: &'static str, expected: &str, bytes: &[u8]) -> Result<()> {
+        let found = blake3::hash(bytes).to_hex();
+        Ok(tensors::compare(self.path(), part, expected, &found)?)
     }
 }
 
@@ -372,16 +290,21 @@ mod tests {
         let mut stats = serde_json::to_value(PackStats::default()).unwrap();
         fill(&mut stats);
         let stats: PackStats = serde_json::from_value(stats).unwrap();
-        let hash = blake3::hash(b"");
+        let hash = blake3::hash(b"").to_hex();
         let settings = PackSettings {
             context: 1 << 40,
             buffer_documents: usize::MAX,
             rule: crate::PackRule::BestFitCropFirst,
             remainder: crate::Remainder::Discard,
         };
-        let header =
-            header(&hash, 1 << 21, &hash.to_hex(), TokenType::U32, &settings, &stats).unwrap();
-        let spaces = header.iter().rev().take_while(|&&b| b == b' ').count();
-        assert!(spaces > HEADER_ROOM / 2, "{spaces}");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shard");
+        let shard = NewShard::create(path.clone()).unwrap();
+        shard.finish(&hash, TokenType::U32, &settings, &stats).unwrap();
+        let mapped = Mapped::open(&path, MAX_HEADER_BYTES).unwrap();
+        assert_eq!(mapped.data_start(), HEADER_ROOM);
+        let spaces = mapped.header().iter().rev().take_while(|&&b| b == b' ').count();
+        // A shard without rows: three numbers have one digit each here, and at most twenty.
+        assert!(spaces > HEADER_ROOM / 2 + 60, "{spaces}");
     }
 }

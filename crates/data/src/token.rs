@@ -1,6 +1,7 @@
 //! A token in memory as it will lie in a shard: two bytes where the vocabulary allows, else four. And documents of them as views into
 //! what many documents share, so that a token is written once, by the encoder, and copied once, into its row.
 
+use farthing_base::tensors::Dtype;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -28,10 +29,10 @@ impl TokenType {
         }
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn dtype(self) -> Dtype {
         match self {
-            Self::U16 => "U16",
-            Self::U32 => "U32",
+            Self::U16 => Dtype::U16,
+            Self::U32 => Dtype::U32,
         }
     }
 }

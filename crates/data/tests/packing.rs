@@ -1,5 +1,6 @@
 //! What packing promises, on random documents and on FineWeb-edu's distribution of lengths.
 
+use farthing_base::random::Congruential;
 use farthing_data::{PackRule, PackSettings, PackStats, Packer, Remainder};
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -197,12 +198,8 @@ fn greedy(documents: &[Vec<u32>], cap: usize) -> Vec<Vec<u32>> {
 
 /// FineWeb-edu's lengths: a logarithm that is piecewise linear in a normal variable (see the README).
 fn fineweb_lengths(n: usize) -> Vec<usize> {
-    let mut state = 11u64;
-    let mut unit = move || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    };
+    let mut random = Congruential(11);
+    let mut unit = move || random.unit();
     (0..n)
         .map(|_| {
             let z = (-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos();

@@ -5,6 +5,7 @@ use crate::common;
 use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::DataType;
 use common::{write_parquet, write_parquet_with};
+use farthing_base::Hint;
 use farthing_data::{
     BpeSettings, Error, PackConfig, PackSettings, Position, ReadStats, Silent, Text, TextColumn,
     TextFilter, Texts, pack, train_bpe,
@@ -218,7 +219,7 @@ fn a_filter_without_its_column_names_those_there_are() {
     let dir = tempfile::tempdir().unwrap();
     let paths = two_files(dir.path(), &DataType::Int64);
     let message = |filter: TextFilter| {
-        Texts::open(&paths, "text").unwrap().with_filter(&filter).unwrap_err().to_string()
+        Texts::open(&paths, "text").unwrap().with_filter(&filter).unwrap_err().with_hint()
     };
     let score = TextFilter { min_score: Some(3.0), ..TextFilter::default() };
     let text = message(score.clone());

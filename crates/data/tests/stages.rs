@@ -3,6 +3,7 @@
 use crate::common;
 
 use common::{packed, world, write_parquet};
+use farthing_base::tensors::TensorError;
 use farthing_data::world::{Split, World};
 use farthing_data::{
     Batch, BatchReader, Error, FetchSettings, Files, Order, PackConfig, Remainder, Rows, Shard,
@@ -125,7 +126,7 @@ fn finished_packing_is_reused_and_an_interrupted_one_completed() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, bytes).unwrap();
     let error = again().unwrap_err();
-    assert!(matches!(error, Error::ShardChecksum { .. }), "{error}");
+    assert!(matches!(error, Error::Shard(TensorError::Checksum { .. })), "{error}");
     assert!(error.to_string().contains("rows_00001"), "{error}");
 }
 

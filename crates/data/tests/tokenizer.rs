@@ -2,6 +2,7 @@
 
 use crate::shared;
 
+use farthing_base::Hint;
 use farthing_data::world::{Split, World};
 use farthing_data::{BpeSettings, Error, SPECIAL_TOKENS, Tokenizer};
 use proptest::prelude::*;
@@ -81,7 +82,7 @@ fn training_is_deterministic_and_obeys_its_limits() {
 fn impossible_vocabularies_are_errors() {
     let train = |text: &str, vocab: usize| {
         let texts = std::iter::once(Ok(text.to_string()));
-        Tokenizer::train(texts, &settings(vocab)).map(drop).unwrap_err().to_string()
+        Tokenizer::train(texts, &settings(vocab)).map(drop).unwrap_err().with_hint()
     };
     let small = train("one two", 10_000);
     assert!(
@@ -106,7 +107,7 @@ fn files_load_again_and_bad_ones_are_named() {
     let good = fs::read_to_string(&path).unwrap();
     let refused = |text: &str, expected: &str| {
         fs::write(&path, text).unwrap();
-        let error = Tokenizer::load(&path).map(drop).unwrap_err().to_string();
+        let error = Tokenizer::load(&path).map(drop).unwrap_err().with_hint();
         assert!(error.contains("tokenizer.json") && error.contains(expected), "{error}");
     };
     refused("", "does not parse");
@@ -128,17 +129,17 @@ fn files_load_again_and_bad_ones_are_named() {
     let suffix = "\"end_of_word_suffix\": \"</w>\"";
     refused(&good.replace("\"end_of_word_suffix\": null", suffix), "prefixes or suffixes");
 
-    let empty = Tokenizer::load(dir.path().join("nothing")).map(drop).unwrap_err().to_string();
+    let empty = Tokenizer::load(dir.path().join("nothing")).map(drop).unwrap_err().with_hint();
     assert!(empty.contains("cannot read"), "{empty}");
     let folder = tempfile::tempdir().unwrap();
-    let bare = Tokenizer::load(folder.path()).map(drop).unwrap_err().to_string();
+    let bare = Tokenizer::load(folder.path()).map(drop).unwrap_err().with_hint();
     assert!(bare.contains("neither tokenizer.json nor GPT-2's two files"), "{bare}");
     fs::write(folder.path().join("vocab.json"), "{\"a\": 0}").unwrap();
     fs::write(folder.path().join("merges.txt"), "#version: 0.2\na b c\n").unwrap();
-    let three = Tokenizer::load(folder.path()).map(drop).unwrap_err().to_string();
+    let three = Tokenizer::load(folder.path()).map(drop).unwrap_err().with_hint();
     assert!(three.contains("merges.txt") && three.contains("line 2 is not two tokens"), "{three}");
     fs::write(folder.path().join("merges.txt"), "#version: 0.2\na b\n").unwrap();
-    let unknown = Tokenizer::load(folder.path()).map(drop).unwrap_err().to_string();
+    let unknown = Tokenizer::load(folder.path()).map(drop).unwrap_err().with_hint();
     assert!(unknown.contains("it does not go with") && unknown.contains("`b`"), "{unknown}");
     TRAINED.save(folder.path().join("tokenizer.json")).unwrap();
     assert_eq!(Tokenizer::load(folder.path()).unwrap().digest(), TRAINED.digest());

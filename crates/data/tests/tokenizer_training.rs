@@ -2,6 +2,7 @@
 
 use crate::shared;
 
+use farthing_base::Hint;
 use farthing_data::world::{Split, World};
 use farthing_data::{BpeSettings, Progress, SPECIAL_TOKENS, SPLIT_REGEX, Texts, Tokenizer};
 use proptest::prelude::*;
@@ -48,7 +49,7 @@ fn check(texts: &[String], vocab_size: usize) {
     let (file, found) = theirs(texts, vocab_size);
     assert!(file == ours(texts, found).unwrap(), "{vocab_size} entries of {texts:?}");
     if found < vocab_size {
-        let error = ours(texts, vocab_size).unwrap_err().to_string();
+        let error = ours(texts, vocab_size).unwrap_err().with_hint();
         assert!(error.contains(&format!("set vocab_size to at most {found}")), "{error}");
     }
 }

@@ -1,6 +1,9 @@
-//! The one error type of the crate: what is wrong, where, with the numbers, and a hint.
+//! The one error type of the crate: what is wrong, where, with the numbers, and beside the message a hint.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
+
+use farthing_base::Hint;
 
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -13,7 +16,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read a file of the bundle.
-    #[error("cannot read {}: {source}\nhint: {hint}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -23,7 +26,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// The list of tasks is not JSON, or names something that cannot be evaluated.
-    #[error("the task list {} cannot be used: {reason}\nhint: {hint}", path.display())]
+    #[error("the task list {} cannot be used: {reason}", path.display())]
     Tasks {
         /// The list of tasks.
         path: PathBuf,
@@ -33,7 +36,7 @@ pub enum Error {
         hint: String,
     },
     /// A line of a task's file is not an item of the task's type.
-    #[error("line {line} of {} is not an item: {reason}\nhint: {hint}", path.display())]
+    #[error("line {line} of {} is not an item: {reason}", path.display())]
     Item {
         /// The file of items.
         path: PathBuf,
@@ -46,7 +49,7 @@ pub enum Error {
     },
     /// A task has too few items to draw its few-shot examples from.
     #[error(
-        "task {label} has {items} items, {shots} examples and the item itself need {}\nhint: lower num_fewshot, raise max_per_task, or give more items",
+        "task {label} has {items} items, {shots} examples and the item itself need {}",
         shots + 1
     )]
     FewShot {
@@ -59,7 +62,7 @@ pub enum Error {
     },
     /// A prompt gives the model nothing to be scored on.
     #[error(
-        "line {line} of {} cannot be scored: {reason}\nhint: correct the line, or remove it from the file", path.display()
+        "line {line} of {} cannot be scored: {reason}", path.display()
     )]
     Prompt {
         /// The file of items.
@@ -70,7 +73,7 @@ pub enum Error {
         reason: String,
     },
     /// A setting is outside the range in which it means something.
-    #[error("{what}\nhint: {hint}")]
+    #[error("{what}")]
     Config {
         /// The setting and its value.
         what: String,
@@ -78,9 +81,7 @@ pub enum Error {
         hint: String,
     },
     /// A batch's parts do not have the same number of positions.
-    #[error(
-        "a batch of {rows} rows of {tokens} tokens has {inputs} inputs and {targets} targets\nhint: both must number rows × tokens, and at least 1"
-    )]
+    #[error("a batch of {rows} rows of {tokens} tokens has {inputs} inputs and {targets} targets")]
     Batch {
         /// Rows, B.
         rows: usize,
@@ -93,7 +94,7 @@ pub enum Error {
     },
     /// A token is not in the vocabulary.
     #[error(
-        "token {token} at position {position} of row {row} of a batch, but the vocabulary has {vocab} entries\nhint: evaluate with the tokenizer that the model was trained with"
+        "token {token} at position {position} of row {row} of a batch, but the vocabulary has {vocab} entries"
     )]
     Token {
         /// The token.
@@ -106,9 +107,7 @@ pub enum Error {
         vocab: usize,
     },
     /// The model gave a loss that is not a number.
-    #[error(
-        "the model's loss is {loss} {place}\nhint: its weights have diverged; evaluate an earlier checkpoint"
-    )]
+    #[error("the model's loss is {loss} {place}")]
     NotFinite {
         /// The loss.
         loss: f64,
@@ -117,7 +116,7 @@ pub enum Error {
     },
     /// The model gave another number of scores than there are positions.
     #[error(
-        "the model gave {losses} losses and {predictions} predictions for {positions} positions\nhint: this is a fault of the `LanguageModel`: it must fill both"
+        "the model gave {losses} losses and {predictions} predictions for {positions} positions"
     )]
     Scores {
         /// Losses given.
@@ -128,9 +127,7 @@ pub enum Error {
         positions: usize,
     },
     /// No token with a byte length was evaluated, so there is nothing to divide by.
-    #[error(
-        "{tokens} targets stand for 0 bytes\nhint: the held-out rows hold no text, or the tokenizer is another than the one they were packed with"
-    )]
+    #[error("{tokens} targets stand for 0 bytes")]
     NoBytes {
         /// Targets evaluated.
         tokens: u64,
@@ -153,4 +150,28 @@ pub enum Error {
         /// The reader's reason.
         source: BoxError,
     },
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: &str = match self {
+            &(Self::Read { hint, .. } | Self::Item { hint, .. }) => hint,
+            Self::Tasks { hint, .. } | Self::Config { hint, .. } => hint,
+            Self::FewShot { .. } => "lower num_fewshot, raise max_per_task, or give more items",
+            Self::Prompt { .. } => "correct the line, or remove it from the file",
+            Self::Batch { .. } => "both must number rows × tokens, and at least 1",
+            Self::Token { .. } => "evaluate with the tokenizer that the model was trained with",
+            Self::NotFinite { .. } => "its weights have diverged; evaluate an earlier checkpoint",
+            Self::Scores { .. } => "this is a fault of the `LanguageModel`: it must fill both",
+            Self::NoBytes { .. } => {
+                "the held-out rows hold no text, or the tokenizer is another than the one they were packed with"
+            }
+            Self::Model { source } | Self::Encode { source } | Self::Rows { source } => {
+                let model = source.downcast_ref::<farthing_model::Error>().and_then(Hint::hint);
+                let data = || source.downcast_ref::<farthing_data::Error>().and_then(Hint::hint);
+                return model.or_else(data);
+            }
+        };
+        Some(hint.into())
+    }
 }

@@ -3,6 +3,7 @@
 use crate::common;
 
 use common::Pairs;
+use farthing_base::Hint;
 use farthing_data::{Progress, Silent};
 use farthing_eval::{Batch, Error, IGNORE, Result, bits_per_byte};
 use std::f64::consts::LN_2;
@@ -81,7 +82,7 @@ fn faults_are_told_apart() {
     };
     let error = run(&mut model(), A, 2).unwrap_err();
     assert_eq!(
-        error.to_string(),
+        error.with_hint(),
         "no row fits in 2 tokens to evaluate\nhint: evaluate at least as many tokens as one row has, on held-out rows"
     );
     let error = run(&mut model(), (&[0], &[4]), 1).unwrap_err();
@@ -96,7 +97,7 @@ fn faults_are_told_apart() {
     assert!(matches!(empty.unwrap_err(), Error::Config { .. }));
     let error = Batch::new(vec![0; 6], vec![0; 5], 2, 3).unwrap_err();
     assert_eq!(
-        error.to_string(),
+        error.with_hint(),
         "a batch of 2 rows of 3 tokens has 6 inputs and 5 targets\nhint: both must number rows × tokens, and at least 1"
     );
 }

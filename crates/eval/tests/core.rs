@@ -3,6 +3,7 @@
 use crate::common;
 
 use common::{BOS, Bytes, Pairs};
+use farthing_base::Hint;
 use farthing_data::{Progress, Silent};
 use farthing_eval::core::{Bundle, Report, Settings, evaluate};
 use farthing_eval::{Error, Result};
@@ -240,7 +241,7 @@ fn message(tasks: &str, items: Option<&str>, settings: &Settings, model: &mut Pa
     let error = bundle(dir.path(), tasks, &files)
         .and_then(|b| evaluate(model, &Bytes::default(), &b, settings, &mut Silent))
         .unwrap_err();
-    error.to_string().replace(&format!("{}/", dir.path().display()), "")
+    error.with_hint().replace(&format!("{}/", dir.path().display()), "")
 }
 
 fn of(kind: &str, shots: usize, items: &str) -> String {

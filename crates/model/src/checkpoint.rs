@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use farthing_kernels::{DType, Device, Mut, Params, Ref, Weights};
+use farthing_base::tensors::{TensorError, TensorFile, TensorWriter, WHOLE_CHECKSUM};
+use farthing_kernels::{Device, Mut, Params, Ref, Shape, Weights};
 
-use crate::{Error, Gpt, GptConfig, Result, TensorFile, TensorInfo, TensorWriter};
+use crate::tensors::{found, found_float, tensor};
+use crate::{Error, Gpt, GptConfig, Result};
 
 /// How the names of tensors begin that are not parameters.
 pub const STATE_PREFIX: &str = "state.";
@@ -34,7 +36,7 @@ pub struct Extra<'a> {
 /// Master weights as they are: F32, or F64 on the reference device.
 ///
 /// # Errors
-/// [`Error::Write`] for a bad name in `extra` or `metadata`; [`Error::Io`]; [`Error::Kernel`].
+/// [`Error::File`] for a bad name in `extra` or `metadata`, or where the system refuses; [`Error::Kernel`].
 pub fn save_model(
     path: &Path,
     gpt: &Gpt,
@@ -44,35 +46,28 @@ pub fn save_model(
     extra: &[Extra<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let refuse = |what: String| Err(Error::Write { path: path.to_owned(), what });
+    let refuse = |what: String| TensorError::Write { path: path.to_owned(), what };
     let mut tensors = Vec::new();
     let mut views = Vec::new();
     for spec in gpt.params() {
         let view = weights.master(spec.id)?;
-        let info = TensorInfo { name: spec.name.clone(), dtype: view.dtype(), shape: spec.shape };
-        tensors.push(info);
+        tensors.push(tensor(&spec.name, view.dtype(), spec.shape).map_err(refuse)?);
         views.push(view);
     }
-    for Extra { name, tensor } in extra {
+    for Extra { name, tensor: view } in extra {
         if !name.starts_with(STATE_PREFIX) {
-            return refuse(format!("tensor `{name}` must be named `{STATE_PREFIX}…`"));
+            return Err(refuse(format!("tensor `{name}` must be named `{STATE_PREFIX}…`")).into());
         }
-        tensors.push(TensorInfo {
-            name: name.clone(),
-            dtype: tensor.dtype(),
-            shape: tensor.shape(),
-        });
-        views.push(*tensor);
+        tensors.push(tensor(name, view.dtype(), view.shape()).map_err(refuse)?);
+        views.push(*view);
     }
-    let config = match serde_json::to_string(gpt.config()) {
-        Ok(config) => config,
-        Err(e) => return refuse(format!("the configuration as JSON: {e}")),
-    };
+    let config = serde_json::to_string(gpt.config())
+        .map_err(|e| refuse(format!("the configuration as JSON: {e}")))?;
     let mut all = metadata.clone();
     let own = [(FORMAT, FORMAT_VERSION.to_owned()), (CONFIG, config), (STEP, step.to_string())];
     for (key, value) in own {
         if all.insert(key.into(), value).is_some() {
-            return refuse(format!("metadata `{key}` is reserved"));
+            return Err(refuse(format!("metadata `{key}` is reserved")).into());
         }
     }
     let mut writer = TensorWriter::create(path, &tensors, &all)?;
@@ -84,7 +79,7 @@ pub fn save_model(
             writer.write(&host)?;
         }
     }
-    writer.finish()
+    Ok(writer.finish()?)
 }
 
 /// Elements that pass through the host at a time.
@@ -123,7 +118,7 @@ impl Checkpoint {
         }
         if !file.has_checksum() {
             return Err(bad(
-                "farthing.blake3",
+                WHOLE_CHECKSUM,
                 "is missing".into(),
                 "the file was changed after it was written; use an earlier checkpoint",
             ));
@@ -182,7 +177,7 @@ impl Checkpoint {
     /// Copies a tensor that is not a parameter to a device.
     ///
     /// # Errors
-    /// [`Error::Missing`]; [`Error::ParameterShape`] when `dst` has another shape; [`Error::ElementType`]; [`Error::Kernel`].
+    /// [`Error::File`] when it is missing; [`Error::ParameterShape`] when `dst` has another shape; [`Error::ElementType`]; [`Error::Kernel`].
     pub fn load_state(&self, name: &str, dev: &dyn Device, dst: Mut<'_>) -> Result<()> {
         copy_tensor(&self.file, name, dev, dst)
     }
@@ -191,7 +186,7 @@ impl Checkpoint {
 /// Copies the weights of a model from any safetensors file with the recipe's names, and refreshes the compute copies.
 ///
 /// # Errors
-/// [`Error::ParameterShape`], [`Error::Missing`], [`Error::Unknown`], [`Error::ElementType`], before anything is written;
+/// [`Error::ParameterShape`], [`Error::File`] when one is missing, [`Error::Unknown`], [`Error::ElementType`], before anything is written;
 /// [`Error::Kernel`].
 pub fn load_weights(
     file: &TensorFile,
@@ -200,13 +195,8 @@ pub fn load_weights(
     params: &mut Params,
 ) -> Result<()> {
     for spec in gpt.params() {
-        let found = file.info(&spec.name)?;
-        if found.shape != spec.shape {
-            let (path, name) = (file.path().to_owned(), spec.name.clone());
-            let (found, expected) = (found.shape.into(), spec.shape.into());
-            return Err(Error::ParameterShape { path, name, found, expected });
-        }
-        check_float(file, &found)?;
+        check_shape(file, &spec.name, found(file, &spec.name)?.1, spec.shape)?;
+        found_float(file, &spec.name)?;
     }
     let known = |name: &String| name.starts_with(STATE_PREFIX) || gpt.find(name).is_some();
     if let Some(name) = file.names().into_iter().find(|name| !known(name)) {
@@ -227,39 +217,31 @@ pub fn load_model(path: &Path, dev: &dyn Device) -> Result<(Gpt, Params)> {
     let gpt = Gpt::new(checkpoint.config().clone())?;
     // Before memory for what the configuration promises is asked for: are the tensors there?
     for spec in gpt.params() {
-        checkpoint.file.info(&spec.name)?;
+        found(&checkpoint.file, &spec.name)?;
     }
     let mut params = Params::new(dev, gpt.single_group())?;
     checkpoint.load(&gpt, dev, &mut params)?;
     Ok((gpt, params))
 }
 
-fn check_float(file: &TensorFile, info: &TensorInfo) -> Result<()> {
-    if matches!(info.dtype, DType::F64 | DType::F32 | DType::BF16) {
+fn check_shape(file: &TensorFile, name: &str, found: Shape, expected: Shape) -> Result<()> {
+    if found == expected {
         return Ok(());
     }
-    let (path, name) = (file.path().to_owned(), info.name.clone());
-    Err(Error::ElementType { path, name, found: format!("{:?}", info.dtype) })
+    let (path, name) = (file.path().to_owned(), name.to_owned());
+    Err(Error::ParameterShape { path, name, found: found.into(), expected: expected.into() })
 }
 
 /// Copies one tensor to `dst`, converting between float types where they differ.
 fn copy_tensor(file: &TensorFile, name: &str, dev: &dyn Device, dst: Mut<'_>) -> Result<()> {
-    let info = file.info(name)?;
-    if info.shape != dst.shape() {
-        let (found, expected) = (info.shape.into(), dst.shape().into());
-        return Err(Error::ParameterShape {
-            path: file.path().to_owned(),
-            name: name.into(),
-            found,
-            expected,
-        });
-    }
+    let (dtype, shape) = found(file, name)?;
+    check_shape(file, name, shape, dst.shape())?;
     let bytes = file.bytes(name)?;
-    if info.dtype == dst.dtype() {
+    if dtype == dst.dtype() {
         return Ok(dev.write(dst, bytes)?);
     }
-    check_float(file, &info)?;
-    let (n, width) = (info.shape.elements(), info.dtype.bytes());
+    found_float(file, name)?;
+    let (n, width) = (shape.elements(), dtype.bytes());
     let mut rest = dst.reshape([n])?;
     for piece in bytes.chunks(PIECE * width) {
         let values: Vec<f64> = piece.chunks_exact(width).map(widen).collect();

@@ -1,7 +1,10 @@
 //! What can go wrong with a model, its batches and its checkpoints.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
+use farthing_base::Hint;
+use farthing_base::tensors::TensorError;
 use farthing_kernels::Shape;
 
 /// A result whose error is [`Error`].
@@ -12,7 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A key of the configuration makes no model.
-    #[error("{key} {what}\nhint: {hint}")]
+    #[error("{key} {what}")]
     Config {
         /// The key.
         key: &'static str,
@@ -25,7 +28,7 @@ pub enum Error {
     #[error(transparent)]
     Kernel(#[from] farthing_kernels::Error),
     /// A batch does not fit its workspace or the model.
-    #[error("batch: {what}\nhint: {hint}")]
+    #[error("batch: {what}")]
     Batch {
         /// What does not fit, with the figures.
         what: String,
@@ -34,7 +37,7 @@ pub enum Error {
     },
     /// A token id or target is not of the vocabulary.
     #[error(
-        "batch: {what} {id} at row {row}, position {position}; the vocabulary has {vocab} entries\nhint: data and model must share one tokenizer"
+        "batch: {what} {id} at row {row}, position {position}; the vocabulary has {vocab} entries"
     )]
     Token {
         /// "input" or "target".
@@ -49,43 +52,18 @@ pub enum Error {
         vocab: usize,
     },
     /// A request for text that cannot be met.
-    #[error("generation: {what}\nhint: {hint}")]
+    #[error("generation: {what}")]
     Generation {
         /// What is wrong.
         what: String,
         /// What to do about it.
         hint: String,
     },
-    /// A file could not be read or written.
-    #[error("{}: could not {action}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file is not a complete tensor file: its head cannot be read, or it ends too early.
-    #[error("{}: not a complete safetensors file: {what}\nhint: the file was cut or is of another kind; restore it from a copy, or use an earlier checkpoint", path.display())]
-    Header {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// A file's bytes are not those that were written.
-    #[error("{}: the data's BLAKE3 checksum is {found}, the header says {expected}\nhint: the file was damaged after it was written; use an earlier checkpoint", path.display())]
-    Checksum {
-        /// The file.
-        path: PathBuf,
-        /// The checksum of what is there.
-        found: String,
-        /// The checksum of what was written.
-        expected: String,
-    },
+    /// A tensor file could not be written or read, is not whole, or lacks a tensor.
+    #[error(transparent)]
+    File(#[from] TensorError),
     /// A file's metadata lacks something or says something that makes no sense.
-    #[error("{}: metadata `{key}` {what}\nhint: {hint}", path.display())]
+    #[error("{}: metadata `{key}` {what}", path.display())]
     Metadata {
         /// The file.
         path: PathBuf,
@@ -97,7 +75,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// A parameter has another shape in the file than in the model.
-    #[error("{}: `{name}` has shape {found}, the model expects {expected}\nhint: the checkpoint is of another model: load it with the configuration in its own metadata, or change depth, head_dim or the vocabulary back", path.display())]
+    #[error("{}: `{name}` has shape {found}, the model expects {expected}", path.display())]
     ParameterShape {
         /// The file.
         path: PathBuf,
@@ -109,7 +87,7 @@ pub enum Error {
         expected: Box<Shape>,
     },
     /// A tensor's elements are of a type that cannot be loaded.
-    #[error("{}: `{name}` has elements of type {found}\nhint: F32, F64 and BF16 can be loaded", path.display())]
+    #[error("{}: `{name}` has elements of type {found}", path.display())]
     ElementType {
         /// The file.
         path: PathBuf,
@@ -118,28 +96,46 @@ pub enum Error {
         /// The type in the file.
         found: String,
     },
-    /// A tensor that is needed is not in the file.
-    #[error("{}: tensor `{name}` is missing\nhint: the checkpoint is of another model or was written by another program; its own metadata has the configuration that fits", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-    },
     /// The file has a tensor that the model has not.
-    #[error("{}: tensor `{name}` is not a parameter of the model\nhint: the checkpoint is of another model (other depth, smear, backout or value_embeds); anything that is not a parameter must be named `{}…`", path.display(), "state.")]
+    #[error("{}: tensor `{name}` is not a parameter of the model", path.display())]
     Unknown {
         /// The file.
         path: PathBuf,
         /// The tensor.
         name: String,
     },
-    /// What was to be written contradicts itself: a name twice, bytes that do not fit a shape.
-    #[error("{}: cannot write: {what}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The contradiction.
-        what: String,
-    },
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: &str = match self {
+            // It stands in the message still.
+            Self::Kernel(_) => return None,
+            Self::Config { hint, .. }
+            | Self::Batch { hint, .. }
+            | Self::Generation { hint, .. } => hint,
+            &Self::Metadata { hint, .. } => hint,
+            Self::Token { .. } => "data and model must share one tokenizer",
+            Self::File(error) => match error {
+                TensorError::Header { .. } | TensorError::Size { .. } => {
+                    "the file was cut or is of another kind; restore it from a copy, or use an earlier checkpoint"
+                }
+                TensorError::Checksum { .. } => {
+                    "the file was damaged after it was written; use an earlier checkpoint"
+                }
+                TensorError::Missing { .. } => {
+                    "the checkpoint is of another model or was written by another program; its own metadata has the configuration that fits"
+                }
+                error => return error.hint(),
+            },
+            Self::ParameterShape { .. } => {
+                "the checkpoint is of another model: load it with the configuration in its own metadata, or change depth, head_dim or the vocabulary back"
+            }
+            Self::ElementType { .. } => "F32, F64 and BF16 can be loaded",
+            Self::Unknown { .. } => {
+                "the checkpoint is of another model (other depth, smear, backout or value_embeds); anything that is not a parameter must be named `state.…`"
+            }
+        };
+        Some(hint.into())
+    }
 }

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use farthing_base::tensors::{TensorError, TensorWriter};
 use farthing_kernels::{Bf16, DType};
 
 use crate::checkpoint::widen;
-use crate::tensor_file::{TensorInfo, TensorWriter};
-use crate::{Checkpoint, Error, Gpt, Result};
+use crate::tensors::{found_float, tensor};
+use crate::{Checkpoint, Gpt, Result};
 
 /// Elements that are converted at a time.
 const PIECE: usize = 1 << 20;
@@ -21,33 +22,28 @@ impl Checkpoint {
     /// BF16 rounds to nearest, ties to even.
     ///
     /// # Errors
-    /// [`Error::Write`] for another `dtype`; [`Error::Missing`]; [`Error::ElementType`]; [`Error::Io`].
+    /// [`Error::File`](crate::Error::File) for another `dtype`, a tensor that is missing, or where the system refuses;
+    /// [`Error::ElementType`](crate::Error::ElementType).
     pub fn export(&self, path: &Path, dtype: DType) -> Result<()> {
+        let refuse = |what: String| TensorError::Write { path: path.to_owned(), what };
         if !matches!(dtype, DType::F32 | DType::BF16) {
-            let what = format!("weights are exported as F32 or BF16, not {dtype:?}");
-            return Err(Error::Write { path: path.to_owned(), what });
+            return Err(
+                refuse(format!("weights are exported as F32 or BF16, not {dtype:?}")).into()
+            );
         }
         let gpt = Gpt::new(self.config().clone())?;
         let file = self.file();
         let mut tensors = Vec::new();
         for spec in gpt.params() {
-            let found = file.info(&spec.name)?;
-            if !matches!(found.dtype, DType::F64 | DType::F32 | DType::BF16) {
-                let found = format!("{:?}", found.dtype);
-                return Err(Error::ElementType {
-                    path: file.path().to_owned(),
-                    name: spec.name.clone(),
-                    found,
-                });
-            }
-            tensors.push(TensorInfo { name: spec.name.clone(), dtype, shape: found.shape });
+            let (_, shape) = found_float(file, &spec.name)?;
+            tensors.push(tensor(&spec.name, dtype, shape).map_err(refuse)?);
         }
         let metadata: BTreeMap<String, String> =
             self.own_metadata().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let mut writer = TensorWriter::create(path, &tensors, &metadata)?;
         let mut out = Vec::new();
         for info in &tensors {
-            let width = file.info(&info.name)?.dtype.bytes();
+            let width = found_float(file, &info.name)?.0.bytes();
             for piece in file.bytes(&info.name)?.chunks(PIECE * width) {
                 out.clear();
                 for value in piece.chunks_exact(width).map(widen) {
@@ -62,6 +58,6 @@ impl Checkpoint {
                 writer.write(&out)?;
             }
         }
-        writer.finish()
+        Ok(writer.finish()?)
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! The arithmetic is the forward pass's own, told how many tokens came before. Nothing is allocated per token.
 
+use farthing_base::random::Stream;
 use farthing_kernels::{Device, Tensor, Weights};
 
 use crate::gpt::{Extent, Gpt};
-use crate::random::Stream;
 use crate::workspace::{Buffers, Capacity, Keep, Types, buffers, first, first_mut, write_rotary};
 use crate::{Error, Result};
 

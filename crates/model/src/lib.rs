@@ -13,8 +13,7 @@ mod forward;
 mod generate;
 mod gpt;
 mod params;
-mod random;
-mod tensor_file;
+mod tensors;
 mod workspace;
 
 pub use checkpoint::{Checkpoint, Extra, STATE_PREFIX, load_model, load_weights, save_model};
@@ -23,6 +22,4 @@ pub use error::{Error, Result};
 pub use generate::{Generator, Sampling};
 pub use gpt::{Batch, Gpt, sort_positions};
 pub use params::{Init, LayerIds, ParamIds, ParamSpec, SmearIds, ValueIds};
-pub use random::Stream;
-pub use tensor_file::{TensorFile, TensorInfo, TensorWriter};
 pub use workspace::{Mode, Workspace};

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use farthing_base::random::Stream;
 use farthing_kernels::{Device, Mut, ParamId, Shape};
 use rayon::prelude::*;
 
-use crate::{GptConfig, Mlp, Result, Stream};
+use crate::{GptConfig, Mlp, Result};
 
 /// How a parameter starts.
 #[derive(Clone, PartialEq, Debug)]

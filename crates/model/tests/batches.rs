@@ -3,6 +3,7 @@
 use crate::common;
 
 use common::{BOTH, Model, Tokens, config, distance, seq_len};
+use farthing_base::Hint;
 use farthing_kernels::reference::Reference;
 use farthing_model::{Batch, Error, Mode, Preset};
 
@@ -161,7 +162,7 @@ fn what_does_not_fit_is_refused_with_the_figures() {
         let (weights, mut grads) = model.params.split();
         let result =
             model.gpt.forward_backward(&dev, weights, &mut grads, &mut model.ws, &batch, 1.0);
-        let text = result.unwrap_err().to_string();
+        let text = result.unwrap_err().with_hint();
         assert!(text.contains(part) && text.contains("\nhint: "), "{text}");
     };
     let full = tokens.batch();

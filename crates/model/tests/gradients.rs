@@ -3,8 +3,9 @@
 use crate::common;
 
 use common::{Model, Tokens, config, norm, seq_len, variants};
+use farthing_base::random::Stream;
 use farthing_kernels::reference::Reference;
-use farthing_model::{GptConfig, Preset, Stream};
+use farthing_model::{GptConfig, Preset};
 
 const STEP: f64 = 1e-4;
 const TOLERANCE: f64 = 1e-5;

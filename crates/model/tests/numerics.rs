@@ -3,9 +3,10 @@
 use crate::common;
 
 use common::{BOTH, Model, Tokens, config, distance, norm, seq_len, variants};
+use farthing_base::random::Stream;
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::reference::Reference;
-use farthing_model::{Batch, GptConfig, Mode, Preset, Stream, sort_positions};
+use farthing_model::{Batch, GptConfig, Mode, Preset, sort_positions};
 
 const TOLERANCE: f64 = 2e-5;
 

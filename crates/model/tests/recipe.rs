@@ -5,6 +5,7 @@ use crate::common;
 use std::collections::BTreeMap;
 
 use common::{BOTH, Model, Tokens, VOCAB, config, variants};
+use farthing_base::Hint;
 use farthing_kernels::Params;
 use farthing_kernels::reference::Reference;
 use farthing_model::{Error, Gpt, GptConfig, Init, Mlp, Mode, ModelConfig, Preset};
@@ -354,7 +355,7 @@ fn faulty_configurations_say_which_key_and_what_would_do() {
         let mut config = full(JULY, 24);
         change(&mut config);
         let error = Gpt::new(config).unwrap_err();
-        let text = error.to_string();
+        let text = error.with_hint();
         assert!(matches!(error, Error::Config { key: k, .. } if k == key), "{text}");
         assert!(text.contains(part) && text.contains("\nhint: "), "{text}");
     }

@@ -1,5 +1,9 @@
-//! What can be wrong with groups, schedules and optimizers, said with names and figures, then a hint.
+//! What can be wrong with groups, schedules and optimizers, said with names and figures, and beside the message a hint.
 
+use std::borrow::Cow;
+
+use farthing_base::Hint;
+use farthing_base::names::did_you_mean;
 use farthing_kernels::Shape;
 
 /// A result whose error is [`Error`].
@@ -13,7 +17,7 @@ pub enum Error {
     #[error(transparent)]
     Kernels(#[from] farthing_kernels::Error),
     /// `uses` names no registered optimizer.
-    #[error("no optimizer is called `{name}`\nhint: {}", suggest(name, known))]
+    #[error("no optimizer is called `{name}`")]
     UnknownOptimizer {
         /// The name given.
         name: String,
@@ -21,7 +25,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A key that the optimizer does not have.
-    #[error("optimizer `{uses}` has no key `{key}`\nhint: {}", suggest(key, known))]
+    #[error("optimizer `{uses}` has no key `{key}`")]
     UnknownKey {
         /// The optimizer.
         uses: String,
@@ -31,7 +35,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// The optimizer's keys could not be read: a value of another type, a key missing.
-    #[error("optimizer `{uses}`: {what}\nhint: its keys are {}", known.join(", "))]
+    #[error("optimizer `{uses}`: {what}")]
     Config {
         /// The optimizer.
         uses: String,
@@ -41,7 +45,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A value outside what its key allows.
-    #[error("{key} is {value}\nhint: {hint}")]
+    #[error("{key} is {value}")]
     Value {
         /// The key, with its group where there is one.
         key: String,
@@ -60,7 +64,7 @@ pub enum Error {
     },
     /// A rule was given a parameter whose shape it does not update.
     #[error(
-        "optimizer `{uses}` of group `{group}` cannot update {parameter}: its shape is {shape}, expected {expected}\nhint: match this parameter in a group that uses another optimizer, such as `adamw`"
+        "optimizer `{uses}` of group `{group}` cannot update {parameter}: its shape is {shape}, expected {expected}"
     )]
     Unsuitable {
         /// The optimizer.
@@ -75,9 +79,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A slab other than the one the optimizer was built for.
-    #[error(
-        "optimizer `{uses}` was built for a slab of shape {expected}, given one of {got}\nhint: build one optimizer for each slab of `Params::specs`"
-    )]
+    #[error("optimizer `{uses}` was built for a slab of shape {expected}, given one of {got}")]
     Slab {
         /// The optimizer.
         uses: &'static str,
@@ -87,7 +89,7 @@ pub enum Error {
         got: Shape,
     },
     /// A group lacks a key that it must have.
-    #[error("group `{group}` has no `{key}`\nhint: {hint}")]
+    #[error("group `{group}` has no `{key}`")]
     MissingKey {
         /// The group.
         group: String,
@@ -97,9 +99,7 @@ pub enum Error {
         hint: String,
     },
     /// A pattern is no glob.
-    #[error(
-        "group `{group}`: pattern `{pattern}`: {what}\nhint: `*` stands for anything within a segment between dots, `**` for any number of segments"
-    )]
+    #[error("group `{group}`: pattern `{pattern}`: {what}")]
     Pattern {
         /// The group.
         group: String,
@@ -109,7 +109,7 @@ pub enum Error {
         what: String,
     },
     /// A group of the file matches no parameter.
-    #[error("group `{group}` matches no parameter (patterns: {})\nhint: {hint}", patterns.join(", "))]
+    #[error("group `{group}` matches no parameter (patterns: {})", patterns.join(", "))]
     MatchesNothing {
         /// The group.
         group: String,
@@ -119,7 +119,7 @@ pub enum Error {
         hint: String,
     },
     /// A parameter belongs to several groups.
-    #[error("parameter {parameter} is matched by {} groups: {}\nhint: narrow the patterns so that one group matches it", groups.len(), groups.join(", "))]
+    #[error("parameter {parameter} is matched by {} groups: {}", groups.len(), groups.join(", "))]
     MatchedTwice {
         /// The parameter.
         parameter: String,
@@ -127,7 +127,7 @@ pub enum Error {
         groups: Vec<String>,
     },
     /// A parameter belongs to no group.
-    #[error("parameter {parameter} is matched by no group (groups: {})\nhint: add a group whose `params` match it", groups.join(", "))]
+    #[error("parameter {parameter} is matched by no group (groups: {})", groups.join(", "))]
     Unmatched {
         /// The parameter.
         parameter: String,
@@ -135,7 +135,7 @@ pub enum Error {
         groups: Vec<String>,
     },
     /// The numbers of a run do not make one.
-    #[error("{what}\nhint: {hint}")]
+    #[error("{what}")]
     Plan {
         /// What does not fit, with the figures.
         what: String,
@@ -145,6 +145,36 @@ pub enum Error {
     /// A failure of an optimizer from outside this crate.
     #[error(transparent)]
     Foreign(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Hint for Error {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: &str = match self {
+            // It stands in the message still.
+            Self::Kernels(_) => return None,
+            Self::Foreign(error) => return error.downcast_ref::<Self>()?.hint(),
+            Self::Group { source, .. } => return source.hint(),
+            Self::UnknownOptimizer { name, known } => return Some(suggest(name, known).into()),
+            Self::UnknownKey { key, known, .. } => return Some(suggest(key, known).into()),
+            Self::Config { known, .. } => {
+                return Some(format!("its keys are {}", known.join(", ")).into());
+            }
+            Self::Value { hint, .. }
+            | Self::MissingKey { hint, .. }
+            | Self::MatchesNothing { hint, .. }
+            | Self::Plan { hint, .. } => hint,
+            Self::Unsuitable { .. } => {
+                "match this parameter in a group that uses another optimizer, such as `adamw`"
+            }
+            Self::Slab { .. } => "build one optimizer for each slab of `Params::specs`",
+            Self::Pattern { .. } => {
+                "`*` stands for anything within a segment between dots, `**` for any number of segments"
+            }
+            Self::MatchedTwice { .. } => "narrow the patterns so that one group matches it",
+            Self::Unmatched { .. } => "add a group whose `params` match it",
+        };
+        Some(hint.into())
+    }
 }
 
 impl Error {
@@ -161,22 +191,11 @@ impl Error {
     }
 }
 
-/// The known name that is a slip away from the given one, if any.
-pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(given, name), *name))
-        .filter(|(distance, _)| *distance * 3 <= given.len().max(3))
-        .min()
-        .map(|(_, name)| name)
-}
-
 /// "did you mean `x`? there are: …", the first half only where something is near.
 fn suggest(given: &str, known: &[String]) -> String {
-    let names: Vec<&str> = known.iter().map(String::as_str).collect();
-    let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    match nearest(given, &names) {
-        Some(name) => format!("did you mean `{name}`? there are: {list}"),
+    let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    match did_you_mean(given, known.iter().map(String::as_str)) {
+        Some(meant) => format!("{meant} there are: {list}"),
         None => format!("there are: {list}"),
     }
 }

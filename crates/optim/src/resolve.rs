@@ -1,9 +1,9 @@
 //! Which parameter belongs to which group, and the slabs that follow. Knows names and shapes only.
 
+use farthing_base::names::did_you_mean;
 use farthing_kernels::{ParamId, Shape, SlabSpec};
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::error::nearest;
 use crate::{Error, Group, Origin, Result};
 
 /// One parameter of a model: its checkpoint name, shape and number.
@@ -120,7 +120,7 @@ fn matches_nothing(
         .collect();
     taken.dedup();
     let names: Vec<&str> = params.iter().map(|(name, ..)| *name).collect();
-    let near = group.params.iter().find_map(|pattern| nearest(pattern, &names));
+    let near = group.params.iter().find_map(|pattern| did_you_mean(pattern, names.iter().copied()));
     let hint = match (near, group.origin) {
         _ if !taken.is_empty() => {
             let first = "all that it matches belongs to groups whose `params` the file writes";
@@ -129,8 +129,8 @@ fn matches_nothing(
         (_, Origin::Preset | Origin::Adjusted) => {
             "the model as configured has no such parameter; remove the group from the file".into()
         }
-        (Some(name), _) => {
-            format!("did you mean `{name}`? the model has {} parameters", names.len())
+        (Some(meant), _) => {
+            format!("{meant} the model has {} parameters", names.len())
         }
         (None, _) => {
             format!("its patterns match none of the model's {} parameters", names.len())

@@ -3,6 +3,7 @@
 use crate::common;
 
 use common::{devices, distance, numbers, set_grad, set_weight, weight};
+use farthing_base::Hint;
 use farthing_kernels::{ParamId, Params, Shape};
 use farthing_optim::{Optimizers, Overrides, Preset, Registry, Size, merge, resolve};
 
@@ -85,7 +86,7 @@ fn a_group_uses_it_by_name() {
 fn its_keys_are_checked_as_ours_are() {
     let registry = Registry::standard().register::<lion::Lion>("lion");
     let refused = |options: serde_json::Value| {
-        registry.check("lion", options.as_object().unwrap()).unwrap_err().to_string()
+        registry.check("lion", options.as_object().unwrap()).unwrap_err().with_hint()
     };
     assert_eq!(
         refused(serde_json::json!({ "betas": [0.9, 0.99], "eps": 1e-8 })),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use farthing_model::TensorFile;
+use farthing_base::tensors::TensorFile;
 use farthing_optim::Preset;
 
 /// Two settings of one libm give equal bits; another library's `cos` may differ in its last place, 2⁻⁵³ near 1.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use farthing_base::Hint;
 use farthing_kernels::{ParamId, Shape, SlabSpec};
 use farthing_optim::{
     Error, Group, GroupKeys, Listed, Origin, Overrides, Preset, Registry, Result, Scale, Size,
@@ -54,7 +55,7 @@ fn resolved(json: &str) -> Result<Vec<SlabSpec>> {
 }
 
 fn said<T>(result: Result<T>) -> String {
-    result.map_or_else(|e| e.to_string(), |_| "accepted".into())
+    result.map_or_else(|e| e.with_hint(), |_| "accepted".into())
 }
 
 /// "group (shape): names", without the common parts of names.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use common::oracle::{self, Matrix};
 use common::{devices, distance, numbers, set_grad, set_weight, weight};
+use farthing_base::Hint;
 use farthing_kernels::{Device, ParamId, Params, Shape};
 use farthing_optim::{
     Group, Listed, Optimizers, Overrides, Plan, Preset, Registry, Size, merge, resolve,
@@ -278,7 +279,7 @@ fn params_of_another_model_are_refused() {
     let mut other = Params::new(&*dev, few).unwrap();
     let error = optimizers.step(&*dev, &mut other, 0).unwrap_err();
     assert_eq!(
-        error.to_string(),
+        error.with_hint(),
         "optimizers for 10 slabs, stepped with 1\nhint: step the `Params` that they were built for"
     );
 }

@@ -1,5 +1,6 @@
 //! The dial's figures, against the recipe's formulas and the published runs.
 
+use farthing_base::Hint;
 use farthing_optim::{BatchRule, Overrides, Plan, Preset, Scaling, ScheduleKeys, Size};
 
 /// The recipe's parameter count: 12·C² per layer, a (K, G) gate on every other layer from the last, and lm_head (V, C).
@@ -115,7 +116,7 @@ fn keys_of_a_file_lie_over_the_preset() {
 fn a_horizon_shorter_than_a_batch_is_refused_with_both_figures() {
     let size =
         Size { scaling_params: 1000, reference_scaling_params: 100_000, model_dim: 64, depth: 1 };
-    let error = |scaling: Scaling, given| scaling.plan(&size, &given).unwrap_err().to_string();
+    let error = |scaling: Scaling, given| scaling.plan(&size, &given).unwrap_err().with_hint();
     let january = Preset::January2026.scaling();
     assert_eq!(
         error(january, Overrides::default()),

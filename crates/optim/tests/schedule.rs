@@ -3,6 +3,7 @@
 
 use std::f64::consts::PI;
 
+use farthing_base::Hint;
 use farthing_optim::{Decay, Factors, MomentumKeys, Preset, Schedule, ScheduleKeys};
 
 /// Shorter than every warm-up, a small run, and the published d24 run.
@@ -147,6 +148,6 @@ fn a_file_changes_what_it_names() {
     };
     assert_eq!(got, Some(expected));
     let wrong = ScheduleKeys { warmdown_frac: Some(1.5), ..ScheduleKeys::default() };
-    let said = wrong.schedule(Preset::July2026).map_err(|e| e.to_string());
+    let said = wrong.schedule(Preset::July2026).map_err(|e| e.with_hint());
     assert_eq!(said, Err("warmdown_frac is 1.5\nhint: 0 to 1".into()));
 }

@@ -4,6 +4,7 @@ use crate::common;
 
 use common::oracle::{self, Matrix};
 use common::{devices, distance, numbers, set_grad, set_weight, spec, weight};
+use farthing_base::Hint;
 use farthing_kernels::{Device, Params};
 use farthing_optim::{
     AdamW, AdamWConfig, Hyper, NorMuon, NorMuonConfig, Optimizer, Preset, Registry,
@@ -221,7 +222,7 @@ fn a_vector_and_a_foreign_slab_are_refused() {
         panic!("a vector was accepted");
     };
     assert_eq!(
-        error.to_string(),
+        error.with_hint(),
         "optimizer `normuon` of group `matrices` cannot update p0: its shape is (4), expected a matrix (R, S)\n\
          hint: match this parameter in a group that uses another optimizer, such as `adamw`"
     );
@@ -231,7 +232,7 @@ fn a_vector_and_a_foreign_slab_are_refused() {
     for (name, optimizer) in [("normuon", &mut muon as &mut dyn Optimizer), ("adamw", &mut adamw)] {
         let error = optimizer.step(&*dev, &mut params.slab(0), &step_hyper(0)).unwrap_err();
         assert_eq!(
-            error.to_string(),
+            error.with_hint(),
             format!(
                 "optimizer `{name}` was built for a slab of shape (1, 4, 6), given one of (1, 6, 4)\n\
                  hint: build one optimizer for each slab of `Params::specs`"
@@ -244,7 +245,7 @@ fn a_vector_and_a_foreign_slab_are_refused() {
 fn numbers_out_of_range_are_refused_by_key() {
     let registry = Registry::standard();
     let refused = |uses, json: serde_json::Value| {
-        registry.check(uses, json.as_object().unwrap()).unwrap_err().to_string()
+        registry.check(uses, json.as_object().unwrap()).unwrap_err().with_hint()
     };
     assert_eq!(
         refused("adamw", json!({ "betas": [0.8, 1.0] })),

@@ -1,26 +1,77 @@
-//! How an error reads on the screen: the message, its causes, and the hints of all of them at the end.
+//! How an error reads on the screen: the message, its causes, and the hints of all of them at the end. A hint is a value of a library's error
+//! ([`Hint`]); in the runner's own messages, and in those of stages from outside, it is a line `hint: …`.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use farthing_base::tensors::TensorError;
+use farthing_base::{FileError, Hint};
+
+use crate::At;
+
+/// What one error advises, apart from its causes: as a value, if it is of a type that is known here.
+fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
+    fn of<'a, E: Hint + 'static>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
+        cause.downcast_ref::<E>()?.hint()
+    }
+    let ask = [
+        of::<At>,
+        of::<FileError>,
+        of::<TensorError>,
+        of::<farthing_data::Error>,
+        of::<farthing_model::Error>,
+        of::<farthing_optim::Error>,
+        of::<farthing_eval::Error>,
+    ];
+    ask.into_iter().find_map(|of| of(cause))
+}
+
+/// What an error says, and its hints: lines of the message and the value.
+fn apart(cause: &(dyn Error + 'static)) -> (String, Vec<String>) {
+    let (said, mut hints) = split(&cause.to_string());
+    hints.extend(advice(cause).map(Cow::into_owned).filter(|hint| !hints.contains(hint)));
+    (said, hints)
+}
+
+/// The lines of a message without those that are hints, and these.
+pub(crate) fn split(text: &str) -> (String, Vec<String>) {
+    let hint = |line: &str| line.trim_start().strip_prefix("hint: ").map(str::to_owned);
+    let said: Vec<&str> = text.lines().filter(|line| hint(line).is_none()).collect();
+    (said.join("\n"), text.lines().filter_map(hint).collect())
+}
+
+/// The hints of an error and all its causes, none twice.
+pub(crate) fn hints(error: &anyhow::Error) -> Vec<String> {
+    let mut hints: Vec<String> = Vec::new();
+    for hint in error.chain().flat_map(|cause| apart(cause).1) {
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    hints
+}
+
+/// An error and its causes in one line, without hints.
+pub(crate) fn said(error: &anyhow::Error) -> String {
+    split(&format!("{error:#}")).0
+}
+
+/// The same with the hints, each on a line of its own.
+pub(crate) fn in_full(error: &anyhow::Error) -> String {
+    hints(error).iter().fold(said(error), |text, hint| format!("{text}\nhint: {hint}"))
+}
 
 /// The lines of an error, hints last, without repeating a cause that its message already quotes.
 pub(crate) fn lines(error: &anyhow::Error) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    let mut hints: Vec<String> = Vec::new();
     for (depth, cause) in error.chain().enumerate() {
-        let text = cause.to_string();
-        let (hinted, said): (Vec<&str>, Vec<&str>) =
-            text.lines().partition(|line| line.trim_start().starts_with("hint: "));
-        let said = said.join("\n");
+        let (said, _) = apart(cause);
         if !lines.iter().any(|line| line.contains(&said)) {
             let prefix = if depth == 0 { "" } else { "caused by: " };
             lines.extend(format!("{prefix}{said}").lines().map(str::to_owned));
         }
-        for hint in hinted {
-            let hint = hint.trim_start().to_owned();
-            if !hints.contains(&hint) {
-                hints.push(hint);
-            }
-        }
     }
-    lines.extend(hints);
+    lines.extend(hints(error).into_iter().map(|hint| format!("hint: {hint}")));
     lines
 }
 
@@ -37,5 +88,21 @@ mod tests {
             lines(&error),
             ["reading shard 3 failed: row 812 is short", "hint: delete the shard"]
         );
+    }
+
+    #[test]
+    fn hints_that_are_values_are_found_at_any_depth_and_said_once() {
+        let stopped = || farthing_data::Error::Stopped;
+        let hint = "hint: run again to go on from here";
+        assert_eq!(lines(&stopped().into()), ["stopped on request", hint]);
+        let wrapped = anyhow::Error::from(stopped()).context("packing `train`");
+        let expected = ["packing `train`", "caused by: stopped on request", hint];
+        assert_eq!(lines(&wrapped), expected);
+        // One library's error within another's, which advises the same.
+        let rows = farthing_eval::Error::Rows { source: Box::new(stopped()) };
+        let expected = ["the held-out rows could not be read: stopped on request", hint];
+        assert_eq!(lines(&rows.into()), expected);
+        let both = anyhow::Error::from(stopped()).context(format!("packing\n{hint}"));
+        assert_eq!(lines(&both), ["packing", "caused by: stopped on request", hint]);
     }
 }

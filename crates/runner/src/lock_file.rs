@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use farthing_base::files;
 use farthing_data::Pin;
 use serde::{Deserialize, Serialize};
 
@@ -107,18 +108,12 @@ impl LockFile {
              # delete it to train on what they hold now.\n{}",
             toml::to_string(&contents)?
         );
-        let temporary = self.path.with_extension(format!("lock.{}.tmp", std::process::id()));
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &self.path)
-        };
-        write().map_err(|error| {
+        files::write_unique(&self.path, &[text.as_bytes()]).map_err(|error| {
             anyhow!(
-                "the lock file {} cannot be written: {error}\n\
+                "the lock file {} cannot be written: {}\n\
                  hint: a rerun could train on other bytes without it; make its folder writable",
-                self.path.display()
+                self.path.display(),
+                error.source
             )
         })
     }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use farthing_base::names::did_you_mean;
 
 use crate::cache::digest::parts_digest;
 use crate::cache::identity::{Identity, Input};
 use crate::cache::{Cache, Lookup, Record};
-use crate::grammar::{Declared, Pipeline, nearest};
+use crate::grammar::{Declared, Pipeline};
 use crate::{Extras, PlanCtx, Promise, Result};
 
 /// Which stages to look at and how.
@@ -40,10 +41,8 @@ impl Selection {
             }
             let mut names: Vec<&str> = pipeline.stages.iter().map(|s| s.base.as_str()).collect();
             names.dedup();
-            let hint = nearest(name, names.iter().copied()).map_or_else(
-                || format!("stages of this file: {}", names.join(", ")),
-                |meant| format!("did you mean `{meant}`?"),
-            );
+            let hint = did_you_mean(name, names.iter().copied())
+                .unwrap_or_else(|| format!("stages of this file: {}", names.join(", ")));
             Err(anyhow!("{flag} {name}: no stage has that name\nhint: {hint}"))
         };
         let mut run: BTreeSet<usize> = (0..pipeline.stages.len()).collect();

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::cache::{Cache, Record};
+use crate::failure;
 use crate::grammar::Pipeline;
 use crate::kind::Kind;
 use crate::plan::{Action, Selected, assess, behind, context};
@@ -60,7 +61,7 @@ pub(crate) fn plan(
             }
             Some(Err(error)) => {
                 sound = false;
-                let text = format!("cannot run: {error:#}");
+                let text = format!("cannot run: {}", failure::in_full(&error));
                 text.lines().map(|line| format!("      {line}")).collect()
             }
         });

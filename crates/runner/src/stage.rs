@@ -1,7 +1,9 @@
 //! The seam between the runner and the work: what a kind of stage declares and does.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
+use farthing_base::Hint;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -196,9 +198,23 @@ impl At {
         Self { key: key.into(), message: message.into(), hint: None }
     }
 
+    /// A library's error as a fault of `key`, with its hint.
+    pub fn of(key: impl Into<String>, error: &impl Hint) -> Self {
+        // A device's error has its hint in its message still.
+        let (message, hints) = crate::failure::split(&error.to_string());
+        let hint = error.hint().map(Cow::into_owned).or_else(|| hints.into_iter().next());
+        Self { key: key.into(), message, hint }
+    }
+
     /// The same fault with a way to fix it.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl Hint for At {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        self.hint.as_deref().map(Cow::Borrowed)
     }
 }

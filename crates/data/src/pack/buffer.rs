@@ -3,6 +3,7 @@
 
 use super::bits::Bits;
 use crate::token::{Token, Tokens};
+use farthing_base::random::PHI;
 use std::collections::{BTreeMap, VecDeque};
 
 const NONE: u32 = u32::MAX;
@@ -209,7 +210,7 @@ impl<T: Token> Buffer<T> {
             return None;
         }
         let words = half / 64 + 1;
-        self.searches = self.searches.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.searches = self.searches.wrapping_add(PHI);
         let first = ((u128::from(self.searches) * words as u128) >> 64) as usize;
         for word in (first..words).chain(0..first) {
             let mut both = self.bits.word(word);

@@ -7,7 +7,7 @@ use super::http::sleep;
 use crate::{Error, Result};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::BuildHasher;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -112,11 +112,7 @@ impl HubCache {
         }
         let folder = path.parent().unwrap_or(&path);
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        // The same as above.
-        let aside = unique(&path);
-        let mut file = File::create(&aside).map_err(Error::io("create", &aside))?;
-        file.write_all(commit.as_bytes()).map_err(Error::io("write", &aside))?;
-        crate::files::finish(&file, &aside, &path)
+        Ok(farthing_base::files::write_unique(&path, &[commit.as_bytes()])?)
     }
 }
 

@@ -4,8 +4,8 @@
 use super::cache::{Place, hash};
 use super::digest::{Digest, Found, Hasher};
 use super::http::{Client, Fault, Reply, Tries, answer, bare, broken, text};
-use crate::files::{finish, write_atomic};
 use crate::{Error, Result};
+use farthing_base::files;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -222,7 +222,7 @@ impl Transfer<'_> {
         self.bytes = self.bytes.or(total);
         if self.wanted.digest.is_none() && self.version.as_ref() != Some(&version) {
             let json = serde_json::to_vec(&version).unwrap_or_default();
-            write_atomic(&self.place.version(), &[&json])?;
+            files::write(&self.place.version(), &[&json]).map_err(Error::from)?;
         }
         self.version = Some(version);
         Ok(from)
@@ -275,7 +275,7 @@ impl Transfer<'_> {
     /// Gives the whole file its name.
     fn keep(self, found: Found) -> Result<Found> {
         match &self.place.blob {
-            Some(blob) => finish(&self.file, &self.place.partial, blob)?,
+            Some(blob) => files::put(&self.file, &self.place.partial, blob)?,
             None => self.file.sync_all().map_err(Error::io("sync", &self.place.partial))?,
         }
         Ok(found)

@@ -6,6 +6,7 @@ use super::digest::Digest;
 use super::http::{Client, Fault, Refusal, answer, encode};
 use super::pin::{Pin, PinnedFile, is_commit};
 use crate::{Error, Result};
+use farthing_base::names::{did_you_mean, nearest};
 use serde_json::Value;
 
 /// Pages of a listing; the Hub puts 1,000 entries on one.
@@ -124,8 +125,8 @@ fn nothing(
     let all: Vec<String> = all.into_iter().map(|f| f.path).collect();
     let parquet: Vec<&str> =
         all.iter().map(String::as_str).filter(|p| p.ends_with(".parquet")).collect();
-    let hint = match (nearest(&address.pattern, &parquet), parquet.first()) {
-        (Some(near), _) => format!("did you mean `{near}`?"),
+    let hint = match (did_you_mean(&address.pattern, parquet.iter().copied()), parquet.first()) {
+        (Some(meant), _) => meant,
         (None, Some(first)) => {
             format!("it has {} parquet files, the first one is `{first}`", parquet.len())
         }
@@ -152,7 +153,7 @@ fn no_revision(
         .filter_map(|entry| Some(entry["name"].as_str()?.to_owned()))
         .collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let hint = match nearest(&address.revision, &names) {
+    let hint = match nearest(&address.revision, names.iter().copied()) {
         Some(near) => format!("did you mean `@{near}`?"),
         None if names.is_empty() => "leave `@REVISION` out for the newest commit".into(),
         None => format!("it has {}", names.join(", ")),
@@ -163,13 +164,6 @@ fn no_revision(
         reason: format!("dataset {} has no revision `{}`", address.repo, address.revision),
         hint,
     }
-}
-
-/// The most similar of some names, if it is similar at all.
-fn nearest<'n>(given: &str, names: &[&'n str]) -> Option<&'n str> {
-    let scored = names.iter().map(|name| (strsim::damerau_levenshtein(given, name), *name));
-    let (distance, name) = scored.min_by_key(|(distance, _)| *distance)?;
-    (distance > 0 && distance <= (given.chars().count() / 3).max(2)).then_some(name)
 }
 
 impl Fault {
@@ -273,12 +267,5 @@ mod tests {
         ] {
             assert_eq!(file(&wrong), None, "{wrong}");
         }
-    }
-
-    #[test]
-    fn similar_names() {
-        let names = ["main", "refs/convert/parquet", "v1.0"];
-        assert_eq!(nearest("mian", &names), Some("main"));
-        assert_eq!(nearest("something", &names), None);
     }
 }

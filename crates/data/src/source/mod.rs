@@ -18,7 +18,7 @@ pub use list::{FILES, FileEntry, Files};
 pub use pin::{Pin, PinnedFile};
 pub use settings::HubSettings;
 
-use crate::files::{digest_file, write_atomic};
+use crate::files::digest_file;
 use crate::world::{self, WorldSettings};
 use crate::{Error, Progress, Result, TextFile};
 use address::{Address, WORLD};
@@ -135,7 +135,7 @@ impl Fetcher {
         let path = out.join(FILES);
         let json = serde_json::to_string_pretty(&files)
             .map_err(|e| Error::Manifest { path: path.clone(), reason: e.to_string() })?;
-        write_atomic(&path, &[json.as_bytes(), b"\n"])?;
+        farthing_base::files::write(&path, &[json.as_bytes(), b"\n"])?;
         Ok(files)
     }
 }

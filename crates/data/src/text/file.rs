@@ -7,6 +7,7 @@ use super::memory::Pool;
 use super::stored::{Source, StoredPages};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
+use farthing_base::names::did_you_mean;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
@@ -149,15 +150,8 @@ impl TextFile {
         let schema = self.metadata.schema();
         let found: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
         let Some(index) = found.iter().position(|name| name == column) else {
-            let near = found
-                .iter()
-                .map(|name| (strsim::damerau_levenshtein(name, column), name))
-                .min()
-                .filter(|(distance, _)| *distance <= 2.max(column.len() / 3));
-            let hint = match near {
-                Some((_, name)) => format!("did you mean `{name}`?"),
-                None => wanted.hint().into(),
-            };
+            let meant = did_you_mean(column, found.iter().map(String::as_str));
+            let hint = meant.unwrap_or_else(|| wanted.hint().into());
             let (path, column) = (self.path.clone(), column.into());
             return Err(Error::MissingColumn { path, column, found, hint });
         };

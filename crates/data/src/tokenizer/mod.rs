@@ -17,7 +17,6 @@ mod train;
 pub use report::Compression;
 pub use train::{BpeSettings, BpeStats};
 
-use crate::files::write_atomic;
 use crate::token::{Token, Tokens};
 use crate::{Error, Result};
 use choose::Way;
@@ -81,7 +80,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        write_atomic(path.as_ref(), &[self.0.json.as_bytes()])
+        Ok(farthing_base::files::write(path.as_ref(), &[self.0.json.as_bytes()])?)
     }
 
     /// The ids of `text`, without BOS. A special token's name in the text is encoded as text.

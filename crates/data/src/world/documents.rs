@@ -4,7 +4,7 @@
 use super::names::{COUNTED, DAYS, OBJECTS, PLACES, PRODUCTS, WEATHER};
 use super::sentences::{FACTS, Fact, sum};
 use super::{Person, Town, World, a, capital};
-use crate::rng::Stream;
+use farthing_base::random::Draws;
 
 /// Which documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl World {
 
     /// Document `index` of a split, by itself.
     pub fn document(&self, split: Split, index: u64) -> Document {
-        let mut rng = Stream::new(self.seed, split.name(), index);
+        let mut rng = Draws::new(self.seed, split.name(), index);
         let target = words(&mut rng);
         let mut maker = Maker { world: self, rng };
         Document { index, text: maker.document(target) }
@@ -51,7 +51,7 @@ impl World {
 
 /// How many words a document should have: FineWeb-edu's distribution of lengths (a logarithm piecewise linear in a normal
 /// variable), an eighth as long, so that the median is near 80 and one in a hundred has more than 900.
-fn words(rng: &mut Stream) -> usize {
+fn words(rng: &mut Draws) -> usize {
     let z = rng.normal();
     let log = match z {
         z if z < 0.0 => 6.4618 + 1.1438 * z,
@@ -64,7 +64,7 @@ fn words(rng: &mut Stream) -> usize {
 
 struct Maker<'a> {
     world: &'a World,
-    rng: Stream,
+    rng: Draws,
 }
 
 fn count_words(text: &str) -> usize {

@@ -7,8 +7,8 @@ mod sentences;
 mod tasks;
 mod write;
 
-use crate::rng::Stream;
 pub use documents::{Document, Split};
+use farthing_base::random::Draws;
 use names::{
     COLOURS, FOODS, JOBS, LANDMARKS, MEN, PET_NAMES, PETS, PRODUCTS, REGIONS, RIVERS, TOWNS, WOMEN,
 };
@@ -111,7 +111,7 @@ impl World {
         let people = WOMEN.len() + MEN.len();
         let dealt = |what: &str, n: usize, values: usize| {
             let mut hand: Vec<usize> = (0..n).map(|i| i % values).collect();
-            Stream::new(seed, what, 0).shuffle(&mut hand);
+            Draws::new(seed, what, 0).shuffle(&mut hand);
             hand
         };
         let towns = TOWNS.len();

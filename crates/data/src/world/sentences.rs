@@ -1,7 +1,7 @@
 //! Single sentences about one fact, each in several phrasings. Which facts are told together is decided in `documents.rs`.
 
 use super::{LARGEST_SUMMAND, Person, Town, World, a, capital};
-use crate::rng::Stream;
+use farthing_base::random::Draws;
 
 /// What can be said of a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(super) const FACTS: [Fact; 7] =
 
 impl World {
     /// One sentence about a person, by name or by pronoun.
-    pub(super) fn tell(&self, rng: &mut Stream, p: &Person, fact: Fact, by_name: bool) -> String {
+    pub(super) fn tell(&self, rng: &mut Draws, p: &Person, fact: Fact, by_name: bool) -> String {
         let name = p.name;
         let (s, its) = if by_name {
             (name.to_string(), format!("{name}'s"))
@@ -94,7 +94,7 @@ impl World {
     /// What is asked of a person, and what that person says.
     pub(super) fn exchange(
         &self,
-        rng: &mut Stream,
+        rng: &mut Draws,
         asks: &Person,
         says: &Person,
         fact: Fact,
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// One sentence about a town. `way` picks the fact, so that a paragraph can avoid repeating one.
-    pub(super) fn tell_town(&self, rng: &mut Stream, town: &Town, way: usize) -> String {
+    pub(super) fn tell_town(&self, rng: &mut Draws, town: &Town, way: usize) -> String {
         let (name, region, river) = (town.name, self.region(town), self.river(town));
         let product = town.product;
         let second = rng.chance(0.5);
@@ -171,7 +171,7 @@ fn plural(noun: &str) -> bool {
 }
 
 /// "3 plus 4 is 7."
-pub(super) fn sum(rng: &mut Stream) -> (usize, usize, String) {
+pub(super) fn sum(rng: &mut Draws) -> (usize, usize, String) {
     let (x, y) = (1 + rng.below(LARGEST_SUMMAND), 1 + rng.below(LARGEST_SUMMAND));
     (x, y, format!("{x} plus {y} is {}.", x + y))
 }

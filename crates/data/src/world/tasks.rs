@@ -3,9 +3,9 @@
 
 use super::names::{PETS, PLACES, PRODUCTS};
 use super::{LARGEST_SUMMAND, World};
-use crate::files::write_atomic;
-use crate::rng::Stream;
 use crate::{Error, Result};
+use farthing_base::files;
+use farthing_base::random::Draws;
 use serde::Serialize;
 use std::path::Path;
 
@@ -102,7 +102,7 @@ impl World {
 
     /// Four ends, the right one among them at a random place.
     fn choice(&self, task: &str, index: usize, query: String, right: &str, all: &[&str]) -> Item {
-        let mut rng = Stream::new(self.seed, task, index as u64);
+        let mut rng = Draws::new(self.seed, task, index as u64);
         let mut others: Vec<&str> = all.iter().copied().filter(|&end| end != right).collect();
         rng.shuffle(&mut others);
         others.truncate(CHOICES - 1);
@@ -171,7 +171,7 @@ impl World {
     fn jobs(&self) -> Vec<Item> {
         let mut items = vec![];
         for index in 0..SCHEMA_ITEMS {
-            let mut rng = Stream::new(self.seed, "jobs", index as u64);
+            let mut rng = Draws::new(self.seed, "jobs", index as u64);
             let one = &self.people[index % self.people.len()];
             let others: Vec<_> = self.people.iter().filter(|p| p.job != one.job).collect();
             let two = rng.pick(&others);
@@ -189,7 +189,7 @@ impl World {
     fn pronouns(&self) -> Vec<Item> {
         let mut items = vec![];
         for index in 0..SCHEMA_ITEMS {
-            let mut rng = Stream::new(self.seed, "pronouns", index as u64);
+            let mut rng = Draws::new(self.seed, "pronouns", index as u64);
             let one = &self.people[index % self.people.len()];
             let others: Vec<_> = self.people.iter().filter(|p| p.woman != one.woman).collect();
             let mut pair = [one, rng.pick(&others)];
@@ -247,21 +247,17 @@ fn sums() -> Vec<Item> {
 pub fn write_tasks(dir: &Path, seed: u64) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
     let tasks = World::new(seed).tasks();
-    let json = |e: serde_json::Error| Error::Io {
-        action: "write the tasks into",
-        path: dir.into(),
-        source: e.into(),
-    };
+    let json = |e: serde_json::Error| Error::io("write the tasks into", dir)(e.into());
     for task in &tasks {
         let mut lines = String::new();
         for item in &task.items {
             lines.push_str(&serde_json::to_string(item).map_err(json)?);
             lines.push('\n');
         }
-        write_atomic(&dir.join(&task.uri), &[lines.as_bytes()])?;
+        files::write(&dir.join(&task.uri), &[lines.as_bytes()])?;
     }
     let list = serde_json::to_string_pretty(&tasks).map_err(json)?;
-    write_atomic(&dir.join("tasks.json"), &[list.as_bytes(), b"\n"])
+    Ok(files::write(&dir.join("tasks.json"), &[list.as_bytes(), b"\n"])?)
 }
 
 #[cfg(test)]

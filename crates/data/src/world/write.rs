@@ -1,16 +1,15 @@
 //! The world as parquet in FineWeb-edu's ten columns. Everything but the text is made up, and says so by its values.
 
 use super::{Split, World, WorldSettings};
-use crate::files::{finish, temporary};
-use crate::rng::Stream;
 use crate::{Error, Progress, Result};
 use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
+use farthing_base::files::NewFile;
+use farthing_base::random::Draws;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -59,13 +58,12 @@ fn write_shard(
     n: u64,
     progress: &mut dyn Progress,
 ) -> Result<()> {
-    let tmp = temporary(path);
     let failed = |e: &dyn std::fmt::Display| Error::WriteParquet {
         path: path.into(),
         reason: e.to_string(),
     };
-    let file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
-    let synced = file.try_clone().map_err(Error::io("create", &tmp))?;
+    let new = NewFile::create(path)?;
+    let file = new.file().try_clone().map_err(new.refused("write"))?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_max_row_group_row_count(Some(GROUP_ROWS))
@@ -81,7 +79,7 @@ fn write_shard(
         at = end;
     }
     writer.close().map_err(|e| failed(&e))?;
-    finish(&synced, &tmp, path)
+    Ok(new.finish()?)
 }
 
 const STRINGS: [&str; 6] = ["text", "id", "dump", "url", "file_path", "language"];
@@ -109,9 +107,9 @@ fn group(
     };
     // The educational score that FineWeb-edu's classifier would give lies between 3 and 5.
     let scores: Vec<f64> =
-        (from..to).map(|i| 3.0 + 2.0 * Stream::new(world.seed, name, i).unit()).collect();
+        (from..to).map(|i| 3.0 + 2.0 * Draws::new(world.seed, name, i).unit()).collect();
     let id = |i: u64| {
-        let mut rng = Stream::new(world.seed, name, i);
+        let mut rng = Draws::new(world.seed, name, i);
         let (high, low) = (rng.next_u64(), rng.next_u64());
         format!(
             "<urn:uuid:{:08x}-{:04x}-{:04x}-{:04x}-{:012x}>",

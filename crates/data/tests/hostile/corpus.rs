@@ -2,6 +2,7 @@
 
 use crate::fuzz;
 use crate::memory::peak;
+use farthing_base::random::Congruential;
 use std::fs;
 use std::path::Path;
 
@@ -12,12 +13,8 @@ fn run(target: &str, check: impl Fn(&[u8], &Path)) {
     let mut paths: Vec<_> = fs::read_dir(&corpus).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() > 10, "{} files in {}", paths.len(), corpus.display());
-    let mut state = 1u64;
-    let mut random = |below: usize| {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % below.max(1)
-    };
+    let mut state = Congruential(1);
+    let mut random = |below: usize| (state.next_u64() >> 33) as usize % below.max(1);
     for path in paths {
         let good = fs::read(&path).unwrap();
         for change in 0..40 {

@@ -4,6 +4,7 @@ use arrow::array::{
     ArrayRef, DictionaryArray, Int64Array, LargeStringArray, StringArray, StringViewArray,
 };
 use arrow::datatypes::Int32Type;
+use farthing_base::Hint;
 use farthing_data::{Error, TextFile, Texts};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use std::fs;
@@ -58,7 +59,7 @@ fn a_compression_that_is_not_built_in_is_named_before_anything_is_read() {
     fs::write(&path, bytes).unwrap();
     let error = Texts::open(&[&path], "text").unwrap_err();
     assert!(matches!(error, Error::Compression { .. }), "{error}");
-    let error = error.to_string();
+    let error = error.with_hint();
     assert!(
         error.contains("column `text` of") && error.contains("is compressed with GZIP\nhint: ")
     );
@@ -71,13 +72,13 @@ fn a_missing_column_lists_those_there_are() {
     let text: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
     let n: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     write_parquet(&path, vec![("text", text), ("token_count", n)], 10);
-    let error = read(&path, "txt").unwrap_err().to_string();
+    let error = read(&path, "txt").unwrap_err().with_hint();
     assert!(
         error.contains("x.parquet has no column `txt`; its columns are text, token_count"),
         "{error}"
     );
     assert!(error.contains("did you mean `text`?"), "{error}");
-    let error = read(&path, "content").unwrap_err().to_string();
+    let error = read(&path, "content").unwrap_err().with_hint();
     assert!(error.contains("name the column that holds the text"), "{error}");
     let error = read(&path, "token_count").unwrap_err().to_string();
     assert!(error.contains("holds Int64, expected text"), "{error}");

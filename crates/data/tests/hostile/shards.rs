@@ -1,5 +1,7 @@
 use crate::common::packed;
 use crate::memory::peak;
+use farthing_base::Hint;
+use farthing_base::tensors::TensorError;
 use farthing_data::{Error, Manifest, Rows, Shard};
 use proptest::prelude::*;
 use std::fs;
@@ -35,8 +37,8 @@ fn truncated_shards_name_both_sizes() {
     let (dir, bytes) = good();
     for keep in [bytes.len() - 1, bytes.len() - 130, bytes.len() / 2, 100] {
         let error = open(&dir, &bytes[..keep]).unwrap_err();
-        assert!(matches!(error, Error::ShardSize { .. }), "{error}");
-        let text = error.to_string();
+        assert!(matches!(error, Error::Shard(TensorError::Size { .. })), "{error}");
+        let text = error.with_hint();
         assert!(text.contains(&format!("has {keep} bytes")), "{text}");
         assert!(text.contains("bad.safetensors") && text.contains("hint: "), "{text}");
     }
@@ -45,7 +47,10 @@ fn truncated_shards_name_both_sizes() {
     let text = open(&dir, &longer).unwrap_err().to_string();
     assert!(text.contains(&format!("expected {}", bytes.len())), "{text}");
     for keep in [0, 7] {
-        assert!(matches!(open(&dir, &bytes[..keep]), Err(Error::ShardHeader { .. })));
+        assert!(matches!(
+            open(&dir, &bytes[..keep]),
+            Err(Error::Shard(TensorError::Header { .. }))
+        ));
     }
 }
 
@@ -62,7 +67,7 @@ fn a_flipped_byte_anywhere_in_the_data_is_found_and_the_shard_named() {
         fs::remove_file(&path).unwrap();
         fs::write(&path, &bad).unwrap();
         let error = Rows::open(&dir).unwrap().verify().unwrap_err();
-        assert!(matches!(error, Error::ShardChecksum { .. }), "{error}");
+        assert!(matches!(error, Error::Shard(TensorError::Checksum { .. })), "{error}");
         assert!(error.to_string().contains("rows_00001.safetensors"), "{error}");
         let error = Shard::open(&path).unwrap().verify().unwrap_err();
         assert!(error.to_string().contains("its data has the checksum"), "{error}");

@@ -2,6 +2,7 @@
 
 use crate::hub::fixture::{Place, names, parquet, shard};
 use crate::hub::server::{Act, sha256};
+use farthing_base::Hint;
 use farthing_data::{Error, Fetcher, Silent};
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ fn a_cleaned_cache_takes_nothing_away() {
 fn offline_the_cache_is_all_there_is() {
     let mut place = Place::new();
     place.fetcher.settings.offline = true;
-    let error = place.fetch().unwrap_err().to_string();
+    let error = place.fetch().unwrap_err().with_hint();
     assert_eq!(
         error,
         "what `hf://datasets/org/name` holds has never been asked, and HF_HUB_OFFLINE is set\n\

@@ -2,6 +2,7 @@
 
 use crate::hub::fixture::{Place, names, parquet, shard};
 use crate::hub::server::{Act, Hub};
+use farthing_base::Hint;
 use farthing_data::{Error, Progress, Silent};
 use std::time::{Duration, Instant};
 
@@ -121,7 +122,7 @@ fn fails(at: &str, act: Act) -> String {
 }
 
 fn text(place: &mut Place) -> String {
-    let error = place.fetch().unwrap_err().to_string();
+    let error = place.fetch().unwrap_err().with_hint();
     place.holds_nothing();
     let error = error.replace(&place.hub.endpoint, "HUB").replace(&place.hub.cdn, "CDN");
     error.replace(&place.dir.path().to_string_lossy().into_owned(), "DIR")
@@ -159,7 +160,7 @@ fn servers_that_never_deliver_are_given_up() {
 
     let mut place = Place::new();
     place.fetcher.settings.endpoint = "http://127.0.0.1:1".into();
-    let error = place.fetch().unwrap_err().to_string();
+    let error = place.fetch().unwrap_err().with_hint();
     assert!(
         error.starts_with(
             "http://127.0.0.1:1/api/datasets/org/name/revision/main cannot be fetched"

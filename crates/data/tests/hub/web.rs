@@ -2,6 +2,7 @@
 
 use crate::hub::fixture::{Place, names, parquet, shard};
 use crate::hub::server::{Act, sha256};
+use farthing_base::Hint;
 use farthing_data::{Error, Silent};
 
 fn place() -> Place {
@@ -72,7 +73,7 @@ fn a_file_that_changed_after_it_was_pinned_is_refused() {
     std::fs::remove_dir_all(place.dir.path().join("downloads")).unwrap();
     let error = place.fetch().unwrap_err();
     assert!(matches!(&error, Error::WrongBytes { name, .. } if *name == shard(1)), "{error}");
-    assert!(error.to_string().contains("remove its pin from the lock file"), "{error}");
+    assert!(error.with_hint().contains("remove its pin from the lock file"), "{error}");
     assert_eq!(place.fetcher.pins, pins);
     place.fetcher.pins.clear();
     let out = place.out();
@@ -83,10 +84,10 @@ fn a_file_that_changed_after_it_was_pinned_is_refused() {
 fn refusals_name_the_file() {
     let mut place = place();
     place.settings.source = format!("{}/web/{{0..1}}.parquet", place.hub.cdn);
-    let error = place.fetch().unwrap_err().to_string().replace(&place.hub.cdn, "CDN");
+    let error = place.fetch().unwrap_err().with_hint().replace(&place.hub.cdn, "CDN");
     assert!(error.starts_with("the file is not there: CDN/web/"), "{error}");
     assert!(error.ends_with("answered 404\nhint: check the URL"), "{error}");
     place.settings.source = "http://example.org/a.parquet".into();
-    let error = place.fetch().unwrap_err().to_string();
+    let error = place.fetch().unwrap_err().with_hint();
     assert!(error.contains("`http://` is read from this machine alone"), "{error}");
 }

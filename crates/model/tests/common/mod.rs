@@ -1,9 +1,10 @@
 //! Small models of both settings with weights of which none is zero, and batches of random tokens.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+use farthing_base::random::Stream;
 use farthing_kernels::{Device, Params};
 use farthing_model::{
-    Batch, Gpt, GptConfig, Init, Mlp, Mode, ModelConfig, Preset, Stream, Workspace, sort_positions,
+    Batch, Gpt, GptConfig, Init, Mlp, Mode, ModelConfig, Preset, Workspace, sort_positions,
 };
 
 /// 61 entries: three padding rows, so that padding is part of every test.

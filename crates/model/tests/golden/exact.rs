@@ -1,7 +1,8 @@
 //! Weights, tokens and sketches that are pure functions of a label, equal to the last bit here and in `tools/golden/exact.py`.
 //! Integers, and f64 operations that IEEE 754 rounds exactly, nothing else: no platform's `ln` or `cos` can differ.
 
-const PHI: u64 = 0x9e37_79b9_7f4a_7c15;
+use farthing_base::random::{PHI, mix};
+
 /// Elements up to which a tensor is kept whole.
 pub(crate) const WHOLE: usize = 512;
 /// Sums in the sketch of a larger one.
@@ -38,13 +39,6 @@ impl Numbers {
         let sum: u64 = (0..4).map(|quarter| bits >> (16 * quarter) & 0xffff).sum();
         (sum as i64 - 131_070) as f64 / ((4_294_967_296.0f64 - 1.0) / 3.0).sqrt()
     }
-}
-
-/// SplitMix64's finaliser.
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Inputs and targets (rows, tokens): each token is 3 times the one before it plus one of 11 numbers. With `ignore`, about one

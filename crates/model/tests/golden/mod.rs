@@ -7,10 +7,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use farthing_kernels::{DType, Device, Params, Shape};
-use farthing_model::{
-    Gpt, GptConfig, Init, ModelConfig, Preset, TensorFile, TensorInfo, TensorWriter,
-};
+use farthing_base::tensors::{Dtype, TensorFile, TensorInfo, TensorWriter};
+use farthing_kernels::{Device, Params};
+use farthing_model::{Gpt, GptConfig, Init, ModelConfig, Preset};
 
 pub(crate) mod exact;
 
@@ -156,11 +155,11 @@ impl Golden {
     pub(crate) fn values(&self, name: &str) -> Vec<f64> {
         let bytes = self.file.bytes(name).unwrap();
         match self.file.info(name).unwrap().dtype {
-            DType::F32 => bytes
+            Dtype::F32 => bytes
                 .chunks_exact(4)
                 .map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap())))
                 .collect(),
-            DType::F64 => {
+            Dtype::F64 => {
                 bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
             }
             other => panic!("`{name}` holds {other:?}"),
@@ -202,8 +201,8 @@ impl Golden {
             .iter()
             .map(|(name, values)| TensorInfo {
                 name: name.clone(),
-                dtype: DType::F64,
-                shape: Shape::from([values.len()]),
+                dtype: Dtype::F64,
+                shape: vec![values.len()],
             })
             .collect();
         let mut writer = TensorWriter::create(&path, &infos, &BTreeMap::new()).unwrap();

@@ -21,8 +21,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use farthing_base::Hint;
 use farthing_kernels::DeviceKind;
-use serde_json::Value;
 
 use machine::Machine;
 
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     let machine = match Machine::open(cli.device) {
         Ok(machine) => machine,
         Err(error) => {
-            eprintln!("{error}");
+            say(error.as_ref());
             return ExitCode::from(2);
         }
     };
@@ -75,9 +75,19 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{error}");
+            say(error.as_ref());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The error and, where it has one, its hint.
+fn say(error: &(dyn Error + 'static)) {
+    eprintln!("{error}");
+    let model = error.downcast_ref::<farthing_model::Error>().and_then(Hint::hint);
+    let optim = || error.downcast_ref::<farthing_optim::Error>().and_then(Hint::hint);
+    if let Some(hint) = model.or_else(optim) {
+        eprintln!("hint: {hint}");
     }
 }
 
@@ -97,7 +107,7 @@ fn run(cli: &Cli, machine: &Machine) -> Result<bool> {
     }
     if let Some(path) = &cli.json {
         figures["notes"] = notes.into();
-        write(path, &figures)?;
+        farthing_base::files::write(path, &[format!("{figures:#}\n").as_bytes()])?;
     }
     Ok(well)
 }
@@ -112,12 +122,4 @@ impl Cli {
         };
         training::Case { rows: self.rows.map_or(base.rows, usize::from), ..base }
     }
-}
-
-/// The file is whole or not there.
-fn write(path: &std::path::Path, figures: &Value) -> Result<()> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, format!("{figures:#}\n"))
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|error| format!("cannot write {}: {error}", path.display()).into())
 }

@@ -143,7 +143,7 @@ fn ceilings(machine: &Machine, case: &Case) -> Result<Ceilings> {
     let product = {
         let (mut x, mut w) = (dev.activations([side, side])?, dev.activations([side, side])?);
         // What a GPU draws, and so how fast it runs, depends on the values.
-        let stream = farthing_model::Stream::new(1, "ceilings");
+        let stream = farthing_base::random::Stream::new(1, "ceilings");
         let values: Vec<f64> = (0..side as u64).map(|i| stream.normal(i)).collect();
         for row in 0..side {
             let turned = [&values[row..], &values[..row]].concat();

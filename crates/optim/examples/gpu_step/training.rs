@@ -1,7 +1,8 @@
 //! What is trained: a GPT of the July setting on ids that follow Zipf's law, by the steps that a training run takes.
 
+use farthing_base::random::Stream;
 use farthing_kernels::{Device, Params, Tensor};
-use farthing_model::{Batch, Gpt, Mode, ModelConfig, Stream, Workspace, sort_positions};
+use farthing_model::{Batch, Gpt, Mode, ModelConfig, Workspace, sort_positions};
 use farthing_optim::{
     Listed, Optimizers, Overrides, Plan, Preset, REFERENCE_DEPTH, Registry, Size, resolve,
 };

@@ -5,6 +5,7 @@
 
 pub(crate) mod oracle;
 
+use farthing_base::random::{PHI, mix};
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::reference::Reference;
 use farthing_kernels::{Device, ParamId, Params, Shape, SlabSpec};
@@ -19,10 +20,8 @@ pub(crate) fn devices() -> Vec<(Box<dyn Device>, f64)> {
 /// Numbers in −1..1 that look random and are the same everywhere: splitmix64 of (seed, index).
 pub(crate) fn numbers(seed: u64, n: usize) -> Vec<f64> {
     let at = |i: usize| {
-        let mut z = (seed << 32 | i as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+        let bits = mix((seed << 32 | i as u64).wrapping_add(PHI));
+        (bits >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     };
     // Rounded to f32, so that every device starts from the same numbers.
     (0..n).map(|i| f64::from(at(i) as f32)).collect()

@@ -1,26 +1,20 @@
 //! Writing files so that they are either whole or absent after a crash.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Writes JSON beside the target, syncs it and renames it into place.
+/// Writes JSON so that it is whole or not there, whoever else writes it.
 ///
 /// # Errors
 /// The folder cannot be written.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let mut file = File::create(&temporary)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
+    farthing_base::files::write_unique(path, &[&text]).map_err(|error| error.source)
 }
 
 /// Reads JSON; `None` where the file is absent or not what it should be.

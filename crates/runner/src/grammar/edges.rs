@@ -1,6 +1,7 @@
 //! The edges of the graph as a stage's table spells them: `inputs`, `needs` and `expect`, checked against the ports and
 //! figures that the kinds declare.
 
+use farthing_base::names::nearest;
 use serde::Deserialize;
 use toml::de::{DeValue, ValueDeserializer};
 
@@ -216,9 +217,7 @@ fn missing_ports(
     faults: &mut Vec<Fault>,
 ) {
     let Some(kind) = header.kind else { return };
-    let absent = |name: &str| {
-        !given.iter().any(|(g, _)| g == name || strsim::damerau_levenshtein(g, name) <= 1)
-    };
+    let absent = |name: &str| !given.iter().any(|(g, _)| nearest(g, [name]).is_some());
     for port in kind.inputs.iter().filter(|p| !p.optional && absent(p.name)) {
         let title =
             format!("stage `{}` lacks the input `{}` ({})", header.name, port.name, port.kind);

@@ -1,6 +1,7 @@
 //! What is wrong with a pipeline file, and how it looks on the screen.
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use farthing_base::names::did_you_mean;
 
 use super::source::{Sources, Span};
 
@@ -94,19 +95,6 @@ impl Faults {
     }
 }
 
-/// The known name nearest to a given one, if it is near enough to be what was meant.
-pub(crate) fn nearest<'a>(
-    given: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(given, name), name))
-        .min()
-        .filter(|(distance, name)| *distance <= 1 + name.len().min(given.len()) / 4)
-        .map(|(_, name)| name)
-}
-
 /// "did you mean …?", or the names there are.
 pub(crate) fn suggest<'a>(
     given: &str,
@@ -114,11 +102,9 @@ pub(crate) fn suggest<'a>(
     what: &str,
 ) -> Option<String> {
     let known: Vec<&str> = known.into_iter().collect();
-    if let Some(name) = nearest(given, known.iter().copied()) {
-        return Some(format!("did you mean `{name}`?"));
-    }
-    if known.is_empty() {
-        return None;
+    let meant = did_you_mean(given, known.iter().copied());
+    if meant.is_some() || known.is_empty() {
+        return meant;
     }
     let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
     Some(format!("{what}: {}", names.join(", ")))

@@ -21,7 +21,6 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use crate::kind::{Job, Kind};
 use crate::{Extras, Port, Resources};
 
-pub(crate) use fault::nearest;
 use fault::{Fault, Faults, suggest};
 use source::Sources;
 use tree::{Value, type_name};

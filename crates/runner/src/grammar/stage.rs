@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use farthing_base::names::did_you_mean;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::edges::{self, Wanted};
-use super::fault::{Fault, nearest};
+use super::fault::Fault;
 use super::matrix::{self, Coord, Variant};
 use super::source::Span;
 use super::tree::{Value, find, non_finite, type_name};
 use super::vars::Vars;
 use super::{Declared, Setting, expect_table, is_plain, plain_name_fault, strict, unsupported};
+use crate::failure;
 use crate::kind::{Job, Kind};
 use crate::resources::ResourcesTable;
 use crate::stage::At;
@@ -111,8 +113,7 @@ fn header(variant: &Variant<'_>, setting: &Setting<'_>, faults: &mut Vec<Fault>)
         Some((DeValue::String(given), span)) => {
             kind = setting.kinds.get(given.as_ref()).copied();
             if kind.is_none() {
-                let meant = nearest(given, setting.kinds.keys().copied());
-                let help = meant.map(|name| format!("did you mean `{name}`?"));
+                let help = did_you_mean(given, setting.kinds.keys().copied());
                 let fault =
                     Fault::new(format!("unknown kind of stage `{given}`"), span, "").help(help);
                 faults.push(fault.help("`runner list` shows the kinds".to_owned()));
@@ -275,12 +276,6 @@ fn check_fault(error: &anyhow::Error, table: &Value<'_>, header: &Header) -> Fau
         let span = find(table, key).unwrap_or_else(|| header.at.clone());
         return Fault::new(message.as_str(), span, owner).help(hint.clone());
     }
-    let text = format!("{error:#}");
-    let (hints, lines): (Vec<&str>, Vec<&str>) =
-        text.lines().partition(|line| line.starts_with("hint: "));
-    let mut fault = Fault::new(lines.join("\n"), header.at.clone(), owner);
-    for hint in hints {
-        fault = fault.help(hint.trim_start_matches("hint: ").to_owned());
-    }
-    fault
+    let fault = Fault::new(failure::said(error), header.at.clone(), owner);
+    failure::hints(error).into_iter().fold(fault, Fault::help)
 }

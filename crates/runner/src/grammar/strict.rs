@@ -1,10 +1,11 @@
 //! Reading a table into a strict struct and finding every fault in it. Serde stops at the first; so each time the entry
 //! to blame is taken out and the rest is read again.
 
+use farthing_base::names::nearest;
 use toml::Spanned;
 use toml::de::{DeValue, Error};
 
-use super::fault::{Fault, nearest};
+use super::fault::{Fault, suggest};
 use super::tree::{Value, remove_at};
 use super::vars::Vars;
 
@@ -54,13 +55,7 @@ fn describe(
     vars: &Vars<'_>,
 ) -> Fault {
     let (given, known) = names.split_first().unwrap_or((&"", &[]));
-    let choices = || {
-        if let Some(name) = nearest(given, known.iter().copied()) {
-            return Some(format!("did you mean `{name}`?"));
-        }
-        let list: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-        (!list.is_empty()).then(|| format!("known here: {}", list.join(", ")))
-    };
+    let choices = || suggest(given, known.iter().copied(), "known here");
     let fault = if message.starts_with("unknown field") {
         Fault::new(format!("unknown key `{given}`"), span.clone(), format!("in {owner}"))
             .help(choices())

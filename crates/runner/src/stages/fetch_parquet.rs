@@ -73,11 +73,7 @@ impl Stage for FetchParquet {
                 At::new("world", format!("`world` sizes `{WORLD}`, the source is `{source}`"));
             return Err(fault.hint("remove the table `world`").into());
         }
-        is_remote(source).map(drop).map_err(|error| {
-            let text = error.to_string();
-            let (what, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
-            At::new("source", what).hint(hint).into()
-        })
+        is_remote(source).map(drop).map_err(|error| At::of("source", &error).into())
     }
 
     fn promises(config: &FetchSettings) -> Vec<Promise> {
@@ -132,7 +128,7 @@ impl Stage for FetchParquet {
         } else if remote(config) {
             planned(config, &fetcher(*exec, ctx.extras())?, ctx.extra())?
         } else if let Err(error) = found(config) {
-            error.to_string().lines().next().unwrap_or_default().to_owned()
+            error.to_string()
         } else {
             let files = found(config)?;
             let sizes = files.iter().filter_map(|file| fs::metadata(file).ok());
@@ -470,7 +466,7 @@ mod tests {
         let missing = config("source = 'no/such/*.parquet'");
         FetchParquet::check(&missing, &Extras::default()).unwrap();
         assert!(FetchParquet::sources(&missing).unwrap().is_empty());
-        let error = found(&missing).unwrap_err().to_string();
+        let error = crate::failure::lines(&found(&missing).unwrap_err()).join("\n");
         assert!(error.starts_with("no parquet file matches `no/such/*.parquet`"), "{error}");
         assert!(error.contains("\nhint: "), "{error}");
     }

@@ -46,11 +46,9 @@ fn tokenizer(ctx: &Ctx) -> Result<Tokenizer> {
 
 /// An input that cannot be read. A library does not know where its file comes from, so its hints give way to the runner's.
 fn unreadable(what: &str, error: &dyn std::error::Error) -> anyhow::Error {
-    let text = error.to_string();
-    let said: Vec<&str> = text.lines().filter(|line| !line.starts_with("hint: ")).collect();
+    let (said, _) = crate::failure::split(&error.to_string());
     anyhow::anyhow!(
-        "{what}: {}\nhint: run again with --verify, which finds damaged outputs of earlier stages and makes them again",
-        said.join("\n")
+        "{what}: {said}\nhint: run again with --verify, which finds damaged outputs of earlier stages and makes them again"
     )
 }
 

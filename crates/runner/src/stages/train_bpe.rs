@@ -147,11 +147,7 @@ pub(super) fn check_column(name: &str) -> Result<()> {
 
 /// The fault of a filter that means nothing.
 pub(super) fn check_filter(filter: &TextFilter) -> Result<()> {
-    filter.check().map_err(|e| {
-        let text = e.to_string();
-        let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
-        At::new("filter", message).hint(hint).into()
-    })
+    filter.check().map_err(|e| At::of("filter", &e).into())
 }
 
 #[cfg(test)]
@@ -199,7 +195,8 @@ mod tests {
         FetchParquet::run(toml::from_str(world).unwrap(), Exec::default(), &mut fetch).unwrap();
         let mut ctx = Ctx::detached(dir.path(), [("text", fetch.output("train"))]);
         let config = Config { text_column: "texts".into(), ..Config::default() };
-        let error = TrainBpe::run(config, NoExec {}, &mut ctx).unwrap_err().to_string();
+        let error = TrainBpe::run(config, NoExec {}, &mut ctx).unwrap_err();
+        let error = crate::failure::lines(&error).join("\n");
         assert!(error.contains("has no column `texts`"), "{error}");
         assert!(error.contains("hint: did you mean `text`?"), "{error}");
     }

@@ -68,7 +68,7 @@ impl Stage for UseTokenizer {
     ) -> Result<Vec<PlanLine>> {
         let text = match Tokenizer::load(&config.path) {
             Ok(t) => format!("{} entries", count(t.vocab_size() as u64)),
-            Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
+            Err(error) => error.to_string(),
         };
         Ok(vec![PlanLine::new("tokenizer", text)])
     }

@@ -3,6 +3,7 @@
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use farthing_base::random::Draws;
 use serde_json::Value;
 
 use crate::harness::{Place, json_lines};
@@ -53,17 +54,16 @@ fn killed_at_ten_moments_it_completes_with_the_same_weights_and_records() {
     whole.done(&args[1..]);
 
     let place = Place::new();
-    let (mut random, mut alive, mut stages) = (2_024_u64, 0, Vec::new());
+    let (mut random, mut alive, mut stages) = (Draws::new(2_024, "kill", 0), 0, Vec::new());
     // Two moments before the training, as a rule, and eight inside it, however fast the machine is: when it has gone 30 steps on, or 5
-    // beyond what the attempt before has recorded, and a few milliseconds later, from a congruential generator.
+    // beyond what the attempt before has recorded, and a few milliseconds later.
     for attempt in 0..10 {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let before = recorded(&place);
         let mut child = place.spawn(&args);
         if attempt >= 2 {
             wait_for(&place, &mut child, (30 * (attempt - 1)).max(before + 5));
         }
-        std::thread::sleep(Duration::from_millis((random >> 40) % 30));
+        std::thread::sleep(Duration::from_millis(random.below(30) as u64));
         alive += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         let output = place.output(child);

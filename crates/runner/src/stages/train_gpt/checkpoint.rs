@@ -116,7 +116,7 @@ pub(super) fn load_newest(
         match load(&path, dev, gpt, params, optimizers) {
             Ok(state) => return Ok(Some(state)),
             Err(e) => {
-                log(format!("passing over a checkpoint: {e:#}"));
+                log(format!("passing over a checkpoint: {}", crate::failure::in_full(&e)));
                 // It must not count as the newest when old ones are deleted.
                 let aside = path.with_extension("refused");
                 std::fs::rename(&path, &aside)

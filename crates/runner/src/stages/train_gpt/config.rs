@@ -119,12 +119,6 @@ impl TrainConfig {
     /// Faults that need no data: keys of groups, domains of numbers.
     pub(crate) fn check(&self, registry: &Registry) -> Result<()> {
         // Any vocabulary and row length will do: they come with the data.
-        let at = |key: &str, e: &dyn std::fmt::Display| -> anyhow::Error {
-            let text = e.to_string();
-            let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
-            let fault = At::new(key, message);
-            if hint.is_empty() { fault.into() } else { fault.hint(hint).into() }
-        };
         let built = self.model.resolve(65_536, self.seq_len.unwrap_or(2_048)).and_then(Gpt::new);
         let gpt = built.map_err(|e| {
             let key = match &e {
@@ -132,34 +126,32 @@ impl TrainConfig {
                 farthing_model::Error::Config { key, .. } => format!("model.{key}"),
                 _ => "model".to_owned(),
             };
-            at(&key, &e)
+            At::of(key, &e)
         })?;
-        self.schedule.schedule(self.preset()).map_err(|e| at("schedule", &e))?;
+        self.schedule.schedule(self.preset()).map_err(|e| At::of("schedule", &e))?;
         // A misspelt optimizer comes first: what its group lacks follows from it.
         for (name, uses) in self.optim.iter().filter_map(|(n, keys)| Some((n, keys.uses.as_ref()?)))
         {
-            registry.keys(uses).map_err(|e| at(&format!("optim.{name}.uses"), &e))?;
+            registry.keys(uses).map_err(|e| At::of(format!("optim.{name}.uses"), &e))?;
         }
         let groups = merge(self.preset().groups(), &self.optim).map_err(|e| match &e {
-            farthing_optim::Error::MissingKey { group, .. } => at(&format!("optim.{group}"), &e),
-            _ => at("optim", &e),
+            farthing_optim::Error::MissingKey { group, .. } => At::of(format!("optim.{group}"), &e),
+            _ => At::of("optim", &e),
         })?;
         for group in &groups {
             let key = format!("optim.{}", group.name);
             registry.check(&group.uses, &group.options).map_err(|e| {
                 use farthing_optim::Error;
                 match &e {
-                    Error::UnknownKey { key: k, known, .. } => at(
-                        &format!("{key}.{k}"),
-                        &format!(
-                            "{}\nhint: a group's keys are {}; `{}` adds {}",
-                            e.to_string().lines().next().unwrap_or_default(),
+                    Error::UnknownKey { key: k, known, .. } => {
+                        At::new(format!("{key}.{k}"), e.to_string()).hint(format!(
+                            "a group's keys are {}; `{}` adds {}",
                             GroupKeys::COMMON.join(", "),
                             group.uses,
                             known.join(", ")
-                        ),
-                    ),
-                    _ => at(&key, &e),
+                        ))
+                    }
+                    _ => At::of(&key, &e),
                 }
             })?;
         }
@@ -175,7 +167,7 @@ impl TrainConfig {
             };
             let own = group.filter(|group| self.optim.contains_key(*group));
             let key = own.map_or("optim".to_owned(), |group| format!("optim.{group}"));
-            return Err(at(&key, &e));
+            return Err(At::of(key, &e).into());
         }
         if self.evaluate.every_steps == 0 {
             let fault = At::new("evaluate.every_steps", "0 steps between evaluations");

@@ -1,0 +1,11 @@
+//! The ground floor: what several crates need and none of them is about. It knows no tensors of a device, no model and no command line.
+#![doc = include_str!("../README.md")]
+
+pub mod files;
+mod hint;
+pub mod names;
+pub mod random;
+pub mod tensors;
+
+pub use files::FileError;
+pub use hint::Hint;
