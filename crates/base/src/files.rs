@@ -148,7 +148,7 @@ pub fn write(path: &Path, parts: &[&[u8]]) -> Result<(), FileError> {
 /// The same by [`NewFile::create_unique`], for a file that several may write at once.
 ///
 /// # Errors
-/// Those of [`write`].
+/// Those of [`write()`].
 pub fn write_unique(path: &Path, parts: &[&[u8]]) -> Result<(), FileError> {
     write_to(NewFile::create_unique(path)?, parts)
 }
