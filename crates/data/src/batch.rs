@@ -80,6 +80,43 @@ impl Batch {
         &self.sorted
     }
 
+    /// Takes over tokens of one's own.
+    ///
+    /// # Shapes
+    /// `inputs` and `targets` (B, T), row-major; a target of −1 is not learned.
+    ///
+    /// # Errors
+    /// [`Error::BatchShape`] unless both have B·T tokens; [`Error::TokenOutOfRange`] when a token is not in the vocabulary. The batch holds what it held.
+    pub fn fill(&mut self, inputs: &[i32], targets: &[i32]) -> Result<()> {
+        let n = self.rows * self.tokens;
+        if inputs.len() != n || targets.len() != n {
+            return Err(Error::BatchShape {
+                what: format!(
+                    "{} inputs and {} targets were given to a batch of {} rows of {} positions",
+                    inputs.len(),
+                    targets.len(),
+                    self.rows,
+                    self.tokens
+                ),
+                hint: format!("give {n} of each"),
+            });
+        }
+        for (ids, lowest) in [(inputs, 0), (targets, -1)] {
+            let wrong = |id: i32| id < lowest || id as i64 >= self.vocab as i64;
+            if let Some(i) = ids.iter().position(|&id| wrong(id)) {
+                let (row, position) = ((i / self.tokens) as u64, i % self.tokens);
+                let token = ids[i].cast_unsigned();
+                return Err(Error::TokenOutOfRange { row, position, token, vocab: self.vocab });
+            }
+        }
+        self.inputs.copy_from_slice(inputs);
+        self.targets.copy_from_slice(targets);
+        if !self.sorted.is_empty() {
+            self.sort();
+        }
+        Ok(())
+    }
+
     fn set_row(&mut self, b: usize, index: u64, row: Row<'_>) -> Result<()> {
         let span = b * self.tokens..(b + 1) * self.tokens;
         let (inputs, targets) = (&mut self.inputs[span.clone()], &mut self.targets[span]);

@@ -17,6 +17,8 @@ pub struct GptScorer<'a> {
     gpt: &'a Gpt,
     dev: &'a dyn Device,
     params: &'a Params,
+    /// Somebody else's buffers, for batches that fit into them.
+    lent: Option<&'a mut Workspace>,
     /// Rows and tokens that it was made for, and the buffers.
     workspace: Option<(usize, usize, Workspace)>,
 }
@@ -24,11 +26,24 @@ pub struct GptScorer<'a> {
 impl<'a> GptScorer<'a> {
     /// A model, its weights, and where they are. Nothing is allocated before the first batch.
     pub fn new(gpt: &'a Gpt, dev: &'a dyn Device, params: &'a Params) -> Self {
-        Self { gpt, dev, params, workspace: None }
+        Self { gpt, dev, params, lent: None, workspace: None }
+    }
+
+    /// The same in buffers that are there, such as a training's; others are allocated for a batch that does not fit.
+    pub fn within(
+        gpt: &'a Gpt,
+        dev: &'a dyn Device,
+        params: &'a Params,
+        workspace: &'a mut Workspace,
+    ) -> Self {
+        Self { lent: Some(workspace), ..Self::new(gpt, dev, params) }
     }
 
     /// The buffers, with room for `rows` rows of `tokens` tokens.
     fn reserve(&mut self, rows: usize, tokens: usize) -> Result<&mut Workspace> {
+        if let Some(lent) = self.lent.as_mut().filter(|lent| lent.fits(rows, tokens)) {
+            return Ok(lent);
+        }
         let (held_rows, held_tokens) =
             self.workspace.as_ref().map_or((0, 0), |(rows, tokens, _)| (*rows, *tokens));
         let enough = tokens <= held_tokens && rows * tokens <= held_rows * held_tokens;

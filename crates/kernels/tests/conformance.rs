@@ -106,7 +106,7 @@ macro_rules! bodies {
 }
 
 bodies! {
-    write_read copy cast fill refusals
+    write_read refusals copy cast fill
     linear linear_dx linear_dw embed embed_backward
     rotary_norm rotary_norm_backward value_gate value_gate_backward attention attention_backward
     cross_entropy argmax sum sum_squares

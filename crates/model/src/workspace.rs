@@ -72,6 +72,11 @@ impl Workspace {
         self.bytes
     }
 
+    /// Whether there is room for a batch of `rows` rows of `tokens` tokens.
+    pub fn fits(&self, rows: usize, tokens: usize) -> bool {
+        tokens <= self.tokens && rows.saturating_mul(tokens) <= self.capacity
+    }
+
     /// Positions of the last batch: the number of losses there are.
     pub fn positions(&self) -> usize {
         self.used

@@ -22,6 +22,7 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         of::<farthing_model::Error>,
         of::<farthing_optim::Error>,
         of::<farthing_eval::Error>,
+        of::<farthing_train::Error>,
     ];
     ask.into_iter().find_map(|of| of(cause))
 }

@@ -1,7 +1,9 @@
 //! What is compared, as numbers and as the cells of a table. It draws nothing.
 
+use farthing_train::Record;
+
 use crate::progress::format::{bytes, count, duration};
-use crate::stages::report::records::{BpbRecord, CoreRecord, TrainRecord};
+use crate::stages::report::records::{BpbRecord, CoreRecord};
 
 /// One training.
 #[derive(Debug, Default)]
@@ -24,25 +26,25 @@ impl Row {
     /// The figures of one training's metrics.
     pub(super) fn new(
         label: &str,
-        train: Vec<TrainRecord>,
+        train: Vec<Record>,
         bpb: Vec<BpbRecord>,
         core: Vec<CoreRecord>,
     ) -> Self {
         let mut row = Self { label: label.to_owned(), ..Self::default() };
         for record in train {
             match record {
-                TrainRecord::Run(run) => row.parameters = run.parameters.values().sum(),
-                TrainRecord::Eval(eval) => {
+                Record::Run(run) => row.parameters = run.parameters.values().sum(),
+                Record::Eval(eval) => {
                     let bpb = eval.val_bpb.filter(|x| x.is_finite());
                     row.curve.extend(bpb.map(|bpb| (eval.step as f64, bpb)));
                 }
-                TrainRecord::Step(step) => row.seconds = step.seconds.or(row.seconds),
-                TrainRecord::Final(end) => {
-                    row.seconds = end.seconds.or(row.seconds);
+                Record::Step(step) => row.seconds = step.seconds.or(row.seconds),
+                Record::Final(end) => {
+                    row.seconds = end.train_seconds.or(row.seconds);
                     row.tokens_per_s = end.tokens_per_s;
-                    row.memory = end.memory_bytes;
+                    row.memory = end.memory_bytes.map(|bytes| bytes as f64);
                 }
-                TrainRecord::Other => {}
+                _ => {}
             }
         }
         row.bpb = row.curve.last().map(|p| p.1);

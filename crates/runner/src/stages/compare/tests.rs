@@ -1,11 +1,13 @@
 //! Figures out of metrics, and the pages.
 
+use farthing_train::Record;
+
 use super::chart;
 use super::page;
 use super::table::{Comparison, Row};
-use crate::stages::report::records::{BpbRecord, CoreRecord, TrainRecord};
+use crate::stages::report::records::{BpbRecord, CoreRecord};
 
-fn train(last: f64) -> Vec<TrainRecord> {
+fn train(last: f64) -> Vec<Record> {
     let lines = [
         r#"{"record":"run","parameters":{"a":1000,"b":234}}"#.to_owned(),
         r#"{"record":"eval","step":0,"val_bpb":2.5,"val_loss":5}"#.to_owned(),

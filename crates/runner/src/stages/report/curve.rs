@@ -1,6 +1,6 @@
 //! The loss curve as numbers: smoothed, thinned, and with its axes chosen. It draws nothing.
 
-use super::records::{EvalRecord, StepRecord};
+use farthing_train::{EvalRecord, StepRecord};
 
 /// Points of a line at most; a screen shows no more.
 pub(super) const MOST_POINTS: usize = 2_000;
@@ -192,9 +192,7 @@ mod tests {
             step: i,
             loss: Some(loss(i)),
             lr: Some(0.02),
-            tokens: None,
-            tokens_per_s: None,
-            seconds: None,
+            ..StepRecord::default()
         };
         (0..n).map(step).collect()
     }

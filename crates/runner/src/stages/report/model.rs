@@ -1,11 +1,11 @@
 //! What a report says, computed once from the records; the Markdown and the HTML only lay it out.
 
+use farthing_train::{EvalRecord, FinalRecord, Record, RunRecord};
 use serde_json::Value;
 
 use super::curve::Curve;
 use super::records::{
-    Bpb, BpbRecord, Core, CoreRecord, EvalRecord, FinalRecord, Pack, PackRecord, RunRecord, Sample,
-    Task, Tokenizer, TokenizerRecord, TrainRecord,
+    Bpb, BpbRecord, Core, CoreRecord, Pack, PackRecord, Sample, Task, Tokenizer, TokenizerRecord,
 };
 use crate::progress::format::{count, duration, number};
 
@@ -44,7 +44,7 @@ impl Fact {
 /// The records of every input.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    pub(super) train: Vec<TrainRecord>,
+    pub(super) train: Vec<Record>,
     pub(super) bpb: Vec<BpbRecord>,
     pub(super) core: Vec<CoreRecord>,
     pub(super) sample: Vec<Sample>,
@@ -59,11 +59,11 @@ impl Model {
         let mut steps = Vec::new();
         for record in records.train {
             match record {
-                TrainRecord::Run(r) => run = Some(r),
-                TrainRecord::Step(step) => steps.push(step),
-                TrainRecord::Eval(eval) => model.evals.push(eval),
-                TrainRecord::Final(f) => (end, ended) = (f, true),
-                TrainRecord::Other => {}
+                Record::Run(r) => run = Some(r),
+                Record::Step(step) => steps.push(step),
+                Record::Eval(eval) => model.evals.push(eval),
+                Record::Final(f) => (end, ended) = (f, true),
+                _ => {}
             }
         }
         let bpb = records.bpb.into_iter().rev().find_map(|r| match r {
@@ -91,8 +91,8 @@ impl Model {
         if end.tokens.is_none() {
             end.tokens = steps.last().and_then(|s| s.tokens);
         }
-        if end.seconds.is_none() {
-            end.seconds = steps.last().and_then(|s| s.seconds);
+        if end.train_seconds.is_none() {
+            end.train_seconds = steps.last().and_then(|s| s.seconds);
         }
         if end.tokens_per_s.is_none() {
             end.tokens_per_s = median(steps.iter().filter_map(|s| s.tokens_per_s).collect());
@@ -157,7 +157,7 @@ impl Model {
             let rate = count(rate.round().max(0.0) as u64);
             self.headline.push(Fact::new("Speed", format!("{rate} tokens/s"), ""));
         }
-        if let Some(seconds) = end.seconds {
+        if let Some(seconds) = end.train_seconds {
             self.headline.push(Fact::new("Training time", duration(seconds), ""));
         }
         if let (Some(tokens), Some(flops)) = (tokens, run.and_then(|r| r.flops_per_token)) {

@@ -1,76 +1,14 @@
 //! The metrics files that a report reads: JSON lines, each with its kind under `record`. Records of kinds unknown here are
 //! passed over, so that a stage can write more than the report shows; a line that is not such a record is an error.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::Result;
 use crate::progress::format::count;
-
-/// A line of the training's metrics.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "record", rename_all = "lowercase")]
-pub(in crate::stages) enum TrainRecord {
-    Run(RunRecord),
-    Step(StepRecord),
-    Eval(EvalRecord),
-    Final(FinalRecord),
-    #[serde(other)]
-    Other,
-}
-
-/// What was trained, written before the first step.
-#[derive(Debug, Default, Deserialize)]
-pub(in crate::stages) struct RunRecord {
-    #[serde(default)]
-    pub(in crate::stages) config: Value,
-    /// The model as it was built, derived sizes included.
-    #[serde(default)]
-    pub(in crate::stages) model: Value,
-    /// Parameters of each optimizer group.
-    #[serde(default)]
-    pub(in crate::stages) parameters: BTreeMap<String, u64>,
-    pub(in crate::stages) tokens: Option<u64>,
-    pub(in crate::stages) steps: Option<u64>,
-    pub(in crate::stages) flops_per_token: Option<f64>,
-}
-
-/// One step. A number that is not finite was written as null and leaves a gap.
-#[derive(Debug, Deserialize)]
-pub(in crate::stages) struct StepRecord {
-    pub(in crate::stages) step: u64,
-    pub(in crate::stages) loss: Option<f64>,
-    pub(in crate::stages) lr: Option<f64>,
-    /// Tokens seen since the first step.
-    pub(in crate::stages) tokens: Option<u64>,
-    pub(in crate::stages) tokens_per_s: Option<f64>,
-    /// Seconds of training since the first step.
-    pub(in crate::stages) seconds: Option<f64>,
-}
-
-/// One look at held-out text.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub(in crate::stages) struct EvalRecord {
-    pub(in crate::stages) step: u64,
-    pub(in crate::stages) val_bpb: Option<f64>,
-    pub(in crate::stages) val_loss: Option<f64>,
-}
-
-/// The figures at the end.
-#[derive(Debug, Default, Deserialize)]
-pub(in crate::stages) struct FinalRecord {
-    pub(in crate::stages) tokens: Option<u64>,
-    pub(in crate::stages) tokens_per_s: Option<f64>,
-    #[serde(alias = "train_seconds")]
-    pub(in crate::stages) seconds: Option<f64>,
-    /// Weights, gradients, optimizer state and a micro-batch's activations.
-    pub(in crate::stages) memory_bytes: Option<f64>,
-}
 
 /// A line of eval-bpb's metrics.
 #[derive(Debug, Deserialize)]

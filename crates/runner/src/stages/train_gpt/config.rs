@@ -9,11 +9,11 @@ use anyhow::anyhow;
 
 use farthing_model::{Gpt, ModelConfig};
 use farthing_optim::{GroupKeys, Preset, Registry, ScheduleKeys, merge, resolve};
+use farthing_train::{Recipe, Setup, listed};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::setup::listed;
-use crate::{At, Result};
+use crate::{At, Resources, Result};
 
 /// What is trained and how. Every number that is absent is the preset's.
 #[derive(Clone, Debug, Deserialize)]
@@ -94,7 +94,30 @@ impl Default for TrainExec {
     }
 }
 
+/// Tokens of a micro-batch that the automatic choice stays under, on a CPU and on a GPU: enough that matrix products run at
+/// full rate, few enough that activations stay small beside weights.
+const MICRO_BATCH_TOKENS: [usize; 2] = [4_096, 32_768];
+
 impl TrainExec {
+    /// Rows per micro-batch: as asked, or the largest divisor of a step's rows that stays under the device's usual number of tokens.
+    /// Never depends on the number of threads.
+    pub(crate) fn micro_batch_rows(&self, setup: &Setup, resources: &Resources) -> Result<usize> {
+        match self.micro_batch_rows {
+            Some(rows) if rows == 0 || !setup.rows.is_multiple_of(rows) => anyhow::bail!(
+                "exec.micro_batch_rows is {rows}, but a step has {} rows\n\
+                 hint: use a divisor of {}, or leave it out",
+                setup.rows,
+                setup.rows
+            ),
+            Some(rows) => Ok(rows),
+            None => {
+                let usual = MICRO_BATCH_TOKENS[usize::from(resources.gpus > 0)];
+                let of_a_gpu = setup.rows / resources.gpus.max(1) as usize;
+                Ok(setup.micro_batch_rows(usual.min(of_a_gpu * setup.gpt.config().seq_len)))
+            }
+        }
+    }
+
     /// The time between checkpoints.
     pub(super) fn checkpoint_interval(&self) -> Result<Duration> {
         let seconds = self.checkpoint_every_s;
@@ -108,12 +131,27 @@ impl TrainExec {
 }
 
 impl TrainConfig {
+    /// What is trained, without when and how it is looked at.
+    pub(crate) fn recipe(&self) -> Recipe {
+        let Self { model, schedule, optim, .. } = self.clone();
+        Recipe { model, schedule, optim }
+    }
+
     /// The optimizers' side of the model's preset.
     pub(crate) fn preset(&self) -> Preset {
-        match self.model.preset {
-            farthing_model::Preset::Nanochat202601 => Preset::January2026,
-            farthing_model::Preset::Nanochat202607 => Preset::July2026,
+        self.recipe().preset()
+    }
+
+    /// What follows from these keys and the data.
+    pub(crate) fn setup(&self, registry: &Registry, vocab: usize, seq_len: usize) -> Result<Setup> {
+        if let Some(asked) = self.seq_len.filter(|asked| *asked != seq_len) {
+            let than = if asked > seq_len { "longer" } else { "shorter" };
+            anyhow::bail!(
+                "a sequence of {asked} tokens is {than} than the rows, which hold {seq_len}\n\
+                 hint: pack rows of that length with `row_tokens = {asked}`, or set `seq_len = {seq_len}`"
+            );
         }
+        Ok(Setup::new(&self.recipe(), registry, vocab, seq_len)?)
     }
 
     /// Faults that need no data: keys of groups, domains of numbers.

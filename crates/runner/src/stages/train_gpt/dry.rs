@@ -1,67 +1,54 @@
-//! A training's first step on a device: what it allocates, moves and computes. On [`Planned`](farthing_kernels::planned::Planned) that takes a moment and no memory.
+//! A training's beginning on a device: what it allocates, moves and computes. On [`Planned`](farthing_kernels::planned::Planned) that takes a moment and no memory.
 
-use farthing_eval::{GptScorer, LanguageModel, Scores};
-use farthing_kernels::{Device, Params};
-use farthing_model::{Batch, Mode};
-use farthing_optim::{Optimizers, Registry};
+use farthing_data::Batch;
+use farthing_kernels::Device;
+use farthing_optim::Registry;
+use farthing_train::{Batches, Bytes, Setup, Trainer};
 
-use super::setup::Setup;
 use crate::Result;
 
-/// Bytes of tensors, as `held` says them at each point.
+/// Where a dry run is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Bytes {
-    /// Weights, where need be in both types, and gradients.
-    pub(super) weights: u64,
-    /// Optimizers' state and scratch.
-    pub(super) state: u64,
-    /// Activations of a micro-batch, and their gradients.
-    pub(super) activations: u64,
-    /// All of these and an evaluation's activations.
-    pub(super) all: u64,
+pub(super) enum At {
+    /// Everything is allocated.
+    Allocated,
+    /// A micro-batch is about to be asked for.
+    Batch,
+    /// The step is done.
+    Stepped,
 }
 
-/// Allocates as a training does, computes one micro-batch, one update and one batch of an evaluation. `held` says how many bytes tensors have; `after` is called
-/// after the micro-batch, after the update and after the evaluation.
+/// Makes a trainer and takes one step of at most two micro-batches, all of one token. `at` is called on the way.
 pub(super) fn step(
     dev: &dyn Device,
-    setup: &Setup,
+    mut setup: Setup,
     registry: &Registry,
-    micro: usize,
-    held: impl Fn() -> u64,
-    mut after: impl FnMut(&str),
+    micro_batch_rows: usize,
+    mut at: impl FnMut(At),
 ) -> Result<Bytes> {
-    let before = held();
-    let mut params = Params::new(dev, setup.slabs.clone())?;
-    let with_weights = held();
-    let mut optimizers =
-        Optimizers::new(registry, dev, &setup.groups, &setup.plan, &setup.schedule, &params)?;
-    let with_state = held();
-    let tokens = setup.gpt.config().seq_len;
-    let mut workspace = setup.gpt.workspace(dev, micro, tokens, Mode::Train)?;
-    let _number = dev.master([1])?;
-    let with_activations = held();
+    setup.rows = setup.rows.min(2 * micro_batch_rows);
+    let config = setup.gpt.config();
+    let mut batch = Batch::new(micro_batch_rows, config.seq_len, config.vocab_size)?;
+    let ids = vec![0; micro_batch_rows * config.seq_len];
+    batch.fill(&ids, &ids)?;
+    let mut trainer = Trainer::new(dev, setup, registry, micro_batch_rows)?;
+    at(At::Allocated);
+    trainer.step(&mut Same { batch, at: &mut at })?;
+    at(At::Stepped);
+    Ok(trainer.bytes())
+}
 
-    let ids = vec![0; micro * tokens];
-    let order: Vec<i32> = (0..ids.len() as i32).collect();
-    let batch = Batch::new(tokens, &ids, &ids).with_order(&order);
-    params.refresh_compute(dev)?;
-    let (weights, mut grads) = params.split();
-    setup.gpt.forward_backward(dev, weights, &mut grads, &mut workspace, &batch, 1.0)?;
-    workspace.loss_sum(dev)?;
-    after("micro-batch");
-    optimizers.step(dev, &mut params, 0)?;
-    after("update");
-    let mut scorer = GptScorer::new(&setup.gpt, dev, &params);
-    let batch = farthing_eval::Batch::new(ids.clone(), ids, micro, tokens)?;
-    scorer.score(&batch, false, &mut Scores::default())?;
-    after("evaluation");
-    Ok(Bytes {
-        weights: with_weights - before,
-        state: with_state - with_weights,
-        activations: with_activations - with_state,
-        all: held() - before,
-    })
+/// One batch, again and again.
+struct Same<'a> {
+    batch: Batch,
+    at: &'a mut dyn FnMut(At),
+}
+
+impl Batches for Same<'_> {
+    fn next_batch(&mut self) -> Option<farthing_train::Result<&Batch>> {
+        (self.at)(At::Batch);
+        Some(Ok(&self.batch))
+    }
 }
 
 #[cfg(test)]
@@ -73,32 +60,50 @@ mod tests {
     use farthing_kernels::cuda::gemm::HostGemm;
     use farthing_kernels::cuda::watched::Watched;
     use farthing_kernels::planned::Planned;
+    use farthing_model::{ModelConfig, Preset};
+    use farthing_train::Recipe;
 
     use super::*;
 
     #[test]
     fn what_is_planned_is_what_the_allocator_hands_out() {
-        let config = serde_json::json!({
-            "kind": "train-gpt", "model": {"depth": 2, "aspect_ratio": 16, "head_dim": 16},
-            "schedule": {"batch_tokens": 64, "steps": 3},
-        });
-        for preset in ["nanochat-2026-07", "nanochat-2026-01"] {
-            let mut config = config.clone();
-            config["preset"] = preset.into();
-            let config = serde_json::from_value(config).unwrap();
+        for preset in [Preset::Nanochat202601, Preset::Nanochat202607] {
+            let model = ModelConfig {
+                aspect_ratio: Some(16),
+                head_dim: Some(16),
+                ..ModelConfig::new(preset, 2)
+            };
+            let mut recipe = Recipe::new(model);
+            recipe.schedule.batch_tokens = Some(64);
+            recipe.schedule.steps = Some(3);
             let registry = Registry::standard();
-            let setup = Setup::new(&config, &registry, 96, 32).unwrap();
+            let setup = || Setup::new(&recipe, &registry, 96, 32).unwrap();
+
             let planned = Planned::cuda();
-            let none = |_: &str| ();
-            let counted = step(&planned, &setup, &registry, 1, || planned.bytes(), none).unwrap();
+            let mut counted = Vec::new();
+            let bytes = step(&planned, setup(), &registry, 1, |at| {
+                counted.push((at, planned.bytes(), planned.peak_bytes()));
+            });
+            let bytes = bytes.unwrap();
+
             let emulator = Arc::new(Emulator::new());
             let watched = Watched::new(emulator.clone());
             let gemm = watched.gemm(Box::new(HostGemm::new(emulator).unwrap()));
             let dev = Cuda::new(watched.clone(), gemm).unwrap();
-            let handed_out =
-                step(&dev, &setup, &registry, 1, || watched.bytes().0 as u64, none).unwrap();
-            assert_eq!(counted, handed_out, "{preset}");
-            assert_eq!(planned.peak_bytes(), counted.all, "nothing is held for a while only");
+            let own = watched.bytes().0 as u64;
+            let mut handed_out = Vec::new();
+            let of_device = step(&dev, setup(), &registry, 1, |at| {
+                let (now, peak) = watched.bytes();
+                handed_out.push((at, now as u64 - own, peak as u64 - own));
+            });
+            assert_eq!(counted, handed_out, "{preset:?}");
+            assert_eq!(bytes, of_device.unwrap());
+            // Nothing beyond what the trainer knows of, but for the one number of the norm.
+            let all = bytes.weights + bytes.state + bytes.activations + 4;
+            assert!(
+                counted.iter().all(|(_, now, peak)| (*now, *peak) == (all, all)),
+                "{counted:?}"
+            );
         }
     }
 }

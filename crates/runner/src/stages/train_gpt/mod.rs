@@ -1,15 +1,13 @@
-//! `train-gpt`: trains a GPT on packed rows. `config` has the keys, `setup` what follows from them, `run` the loop, `checkpoint`
-//! what survives a kill.
+//! `train-gpt`: trains a GPT on packed rows, with [`farthing_train`]. `config` has the keys, `plan` what `--plan` says, `dry` what that is counted by, `run` the
+//! loop with its screen and its files.
 
-mod checkpoint;
 mod config;
 mod dry;
 mod plan;
 mod run;
-mod setup;
 
-pub use checkpoint::MODEL_FILE;
 pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
+pub use farthing_train::MODEL_FILE;
 
 use farthing_kernels::rounded::Rounded;
 use farthing_kernels::{DType, Device};
@@ -58,7 +56,7 @@ impl Stage for TrainGpt {
     ) -> Result<()> {
         exec.checkpoint_interval()?;
         if let Some(setup) = plan::setup(config, ctx)? {
-            setup.micro_batch_rows(exec.micro_batch_rows, resources)?;
+            exec.micro_batch_rows(&setup, resources)?;
         }
         device(config.precision, resources).map(drop)
     }

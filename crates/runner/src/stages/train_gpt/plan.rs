@@ -5,10 +5,10 @@ use std::time::Instant;
 use farthing_kernels::Device;
 use farthing_kernels::planned::{Calls, Planned};
 use farthing_optim::Registry;
+use farthing_train::{Bytes, Setup};
 
 use super::config::{Precision, TrainConfig, TrainExec};
 use super::dry;
-use super::setup::Setup;
 use crate::progress::format::{bytes, count, duration};
 use crate::stages::device;
 use crate::{Accelerator, PlanCtx, PlanLine, Resources, Result};
@@ -49,7 +49,7 @@ pub(super) fn lines(
     for line in &setup.plan.explanation {
         lines.push(PlanLine::new("scaling", line.as_str()));
     }
-    let micro = setup.micro_batch_rows(exec.micro_batch_rows, resources)?;
+    let micro = exec.micro_batch_rows(&setup, resources)?;
     lines.push(PlanLine::new(
         "steps",
         format!(
@@ -64,9 +64,9 @@ pub(super) fn lines(
         "FLOPs",
         format!("{:.3e} per token, {:.3e} in all", model.flops_per_token(), setup.flops()),
     ));
-    let registry = super::registry(ctx.extras())?;
-    lines.extend(memory_and_traffic(&setup, registry, config.precision, micro, resources)?);
-    lines.push(PlanLine::new("time", time(&setup, resources)?));
+    let (registry, time) = (super::registry(ctx.extras())?, time(&setup, resources)?);
+    lines.extend(memory_and_traffic(setup, registry, config.precision, micro, resources)?);
+    lines.push(PlanLine::new("time", time));
     Ok(lines)
 }
 
@@ -78,12 +78,12 @@ pub(super) fn setup(config: &TrainConfig, ctx: &PlanCtx) -> Result<Option<Setup>
     else {
         return Ok(None);
     };
-    Setup::new(config, registry, vocab as usize, row_tokens as usize).map(Some)
+    config.setup(registry, vocab as usize, row_tokens as usize).map(Some)
 }
 
 /// What the training's own code asks of a device that only counts.
 fn memory_and_traffic(
-    setup: &Setup,
+    setup: Setup,
     registry: &Registry,
     precision: Option<Precision>,
     micro: usize,
@@ -94,51 +94,48 @@ fn memory_and_traffic(
         (Accelerator::Cpu, _) => Planned::cpu(),
         _ => Planned::cuda(),
     };
-    let gpus = resources.gpus.max(1) as usize;
-    let micro_batches = (setup.rows / micro / gpus).max(1) as u64;
+    let micro_batches = (setup.rows / micro) as u64;
+    // Calls up to the first micro-batch, in each micro-batch, and after the last: the last part is the update, and the norm.
+    let mut parts: Vec<Vec<Calls>> = Vec::new();
+    let held = dry::step(&planned, setup, registry, micro, |_| {
+        parts.push(planned.calls());
+        planned.clear();
+    })?;
+    // What follows the first request for a micro-batch, up to the second, is one micro-batch.
+    let more = micro_batches.saturating_sub(2);
     let mut step: Vec<Calls> = Vec::new();
-    let held = dry::step(
-        &planned,
-        setup,
-        registry,
-        micro,
-        || planned.bytes(),
-        |part| {
-            let times = match part {
-                "micro-batch" => micro_batches,
-                "update" => 1,
-                _ => 0,
-            };
-            for calls in planned.calls() {
-                let cost = calls.cost.times(times);
-                match step.iter_mut().find(|step| step.op == calls.op) {
-                    Some(step) => step.cost += cost,
-                    None => step.push(Calls { cost, ..calls }),
-                }
+    for (i, part) in parts.iter().enumerate() {
+        let times = if i == FIRST_MICRO_BATCH && micro_batches > 1 { 1 + more } else { 1 };
+        for calls in part {
+            let cost = calls.cost.times(times);
+            match step.iter_mut().find(|step| step.op == calls.op) {
+                Some(step) => step.cost += cost,
+                None => step.push(Calls { cost, ..*calls }),
             }
-            planned.clear();
-        },
-    )?;
+        }
+    }
     step.sort_by_key(|calls| std::cmp::Reverse(calls.cost.moved()));
     let moved = |calls: &[Calls]| bytes(calls.iter().map(|c| c.cost.moved()).sum::<u64>() as f64);
     let (most, rest) = step.split_at(step.len().min(LISTED));
     let each: Vec<String> =
         most.iter().map(|c| format!("{} {}", c.op, moved(std::slice::from_ref(c)))).collect();
     let flops: u64 = step.iter().map(|calls| calls.cost.flops).sum();
-    let on_each = if gpus > 1 { " on each GPU" } else { "" };
+    let of_each = if resources.gpus > 1 { ", on each GPU as long as each holds all" } else { "" };
+    let Bytes { weights, state, activations } = held;
+    let all = weights + state + activations;
     let [weights, state, activations, all] =
-        [held.weights, held.state, held.activations, held.all].map(|n| bytes(n as f64));
+        [weights, state, activations, all].map(|n| bytes(n as f64));
     Ok([
         PlanLine::new(
             "memory",
             format!(
-                "{weights} for weights and gradients, {state} for optimizers, {activations} for a micro-batch; {all} with an evaluation's{on_each}"
+                "{all}: {weights} for weights and gradients, {state} for optimizer state, {activations} for a micro-batch{of_each}"
             ),
         ),
         PlanLine::new(
             "traffic",
             format!(
-                "a step moves {}{on_each}, with products of {:.3e} FLOPs: {}, others {}",
+                "a step moves {} and has products of {:.3e} FLOPs: {}, others {}",
                 moved(&step),
                 flops as f64,
                 each.join(", "),
@@ -147,6 +144,9 @@ fn memory_and_traffic(
         ),
     ])
 }
+
+/// The part of a dry run that is one micro-batch: allocation, what comes before the first, then it.
+const FIRST_MICRO_BATCH: usize = 2;
 
 /// Operations that the plan names, those that move most.
 const LISTED: usize = 6;

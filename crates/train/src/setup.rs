@@ -1,0 +1,126 @@
+//! From a recipe and two facts of the data, the vocabulary and the row length, to everything that is fixed before the first step.
+
+use std::collections::BTreeMap;
+
+use farthing_kernels::SlabSpec;
+use farthing_model::{Gpt, ModelConfig};
+use farthing_optim::{
+    Group, GroupKeys, GroupSummary, Listed, Plan, Preset, REFERENCE_DEPTH, Registry, Schedule,
+    ScheduleKeys, Size, merge, resolve, summarize,
+};
+
+use crate::{Error, Result};
+
+/// What is trained and how. Every number that is absent is the preset's.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The model: preset, depth, and any number of it.
+    pub model: ModelConfig,
+    /// Horizon, batch, and how rates, momentum and decay run.
+    pub schedule: ScheduleKeys,
+    /// Optimizer groups, by name, laid over the preset's.
+    pub optim: BTreeMap<String, GroupKeys>,
+}
+
+impl Recipe {
+    /// The preset of a model of this depth, as it is.
+    pub fn new(model: ModelConfig) -> Self {
+        Self { model, schedule: ScheduleKeys::default(), optim: BTreeMap::new() }
+    }
+
+    /// The optimizers' side of the model's preset.
+    pub fn preset(&self) -> Preset {
+        preset(&self.model)
+    }
+}
+
+/// The optimizers' side of a model's preset.
+fn preset(model: &ModelConfig) -> Preset {
+    match model.preset {
+        farthing_model::Preset::Nanochat202601 => Preset::January2026,
+        farthing_model::Preset::Nanochat202607 => Preset::July2026,
+    }
+}
+
+/// A training before it starts.
+pub struct Setup {
+    /// The model.
+    pub gpt: Gpt,
+    /// Optimizer groups.
+    pub groups: Vec<Group>,
+    /// Parameters by group and shape.
+    pub slabs: Vec<SlabSpec>,
+    /// Horizon, batch and factors.
+    pub plan: Plan,
+    /// How rates run.
+    pub schedule: Schedule,
+    /// Groups with their sizes and rates.
+    pub summary: Vec<GroupSummary>,
+    /// Rows of a step.
+    pub rows: usize,
+}
+
+impl Setup {
+    /// Works out a recipe for rows of `seq_len` + 1 tokens over `vocab_size` entries.
+    ///
+    /// # Errors
+    /// [`Error::Model`] and [`Error::Optim`] for keys that make no model or no groups; [`Error::Recipe`] for a step that is not whole rows.
+    pub fn new(
+        recipe: &Recipe,
+        registry: &Registry,
+        vocab_size: usize,
+        seq_len: usize,
+    ) -> Result<Self> {
+        let model = recipe.model.resolve(vocab_size, seq_len)?;
+        let reference = ModelConfig { depth: REFERENCE_DEPTH, ..recipe.model.clone() };
+        let size = Size {
+            scaling_params: model.scaling_params(),
+            reference_scaling_params: reference.resolve(vocab_size, seq_len)?.scaling_params(),
+            model_dim: model.model_dim,
+            depth: model.depth,
+        };
+        let gpt = Gpt::new(model)?;
+        let preset = recipe.preset();
+        let scaling = recipe.schedule.scaling(preset);
+        let plan = scaling.plan(&size, &recipe.schedule.overrides())?;
+        let schedule = recipe.schedule.schedule(preset)?;
+        let groups = merge(preset.groups(), &recipe.optim)?;
+        for group in &groups {
+            registry.check(&group.uses, &group.options)?;
+        }
+        let slabs = resolve(&groups, &listed(&gpt))?;
+        let summary = summarize(&groups, &slabs, &plan)?;
+        let rows = plan.batch_tokens as usize / seq_len;
+        if rows == 0 || !(plan.batch_tokens as usize).is_multiple_of(seq_len) {
+            return Err(Error::Recipe {
+                what: format!(
+                    "a step of {} tokens is not a whole number of rows of {seq_len} tokens",
+                    plan.batch_tokens
+                ),
+                hint: format!("set `schedule.batch_tokens` to a multiple of {seq_len}"),
+            });
+        }
+        Ok(Self { gpt, groups, slabs, plan, schedule, summary, rows })
+    }
+
+    /// The largest number of rows that divides a step and has at most this many tokens; 1 at least.
+    pub fn micro_batch_rows(&self, most_tokens: usize) -> usize {
+        let most = most_tokens / self.gpt.config().seq_len;
+        (1..=most).rev().find(|rows| self.rows.is_multiple_of(*rows)).unwrap_or(1)
+    }
+
+    /// FLOPs of the whole run, forward and backward.
+    pub fn flops(&self) -> f64 {
+        self.gpt.config().flops_per_token() * self.plan.trained_tokens() as f64
+    }
+
+    /// Elements of all parameters.
+    pub fn elements(&self) -> u64 {
+        self.summary.iter().map(|group| group.elements).sum()
+    }
+}
+
+/// The model's parameters as groups are matched against them.
+pub fn listed(gpt: &Gpt) -> Vec<Listed<'_>> {
+    gpt.params().iter().map(|p| (p.name.as_str(), p.shape, p.id)).collect()
+}

@@ -1,0 +1,345 @@
+//! `Trainer`: everything that a step touches, allocated once.
+
+use std::path::Path;
+use std::time::Instant;
+
+use farthing_data::{Batch, BatchReader, Order, Prefetch, Rows};
+use farthing_eval::{BitsPerByte, GptScorer, batches, bits_per_byte};
+use farthing_kernels::{Device, Params, Tensor};
+use farthing_model::{Mode, Workspace};
+use farthing_optim::{Optimizers, Registry};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoints::{load, save};
+use crate::{Checkpoints, Error, EvalRecord, Result, RunRecord, Setup, StepRecord};
+
+/// Micro-batches that are made ahead of the one in use.
+const AHEAD: usize = 2;
+
+/// Where micro-batches come from, in order: all of a step's, then the next one's.
+pub trait Batches {
+    /// The next micro-batch, valid until the next call; `None` after the last.
+    ///
+    /// # Errors
+    /// The batch could not be made.
+    fn next_batch(&mut self) -> Option<Result<&Batch>>;
+}
+
+/// Batches that another thread makes ahead.
+impl Batches for Prefetch {
+    fn next_batch(&mut self) -> Option<Result<&Batch>> {
+        Some(Prefetch::next_batch(self)?.map_err(Error::from))
+    }
+}
+
+/// The training's own numbers after a step. They are part of its checkpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Loss of the last step, nats per token.
+    pub last_loss: f64,
+    /// Bits per byte before the first step.
+    pub first_bpb: f64,
+    /// Bits per byte at the last evaluation.
+    pub last_bpb: f64,
+    /// The fewest bits per byte so far and the step after which they were measured, where the best weights are kept.
+    pub best: Option<(f64, u64)>,
+    /// Seconds since the start, over all attempts.
+    pub seconds: f64,
+    /// Of them, seconds inside steps.
+    pub train_seconds: f64,
+}
+
+/// Bytes on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// Weights, their copies of the compute type where there are any, and gradients.
+    pub weights: u64,
+    /// Optimizers' state.
+    pub state: u64,
+    /// Activations of a micro-batch and their gradients. Evaluations use them too.
+    pub activations: u64,
+}
+
+/// A model in training: weights, gradients, optimizers, activations.
+pub struct Trainer<'a> {
+    dev: &'a dyn Device,
+    setup: Setup,
+    params: Params,
+    optimizers: Optimizers,
+    workspace: Workspace,
+    micro_batch_rows: usize,
+    /// One number on the device, for norms.
+    number: Tensor,
+    progress: Progress,
+    /// When this attempt began, and the seconds of those before.
+    begun: (Instant, f64),
+}
+
+impl<'a> Trainer<'a> {
+    /// Allocates everything for micro-batches of `micro_batch_rows` rows. Weights are zero until [`Trainer::initialize`] or [`Trainer::restore`].
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] unless a step is a whole number of micro-batches; [`Error::Kernel`] when there is not the memory.
+    pub fn new(
+        dev: &'a dyn Device,
+        setup: Setup,
+        registry: &Registry,
+        micro_batch_rows: usize,
+    ) -> Result<Self> {
+        if micro_batch_rows == 0 || !setup.rows.is_multiple_of(micro_batch_rows) {
+            return Err(Error::Recipe {
+                what: format!(
+                    "micro-batches of {micro_batch_rows} rows, but a step has {} rows",
+                    setup.rows
+                ),
+                hint: format!("use a divisor of {}", setup.rows),
+            });
+        }
+        let params = Params::new(dev, setup.slabs.clone())?;
+        let optimizers =
+            Optimizers::new(registry, dev, &setup.groups, &setup.plan, &setup.schedule, &params)?;
+        let tokens = setup.gpt.config().seq_len;
+        let workspace = setup.gpt.workspace(dev, micro_batch_rows, tokens, Mode::Train)?;
+        let number = dev.master([1])?;
+        let (progress, begun) = (Progress::default(), (Instant::now(), 0.0));
+        Ok(Self {
+            dev,
+            setup,
+            params,
+            optimizers,
+            workspace,
+            micro_batch_rows,
+            number,
+            progress,
+            begun,
+        })
+    }
+
+    /// Draws the first weights, each a function of (seed, name, index) alone.
+    ///
+    /// # Errors
+    /// [`Error::Model`].
+    pub fn initialize(&mut self, seed: u64) -> Result<()> {
+        Ok(self.setup.gpt.initialize(self.dev, &mut self.params, seed)?)
+    }
+
+    /// Micro-batches of the steps that are left, from rows in an order that depends on the seed and the step alone, made ahead by another thread.
+    ///
+    /// # Errors
+    /// [`Error::Data`], also when the rows are of another length than the recipe's.
+    pub fn batches(&self, rows: Rows, seed: u64) -> Result<Prefetch> {
+        let (micro, step_rows) = (self.micro_batch_rows, self.setup.rows);
+        let config = self.setup.gpt.config();
+        let batch = Batch::new(micro, config.seq_len, config.vocab_size)?;
+        let order = Order::new(rows.len(), step_rows, seed)?;
+        let parts = (self.progress.step..self.setup.plan.steps).flat_map(move |step| {
+            (0..step_rows).step_by(micro).map(move |first| (step, first..first + micro))
+        });
+        Ok(Prefetch::new(BatchReader::new(rows, order)?, parts, &batch, AHEAD)?)
+    }
+
+    /// One update from the next micro-batches, as many as a step has.
+    ///
+    /// # Numerics
+    /// The loss is the mean over the step's tokens; gradients are summed micro-batch by micro-batch, the norm slab by slab in f64.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when the loss or the gradient's norm is no number; then nothing was updated. [`Error::BatchesEnded`]; what the batches, the model
+    /// and the device say.
+    ///
+    /// # Cost
+    /// [`flops_per_token`](farthing_model::GptConfig::flops_per_token) for each token and what the optimizers do. Nothing is allocated on the device.
+    pub fn step(&mut self, batches: &mut dyn Batches) -> Result<StepRecord> {
+        let started = Instant::now();
+        let (t, batch_tokens) = (self.progress.step, self.setup.plan.batch_tokens);
+        let (loss, grad_norm) = self.gradients(batches)?;
+        if !(loss.is_finite() && grad_norm.is_finite()) {
+            return Err(Error::NotFinite { step: t + 1, loss, grad_norm });
+        }
+        let factors = self.optimizers.step(self.dev, &mut self.params, t)?;
+        self.params.refresh_compute(self.dev)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let progress = &mut self.progress;
+        progress.step += 1;
+        progress.tokens += batch_tokens;
+        progress.last_loss = loss;
+        progress.train_seconds += seconds;
+        progress.seconds = self.begun.1 + self.begun.0.elapsed().as_secs_f64();
+        Ok(StepRecord {
+            step: progress.step,
+            loss: Some(loss),
+            grad_norm: Some(grad_norm),
+            lr: Some(factors.lr),
+            momentum: Some(factors.momentum),
+            weight_decay: Some(factors.weight_decay),
+            tokens: Some(progress.tokens),
+            tokens_per_s: Some(batch_tokens as f64 / seconds),
+            seconds: Some(progress.seconds),
+        })
+    }
+
+    /// The gradient of the next micro-batches' mean loss; returns the loss and the gradient's norm.
+    fn gradients(&mut self, batches: &mut dyn Batches) -> Result<(f64, f64)> {
+        let Self { dev, setup, params, workspace, number, micro_batch_rows, .. } = self;
+        params.zero_grads(*dev)?;
+        let scale = 1.0 / setup.plan.batch_tokens as f64;
+        let (mut loss, wanted) = (0.0, setup.rows / *micro_batch_rows);
+        for got in 0..wanted {
+            let step = self.progress.step + 1;
+            let batch = batches.next_batch().ok_or(Error::BatchesEnded { step, got, wanted })??;
+            if batch.rows() != *micro_batch_rows {
+                return Err(Error::Recipe {
+                    what: format!(
+                        "a micro-batch of {} rows, expected {micro_batch_rows}",
+                        batch.rows()
+                    ),
+                    hint: "make batches of the trainer's `micro_batch_rows`".into(),
+                });
+            }
+            let (weights, mut grads) = params.split();
+            let micro = farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets())
+                .with_order(batch.sorted());
+            setup.gpt.forward_backward(*dev, weights, &mut grads, workspace, &micro, scale)?;
+            loss += workspace.loss_sum(*dev)? * scale;
+        }
+        let mut squares = 0.0;
+        for slab in 0..params.specs().len() {
+            dev.sum_squares(number.view_mut(), params.slab(slab).grad.view())?;
+            squares += dev.read_f64(number.view())?.iter().sum::<f64>();
+        }
+        Ok((loss, squares.sqrt()))
+    }
+
+    /// Bits per byte of the first held-out rows, at most `tokens` tokens of them, in the activations' memory. `token_bytes` has each token's raw bytes, 0 for special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Eval`].
+    ///
+    /// # Cost
+    /// A forward pass over the tokens. Nothing is allocated on the device, unless rows are longer than those that are trained on.
+    pub fn evaluate(
+        &mut self,
+        held_out: &Rows,
+        token_bytes: &[u32],
+        tokens: u64,
+    ) -> Result<EvalRecord> {
+        let Self { dev, setup, params, workspace, micro_batch_rows, .. } = self;
+        let mut scorer = GptScorer::within(&setup.gpt, *dev, params, workspace);
+        let budget = tokens.min(held_out.len() * (held_out.row_tokens() as u64 - 1));
+        let rows = batches(held_out, *micro_batch_rows);
+        let result: BitsPerByte =
+            bits_per_byte(&mut scorer, rows, token_bytes, budget, &mut farthing_data::Silent)?;
+        let progress = &mut self.progress;
+        progress.last_bpb = result.bits_per_byte;
+        if progress.step == 0 {
+            progress.first_bpb = result.bits_per_byte;
+        }
+        let val_loss = result.nats / result.targets as f64;
+        let (val_bpb, val_loss) = (Some(result.bits_per_byte), Some(val_loss));
+        Ok(EvalRecord { step: progress.step, val_bpb, val_loss })
+    }
+
+    /// Writes a checkpoint to go on from, and deletes older ones as `to` says. It appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it cannot be written, [`Error::Io`] when an old one cannot be deleted.
+    pub fn save(&mut self, to: &Checkpoints) -> Result<()> {
+        let Self { dev, setup, params, optimizers, progress, .. } = self;
+        save(to, *dev, &setup.gpt, params, optimizers, progress)
+    }
+
+    /// Goes on from the newest checkpoint that is whole; says whether there was one. Those passed over are renamed to `.refused`, each with a word to `log`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder cannot be read.
+    pub fn restore(&mut self, from: &Checkpoints, mut log: impl FnMut(&Error)) -> Result<bool> {
+        for path in from.newest_first()? {
+            let Self { dev, setup, params, optimizers, .. } = self;
+            match load(&path, *dev, &setup.gpt, params, optimizers) {
+                Ok(progress) => {
+                    self.progress = progress;
+                    self.begun = (Instant::now(), progress.seconds);
+                    return Ok(true);
+                }
+                Err(e) => {
+                    log(&e);
+                    from.refuse(&path)?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes the weights alone.
+    ///
+    /// # Errors
+    /// [`Error::Model`].
+    pub fn save_weights(&self, path: &Path) -> Result<()> {
+        let (weights, step) = (self.params.weights(), self.progress.step);
+        let none = std::collections::BTreeMap::new();
+        Ok(farthing_model::save_model(path, &self.setup.gpt, self.dev, weights, step, &[], &none)?)
+    }
+
+    /// Keeps the weights with `kept`, if the last evaluation found the fewest bits per byte so far. After a cut-off they may be there already, from a step that the
+    /// checkpoint did not know of: they are written again, the same.
+    ///
+    /// # Errors
+    /// [`Error::Model`].
+    pub fn keep_best(&mut self, kept: &Checkpoints) -> Result<()> {
+        let Progress { step, last_bpb, best, .. } = self.progress;
+        if best.is_none_or(|(best, _)| last_bpb < best) {
+            self.save_weights(&kept.best(step))?;
+            self.progress.best = Some((last_bpb, step));
+        }
+        Ok(())
+    }
+
+    /// What is about to be trained, for the metrics; `config` is whatever the caller knows it by.
+    pub fn describe(&self, config: serde_json::Value) -> RunRecord {
+        let setup = &self.setup;
+        let model = setup.gpt.config();
+        RunRecord {
+            config,
+            model: serde_json::to_value(model).unwrap_or_default(),
+            parameters: setup.summary.iter().map(|g| (g.name.clone(), g.elements)).collect(),
+            tokens: Some(setup.plan.trained_tokens()),
+            steps: Some(setup.plan.steps),
+            batch_tokens: Some(setup.plan.batch_tokens),
+            flops_per_token: Some(model.flops_per_token()),
+        }
+    }
+
+    /// What is trained.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// The weights.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The training's own numbers.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Rows of a micro-batch.
+    pub fn micro_batch_rows(&self) -> usize {
+        self.micro_batch_rows
+    }
+
+    /// Bytes of all tensors on the device.
+    pub fn bytes(&mut self) -> Bytes {
+        let of = |tensor: &Tensor| tensor.bytes() as u64;
+        Bytes {
+            weights: self.params.bytes() as u64,
+            state: self.optimizers.state().iter().map(|(_, tensor)| of(tensor)).sum(),
+            activations: self.workspace.bytes() as u64,
+        }
+    }
+}

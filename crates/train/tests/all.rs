@@ -1,0 +1,4 @@
+//! The crate's integration tests, in one program.
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
+
+mod training;

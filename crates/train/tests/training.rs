@@ -1,0 +1,125 @@
+//! A small training from the outside: it learns, goes on where it was cut off, and says what is wrong.
+
+use std::num::NonZeroUsize;
+
+use farthing_data::Batch;
+use farthing_kernels::cpu::Cpu;
+use farthing_model::{ModelConfig, Preset};
+use farthing_optim::Registry;
+use farthing_train::{Batches, Checkpoints, Error, Recipe, Result, Setup, Trainer};
+
+const VOCAB: usize = 64;
+const TOKENS: usize = 16;
+
+fn setup(registry: &Registry) -> Setup {
+    let (aspect_ratio, head_dim) = (Some(16), Some(16));
+    let model =
+        ModelConfig { aspect_ratio, head_dim, ..ModelConfig::new(Preset::Nanochat202607, 2) };
+    let mut recipe = Recipe::new(model);
+    recipe.schedule.batch_tokens = Some(4 * TOKENS as u64);
+    recipe.schedule.steps = Some(12);
+    Setup::new(&recipe, registry, VOCAB, TOKENS).unwrap()
+}
+
+/// Rows that count upwards, each from another token; the same ones for the same step.
+struct Counting {
+    batch: Batch,
+    next: i32,
+}
+
+impl Counting {
+    fn from(step: u64, rows: usize) -> Self {
+        Self { batch: Batch::new(rows, TOKENS, VOCAB).unwrap(), next: 4 * step as i32 }
+    }
+}
+
+impl Batches for Counting {
+    fn next_batch(&mut self) -> Option<Result<&Batch>> {
+        let row = |first: i32| (0..TOKENS as i32).map(move |t| (7 * first + t) % VOCAB as i32);
+        let rows = self.next..self.next + self.batch.rows() as i32;
+        self.next = rows.end;
+        let inputs: Vec<i32> = rows.flat_map(row).collect();
+        let targets: Vec<i32> = inputs.iter().map(|id| (id + 1) % VOCAB as i32).collect();
+        self.batch.fill(&inputs, &targets).unwrap();
+        Some(Ok(&self.batch))
+    }
+}
+
+/// The weights' file after `steps` steps, cut off and resumed after each of `cuts`.
+fn trained(steps: u64, cuts: &[u64]) -> Vec<u8> {
+    let (registry, dir) = (Registry::standard(), tempfile::tempdir().unwrap());
+    let (cpu, checkpoints) =
+        (Cpu::new(2).unwrap(), Checkpoints::new(dir.path(), NonZeroUsize::MIN));
+    let mut trainer = Trainer::new(&cpu, setup(&registry), &registry, 2).unwrap();
+    trainer.initialize(5).unwrap();
+    let mut batches = Counting::from(0, 2);
+    let mut losses = Vec::new();
+    while trainer.progress().step < steps {
+        losses.push(trainer.step(&mut batches).unwrap().loss.unwrap());
+        if cuts.contains(&trainer.progress().step) {
+            trainer.save(&checkpoints).unwrap();
+            trainer = Trainer::new(&cpu, setup(&registry), &registry, 2).unwrap();
+            assert!(trainer.restore(&checkpoints, |e| panic!("{e}")).unwrap());
+            batches = Counting::from(trainer.progress().step, 2);
+        }
+    }
+    assert!(losses.first() > losses.last(), "it learns nothing: {losses:?}");
+    let file = dir.path().join("weights.safetensors");
+    trainer.save_weights(&file).unwrap();
+    std::fs::read(file).unwrap()
+}
+
+#[test]
+fn training_that_was_cut_off_is_bit_equal_to_training_that_was_not() {
+    let whole = trained(8, &[]);
+    assert!(whole == trained(8, &[3]) && whole == trained(8, &[1, 2, 7]));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_for_the_one_before_it() {
+    let (registry, dir) = (Registry::standard(), tempfile::tempdir().unwrap());
+    let cpu = Cpu::new(1).unwrap();
+    let checkpoints = Checkpoints::new(dir.path(), NonZeroUsize::new(2).unwrap());
+    let mut trainer = Trainer::new(&cpu, setup(&registry), &registry, 4).unwrap();
+    assert!(!trainer.restore(&checkpoints, |e| panic!("{e}")).unwrap(), "there is none yet");
+    trainer.initialize(5).unwrap();
+    let mut batches = Counting::from(0, 4);
+    for _ in 0..3 {
+        trainer.step(&mut batches).unwrap();
+        trainer.save(&checkpoints).unwrap();
+    }
+    assert_eq!(checkpoints.newest_before(2).unwrap(), None, "two are kept, of steps 2 and 3");
+    let newest = checkpoints.newest_before(4).unwrap().unwrap();
+    let mut bytes = std::fs::read(&newest).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&newest, bytes).unwrap();
+    let mut said = Vec::new();
+    assert!(trainer.restore(&checkpoints, |e| said.push(e.to_string())).unwrap());
+    assert_eq!((trainer.progress().step, said.len()), (2, 1));
+    assert!(!newest.exists() && newest.with_extension("refused").exists());
+}
+
+#[test]
+fn batches_that_do_not_fit_are_refused() {
+    struct Some2(Batch, usize);
+    impl Batches for Some2 {
+        fn next_batch(&mut self) -> Option<Result<&Batch>> {
+            self.1 = self.1.checked_sub(1)?;
+            Some(Ok(&self.0))
+        }
+    }
+    let registry = Registry::standard();
+    let cpu = Cpu::new(1).unwrap();
+    let odd = Trainer::new(&cpu, setup(&registry), &registry, 3).map(drop).unwrap_err();
+    assert_eq!(odd.to_string(), "micro-batches of 3 rows, but a step has 4 rows");
+    let mut trainer = Trainer::new(&cpu, setup(&registry), &registry, 2).unwrap();
+    trainer.initialize(1).unwrap();
+    let mut batch = Batch::new(2, TOKENS, VOCAB).unwrap();
+    let ids = [3; 2 * TOKENS];
+    batch.fill(&ids, &ids).unwrap();
+    let short = trainer.step(&mut Some2(batch, 1)).unwrap_err();
+    assert!(matches!(short, Error::BatchesEnded { step: 1, got: 1, wanted: 2 }), "{short}");
+    let other = trainer.step(&mut Some2(Batch::new(1, TOKENS, VOCAB).unwrap(), 2)).unwrap_err();
+    assert_eq!(other.to_string(), "a micro-batch of 1 rows, expected 2");
+    assert_eq!(trainer.progress().step, 0, "nothing was updated");
+}
