@@ -65,9 +65,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut recipe = Recipe::new(ModelConfig::new(Preset::Nanochat202607, 2));
     recipe.schedule.batch_tokens = Some(2_048);
     recipe.schedule.steps = Some(20);
-    // What a pipeline's `[train.optim.matrix]` would say.
+    // What a pipeline's `[train.optim.matrices]` would say.
     let matrices = serde_json::json!({"uses": "sign", "lr": 0.002, "beta": 0.9});
-    recipe.optim.insert("matrix".into(), serde_json::from_value(matrices)?);
+    recipe.optim.insert("matrices".into(), serde_json::from_value(matrices)?);
     let setup = Setup::new(&recipe, &registry, rows.vocab(), rows.row_tokens() - 1)?;
     let (steps, micro_batch_rows) = (setup.plan.steps, setup.micro_batch_rows(1_024));
 
