@@ -21,6 +21,7 @@ pub(crate) struct Kind {
     pub(crate) outputs: &'static [Port],
     pub(crate) figures: &'static [&'static str],
     pub(crate) uses_seed: bool,
+    pub(crate) computes: bool,
     /// Reads the stage's own keys; called again without the faulty keys to find all of them.
     pub(crate) read_config: fn(Value<'_>) -> ParseResult<()>,
     /// Reads the `exec` table.
@@ -39,6 +40,7 @@ impl Kind {
             outputs: S::OUTPUTS,
             figures: S::FIGURES,
             uses_seed: S::USES_SEED,
+            computes: S::COMPUTES,
             read_config: |v| S::Config::deserialize(ValueDeserializer::from(v)).map(drop),
             read_exec: |v| S::Exec::deserialize(ValueDeserializer::from(v)).map(drop),
             build: build::<S>,
@@ -58,6 +60,8 @@ impl Kind {
 pub(crate) trait Job: Send {
     /// The config after defaults, as one JSON text in the struct's order.
     fn config_json(&self) -> Result<String>;
+    /// The config as the cache key has it, where that is not [`Job::config_json`].
+    fn key(&self, extras: &Extras) -> Result<Option<serde_json::Value>>;
     fn check(&self, extras: &Extras) -> Result<()>;
     /// Files from outside of the pipeline that enter the key.
     fn sources(&self) -> Result<Vec<PathBuf>>;
@@ -87,6 +91,10 @@ fn build<S: Stage>(config: Value<'_>, exec: Option<Value<'_>>) -> ParseResult<Bo
 impl<S: Stage> Job for Settings<S> {
     fn config_json(&self) -> Result<String> {
         Ok(serde_json::to_string(&self.config)?)
+    }
+
+    fn key(&self, extras: &Extras) -> Result<Option<serde_json::Value>> {
+        S::key(&self.config, extras)
     }
 
     fn check(&self, extras: &Extras) -> Result<()> {

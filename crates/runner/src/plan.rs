@@ -11,7 +11,7 @@ use crate::cache::digest::parts_digest;
 use crate::cache::identity::{Identity, Input};
 use crate::cache::{Cache, Lookup, Record};
 use crate::grammar::{Declared, Pipeline};
-use crate::{Extras, PlanCtx, Promise, Result};
+use crate::{Accelerator, Extras, PlanCtx, Promise, Result};
 
 /// Which stages to look at and how.
 #[derive(Clone, Debug, Default)]
@@ -242,10 +242,13 @@ fn identity(
         let parts = sources.iter().chain(pins).map(String::as_bytes);
         sources = Some(parts_digest(parts));
     }
+    let config = stage.job.as_ref().map_or(Ok(None), |job| job.key(extras)).map_err(named)?;
+    let device = stage.resources.device;
     Ok(Identity {
         kind: stage.kind.name.to_owned(),
         version: stage.kind.version,
-        config: stage.config.clone(),
+        config: config.unwrap_or_else(|| stage.config.clone()),
+        device: (stage.kind.computes && device != Accelerator::Cpu).then(|| device.to_string()),
         seed: stage.kind.uses_seed.then_some(pipeline.seed),
         inputs,
         sources,

@@ -1,4 +1,5 @@
-//! What a stage may use of the machine. Never part of a cache key: the same bytes come out whatever is used.
+//! What a stage may use of the machine. Of all this only the class of a device that is not the processor is part of a cache key, because it computes in other
+//! types: the same bytes come out, to rounding, however many threads or GPUs there are.
 
 use serde::Deserialize;
 

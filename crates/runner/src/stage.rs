@@ -66,9 +66,21 @@ pub trait Stage: 'static {
     const OUTPUTS: &'static [Port];
     /// Whether the pipeline's seed changes the bytes, and so belongs in the key.
     const USES_SEED: bool = true;
+    /// Whether the device of its `resources` computes the bytes. Then the class of a device that is not the processor belongs in the key, since it
+    /// computes in other types; how many threads or GPUs there are does not.
+    const COMPUTES: bool = false;
     /// The names of the figures the stage gives with [`Ctx::summary`]; if any are listed, a pipeline that expects another
     /// one is faulted before anything runs.
     const FIGURES: &'static [&'static str] = &[];
+
+    /// The config as the cache key has it, where that takes what the application registered: with the defaults of a registered rule written out, so
+    /// that spelling one out changes nothing, and changing one does. `None` for the config as it serialises.
+    ///
+    /// # Errors
+    /// As [`Stage::check`].
+    fn key(_config: &Self::Config, _extras: &Extras) -> Result<Option<serde_json::Value>> {
+        Ok(None)
+    }
 
     /// Rejects a config that parses but cannot work; runs before any stage does. An [`At`] error is shown at the key it
     /// names.

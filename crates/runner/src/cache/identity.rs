@@ -18,6 +18,9 @@ pub(crate) struct Identity {
     /// `None` where the stage makes no use of it.
     pub(crate) seed: Option<u64>,
     pub(crate) inputs: BTreeMap<String, Input>,
+    /// The class of the device that computes it, where that is not the processor; absent otherwise, and where nothing is computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<String>,
     /// The content of the files from outside that the config names; `None` where it names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sources: Option<String>,
@@ -49,6 +52,8 @@ impl Identity {
             parts.extend([port.as_str(), input.digest.as_deref()?]);
         }
         parts.extend(self.sources.as_deref());
+        let device = self.device.as_ref().map(|device| format!("on {device}"));
+        parts.extend(device.as_deref());
         Some(parts_digest(parts.into_iter().map(str::as_bytes))[..32].to_owned())
     }
 
@@ -68,6 +73,10 @@ impl Identity {
             config.truncate(3);
             let more = if more == 0 { String::new() } else { format!(" and {more} more") };
             changes.push(format!("config changed: {}{more}", config.join(", ")));
+        }
+        if old.device != self.device {
+            let name = |device: &Option<String>| device.clone().unwrap_or_else(|| "cpu".into());
+            changes.push(format!("device changed: {} → {}", name(&old.device), name(&self.device)));
         }
         if let (Some(old), Some(new)) = (old.seed, self.seed)
             && old != new
@@ -153,6 +162,7 @@ mod tests {
             config,
             seed: Some(1),
             inputs: [("rows".to_owned(), input)].into(),
+            device: None,
             sources: None,
             unpinned: false,
         }
@@ -169,6 +179,7 @@ mod tests {
             identity(one.config.clone(), Some("y")),
             Identity { version: 2, ..one.clone() },
             Identity { seed: None, ..one.clone() },
+            Identity { device: Some("cuda".into()), ..one.clone() },
             Identity { kind: "other".into(), ..one.clone() },
             Identity { sources: Some("z".into()), ..one.clone() },
         ] {
@@ -190,5 +201,7 @@ mod tests {
             ]
         );
         assert!(old.changes_since(&old).is_empty());
+        let elsewhere = Identity { device: Some("cuda".into()), ..old.clone() };
+        assert_eq!(elsewhere.changes_since(&old), ["device changed: cpu → cuda"]);
     }
 }

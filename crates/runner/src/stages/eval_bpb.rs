@@ -32,6 +32,7 @@ impl Stage for EvalBpb {
     const KIND: &'static str = "eval-bpb";
     const ABOUT: &'static str = "bits per byte of a model on held-out rows";
     const VERSION: u32 = 1;
+    const COMPUTES: bool = true;
     const INPUTS: &'static [Port] =
         &[port("model", "checkpoint"), port("val", "packed rows"), port("bpe", "tokenizer")];
     const OUTPUTS: &'static [Port] = &[port("metrics", "metrics")];

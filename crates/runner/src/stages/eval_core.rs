@@ -28,6 +28,7 @@ impl Stage for EvalCore {
     const KIND: &'static str = "eval-core";
     const ABOUT: &'static str = "accuracy on CORE-format tasks against chance";
     const VERSION: u32 = 1;
+    const COMPUTES: bool = true;
     const INPUTS: &'static [Port] =
         &[port("model", "checkpoint"), port("bpe", "tokenizer"), port("tasks", "tasks").optional()];
     const OUTPUTS: &'static [Port] = &[port("metrics", "metrics")];

@@ -37,6 +37,7 @@ impl Stage for Sample {
     const KIND: &'static str = "sample";
     const ABOUT: &'static str = "continues prompts with a trained model";
     const VERSION: u32 = 1;
+    const COMPUTES: bool = true;
     const INPUTS: &'static [Port] = &[port("model", "checkpoint"), port("bpe", "tokenizer")];
     const OUTPUTS: &'static [Port] = &[port("text", "text")];
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 use farthing_model::{Gpt, ModelConfig};
-use farthing_optim::{GroupKeys, Preset, Registry, ScheduleKeys, merge, resolve};
+use farthing_optim::{Group, GroupKeys, Preset, Registry, ScheduleKeys, merge, resolve};
 use farthing_train::{Recipe, Setup, listed};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
@@ -214,7 +214,13 @@ impl TrainConfig {
         Ok(())
     }
 
-    fn canonical(&self) -> Option<Value> {
+    /// Every preset and default written out, those of the registered rules too.
+    pub(crate) fn canonical(&self, registry: &Registry) -> Result<Value> {
+        let groups = registry.complete(merge(self.preset().groups(), &self.optim)?)?;
+        self.with_groups(groups).context("the model or the schedule does not resolve")
+    }
+
+    fn with_groups(&self, groups: Vec<Group>) -> Option<Value> {
         // The vocabulary and the row length belong to the inputs, whose digests are in the key; what the preset derives
         // from the row length stays as the file has it.
         let mut model = serde_json::to_value(self.model.resolve(65_536, 2_048).ok()?).ok()?;
@@ -226,7 +232,7 @@ impl TrainConfig {
         let preset = self.preset();
         // By name, and without where the settings come from: what the preset says may be spelled out.
         let mut optim = serde_json::Map::new();
-        for group in merge(preset.groups(), &self.optim).ok()? {
+        for group in groups {
             let mut keys = serde_json::to_value(&group).ok()?;
             let fields = keys.as_object_mut()?;
             fields.remove("name");
@@ -256,9 +262,10 @@ impl TrainConfig {
 
 impl Serialize for TrainConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let canonical = self.canonical().ok_or_else(|| {
+        let groups = merge(self.preset().groups(), &self.optim).ok();
+        let written_out = groups.and_then(|groups| self.with_groups(groups)).ok_or_else(|| {
             serde::ser::Error::custom("the model, schedule or optimizer groups do not resolve")
         })?;
-        canonical.serialize(serializer)
+        written_out.serialize(serializer)
     }
 }

@@ -25,6 +25,7 @@ impl Stage for TrainGpt {
     const KIND: &'static str = "train-gpt";
     const ABOUT: &'static str = "trains a GPT on packed rows";
     const VERSION: u32 = 1;
+    const COMPUTES: bool = true;
     const INPUTS: &'static [Port] =
         &[port("train", "packed rows"), port("val", "packed rows"), port("bpe", "tokenizer")];
     const OUTPUTS: &'static [Port] = &[
@@ -34,6 +35,10 @@ impl Stage for TrainGpt {
     ];
     const FIGURES: &'static [&'static str] =
         &["bpb_start", "bpb_end", "loss", "tokens", "tokens_per_s", "parameters", "best_bpb"];
+
+    fn key(config: &TrainConfig, extras: &Extras) -> Result<Option<serde_json::Value>> {
+        config.canonical(registry(extras)?).map(Some)
+    }
 
     fn check(config: &TrainConfig, extras: &Extras) -> Result<()> {
         config.check(registry(extras)?)
