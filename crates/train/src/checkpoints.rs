@@ -53,7 +53,7 @@ impl Checkpoints {
     }
 
     /// Puts a checkpoint aside, so that it does not count as the newest when old ones are deleted.
-    pub(crate) fn refuse(&self, path: &Path) -> Result<()> {
+    pub(crate) fn refuse(path: &Path) -> Result<()> {
         let aside = path.with_extension("refused");
         std::fs::rename(path, aside).map_err(io("renaming", path))
     }

@@ -267,7 +267,7 @@ impl<'a> Trainer<'a> {
                 }
                 Err(e) => {
                     log(&e);
-                    from.refuse(&path)?;
+                    Checkpoints::refuse(&path)?;
                 }
             }
         }

@@ -105,6 +105,7 @@ impl Cost {
     }
 
     /// That of so many such calls.
+    #[must_use]
     pub fn times(self, n: u64) -> Self {
         Self { read: n * self.read, written: n * self.written, flops: n * self.flops }
     }

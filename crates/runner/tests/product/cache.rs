@@ -38,6 +38,12 @@ fn nothing_runs_again_unless_its_content_changes() {
         assert!(spelled.ran().is_empty(), "{default}: {}", spelled.screen());
     }
 
+    let threads = place.done(&["--threads", "1"]);
+    assert!(threads.ran().is_empty(), "{}", threads.screen());
+    // Other numerics are another model: weights of f32 are not those of a device that stores bf16.
+    let elsewhere = place.done(&["--plan", "--set", "train.resources={device=\"emulated\"}"]);
+    assert_eq!(elsewhere.why("train"), "device changed: cpu → emulated", "{}", elsewhere.screen());
+
     let slower = place.done(&["--until", "train", "--set", "train.optim.matrices.lr=0.01"]);
     assert_eq!(slower.why("train"), "config changed: optim.matrices.lr 0.02 → 0.01");
 

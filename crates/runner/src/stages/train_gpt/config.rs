@@ -269,3 +269,85 @@ impl Serialize for TrainConfig {
         written_out.serialize(serializer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use farthing_kernels::{Device, Slab, SlabSpec, Tensor};
+    use farthing_optim::{Hyper, Optimizer, OptimizerKind};
+
+    use super::*;
+
+    /// A rule with one key, whose default is `N` tenths.
+    struct Rule<const N: u32>;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Keys<const N: u32> {
+        #[serde(default = "tenths::<N>")]
+        damping: f64,
+    }
+
+    fn tenths<const N: u32>() -> f64 {
+        f64::from(N) / 10.0
+    }
+
+    impl<const N: u32> Optimizer for Rule<N> {
+        fn step(
+            &mut self,
+            _: &dyn Device,
+            _: &mut Slab<'_>,
+            _: &Hyper,
+        ) -> farthing_optim::Result<()> {
+            Ok(())
+        }
+
+        fn state(&mut self) -> Vec<(String, &mut Tensor)> {
+            vec![]
+        }
+    }
+
+    impl<const N: u32> OptimizerKind for Rule<N> {
+        type Config = Keys<N>;
+
+        fn build(
+            _: Keys<N>,
+            _: &dyn Device,
+            _: &SlabSpec,
+        ) -> farthing_optim::Result<Box<dyn Optimizer>> {
+            Ok(Box::new(Self))
+        }
+    }
+
+    fn key(registry: &Registry, group: Value) -> Value {
+        let config: TrainConfig = serde_json::from_value(json!({
+            "model": {"preset": "nanochat-2026-07", "depth": 2},
+            "optim": {"matrices": group},
+        }))
+        .unwrap();
+        config.canonical(registry).unwrap()
+    }
+
+    #[test]
+    fn a_default_that_is_spelled_out_is_the_same_key_and_one_that_is_changed_in_code_is_not() {
+        let plain = |registry| key(registry, json!({"uses": "rule", "lr": 0.1}));
+        let spelled = |registry| key(registry, json!({"uses": "rule", "lr": 0.1, "damping": 0.3}));
+        let (three, four) = (
+            Registry::standard().register::<Rule<3>>("rule"),
+            Registry::standard().register::<Rule<4>>("rule"),
+        );
+        assert_eq!(plain(&three), spelled(&three));
+        assert_ne!(plain(&three), plain(&four));
+        assert_eq!(spelled(&three), spelled(&four));
+    }
+
+    #[test]
+    fn the_presets_own_rules_have_no_defaults_to_write_out() {
+        // So that keys of entries from before defaults entered the key are what they were.
+        for preset in ["nanochat-2026-01", "nanochat-2026-07"] {
+            let config: TrainConfig =
+                serde_json::from_value(json!({"model": {"preset": preset, "depth": 2}})).unwrap();
+            let as_typed = serde_json::to_value(&config).unwrap();
+            assert_eq!(config.canonical(&Registry::standard()).unwrap(), as_typed, "{preset}");
+        }
+    }
+}
