@@ -1,9 +1,9 @@
-//! Tensors, and every operation of a training step behind one object-safe trait.
+//! Tensors, and every operation of a training step, as values that any device runs.
 //!
-//! A [`Tensor`] owns memory on a device; [`Ref`] and [`Mut`] are views of it with Rust's borrow rules. [`Device`] lists
-//! what a training step computes, each operation with its formula and shapes. Two devices are here: [`mod@reference`], the
-//! definition in plain f64 loops, and [`cpu`], f32 on all cores. [`traced`] wraps any device and records what it did; [`rounded`]
-//! wraps any device and stores activations in bf16; [`conformance`] holds any device to the definition. This crate knows no layers, no parameters' meaning and no optimizer.
+//! A [`Tensor`] owns memory on a device; [`Ref`] and [`Mut`] are views of it with Rust's borrow rules. [`ops`] has the operations, each with its
+//! formula, operands and definition; a [`Device`] runs them. [`mod@reference`] computes the definitions in f64, [`cpu`] computes in f32 on all
+//! cores, [`cuda`] with kernels of our own on a GPU or in the emulator. Wrappers: [`traced`] writes down what a device did, [`rounded`] stores activations in bf16, and
+//! [`planned`] only counts. [`conformance`] holds any device to the definitions. This crate knows no layers, no parameters' meaning and no optimizer.
 
 mod bf16;
 pub mod conformance;

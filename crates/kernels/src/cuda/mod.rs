@@ -1,8 +1,7 @@
 //! The `cuda` device: our PTX kernels, launched on a GPU or in the emulator; matrix products from a library, where it is worth one.
 //!
-//! Activations are BF16, statistics, parameters' gradients and optimizer state F32. One file per part of
-//! [`Device`](crate::Device) holds the launch code: it checks arguments, picks a kernel and its
-//! grid, and packs arguments. [`driver`] is the seam below, [`gemm`] the one beside it; [`nvidia`] and [`cublaslt`] are behind
+//! Activations are BF16, statistics, parameters' gradients and optimizer state F32. One file per operation has
+//! the launch code: it checks arguments, picks a kernel and its grid, and packs arguments. [`driver`] is the seam below, [`gemm`] the one beside it; [`nvidia`] and [`cublaslt`] are behind
 //! them on a GPU, [`emulated`] and [`gemm::HostGemm`] without one. Kernels are in `cu/`, what `nvcc` made of them in `ptx/`.
 
 mod adamw;
