@@ -62,7 +62,7 @@ pub enum Binary {
 }
 
 impl Expr {
-    /// The most outputs of one [`map`](crate::Pointwise::map), so that a device can hold an element's in registers.
+    /// The most outputs of one [`map`](crate::ops::Map), so that a device can hold an element's in registers.
     pub const MAX_OUTPUTS: usize = 8;
 
     /// Element of the i-th input.

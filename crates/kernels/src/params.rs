@@ -129,7 +129,7 @@ impl Params {
     /// Sets every gradient to zero.
     ///
     /// # Errors
-    /// As [`Memory::fill`](crate::Memory::fill).
+    /// As [`Fill`](crate::ops::Fill).
     pub fn zero_grads(&mut self, dev: &dyn Device) -> Result<()> {
         self.grad.iter_mut().try_for_each(|g| dev.fill(g.view_mut(), 0.0))
     }
@@ -137,7 +137,7 @@ impl Params {
     /// Rounds master weights to the compute dtype; to be called after every change of them. Nothing to do where the types are one.
     ///
     /// # Errors
-    /// As [`Memory::cast`](crate::Memory::cast).
+    /// As [`Cast`](crate::ops::Cast).
     pub fn refresh_compute(&mut self, dev: &dyn Device) -> Result<()> {
         for (compute, master) in self.compute.iter_mut().zip(&self.master) {
             if let Some(compute) = compute {

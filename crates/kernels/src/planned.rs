@@ -66,7 +66,7 @@ impl Planned {
         Self::new(DType::F32, Cpu::polar_scratch)
     }
 
-    /// Counts for the `cpu` device with activations in BF16, as [`Rounded`](crate::rounded::Rounded) has them; without what that converts in.
+    /// Counts for the `cpu` device with activations in BF16, as [`Rounded`] has them; without what that converts in.
     pub fn rounded() -> Self {
         Self::new(DType::BF16, Rounded::polar_scratch)
     }

@@ -119,7 +119,7 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-/// Views in exchange for others, for a device that wraps another. See [`Op::with`](super::Op::with).
+/// Views in exchange for others, for a device that wraps another. See `Op::with`.
 pub trait Views<'a, 'b> {
     /// What is read in place of `view`.
     ///

@@ -76,7 +76,7 @@ impl Fill<'_> {
     }
 }
 
-/// [`Copy`].
+/// [`Copy`](struct@Copy).
 pub fn copy(dev: &dyn Device) -> Outcome {
     let mut check = Check::new(dev, "copy");
     for n in [1, 15, 1000] {

@@ -273,7 +273,7 @@ fn judge(
     Ok(())
 }
 
-/// [`Attention::attention`](crate::Attention::attention).
+/// [`Attention`](crate::ops::Attention).
 pub(super) fn forward(dev: &dyn Device, scale: &Scale) -> Outcome {
     let (sizes, mut check) = (&scale.attention, Check::new(dev, "attention"));
     let values = draw(sizes);
@@ -310,7 +310,7 @@ pub(super) fn forward(dev: &dyn Device, scale: &Scale) -> Outcome {
     Ok(check.worst)
 }
 
-/// [`Attention::attention_backward`](crate::Attention::attention_backward).
+/// [`AttentionBackward`](crate::ops::AttentionBackward).
 pub(super) fn backward(dev: &dyn Device, scale: &Scale) -> Outcome {
     let (sizes, mut check) = (&scale.attention, Check::new(dev, "attention_backward"));
     let values = draw(sizes);

@@ -229,7 +229,7 @@ fn by_rows<const O: usize, const I: usize>(
 
 use Operand::{Compute, Master, Poison, PoisonMaster};
 
-/// [`Pointwise`](crate::Pointwise)'s operations on elements, and [`Memory::cast`](crate::Memory::cast).
+/// Operations on elements, and [`Cast`](crate::ops::Cast).
 pub(super) fn elementwise(dev: &dyn Device, scale: &Scale) -> Outcome {
     let &Sizes { c, borders, .. } = &scale.beyond;
     let rows = Rows::beyond(borders, c);
@@ -255,7 +255,7 @@ pub(super) fn elementwise(dev: &dyn Device, scale: &Scale) -> Outcome {
     Ok(check.worst)
 }
 
-/// [`Pointwise`](crate::Pointwise)'s norms.
+/// Norms.
 pub(super) fn norms(dev: &dyn Device, scale: &Scale) -> Outcome {
     let &Sizes { c, borders, .. } = &scale.beyond;
     let rows = Rows::beyond(borders, c);
@@ -282,7 +282,7 @@ pub(super) fn norms(dev: &dyn Device, scale: &Scale) -> Outcome {
     Ok(check.worst)
 }
 
-/// [`Dense::embed`](crate::Dense::embed) and its backward, from a table as large as what is looked up.
+/// [`Embed`](crate::ops::Embed) and its backward, from a table as large as what is looked up.
 pub(super) fn embedding(dev: &dyn Device, scale: &Scale) -> Outcome {
     let &Sizes { c, borders, .. } = &scale.beyond;
     let rows = Rows::beyond(borders, c);
@@ -325,7 +325,7 @@ pub(super) fn embedding(dev: &dyn Device, scale: &Scale) -> Outcome {
     Ok(check.worst)
 }
 
-/// [`Loss::cross_entropy`](crate::Loss::cross_entropy) and [`Loss::argmax`](crate::Loss::argmax) over so many logits that row and
+/// [`CrossEntropy`](crate::ops::CrossEntropy) and [`Argmax`](crate::ops::Argmax) over so many logits that row and
 /// column need more than 32 bits.
 pub(super) fn logits(dev: &dyn Device, scale: &Scale) -> Outcome {
     let &Sizes { v, vocab, borders, .. } = &scale.beyond;
@@ -397,7 +397,7 @@ fn losses(
 /// How much larger the numbers of marked rows are, so that to miss one, or to take one twice, changes a sum.
 const HEAVY: f32 = 8192.0;
 
-/// [`Loss::sum`](crate::Loss::sum) and [`Loss::sum_squares`](crate::Loss::sum_squares).
+/// [`Sum`](crate::ops::Sum) and [`SumSquares`](crate::ops::SumSquares).
 pub(super) fn sums(dev: &dyn Device, scale: &Scale) -> Outcome {
     let &Sizes { c, borders, .. } = &scale.beyond;
     let rows = Rows::beyond(borders, c);

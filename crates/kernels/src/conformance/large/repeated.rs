@@ -78,7 +78,7 @@ fn same(
     Ok(())
 }
 
-/// [`Attention::attention`](crate::Attention::attention) and its backward.
+/// [`Attention`](crate::ops::Attention) and its backward.
 pub(super) fn attention(dev: &dyn Device, scale: &Scale) -> Outcome {
     let (sizes, times) = (&scale.attention, scale.repeated.times);
     let mut check = Check::new(dev, "attention, attention_backward");
