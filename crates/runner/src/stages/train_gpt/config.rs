@@ -318,7 +318,7 @@ mod tests {
         }
     }
 
-    fn key(registry: &Registry, group: Value) -> Value {
+    fn key(registry: &Registry, group: &Value) -> Value {
         let config: TrainConfig = serde_json::from_value(json!({
             "model": {"preset": "nanochat-2026-07", "depth": 2},
             "optim": {"matrices": group},
@@ -329,8 +329,8 @@ mod tests {
 
     #[test]
     fn a_default_that_is_spelled_out_is_the_same_key_and_one_that_is_changed_in_code_is_not() {
-        let plain = |registry| key(registry, json!({"uses": "rule", "lr": 0.1}));
-        let spelled = |registry| key(registry, json!({"uses": "rule", "lr": 0.1, "damping": 0.3}));
+        let plain = |registry| key(registry, &json!({"uses": "rule", "lr": 0.1}));
+        let spelled = |registry| key(registry, &json!({"uses": "rule", "lr": 0.1, "damping": 0.3}));
         let (three, four) = (
             Registry::standard().register::<Rule<3>>("rule"),
             Registry::standard().register::<Rule<4>>("rule"),
