@@ -1,7 +1,7 @@
 //! Properties of attention: what a window and a key/value cache must not change.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-mod common;
+use crate::common;
 
 use common::{Draw, relative, tensor};
 use farthing_kernels::{AttentionShape, Device, DeviceKind, Tensor, open};

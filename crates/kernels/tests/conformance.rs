@@ -1,7 +1,7 @@
 //! Every operation's conformance body, a test each, on every device present.
 #![allow(clippy::print_stderr, reason = "a device that is skipped says why")]
 
-mod wanted;
+use crate::wanted;
 
 use farthing_kernels::conformance::{self, BODIES, Body, Mismatch, large};
 use farthing_kernels::{DeviceKind, open};

@@ -2,9 +2,8 @@
 //! and what the kernels read, write and cost. Nothing here has run on a GPU.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-#[path = "common/attention.rs"]
-mod attention;
-mod common;
+use crate::common;
+use crate::common::attention;
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! full. What a GPU makes of them in time is not seen here.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-mod common;
+use crate::common;
 
 use std::sync::Arc;
 

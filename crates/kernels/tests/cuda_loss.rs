@@ -2,8 +2,8 @@
 //! neighbours must stay as they were; stacks larger than the scratch for their sums; targets that are no column.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
-mod placed;
+use crate::common;
+use crate::placed;
 
 use common::Draw;
 use farthing_kernels::cuda::Cuda;

@@ -1,7 +1,7 @@
 //! Programs that `map` compiles to PTX: how near their functions are, that they run once compiled, what is refused.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+use crate::common;
 
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 //! stay as they were; every branch of every kernel; results that are exact, or equal to another kernel's, to the bit.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-mod common;
-mod placed;
+use crate::common;
+use crate::placed;
 
 use common::Draw;
 use farthing_kernels::cuda::Cuda;

@@ -2,7 +2,7 @@
 //! f64 reference where the conformance cases do not reach. Nothing here has run on a GPU.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-mod common;
+use crate::common;
 
 use std::sync::Arc;
 

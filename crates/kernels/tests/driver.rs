@@ -1,9 +1,6 @@
 //! The seam between launch code and the machine that runs it, on the emulated machine: memory, events, launches, and what reaches
 //! the caller when a kernel or a call goes wrong. `nvidia.rs` holds the other machine to the same.
 
-#[macro_use]
-mod delegate;
-
 use std::sync::{Arc, Mutex};
 
 use farthing_kernels::cpu::Cpu;

@@ -4,7 +4,7 @@
 //! numbers, has to return the loss's gradient. Step 1e-4, relative error below 1e-5.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-mod common;
+use crate::common;
 
 use common::{Draw, dot, indices, relative, tensor, values};
 use farthing_kernels::reference::Reference;

@@ -1,9 +1,6 @@
 //! The bodies of `conformance::large` can fail: on machines that are wrong about one kernel, in the emulator, at small sizes. And they say
 //! so where memory is missing.
 
-#[macro_use]
-mod delegate;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -4,10 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 #![allow(clippy::print_stderr, reason = "the table is for who reads the test's output")]
 
-#[macro_use]
-mod delegate;
-mod common;
-mod placed;
+use crate::placed;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop, reason = "loops are over the formula's letters")]
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-mod common;
+use crate::common;
 
 use std::slice::from_ref;
 

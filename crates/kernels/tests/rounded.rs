@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 #![allow(clippy::print_stderr, reason = "errors are worth reading")]
 
-mod common;
+use crate::common;
 
 use common::{Draw, relative, tensor, values};
 use farthing_kernels::conformance::run_all;

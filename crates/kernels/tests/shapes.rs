@@ -1,7 +1,7 @@
 //! What the argument checks say: the operation, the argument, both shapes.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-mod common;
+use crate::common;
 
 use common::{indices, tensor};
 use farthing_kernels::ops::{Dtypes, Fill, Linear, LinearDims};

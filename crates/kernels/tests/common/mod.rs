@@ -1,6 +1,8 @@
 //! Values and tensors for whole-crate tests.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod attention;
+
 use farthing_kernels::{Device, Shape, Tensor};
 
 /// Counter-based random numbers.

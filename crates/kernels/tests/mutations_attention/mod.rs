@@ -2,15 +2,8 @@
 //! Each mutation's outcome is asserted; those that are not caught say why.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
-#[macro_use]
-#[path = "../delegate/mod.rs"]
-mod delegate;
-
-#[path = "../common/attention.rs"]
-mod attention;
+use crate::common::attention;
 mod backward;
-#[path = "../common/mod.rs"]
-mod common;
 mod edit;
 mod forward;
 mod mutant;
