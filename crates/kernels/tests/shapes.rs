@@ -30,6 +30,10 @@ fn leading_axes_are_flattened() {
     assert!(linear(&mut y, &x).is_ok());
     let mut y = zeros([3, 10]);
     assert!(linear(&mut y, &x).is_err());
+    // Heads of a row are its channels.
+    let by_heads = zeros([2, 3, 2, 2]);
+    assert_eq!(linear(&mut zeros([6, 5, 1]), &by_heads).unwrap(), LinearDims { n: 6, i: 4, o: 5 });
+    assert!(linear(&mut zeros([6, 5]), &zeros([2, 3, 2, 3])).is_err());
     // One row has to be written as one row.
     let refused = linear(&mut y, &zeros([4])).unwrap_err().to_string();
     assert_eq!(refused, "linear: x has shape (4), expected (N, I): at least 2 dimensions");

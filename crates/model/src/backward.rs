@@ -3,12 +3,11 @@
 //! `dx` carries ∂loss/∂stream from the head down. Since a branch is added to the stream, the stream's gradient is also the branch's.
 //! Gradients of matrices are added to, so that micro-batches accumulate. What the MLP does between its matrices is computed again rather than stored.
 
-use farthing_kernels::{Coef, Device, Grads, Tensor, Weights};
+use farthing_kernels::{Coef, Device, Grads, Mut, Tensor, Weights};
 
-use crate::forward::heads;
 use crate::gpt::{Extent, Gpt};
 use crate::params::LayerIds;
-use crate::workspace::{Buffers, Gradients, first, first_mut};
+use crate::workspace::{Buffers, Gradients, bind, bound, first, first_mut};
 use crate::{Error, Result};
 
 impl Gpt {
@@ -28,7 +27,9 @@ impl Gpt {
             return Err(Error::Batch { what, hint: "make it with Mode::Train".into() });
         };
         let pass = Backward { gpt: self, dev, weights, at };
-        let done = pass.run(grads, buf, &mut gradients, order, loss_scale);
+        let done = gradients
+            .bind(self.config(), at)
+            .and_then(|mut g| pass.run(grads, buf, &mut g, order, loss_scale));
         buf.gradients = Some(gradients);
         done
     }
@@ -47,21 +48,23 @@ impl Backward<'_> {
         &self,
         grads: &mut Grads<'_>,
         buf: &mut Buffers<Tensor>,
-        g: &mut Gradients<Tensor>,
+        g: &mut Gradients<Mut<'_>>,
         order: &[i32],
         loss_scale: f64,
     ) -> Result<()> {
-        let (dev, n) = (self.dev, self.at.positions());
-        dev.write_i32(first_mut(&mut g.order, n)?, order)?;
-        dev.fill(first_mut(&mut g.dx0, n)?, 0.0)?;
+        self.dev.write_i32(g.order.reborrow(), order)?;
+        self.dev.fill(g.dx0.reborrow(), 0.0)?;
         self.head(grads, buf, loss_scale)?;
         self.final_norm(grads, buf, g)?;
         for (i, ids) in self.gpt.ids().layers.iter().enumerate().rev() {
-            if i == self.gpt.config().backout_layer() {
-                self.join_middle(buf, g)?;
+            if i == self.gpt.config().backout_layer()
+                && let Some(dmid) = &g.dmid
+            {
+                // Where the middle stream was backed out.
+                self.add(&mut buf.wide_c, &mut g.dx, dmid)?;
             }
-            self.mlp_branch(grads, buf, g, i, ids)?;
-            self.attention_branch(grads, buf, g, i, ids)?;
+            self.mlp(grads, buf, g, i, ids)?;
+            self.attention(grads, buf, g, i, ids)?;
         }
         self.embed(grads, buf, g)
     }
@@ -74,18 +77,14 @@ impl Backward<'_> {
         let head = self.weights.get(lm_head)?;
         for start in (0..n).step_by(chunk) {
             let rows = start..n.min(start + chunk);
-            let logits = &mut buf.logits;
+            let mut logits = first_mut(&mut buf.logits, rows.len())?;
             let normed = buf.normed.view().rows(rows.clone())?;
-            dev.linear(first_mut(logits, rows.len())?, normed, head, false)?;
-            dev.cross_entropy(
-                buf.losses.view_mut().rows(rows.clone())?,
-                first_mut(logits, rows.len())?,
-                buf.targets.view().rows(rows.clone())?,
-                config.vocab_size,
-                config.logit_softcap,
-                Some(scale),
-            )?;
-            let dlogits = first(logits, rows.len())?;
+            dev.linear(logits.reborrow(), normed, head, false)?;
+            let losses = buf.losses.view_mut().rows(rows.clone())?;
+            let targets = buf.targets.view().rows(rows.clone())?;
+            let (vocab, softcap) = (config.vocab_size, config.logit_softcap);
+            dev.cross_entropy(losses, logits.reborrow(), targets, vocab, softcap, Some(scale))?;
+            let dlogits = logits.view();
             dev.linear_dw(grads.get(lm_head)?, normed, dlogits, true)?;
             dev.linear_dx(buf.wide_c.view_mut().rows(rows)?, dlogits, head, false)?;
         }
@@ -97,177 +96,126 @@ impl Backward<'_> {
         &self,
         grads: &mut Grads<'_>,
         buf: &Buffers<Tensor>,
-        g: &mut Gradients<Tensor>,
+        g: &mut Gradients<Mut<'_>>,
     ) -> Result<()> {
-        let (dev, n) = (self.dev, self.at.positions());
-        let (normed, rstd) = (first(&buf.normed, n)?, first(&buf.rstd, n)?);
-        let dnormed = first(&buf.wide_c, n)?;
-        dev.rms_norm_backward(first_mut(&mut g.dx, n)?, dnormed, normed, rstd, false)?;
+        let (dev, n, shape) = (self.dev, self.at.positions(), g.dx.shape());
+        let (normed, rstd) = (bound(&buf.normed, n, shape)?, first(&buf.rstd, n)?);
+        let dnormed = bound(&buf.wide_c, n, shape)?;
+        dev.rms_norm_backward(g.dx.reborrow(), dnormed, normed, rstd, false)?;
         let (Some(lambda), Some(dmid)) = (self.gpt.ids().backout_lambda, &mut g.dmid) else {
             return Ok(());
         };
         let config = self.gpt.config();
-        dev.fill(first_mut(dmid, n)?, 0.0)?;
-        Ok(dev.mix_backward(
-            first_mut(&mut g.dx, n)?,
-            first_mut(dmid, n)?,
-            None,
-            Some(grads.get(lambda)?),
-            first(&buf.stream[buf.slots[config.depth]], n)?,
-            Coef::ONE,
-            first(&buf.stream[buf.slots[config.backout_layer() + 1]], n)?,
-            self.weights.coef(lambda, 0, -1.0)?,
-        )?)
-    }
-
-    /// dx += dmid, where the middle stream was backed out.
-    fn join_middle(&self, buf: &mut Buffers<Tensor>, g: &mut Gradients<Tensor>) -> Result<()> {
-        let Some(dmid) = &g.dmid else { return Ok(()) };
-        self.add(&mut buf.wide_c, &mut g.dx, dmid)
+        let last = bound(&buf.stream[buf.slots[config.depth]], n, shape)?;
+        let middle = bound(&buf.stream[buf.slots[config.backout_layer() + 1]], n, shape)?;
+        let (dlambda, minus) = (grads.get(lambda)?, self.weights.coef(lambda, 0, -1.0)?);
+        dev.fill(dmid.reborrow(), 0.0)?;
+        let (dx, dmid) = (g.dx.reborrow(), dmid.reborrow());
+        Ok(dev.mix_backward(dx, dmid, None, Some(dlambda), last, Coef::ONE, middle, minus)?)
     }
 
     /// x += y, by way of scratch.
-    fn add(&self, scratch: &mut Tensor, x: &mut Tensor, y: &Tensor) -> Result<()> {
-        let n = self.at.positions();
-        let (sum, y) = (first_mut(scratch, n)?, first(y, n)?);
-        self.dev.mix(sum, first(x, n)?, Coef::ONE, y, Coef::ONE)?;
-        Ok(self.dev.copy(first_mut(x, n)?, first(scratch, n)?)?)
+    fn add(&self, scratch: &mut Tensor, x: &mut Mut<'_>, y: &Mut<'_>) -> Result<()> {
+        let mut sum = bind(scratch, self.at.positions(), x.shape())?;
+        self.dev.mix(sum.reborrow(), x.view(), Coef::ONE, y.view(), Coef::ONE)?;
+        Ok(self.dev.copy(x.reborrow(), sum.view())?)
     }
 
-    fn mlp_branch(
+    /// dx += ∂/∂x of mlp(norm(x)).
+    fn mlp(
         &self,
         grads: &mut Grads<'_>,
         buf: &mut Buffers<Tensor>,
-        g: &mut Gradients<Tensor>,
+        g: &mut Gradients<Mut<'_>>,
         i: usize,
         ids: &LayerIds,
     ) -> Result<()> {
-        let (dev, n) = (self.dev, self.at.positions());
-        let layer = &buf.layers[i];
-        let (h, n2, rstd2) = (first(&layer.h, n)?, first(&layer.n2, n)?, first(&layer.rstd2, n)?);
-        let dx = first(&g.dx, n)?;
-        let gate = layer.h_gate.as_ref().map(|gate| first(gate, n)).transpose()?;
+        let (dev, weights, n) = (self.dev, self.weights, self.at.positions());
+        let layer = buf.layers[i].bind(self.gpt.config(), self.at)?;
+        let (h, n2, rstd2) = (layer.h.view(), layer.n2.view(), layer.rstd2.view());
+        let gate = layer.h_gate.as_ref().map(Mut::view);
+        let mut act = bind(&mut buf.act, n, h.shape())?;
+        let mut dn2 = bind(&mut buf.wide_c, n, n2.shape())?;
         match gate {
-            Some(gate) => dev.swiglu(first_mut(&mut buf.act, n)?, gate, h)?,
-            None => dev.relu2(first_mut(&mut buf.act, n)?, h)?,
+            Some(gate) => dev.swiglu(act.reborrow(), gate, h)?,
+            None => dev.relu2(act.reborrow(), h)?,
         }
-        dev.linear_dw(grads.get(ids.mlp_proj)?, first(&buf.act, n)?, dx, true)?;
-        dev.linear_dx(first_mut(&mut buf.act, n)?, dx, self.weights.get(ids.mlp_proj)?, false)?;
-        let gated = match (gate, ids.c_gate, &mut g.dh_gate) {
-            (Some(gate), Some(c_gate), Some(dgate)) => {
-                let outs = (first_mut(&mut buf.act, n)?, first_mut(dgate, n)?);
-                dev.swiglu_backward(outs.0, outs.1, gate, h)?;
-                Some((c_gate, first(dgate, n)?))
+        dev.linear_dw(grads.get(ids.mlp_proj)?, act.view(), g.dx.view(), true)?;
+        // From here on `act` is the gradient by what it held, then by h.
+        dev.linear_dx(act.reborrow(), g.dx.view(), weights.get(ids.mlp_proj)?, false)?;
+        match (gate, &mut g.dh_gate) {
+            (Some(gate), Some(dgate)) => {
+                dev.swiglu_backward(act.reborrow(), dgate.reborrow(), gate, h)?;
             }
-            _ => {
-                dev.relu2_backward(first_mut(&mut buf.act, n)?, h)?;
-                None
-            }
-        };
-        let mut accumulate = false;
-        for (id, dh) in [Some((ids.c_fc, first(&buf.act, n)?)), gated].into_iter().flatten() {
-            dev.linear_dw(grads.get(id)?, n2, dh, true)?;
-            let dn2 = first_mut(&mut buf.wide_c, n)?;
-            dev.linear_dx(dn2, dh, self.weights.get(id)?, accumulate)?;
-            accumulate = true;
+            _ => dev.relu2_backward(act.reborrow(), h)?,
         }
-        let dn2 = first(&buf.wide_c, n)?;
-        Ok(dev.rms_norm_backward(first_mut(&mut g.dx, n)?, dn2, n2, rstd2, true)?)
+        dev.linear_dw(grads.get(ids.c_fc)?, n2, act.view(), true)?;
+        dev.linear_dx(dn2.reborrow(), act.view(), weights.get(ids.c_fc)?, false)?;
+        if let (Some(c_gate), Some(dgate)) = (ids.c_gate, &g.dh_gate) {
+            dev.linear_dw(grads.get(c_gate)?, n2, dgate.view(), true)?;
+            dev.linear_dx(dn2.reborrow(), dgate.view(), weights.get(c_gate)?, true)?;
+        }
+        Ok(dev.rms_norm_backward(g.dx.reborrow(), dn2.view(), n2, rstd2, true)?)
     }
 
-    fn attention_branch(
+    /// dx += ∂/∂x of attention(norm(x)), then through x = resid_lambda · x + x0_lambda · x0.
+    fn attention(
         &self,
         grads: &mut Grads<'_>,
         buf: &mut Buffers<Tensor>,
-        g: &mut Gradients<Tensor>,
+        g: &mut Gradients<Mut<'_>>,
         i: usize,
         ids: &LayerIds,
     ) -> Result<()> {
-        let (dev, at, n) = (self.dev, self.at, self.at.positions());
+        let (dev, weights, at, n) = (self.dev, self.weights, self.at, self.at.positions());
         let config = self.gpt.config();
-        let [h, k, d] = [config.heads, config.kv_heads, config.head_dim];
-        let (layer, kv) = (&buf.layers[i], &buf.kv[i]);
-        let (n1, att) = (first(&layer.n1, n)?, first(&layer.att, n)?);
-        let q = heads(first(&layer.q, n)?, at, h, d)?;
-        let key = heads(first(&kv.k, n)?, at, k, d)?;
-        let by_head = [at.rows, h, at.tokens];
+        let layer = buf.layers[i].bind(config, at)?;
+        let (n1, att, q, lse) =
+            (layer.n1.view(), layer.att.view(), layer.q.view(), layer.lse.view());
+        let [k, v] = buf.kv[i].all(config, at)?;
+        let mut dn1 = bind(&mut buf.wide_c, n, n1.shape())?;
 
-        let dx = first(&g.dx, n)?;
-        dev.linear_dw(grads.get(ids.attn_proj)?, att, dx, true)?;
-        dev.linear_dx(first_mut(&mut g.datt, n)?, dx, self.weights.get(ids.attn_proj)?, false)?;
-        dev.attention_backward(
-            first_mut(&mut g.dq, n)?.reshape([at.rows, at.tokens, h, d])?,
-            first_mut(&mut g.dk, n)?.reshape([at.rows, at.tokens, k, d])?,
-            first_mut(&mut g.dv, n)?.reshape([at.rows, at.tokens, k, d])?,
-            first_mut(&mut g.delta, n)?.reshape(by_head)?,
-            heads(first(&g.datt, n)?, at, h, d)?,
-            heads(att, at, h, d)?,
-            first(&layer.lse, n)?.reshape(by_head)?,
-            q,
-            key,
-            heads(first(&kv.v, n)?, at, k, d)?,
-            self.gpt.attention_shape(i),
-        )?;
-        let cos = buf.cos.view().rows(0..at.tokens)?;
-        let sin = buf.sin.view().rows(0..at.tokens)?;
-        dev.rotary_norm_backward(
-            first_mut(&mut g.dq, n)?.reshape([at.rows, at.tokens, h, d])?,
-            q,
-            first(&layer.rstd_q, n)?.reshape([at.rows, at.tokens, h])?,
-            cos,
-            sin,
-            config.qk_gain,
-        )?;
-        dev.rotary_norm_backward(
-            first_mut(&mut g.dk, n)?.reshape([at.rows, at.tokens, k, d])?,
-            key,
-            first(&layer.rstd_k, n)?.reshape([at.rows, at.tokens, k])?,
-            cos,
-            sin,
-            config.qk_gain,
-        )?;
+        dev.linear_dw(grads.get(ids.attn_proj)?, att, g.dx.view(), true)?;
+        dev.linear_dx(g.datt.reborrow(), g.dx.view(), weights.get(ids.attn_proj)?, false)?;
+        let (dq, dk, dv) = (g.dq.reborrow(), g.dk.reborrow(), g.dv.reborrow());
+        let (delta, datt) = (g.delta.reborrow(), g.datt.view());
+        let shape = self.gpt.attention_shape(i);
+        dev.attention_backward(dq, dk, dv, delta, datt, att, lse, q, k, v, shape)?;
+        let (cos, sin) = (first(&buf.cos, at.tokens)?, first(&buf.sin, at.tokens)?);
+        let (rstd_q, rstd_k) = (layer.rstd_q.view(), layer.rstd_k.view());
+        dev.rotary_norm_backward(g.dq.reborrow(), q, rstd_q, cos, sin, config.qk_gain)?;
+        dev.rotary_norm_backward(g.dk.reborrow(), k, rstd_k, cos, sin, config.qk_gain)?;
 
-        let (dq, dk, dv) = (first(&g.dq, n)?, first(&g.dk, n)?, first(&g.dv, n)?);
-        for (id, dy, accumulate) in [(ids.c_q, dq, false), (ids.c_k, dk, true), (ids.c_v, dv, true)]
+        for (id, dy, accumulate) in
+            [(ids.c_q, &g.dq, false), (ids.c_k, &g.dk, true), (ids.c_v, &g.dv, true)]
         {
-            dev.linear_dw(grads.get(id)?, n1, dy, true)?;
-            let dn1 = first_mut(&mut buf.wide_c, n)?;
-            dev.linear_dx(dn1, dy, self.weights.get(id)?, accumulate)?;
+            dev.linear_dw(grads.get(id)?, n1, dy.view(), true)?;
+            dev.linear_dx(dn1.reborrow(), dy.view(), weights.get(id)?, accumulate)?;
         }
         if let (Some(value), Some(ve), Some(gate), Some(dve)) =
             (ids.value, &mut buf.ve, &layer.gate, &mut g.dve)
         {
-            let token_ids = first(&buf.ids, n)?;
-            dev.embed(first_mut(ve, n)?, self.weights.get(value.table)?, token_ids)?;
-            dev.value_gate_backward(
-                first_mut(dve, n)?.reshape([n, k, d])?,
-                grads.get(value.gate)?,
-                first_mut(&mut buf.wide_c, n)?,
-                dv.reshape([n, k, d])?,
-                first(ve, n)?.reshape([n, k, d])?,
-                first(gate, n)?,
-                n1,
-                self.weights.get(value.gate)?,
-                config.ve_gate_max,
-            )?;
-            let order = first(&g.order, n)?;
-            dev.embed_backward(grads.get(value.table)?, first(dve, n)?, token_ids, order)?;
+            let tokens = first(&buf.ids, n)?;
+            let mut ve = bind(ve, n, at.kv(config))?;
+            let (dw, w) = (grads.get(value.gate)?, weights.get(value.gate)?);
+            dev.embed(ve.reborrow(), weights.get(value.table)?, tokens)?;
+            let (dv, ve, gate, max) = (g.dv.view(), ve.view(), gate.view(), config.ve_gate_max);
+            let dx = dn1.reborrow();
+            dev.value_gate_backward(dve.reborrow(), dw, dx, dv, ve, gate, n1, w, max)?;
+            let dtable = grads.get(value.table)?;
+            dev.embed_backward(dtable, dve.view(), tokens, g.order.view())?;
         }
-        let (dn1, rstd1) = (first(&buf.wide_c, n)?, first(&layer.rstd1, n)?);
-        dev.rms_norm_backward(first_mut(&mut g.dx, n)?, dn1, n1, rstd1, true)?;
+        let rstd1 = layer.rstd1.view();
+        dev.rms_norm_backward(g.dx.reborrow(), dn1.view(), n1, rstd1, true)?;
 
         let (resid, x0) = (self.gpt.ids().resid_lambdas, self.gpt.ids().x0_lambdas);
         let (dresid, dx0_lambda) = grads.pair(resid, x0)?;
-        Ok(dev.mix_backward(
-            first_mut(&mut g.dx, n)?,
-            first_mut(&mut g.dx0, n)?,
-            Some(dresid.rows(i..i + 1)?),
-            Some(dx0_lambda.rows(i..i + 1)?),
-            first(&buf.stream[buf.slots[i]], n)?,
-            self.weights.coef(resid, i, 1.0)?,
-            first(&buf.stream[0], n)?,
-            self.weights.coef(x0, i, 1.0)?,
-        )?)
+        let (da, db) = (dresid.rows(i..i + 1)?, dx0_lambda.rows(i..i + 1)?);
+        let (a, b) = (weights.coef(resid, i, 1.0)?, weights.coef(x0, i, 1.0)?);
+        let before = bound(&buf.stream[buf.slots[i]], n, g.dx.shape())?;
+        let first_stream = bound(&buf.stream[0], n, g.dx.shape())?;
+        let (dx, dx0) = (g.dx.reborrow(), g.dx0.reborrow());
+        Ok(dev.mix_backward(dx, dx0, Some(da), Some(db), before, a, first_stream, b)?)
     }
 
     /// From the gradient by the first stream to that of the token embeddings.
@@ -275,37 +223,27 @@ impl Backward<'_> {
         &self,
         grads: &mut Grads<'_>,
         buf: &mut Buffers<Tensor>,
-        g: &mut Gradients<Tensor>,
+        g: &mut Gradients<Mut<'_>>,
     ) -> Result<()> {
-        let (dev, at, n) = (self.dev, self.at, self.at.positions());
-        let c = self.gpt.config().model_dim;
+        let (dev, at, n, shape) = (self.dev, self.at, self.at.positions(), g.dx.shape());
         self.add(&mut buf.wide_c, &mut g.dx, &g.dx0)?;
         // dx, dx0 and wide_c now take turns: the sum, then the gradient before smear, then the one before the norm.
         let (normed, dnormed) = match (&buf.smear, self.gpt.ids().smear) {
             (Some(smear), Some(ids)) => {
-                let (dgate, dlambda) = grads.pair(ids.gate, ids.lambda)?;
-                dev.smear_backward(
-                    first_mut(&mut g.dx0, n)?.reshape([at.rows, at.tokens, c])?,
-                    dgate,
-                    dlambda,
-                    first(&g.dx, n)?.reshape([at.rows, at.tokens, c])?,
-                    first(&smear.x, n)?.reshape([at.rows, at.tokens, c])?,
-                    first(&smear.gate, n)?.reshape([at.rows, at.tokens])?,
-                    self.weights.get(ids.gate)?,
-                    self.weights.master(ids.lambda)?,
-                )?;
-                (first(&smear.x, n)?, first(&g.dx0, n)?)
+                let x = bound(&smear.x, n, shape)?;
+                let gate = bound(&smear.gate, n, [at.rows, at.tokens])?;
+                let (w, lambda) = (self.weights.get(ids.gate)?, self.weights.master(ids.lambda)?);
+                let (dw, dlambda) = grads.pair(ids.gate, ids.lambda)?;
+                let (dx, dout) = (g.dx0.reborrow(), g.dx.view());
+                dev.smear_backward(dx, dw, dlambda, dout, x, gate, w, lambda)?;
+                (x, g.dx0.view())
             }
-            _ => (first(&buf.stream[0], n)?, first(&g.dx, n)?),
+            _ => (bound(&buf.stream[0], n, shape)?, g.dx.view()),
         };
-        let rstd = first(&buf.rstd0, n)?;
-        dev.rms_norm_backward(first_mut(&mut buf.wide_c, n)?, dnormed, normed, rstd, false)?;
-        let (ids, order) = (first(&buf.ids, n)?, first(&g.order, n)?);
-        Ok(dev.embed_backward(
-            grads.get(self.gpt.ids().wte)?,
-            first(&buf.wide_c, n)?,
-            ids,
-            order,
-        )?)
+        let mut draw = bind(&mut buf.wide_c, n, shape)?;
+        let (rstd, tokens) = (first(&buf.rstd0, n)?, first(&buf.ids, n)?);
+        dev.rms_norm_backward(draw.reborrow(), dnormed, normed, rstd, false)?;
+        let dtable = grads.get(self.gpt.ids().wte)?;
+        Ok(dev.embed_backward(dtable, draw.view(), tokens, g.order.view())?)
     }
 }

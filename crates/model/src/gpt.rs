@@ -263,6 +263,16 @@ impl Extent {
     pub(crate) fn positions(self) -> usize {
         self.rows * self.tokens
     }
+
+    /// (B, T, H, D).
+    pub(crate) fn q(self, config: &GptConfig) -> [usize; 4] {
+        [self.rows, self.tokens, config.heads, config.head_dim]
+    }
+
+    /// (B, T, K, D).
+    pub(crate) fn kv(self, config: &GptConfig) -> [usize; 4] {
+        [self.rows, self.tokens, config.kv_heads, config.head_dim]
+    }
 }
 
 /// Strictly ascending pairs (id, position) with positions below N, N of them: a sorted permutation and nothing else.

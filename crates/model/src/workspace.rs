@@ -6,6 +6,7 @@
 
 use farthing_kernels::{DType, Device, Mut, Ref, Shape, Tensor};
 
+use crate::gpt::Extent;
 use crate::{Error, GptConfig, Mlp, Result};
 
 /// What a workspace is for.
@@ -428,6 +429,20 @@ pub(crate) fn write_rotary(
     Ok(())
 }
 
+/// The positions of a pass, in the shape that operations take.
+pub(crate) fn bind<'a>(
+    tensor: &'a mut Tensor,
+    n: usize,
+    shape: impl Into<Shape>,
+) -> Result<Mut<'a>> {
+    Ok(tensor.view_mut().rows(0..n)?.reshape(shape)?)
+}
+
+/// As [`bind`], to read.
+pub(crate) fn bound<'a>(tensor: &'a Tensor, n: usize, shape: impl Into<Shape>) -> Result<Ref<'a>> {
+    Ok(tensor.view().rows(0..n)?.reshape(shape)?)
+}
+
 /// The first `n` rows, to read.
 pub(crate) fn first(tensor: &Tensor, n: usize) -> Result<Ref<'_>> {
     Ok(tensor.view().rows(0..n)?)
@@ -436,4 +451,66 @@ pub(crate) fn first(tensor: &Tensor, n: usize) -> Result<Ref<'_>> {
 /// The first `n` rows, to write.
 pub(crate) fn first_mut(tensor: &mut Tensor, n: usize) -> Result<Mut<'_>> {
     Ok(tensor.view_mut().rows(0..n)?)
+}
+
+impl Layer<Tensor> {
+    /// Every view that a pass takes, in its final shape.
+    pub(crate) fn bind(&mut self, config: &GptConfig, at: Extent) -> Result<Layer<Mut<'_>>> {
+        let (n, [b, t]) = (at.positions(), [at.rows, at.tokens]);
+        let GptConfig { model_dim: c, heads: h, kv_heads: k, head_dim: d, .. } = *config;
+        let m = config.mlp_dim();
+        Ok(Layer {
+            n1: bind(&mut self.n1, n, [b, t, c])?,
+            rstd1: bind(&mut self.rstd1, n, [b, t])?,
+            q: bind(&mut self.q, n, [b, t, h, d])?,
+            rstd_q: bind(&mut self.rstd_q, n, [b, t, h])?,
+            rstd_k: bind(&mut self.rstd_k, n, [b, t, k])?,
+            gate: self.gate.as_mut().map(|gate| bind(gate, n, [b, t, k])).transpose()?,
+            att: bind(&mut self.att, n, [b, t, h, d])?,
+            lse: bind(&mut self.lse, n, [b, h, t])?,
+            n2: bind(&mut self.n2, n, [b, t, c])?,
+            rstd2: bind(&mut self.rstd2, n, [b, t])?,
+            h: bind(&mut self.h, n, [b, t, m])?,
+            h_gate: self.h_gate.as_mut().map(|gate| bind(gate, n, [b, t, m])).transpose()?,
+        })
+    }
+}
+
+impl KeyValue<Tensor> {
+    /// What this pass adds to keys and values, (B, T, K, D) each.
+    pub(crate) fn fresh(&mut self, config: &GptConfig, at: Extent) -> Result<[Mut<'_>; 2]> {
+        let (rows, shape) = (at.past..at.past + at.positions(), at.kv(config));
+        let k = self.k.view_mut().rows(rows.clone())?.reshape(shape)?;
+        let v = self.v.view_mut().rows(rows)?.reshape(shape)?;
+        Ok([k, v])
+    }
+
+    /// All keys and values up to the end of this pass, (B, S, K, D) each.
+    pub(crate) fn all(&self, config: &GptConfig, at: Extent) -> Result<[Ref<'_>; 2]> {
+        let shape = [at.rows, at.past + at.tokens, config.kv_heads, config.head_dim];
+        let n = at.past + at.positions();
+        Ok([bound(&self.k, n, shape)?, bound(&self.v, n, shape)?])
+    }
+}
+
+impl Gradients<Tensor> {
+    /// Every view that a pass takes, in its final shape.
+    pub(crate) fn bind(&mut self, config: &GptConfig, at: Extent) -> Result<Gradients<Mut<'_>>> {
+        let (n, [b, t]) = (at.positions(), [at.rows, at.tokens]);
+        let (c, m) = (config.model_dim, config.mlp_dim());
+        let (queries, keys) = (at.q(config), at.kv(config));
+        Ok(Gradients {
+            dx: bind(&mut self.dx, n, [b, t, c])?,
+            dx0: bind(&mut self.dx0, n, [b, t, c])?,
+            dmid: self.dmid.as_mut().map(|dmid| bind(dmid, n, [b, t, c])).transpose()?,
+            datt: bind(&mut self.datt, n, queries)?,
+            dq: bind(&mut self.dq, n, queries)?,
+            delta: bind(&mut self.delta, n, [b, config.heads, t])?,
+            dk: bind(&mut self.dk, n, keys)?,
+            dv: bind(&mut self.dv, n, keys)?,
+            dve: self.dve.as_mut().map(|dve| bind(dve, n, keys)).transpose()?,
+            dh_gate: self.dh_gate.as_mut().map(|dh| bind(dh, n, [b, t, m])).transpose()?,
+            order: bind(&mut self.order, n, [n])?,
+        })
+    }
 }

@@ -58,7 +58,7 @@ pub struct Progress {
 pub struct Bytes {
     /// Weights, their copies of the compute type where there are any, and gradients.
     pub weights: u64,
-    /// Optimizers' state.
+    /// Optimizers' state, without their scratch.
     pub state: u64,
     /// Activations of a micro-batch and their gradients. Evaluations use them too.
     pub activations: u64,

@@ -137,15 +137,23 @@ pub(super) fn placed(
     }
 }
 
-/// Checks a shape against "(B, T, C)", binding letters that are new. Where the first is N, all leading axes are flattened into it.
+/// Checks a shape against "(B, T, C)", binding letters that are new. Where the first is N, all leading axes are flattened into it; and where
+/// one letter that is known follows, as many trailing axes as make it up are one: (B, T, H, D) is (N, C) of C = H·D.
 fn extent(letters: &mut Letters, dims: &'static str, shape: &Shape) -> Result<(), String> {
     let names = || dims.trim_matches(['(', ')']).split(", ");
     let (rank, flat) = (names().count(), names().next() == Some("N"));
     let fits = if flat { shape.len() >= rank } else { shape.len() == rank };
-    let got = |i: usize| match (flat, shape.len() - rank) {
-        (true, more) if i == 0 => shape[..=more].iter().product(),
-        (true, more) => shape[i + more],
-        (false, _) => shape[i],
+    // Axes that are N, and those that are each of the others.
+    let leading = match names().nth(1).and_then(|name| letters.wanted(name)) {
+        Some(wanted) if flat && rank == 2 => made_up(shape, wanted),
+        _ => None,
+    };
+    let leading = leading.unwrap_or((1 + shape.len()).saturating_sub(rank));
+    let got = |i: usize| match (flat, i) {
+        (true, 0) => shape[..leading].iter().product(),
+        (true, i) if i + 1 == rank => shape[leading + i - 1..].iter().product(),
+        (true, i) => shape[leading + i - 1],
+        (false, i) => shape[i],
     };
     if fits {
         for (i, name) in names().enumerate() {
@@ -163,6 +171,11 @@ fn extent(letters: &mut Letters, dims: &'static str, shape: &Shape) -> Result<()
     let wanted: Vec<String> =
         names().map(|name| letters.wanted(name).unwrap_or(0).to_string()).collect();
     Err(format!("{dims} = ({})", wanted.join(", ")))
+}
+
+/// The axis from which on all make up `wanted` together: the last such, and never the first of all.
+fn made_up(shape: &Shape, wanted: usize) -> Option<usize> {
+    (1..shape.len()).rev().find(|&axis| shape[axis..].iter().product::<usize>() == wanted)
 }
 
 /// Checks that every index is in `lowest..rows`. Host devices call it before they write; a GPU clamps.

@@ -11,6 +11,7 @@
 //! - Floats are of the device's [`compute_dtype`](crate::Memory::compute_dtype) unless said otherwise; parameters' gradients, parameters that
 //!   are single numbers or gates, statistics (`rstd`, `lse`, `losses`) and optimizer state are of its
 //!   [`master_dtype`](crate::Memory::master_dtype). Ids, targets and positions are I32. Sums accumulate in at least f32.
+//! - Leading axes are flattened into N: (B, T, C) is (B·T, C). Trailing ones make up a single letter that is known: (B, T, H, D) is (N, C) where C = H·D.
 //! - "Adds to" means the output is read and added to; otherwise it is overwritten, whatever it held.
 //! - Nothing is allocated, and the result never depends on the number of threads.
 //! - Every operation may fail with [`Error::Shape`](crate::Error::Shape), [`Error::Unsupported`](crate::Error::Unsupported)

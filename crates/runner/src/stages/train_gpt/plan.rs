@@ -97,8 +97,10 @@ fn memory_and_traffic(
     let micro_batches = (setup.rows / micro) as u64;
     // Calls up to the first micro-batch, in each micro-batch, and after the last: the last part is the update, and the norm.
     let mut parts: Vec<Vec<Calls>> = Vec::new();
+    let mut most_bytes = 0;
     let held = dry::step(&planned, setup, registry, micro, |_| {
         parts.push(planned.calls());
+        most_bytes = most_bytes.max(planned.peak_bytes());
         planned.clear();
     })?;
     // What follows the first request for a micro-batch, up to the second, is one micro-batch.
@@ -121,15 +123,16 @@ fn memory_and_traffic(
         most.iter().map(|c| format!("{} {}", c.op, moved(std::slice::from_ref(c)))).collect();
     let flops: u64 = step.iter().map(|calls| calls.cost.flops).sum();
     let of_each = if resources.gpus > 1 { ", on each GPU as long as each holds all" } else { "" };
-    let Bytes { weights, state, activations } = held;
-    let all = weights + state + activations;
-    let [weights, state, activations, all] =
-        [weights, state, activations, all].map(|n| bytes(n as f64));
+    // What the trainer does not name is optimizers' scratch.
+    let (all, Bytes { weights, activations, .. }) = (most_bytes, held);
+    let optimizers = all - weights - activations;
+    let [weights, optimizers, activations, all] =
+        [weights, optimizers, activations, all].map(|n| bytes(n as f64));
     Ok([
         PlanLine::new(
             "memory",
             format!(
-                "{all}: {weights} for weights and gradients, {state} for optimizer state, {activations} for a micro-batch{of_each}"
+                "{all}: {weights} for weights and gradients, {optimizers} for optimizers, {activations} for a micro-batch{of_each}"
             ),
         ),
         PlanLine::new(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
+use farthing_base::Hint;
 use farthing_data::Rows;
 use farthing_kernels::Device;
 use farthing_train::{
@@ -31,7 +32,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
     let mut trainer = Trainer::new(dev.as_ref(), setup, registry, micro_rows)?;
 
     let checkpoints = Checkpoints::new(ctx.scratch()?, exec.keep_checkpoints);
-    let passed_over = |e: &Error| ctx.log(format!("passing over a checkpoint: {e}"));
+    let passed_over = |e: &Error| ctx.log(format!("passing over a checkpoint: {}", e.with_hint()));
     let resumed = ctx.resumed && trainer.restore(&checkpoints, passed_over)?;
     let mut metrics = if resumed {
         let (step, steps) = (trainer.progress().step, trainer.setup().plan.steps);
@@ -159,7 +160,7 @@ fn diverged(e: Error, checkpoints: &Checkpoints) -> anyhow::Error {
         Err(e) => e.to_string(),
     };
     let said = format!("{e}; {kept}");
-    match farthing_base::Hint::hint(&e) {
+    match e.hint() {
         Some(hint) => anyhow!("{said}\nhint: {hint}"),
         None => anyhow!(said),
     }
