@@ -430,16 +430,12 @@ pub(crate) fn write_rotary(
 }
 
 /// The positions of a pass, in the shape that operations take.
-pub(crate) fn bind<'a>(
-    tensor: &'a mut Tensor,
-    n: usize,
-    shape: impl Into<Shape>,
-) -> Result<Mut<'a>> {
+pub(crate) fn bind(tensor: &mut Tensor, n: usize, shape: impl Into<Shape>) -> Result<Mut<'_>> {
     Ok(tensor.view_mut().rows(0..n)?.reshape(shape)?)
 }
 
 /// As [`bind`], to read.
-pub(crate) fn bound<'a>(tensor: &'a Tensor, n: usize, shape: impl Into<Shape>) -> Result<Ref<'a>> {
+pub(crate) fn bound(tensor: &Tensor, n: usize, shape: impl Into<Shape>) -> Result<Ref<'_>> {
     Ok(tensor.view().rows(0..n)?.reshape(shape)?)
 }
 
