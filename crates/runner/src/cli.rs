@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +15,9 @@ use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::run::{Setup, lacking, run as run_stages};
 use crate::runs::{Lineage, RunFolder};
-use crate::{App, Cancel, Extras, LockFile, Result, failure, plan_screen, result_screen};
+use crate::{
+    App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen,
+};
 
 /// Everything went well.
 const DONE: u8 = 0;
@@ -62,7 +64,7 @@ struct Args {
     #[arg(long)]
     verify: bool,
     /// Threads for work on the CPU [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Where outputs are cached
     #[arg(long, value_name = "DIR", default_value = "store")]
@@ -84,6 +86,15 @@ enum Graph {
     Dot,
     /// For Markdown
     Mermaid,
+}
+
+/// What `--threads` says.
+fn threads(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(0) => Err("0 threads do no work; leave --threads out to use every core".to_owned()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}; leave --threads out to use every core")),
+    }
 }
 
 /// Runs a command line and returns the exit code.
@@ -130,6 +141,11 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
     DONE
 }
 
+/// Whether standard error shows colours: on a terminal that has them, unless `NO_COLOR` or the like forbids it.
+fn colours() -> bool {
+    !matches!(anstream::AutoStream::choice(&std::io::stderr()), anstream::ColorChoice::Never)
+}
+
 /// The pipeline and its text's digest, or the error screen.
 fn read(
     file: &Path,
@@ -138,15 +154,17 @@ fn read(
     extras: &Extras,
 ) -> Result<(Pipeline, String), String> {
     let shown = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| {
+    let bytes = std::fs::read(file).map_err(|error| {
         let hint = if file.is_dir() { "name a file in it" } else { "check the path" };
         format!("error: cannot read the pipeline file {shown}: {error}\nhint: {hint}\n")
     })?;
+    let text = encoding::text(bytes)
+        .map_err(|fault| format!("error: cannot read the pipeline file {shown}: {fault}\n"))?;
     let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
     let setting = Setting { kinds, extras, threads: args.threads };
     match grammar::read(&shown, text, &args.set, &setting) {
         Ok(pipeline) => Ok((pipeline, digest)),
-        Err(faults) => Err(faults.render(std::io::stderr().is_terminal())),
+        Err(faults) => Err(faults.render(colours())),
     }
 }
 
@@ -164,13 +182,14 @@ fn work(
         until: args.until.clone(),
         force: args.force.clone(),
     };
+    let screen = Screen::of_stderr();
     let setup = Setup {
-        cache: Cache::at(&args.store),
+        cache: Cache::at(&args.store, screen.clone()),
         selected: selection.resolve(&pipeline)?,
         verify: args.verify,
         extras: Arc::new(extras),
         cancel: Cancel::default(),
-        screen: Screen::of_stderr(),
+        screen,
     };
     let shown = file.display().to_string();
     if args.plan {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 
 use crate::cache::digest::parts_digest;
-use crate::cache::identity::{Identity, Input};
+use crate::cache::identity::{Identity, Input, Unknown};
 use crate::cache::{Cache, Lookup, Record};
 use crate::grammar::{Declared, Pipeline, nearest};
 use crate::{Extras, PlanCtx, Promise, Result};
@@ -125,11 +125,39 @@ pub(crate) fn assess(
     extras: &Extras,
 ) -> Result<Assessed> {
     let stage = &pipeline.stages[index];
-    let identity = identity(pipeline, index, outputs, cache, extras)?;
-    let last = cache.last(&pipeline.name, &stage.name);
     let chosen = selected.run.contains(&index);
+    let identity = identity(pipeline, index, outputs, cache, extras, chosen)?;
+    let last = cache.last(&pipeline.name, &stage.name);
     let changes = last.as_ref().map(|last| identity.changes_since(last));
-    if identity.unpinned && identity.inputs.values().all(|input| input.digest.is_some()) {
+    let forced = chosen && selected.force.contains(&index);
+    if let Some(last) = last.as_ref().filter(|last| identity.same_but_for_sources(last)) {
+        // What was made of them is still there, whatever became of them.
+        let serves = match identity.unknown {
+            Unknown::Gone { absent } => absent && !forced || !chosen,
+            Unknown::Unpinned => !chosen,
+            Unknown::No | Unknown::Unread => false,
+        };
+        if serves
+            && let Some(key) = last.key()
+            && let Lookup::Whole(record) = cache.lookup(&key, verify)
+        {
+            let reason = match identity.unknown {
+                Unknown::Unpinned => "its source is not pinned any more; as it was the last time",
+                Unknown::Gone { absent: true } => "its source is gone; as it was the last time",
+                _ => "its source cannot be read; as it was the last time",
+            };
+            let (action, reason) = (Action::Cached(record), reason.to_owned());
+            let identity = last.clone();
+            return Ok(Assessed { identity, key: Some(key), action, reason, damage: None });
+        }
+    }
+    if identity.unknown == Unknown::Unread {
+        let action = if chosen { Action::Run } else { Action::Absent };
+        let reason = "never run".to_owned();
+        return Ok(Assessed { identity, key: None, action, reason, damage: None });
+    }
+    let unpinned = identity.unknown == Unknown::Unpinned;
+    if unpinned && identity.inputs.values().all(|input| input.digest.is_some()) {
         let action = if chosen { Action::Run } else { Action::Absent };
         let reason = "its source is not pinned yet".to_owned();
         return Ok(Assessed { identity, key: None, action, reason, damage: None });
@@ -157,7 +185,6 @@ pub(crate) fn assess(
     };
 
     let mut damage = None;
-    let forced = chosen && selected.force.contains(&index);
     let (action, reason) = match cache.lookup(&key, verify) {
         Lookup::Whole(record) if !forced => {
             let reason = match &changes {
@@ -212,8 +239,13 @@ pub(crate) fn context(
             }
         }
     }
+    let mut files = BTreeMap::new();
+    for edge in edges.iter().filter(|edge| outputs[edge.from].is_none()) {
+        let job = pipeline.stages[edge.from].job.as_ref();
+        files.insert(edge.port.name, job.map_or_else(Vec::new, |job| job.files(edge.from_port.name)));
+    }
     let connected = edges.iter().map(|edge| edge.port.name).collect();
-    PlanCtx::new(pipeline.seed, connected, inputs, promises, Arc::clone(extras))
+    PlanCtx::new(pipeline.seed, connected, inputs, promises, files, Arc::clone(extras))
 }
 
 fn identity(
@@ -222,6 +254,7 @@ fn identity(
     outputs: &[Option<Record>],
     cache: &Cache,
     extras: &Extras,
+    chosen: bool,
 ) -> Result<Identity> {
     let stage = &pipeline.stages[index];
     let mut inputs = BTreeMap::new();
@@ -234,14 +267,31 @@ fn identity(
         });
         inputs.insert(edge.name(), Input { from, digest });
     }
-    let files = stage.job.as_ref().map_or_else(|| Ok(Vec::new()), |job| job.sources());
     let named = |error: anyhow::Error| error.context(format!("stage `{}`", stage.name));
-    let mut sources = files.and_then(|files| cache.sources_digest(&files)).map_err(named)?;
+    let files = stage.job.as_ref().map_or_else(|| Ok(Vec::new()), |job| job.sources());
+    let mut unknown = Unknown::No;
+    let mut sources = None;
+    match files {
+        Ok(files) if !files.is_empty() && !cache.is_there() => unknown = Unknown::Unread,
+        Ok(files) => match cache.sources_digest(&files) {
+            Ok(digest) => sources = digest,
+            // Stages that are to run say so themselves, before anything runs.
+            Err(error) if chosen => return Err(named(error)),
+            Err(_) => unknown = Unknown::Gone { absent: false },
+        },
+        Err(error) => {
+            let absent = error.downcast_ref().is_some_and(farthing_data::Error::is_absent);
+            unknown = Unknown::Gone { absent };
+        }
+    }
     let pins = stage.job.as_ref().map_or(Ok(Some(Vec::new())), |job| job.pins(extras));
     let pins = pins.map_err(named)?;
     if let Some(pins) = pins.as_ref().filter(|pins| !pins.is_empty()) {
         let parts = sources.iter().chain(pins).map(String::as_bytes);
         sources = Some(parts_digest(parts));
+    }
+    if pins.is_none() {
+        unknown = Unknown::Unpinned;
     }
     Ok(Identity {
         kind: stage.kind.name.to_owned(),
@@ -250,6 +300,31 @@ fn identity(
         seed: stage.kind.uses_seed.then_some(pipeline.seed),
         inputs,
         sources,
-        unpinned: pins.is_none(),
+        figures: figures_before(pipeline, index, outputs),
+        origin: stage.job.as_ref().and_then(|job| job.origin()),
+        unknown,
     })
+}
+
+/// The figures that a stage reads of those before it: `stage.figure` and its text.
+pub(crate) fn figures_before(
+    pipeline: &Pipeline,
+    index: usize,
+    outputs: &[Option<Record>],
+) -> BTreeMap<String, String> {
+    let wanted = pipeline.stages[index].kind.reads_figures;
+    let mut found = BTreeMap::new();
+    if wanted.is_empty() {
+        return found;
+    }
+    let before = closure(pipeline, &[index], |i, j| {
+        pipeline.stages[i].inputs.iter().any(|edge| edge.from == j)
+    });
+    for i in before.into_iter().filter(|&i| i != index) {
+        let Some(Some(record)) = outputs.get(i) else { continue };
+        for (name, figure) in record.summary.iter().filter(|(n, _)| wanted.contains(&n.as_str())) {
+            found.insert(format!("{}.{name}", pipeline.stages[i].name), figure.to_string());
+        }
+    }
+    found
 }
