@@ -15,9 +15,7 @@ use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::run::{Setup, lacking, run as run_stages};
 use crate::runs::{Lineage, RunFolder};
-use crate::{
-    App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen,
-};
+use crate::{App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen};
 
 /// Everything went well.
 const DONE: u8 = 0;

@@ -242,7 +242,10 @@ pub(crate) fn context(
     let mut files = BTreeMap::new();
     for edge in edges.iter().filter(|edge| outputs[edge.from].is_none()) {
         let job = pipeline.stages[edge.from].job.as_ref();
-        files.insert(edge.port.name, job.map_or_else(Vec::new, |job| job.files(edge.from_port.name)));
+        files.insert(
+            edge.port.name,
+            job.map_or_else(Vec::new, |job| job.files(edge.from_port.name)),
+        );
     }
     let connected = edges.iter().map(|edge| edge.port.name).collect();
     PlanCtx::new(pipeline.seed, connected, inputs, promises, files, Arc::clone(extras))

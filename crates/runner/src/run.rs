@@ -378,7 +378,9 @@ fn with_origin(error: anyhow::Error, copies: &[(PathBuf, String)]) -> anyhow::Er
     let text = format!("{error:#}");
     let named = copies.iter().find(|(copy, _)| text.contains(&*copy.to_string_lossy()));
     match named {
-        Some((copy, of)) => error.context(format!("{of}: its copy in the store, {}", copy.display())),
+        Some((copy, of)) => {
+            error.context(format!("{of}: its copy in the store, {}", copy.display()))
+        }
         None => error,
     }
 }

@@ -126,7 +126,9 @@ fn file_url(source: &str, rest: &str) -> Result<LocalAddress> {
     };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") && host != "127.0.0.1" {
-        return Err(wrong(format!("between `file://` and the next `/` stands a machine, `{host}`")));
+        return Err(wrong(format!(
+            "between `file://` and the next `/` stands a machine, `{host}`"
+        )));
     }
     if path.is_empty() {
         return Err(wrong("it has no path".into()));
@@ -150,7 +152,9 @@ fn file_url(source: &str, rest: &str) -> Result<LocalAddress> {
         while let Some(digits) = left.strip_prefix('%') {
             let hex = digits.get(..2).and_then(|two| u8::from_str_radix(two, 16).ok());
             let Some(byte) = hex.filter(|_| !digits.starts_with('+')) else {
-                return Err(wrong("after `%` come two hexadecimal digits; `%` itself is `%25`".into()));
+                return Err(wrong(
+                    "after `%` come two hexadecimal digits; `%` itself is `%25`".into(),
+                ));
             };
             if byte == 0 {
                 return Err(wrong("`%00` is in no path".into()));

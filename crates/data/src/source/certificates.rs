@@ -43,7 +43,8 @@ pub(crate) fn named(settings: &HubSettings) -> Result<Option<RootCerts>, Certifi
 /// Those of a file, or of every file of a folder.
 fn add(path: &Path, found: &mut Vec<Certificate<'static>>) -> std::io::Result<()> {
     if path.is_dir() {
-        let mut files = fs::read_dir(path)?.map(|e| Ok(e?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        let mut files =
+            fs::read_dir(path)?.map(|e| Ok(e?.path())).collect::<std::io::Result<Vec<_>>>()?;
         files.sort();
         // Keys and notes may lie beside them, and each certificate may have a link named by its digest.
         files.iter().filter(|file| file.is_file()).for_each(|file| drop(add(file, found)));
@@ -99,10 +100,9 @@ pub(crate) fn untrusted(url: String, refused: &CertificateError) -> Error {
             "its certificate has expired".to_owned(),
             "look at this machine's clock; if it is right, the server's keeper has to renew the certificate",
         ),
-        E::NotValidYet | E::NotValidYetContext { .. } => (
-            "its certificate is not valid yet".to_owned(),
-            "look at this machine's clock",
-        ),
+        E::NotValidYet | E::NotValidYetContext { .. } => {
+            ("its certificate is not valid yet".to_owned(), "look at this machine's clock")
+        }
         E::NotValidForName | E::NotValidForNameContext { .. } => (
             "its certificate is of another host".to_owned(),
             "check the host's name, and that no login page or proxy answers in its place",

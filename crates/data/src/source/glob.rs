@@ -147,7 +147,9 @@ mod tests {
         let one = |glob: &str| parse(glob).unwrap().remove(0);
         let glob = one("/data/**/*.pq");
         assert!(glob.absolute && glob.extension.as_deref() == Some("pq"));
-        assert!(matches!(&glob.parts[..], [Part::Name(n), Part::Any, Part::Some(..)] if n == "data"));
+        assert!(
+            matches!(&glob.parts[..], [Part::Name(n), Part::Any, Part::Some(..)] if n == "data")
+        );
         assert!(matches!(one("a/**").parts[..], [Part::Name(_), Part::Any, Part::Parquet]));
         assert_eq!(one("a.b/*").extension, None);
         assert_eq!(one("a/*.par*").extension, None);

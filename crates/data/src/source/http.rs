@@ -95,7 +95,8 @@ impl Client {
     fn call(&self, request: &dyn Fn(&ureq::Agent) -> Answer) -> Answer {
         let first = request(&self.agent);
         let unknown = first.as_ref().err().and_then(certificates::refusal);
-        if !unknown.is_some_and(certificates::is_unknown) || !self.settings.certificates.is_empty() {
+        if !unknown.is_some_and(certificates::is_unknown) || !self.settings.certificates.is_empty()
+        {
             return first;
         }
         let own = || Some(Self::agent(&self.settings, certificates::of_system()?));

@@ -234,8 +234,7 @@ impl Walk {
     fn glob(&mut self, alternatives: &[Alternative]) -> Result<()> {
         for (i, alternative) in alternatives.iter().enumerate() {
             let before = self.files.len();
-            let root =
-                if alternative.absolute { PathBuf::from("/") } else { self.base.clone() };
+            let root = if alternative.absolute { PathBuf::from("/") } else { self.base.clone() };
             self.search(&root, alternatives, i, 0)?;
             if alternatives.len() > 1 && self.files.len() == before && self.links.is_empty() {
                 let path = root.join(&alternative.text);
@@ -479,8 +478,11 @@ const STORES: &str = "it belongs to a store, in which this program keeps its own
 fn in_store(path: &Path, store: &Path) -> Error {
     let (path, store) = (path.display(), store.display());
     Error::Source {
-        what: format!("{path} is no source: it belongs to the store {store}, in which this program keeps its own copies, held-out text among them"),
-        hint: "give the files that were copied there as the source, or move yours out of the store".into(),
+        what: format!(
+            "{path} is no source: it belongs to the store {store}, in which this program keeps its own copies, held-out text among them"
+        ),
+        hint: "give the files that were copied there as the source, or move yours out of the store"
+            .into(),
     }
 }
 

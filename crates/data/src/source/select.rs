@@ -124,9 +124,8 @@ pub(crate) fn select<S: AsRef<str>>(
         let unused = vec![];
         return Ok(Selected { train, val: vec![val], unused, why: Why::Asked(misnamed) });
     }
-    let of = |split: Split| -> Vec<usize> {
-        (0..n).filter(|&i| splits[i] == Some(split)).collect()
-    };
+    let of =
+        |split: Split| -> Vec<usize> { (0..n).filter(|&i| splits[i] == Some(split)).collect() };
     let to_train_on = |i: &usize| splits[*i].is_none_or(|split| split == Split::Train);
     let pool: Vec<usize> = (0..n).filter(to_train_on).collect();
     let held_out = [Split::Validation, Split::Eval, Split::Test];

@@ -80,8 +80,7 @@ fn write(
     progress: &mut dyn Progress,
 ) -> Result<()> {
     let tmp = temporary(to);
-    let failed =
-        |e: ParquetError| Error::WriteParquet { path: to.into(), reason: e.to_string() };
+    let failed = |e: ParquetError| Error::WriteParquet { path: to.into(), reason: e.to_string() };
     let damaged = |row: u64, e: &dyn std::fmt::Display| Error::Parquet {
         path: from.into(),
         row_group: None,

@@ -27,12 +27,11 @@ pub struct Survey {
 
 impl Survey {
     pub(super) fn local(found: &Found, selected: &Selected, base: &Path) -> Self {
-        let shown = |path: &Path| {
-            path.strip_prefix(base).unwrap_or(path).display().to_string()
-        };
+        let shown = |path: &Path| path.strip_prefix(base).unwrap_or(path).display().to_string();
         let names: Vec<String> = found.files.iter().map(|path| shown(path)).collect();
         let mut this = Self::of(&names, selected);
-        this.left_out.extend(found.left_out.iter().map(|l| format!("{}: {}", shown(&l.path), l.why)));
+        this.left_out
+            .extend(found.left_out.iter().map(|l| format!("{}: {}", shown(&l.path), l.why)));
         this
     }
 
@@ -42,9 +41,10 @@ impl Survey {
 
     fn of(names: &[String], selected: &Selected) -> Self {
         let pick = |chosen: &[usize]| chosen.iter().map(|&i| names[i].clone()).collect::<Vec<_>>();
-        let (train, val) = (pick(&selected.train), pick(&selected.val));
+        let train = pick(&selected.train);
+        let val = if selected.shared() { vec![] } else { pick(&selected.val) };
         let held_out = match selected.why {
-            Why::Share => format!("the last rows of {}, 1 in 10", val[0]),
+            Why::Share => format!("the last rows of {}, 1 in 10", train[0]),
             _ => listed(&val),
         };
         let why = match selected.why {
@@ -55,7 +55,10 @@ impl Survey {
                     .filter(|name| Split::of(name).is_some_and(|split| split != Split::Train))
                     .cloned()
                     .collect();
-                format!("shards.val says so; {} by name to be held out, and trained on", is(&misnamed))
+                format!(
+                    "shards.val says so; {} by name to be held out, and trained on",
+                    is(&misnamed)
+                )
             }
             Why::Named(split) => format!("by name the {} split", split.name()),
             Why::Last => "the last file, since none is named after a split".into(),

@@ -5,8 +5,8 @@ use super::column::{Column, Number, contained};
 use super::filter::TextFilter;
 use super::memory::Pool;
 use super::stored::{Source, StoredPages};
-use crate::{Error, Result};
 use crate::source::FORMATS;
+use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
@@ -283,7 +283,8 @@ fn recognise(path: &Path, file: &File) -> Result<()> {
             "fetch what it stands for: `git lfs pull` in its repository",
         )
     } else if text.is_some_and(|t| {
-        t.get(..5).is_some_and(|t| t.eq_ignore_ascii_case("<html") || t.eq_ignore_ascii_case("<!doc"))
+        t.get(..5)
+            .is_some_and(|t| t.eq_ignore_ascii_case("<html") || t.eq_ignore_ascii_case("<!doc"))
     }) {
         ("it is a web page", fetch_again)
     } else if text.is_some_and(|t| t.starts_with("<?xml") || t.starts_with("<Error")) {

@@ -85,7 +85,8 @@ fn walk(path: &Path, name: String, found: &mut Vec<(String, u64)>) -> io::Result
 
 /// Whether a name is one that file managers, network disks and editors give to files of their own.
 pub(crate) fn is_stray(name: &str) -> bool {
-    let named = [".DS_Store", ".localized", ".directory", "Thumbs.db", "desktop.ini", "Desktop.ini"];
+    let named =
+        [".DS_Store", ".localized", ".directory", "Thumbs.db", "desktop.ini", "Desktop.ini"];
     let begun = ["._", ".nfs", ".#", ".fuse_hidden", ".smbdelete", ".Trash", ".~lock."];
     let hidden_swap = |end| name.starts_with('.') && name.ends_with(end);
     named.contains(&name)

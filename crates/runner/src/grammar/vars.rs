@@ -57,7 +57,8 @@ impl<'a> Vars<'a> {
             let text_of = |old: &DeValue<'a>| {
                 let old = self.text("", old);
                 let mut texts = self.texts.iter();
-                let found = texts.find(|(used, toml, _)| *used == span && Some(toml) == old.as_ref());
+                let found =
+                    texts.find(|(used, toml, _)| *used == span && Some(toml) == old.as_ref());
                 found.map(|(.., text)| DeValue::String(text.clone().into()))
             };
             if !replace_at(value, &span, &text_of) {
@@ -132,7 +133,9 @@ impl<'a> Vars<'a> {
             let after = &rest[at + len + 1..];
             let text = self.text(name, &value);
             if out.is_empty() && after.is_empty() && at == 0 {
-                if !matches!(value, DeValue::String(_)) {
+                // The values of an axis have their types on purpose.
+                let axis = self.locals.iter().any(|local| local.name == name);
+                if !axis && !matches!(value, DeValue::String(_)) {
                     let both = self.text("", &value).zip(text);
                     self.texts.extend(both.map(|(toml, text)| (span.clone(), toml, text)));
                 }

@@ -300,7 +300,8 @@ fn in_lock_file(error: Error, lock: Option<&LockFile>) -> anyhow::Error {
     match lock.filter(|_| about) {
         Some(lock) => {
             let path = lock.path().display();
-            cut_off(error).context(format!("the source is not what was expected; {path} has its pins"))
+            cut_off(error)
+                .context(format!("the source is not what was expected; {path} has its pins"))
         }
         None => cut_off(error),
     }

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// V: entries in all, the 256 bytes and the 9 special tokens included.
+    /// V: entries in all, the 256 bytes and the 9 special tokens included; a text that is too small for them yields fewer.
     pub vocab_size: usize,
     /// Characters to train on, at most.
     pub max_chars: u64,
@@ -128,6 +128,13 @@ impl Stage for TrainBpe {
             "chars": stats.chars, "bytes_per_token": bytes_per_token,
             "reference_bytes_per_token": reference,
         }))?;
+        if tokenizer.vocab_size() < config.vocab_size {
+            ctx.log(format!(
+                "the text yields {} entries, {} were asked for: it is small, or says much the same again and again",
+                count(tokenizer.vocab_size() as u64),
+                count(config.vocab_size as u64)
+            ));
+        }
         ctx.log(format!(
             "{} entries from {} characters in {} documents, {bytes_per_token:.3} bytes per token",
             count(tokenizer.vocab_size() as u64),
