@@ -263,7 +263,7 @@ impl Walk {
             return match fs::symlink_metadata(&path) {
                 Ok(_) if is_last => self.file(&path, Way::Named),
                 Ok(_) if path.is_dir() => {
-                    if at + 1 < alternative.parts.len() && self.is_store(&path) {
+                    if self.is_marked(&path) {
                         return Err(in_store(&path, &path));
                     }
                     self.search(&path, all, i, at + 1)

@@ -282,6 +282,11 @@ fn recognise(path: &Path, file: &File) -> Result<()> {
             "it is a pointer of Git LFS, which stands for the file",
             "fetch what it stands for: `git lfs pull` in its repository",
         )
+    } else if text.is_some_and(|t| t.starts_with("/annex/objects/")) {
+        (
+            "it is a pointer of git-annex, which stands for the file",
+            "fetch what it stands for: `git annex get` in its repository",
+        )
     } else if text.is_some_and(|t| {
         t.get(..5)
             .is_some_and(|t| t.eq_ignore_ascii_case("<html") || t.eq_ignore_ascii_case("<!doc"))
