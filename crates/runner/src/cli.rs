@@ -106,8 +106,7 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         }
     };
     if let Some(Command::List) = args.command {
-        out(&plan_screen::list(&app.kinds));
-        return DONE;
+        return out(&plan_screen::list(&app.kinds), DONE);
     }
     let Some(file) = &args.file else {
         err("error: no pipeline file was given\nhint: run `runner --help`\n");
@@ -123,20 +122,19 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         }
     };
     match args.graph {
-        Some(Graph::Dot) => out(&plan_screen::dot(&pipeline.0)),
-        Some(Graph::Mermaid) => out(&plan_screen::mermaid(&pipeline.0)),
+        Some(Graph::Dot) => out(&plan_screen::dot(&pipeline.0), DONE),
+        Some(Graph::Mermaid) => out(&plan_screen::mermaid(&pipeline.0), DONE),
         None => {
             let program = argv.first().map(|p| p.to_string_lossy().into_owned());
-            return match work(pipeline, file, &args, extras, &program.unwrap_or_default()) {
+            match work(pipeline, file, &args, extras, &program.unwrap_or_default()) {
                 Ok(code) => code,
                 Err(error) => {
                     err(&format!("error: {}\n", failure::lines(&error).join("\n")));
                     BAD_INPUT
                 }
-            };
+            }
         }
     }
-    DONE
 }
 
 /// Whether standard error shows colours: on a terminal that has them, unless `NO_COLOR` or the like forbids it.
@@ -194,8 +192,7 @@ fn work(
         let Setup { selected, cache, verify, extras, .. } = &setup;
         let (screen, sound) =
             plan_screen::plan(&pipeline, &shown, selected, cache, *verify, extras)?;
-        out(&screen);
-        return Ok(if sound { DONE } else { BAD_INPUT });
+        return Ok(out(&screen, if sound { DONE } else { BAD_INPUT }));
     }
     let lacking = lacking(&pipeline, &setup)?;
     if !lacking.is_empty() {
@@ -220,8 +217,8 @@ fn work(
     };
     stop_on_ctrl_c(&setup.cancel, &setup.screen);
     let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
-    out(&result_screen::result(&outcome, &folder.path));
-    let Some((stage, error)) = &outcome.failure else { return Ok(DONE) };
+    let code = out(&result_screen::result(&outcome, &folder.path), DONE);
+    let Some((stage, error)) = &outcome.failure else { return Ok(code) };
     err(&result_screen::failed(stage, error, &resume_command(program, args)));
     Ok(FAILED)
 }
@@ -270,10 +267,19 @@ fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Prints a screen. A reader that left early (`runner list | head`) is no error.
-fn out(text: &str) {
+/// Prints a screen, and gives `code` if that went well. A reader that left early (`runner list | head`) is no error.
+fn out(text: &str, code: u8) -> u8 {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            err(&format!(
+                "error: cannot write to standard output: {error}\n\
+                 hint: look at where it leads; what stages did is kept\n"
+            ));
+            if code == DONE { FAILED } else { code }
+        }
+        _ => code,
+    }
 }
 
 /// Prints an error screen.

@@ -227,7 +227,7 @@ impl Step<'_> {
             }
             Action::Cached(record) => {
                 screen.line(&format!("{name}: cached ({reason})"));
-                cache.tidy(&record.key).map_err(named)?;
+                cache.tidy(&record.key);
                 cache.remember(&pipeline.name, &name, &seen.identity).map_err(named)?;
                 Ok(Some((*record, reason, false)))
             }
@@ -326,6 +326,9 @@ impl Step<'_> {
             origins: std::collections::BTreeMap::new(),
         };
         let Some(job) = stage.job.take() else { return Err(anyhow!("the stage ran already")) };
+        // Files from outside are not ours: what is read has to be what the key stands for.
+        let sources = job.sources().unwrap_or_default();
+        let before = cache.sources_digest(&sources)?;
         ctx.watch.event(&format!("runs ({})", seen.reason));
         // A panic in a stage is a fault of the stage; what is done so far is kept as for any other.
         let result = catch_unwind(AssertUnwindSafe(|| job.run(&mut ctx)))
@@ -339,6 +342,13 @@ impl Step<'_> {
             let error = with_origin(error, &copies);
             ctx.watch.log_only(&format!("failed: {}", failure::lines(&error).join("\n")));
             return Err(error);
+        }
+        // Gone by now is another matter: it has been read.
+        if cache.sources_digest(&sources).is_ok_and(|now| now != before) {
+            return Err(anyhow!(
+                "a source file changed while the stage read it\n\
+                 hint: run again when nothing writes to it any more"
+            ));
         }
         let record = Record {
             key,

@@ -181,18 +181,18 @@ impl Cache {
         fs::rename(&partial, &entry).with_context(about)?;
         sync(&self.root.join("stages")).with_context(about)?;
         remove_any(&aside).with_context(about)?;
-        self.tidy(&record.key)?;
+        self.tidy(&record.key);
         Ok(record)
     }
 
     /// Deletes what only a resumed attempt would have needed. This comes after the entry is in place, so that a crash
-    /// while sealing costs no checkpoint.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub(crate) fn tidy(&self, key: &str) -> Result<()> {
+    /// while sealing costs no checkpoint. Where the disk refuses, as a network disk does while somebody has a file open, the entry is
+    /// whole all the same, and the next run tries again.
+    pub(crate) fn tidy(&self, key: &str) {
         let scratch = self.entry(key).join(SCRATCH);
-        remove_any(&scratch).with_context(|| format!("deleting {}", scratch.display()))
+        if let Err(error) = remove_any(&scratch) {
+            self.screen.line(&format!("{} is left over and stays: {error}", scratch.display()));
+        }
     }
 
     /// Moves a damaged entry out of the way, where it can still be looked at.

@@ -366,3 +366,21 @@ fn the_home_folder_is_understood() {
     }
     assert!(Path::new(&home).join("text").is_dir());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn screens_that_cannot_be_written_are_no_success() {
+    let place = on("text");
+    two(&place);
+    for args in [&["p.toml", "--plan"][..], &["p.toml", "--graph", "dot"], &["list"]] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_runner"))
+            .args(args)
+            .current_dir(place.path(""))
+            .stdout(fs::File::options().write(true).open("/dev/full").unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("cannot write to standard output: No space left"), "{error}");
+    }
+}
