@@ -1,6 +1,6 @@
 //! What a source on this machine comes to: what is text of the user's, what is left out and why, and what is held out.
 
-use crate::common::{world, write_parquet};
+use crate::common::write_parquet;
 use arrow::array::{ArrayRef, StringArray};
 use farthing_data::{
     Error, FetchSettings, Fetcher, Files, HubSettings, ShardRange, Silent, Survey, TextFile, Texts,
@@ -16,7 +16,9 @@ struct Place(tempfile::TempDir);
 impl Place {
     fn with(files: &[&str]) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
-        files.iter().for_each(|file| place.parquet(file));
+        for file in files {
+            place.parquet(file);
+        }
         place
     }
 
@@ -460,5 +462,4 @@ fn empty_files_to_hold_out_are_named_before_anything_is_copied() {
     // An empty one among others takes nothing from them.
     place.parquet("text/b.parquet");
     assert_eq!(place.fetch("text", "out").unwrap().train.len(), 2);
-    drop(world());
 }

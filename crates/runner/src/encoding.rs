@@ -22,9 +22,9 @@ pub(crate) fn text(bytes: Vec<u8>) -> Result<String, String> {
     if let Some(encoding) = marked.or_else(|| zeros(&bytes)) {
         return Err(wide(encoding));
     }
-    let line = 1 + bytes[..at].iter().filter(|&&b| b == b'\n').count();
-    let start = bytes[..at].iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
-    let column = 1 + String::from_utf8_lossy(&bytes[start..at]).chars().count();
+    let before = String::from_utf8_lossy(&bytes[..at]);
+    let line = 1 + before.matches('\n').count();
+    let column = 1 + before.rsplit('\n').next().map_or(0, |start| start.chars().count());
     Err(format!(
         "it is not UTF-8: line {line}, column {column} has the byte 0x{:02X}\n\
          hint: save it as UTF-8; if it is Latin-1, `iconv -f LATIN1 -t UTF-8 OLD > NEW` does that",
@@ -35,7 +35,7 @@ pub(crate) fn text(bytes: Vec<u8>) -> Result<String, String> {
 /// The encoding in which every second or fourth byte of plain text is 0.
 fn zeros(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(64)];
-    let zeros = start.iter().filter(|&&b| b == 0).count();
+    let zeros = start.split(|&b| b == 0).count() - 1;
     match zeros * 4 / start.len().max(1) {
         3.. => Some("UTF-32"),
         _ if zeros * 3 > start.len() => Some("UTF-16"),

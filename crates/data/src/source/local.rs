@@ -409,7 +409,8 @@ impl Walk {
             }
             return Ok(());
         }
-        if !wanted && !(matches!(way, Way::Matched(_)) && begins_as_parquet(path)) {
+        let by_content = || matches!(way, Way::Matched(_)) && begins_as_parquet(path);
+        if !(wanted || by_content()) {
             if let Some(other) = extension.filter(|e| OTHERS.contains(&e.as_str())) {
                 *self.others.entry(other).or_default() += 1;
             }

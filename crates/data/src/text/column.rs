@@ -41,8 +41,12 @@ impl Number {
     /// How numbers of this type are stored; `None` if they are none.
     pub(super) fn of(kind: &Kind) -> Option<Self> {
         Some(match kind {
-            Kind::Int8 | Kind::Int16 | Kind::Int32 | Kind::Int64 => Self::Plain,
-            Kind::Float32 | Kind::Float64 => Self::Plain,
+            Kind::Int8
+            | Kind::Int16
+            | Kind::Int32
+            | Kind::Int64
+            | Kind::Float32
+            | Kind::Float64 => Self::Plain,
             Kind::UInt8 | Kind::UInt16 | Kind::UInt32 | Kind::UInt64 => Self::Unsigned,
             Kind::Float16 => Self::Half,
             Kind::Decimal32(_, scale)

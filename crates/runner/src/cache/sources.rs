@@ -25,7 +25,7 @@ struct Known {
     modified_ns: u128,
     /// When the system saw it change.
     #[serde(default)]
-    changed_ns: Option<i128>,
+    changed_ns: i128,
     digest: String,
 }
 
@@ -112,7 +112,7 @@ pub(super) fn digest(
 struct Stamp {
     bytes: u64,
     modified_ns: Option<u128>,
-    changed_ns: Option<i128>,
+    changed_ns: i128,
 }
 
 fn stamp(path: &Path) -> std::io::Result<Stamp> {
@@ -122,15 +122,16 @@ fn stamp(path: &Path) -> std::io::Result<Stamp> {
     Ok(Stamp { bytes: meta.len(), modified_ns, changed_ns: changed(&meta) })
 }
 
+/// When the system saw a file change; always the same where it does not say.
 #[cfg(unix)]
-fn changed(meta: &fs::Metadata) -> Option<i128> {
+fn changed(meta: &fs::Metadata) -> i128 {
     use std::os::unix::fs::MetadataExt;
-    Some(i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec()))
+    i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec())
 }
 
 #[cfg(not(unix))]
-fn changed(_: &fs::Metadata) -> Option<i128> {
-    None
+fn changed(_: &fs::Metadata) -> i128 {
+    0
 }
 
 fn settled(modified_ns: u128) -> bool {
