@@ -23,10 +23,10 @@ const PACKING: &str = "farthing-packing-2";
 const BLOCK_BYTES: usize = 1 << 18;
 
 /// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`. `text` is the column's name, or a
-/// [`TextColumn`] with a filter.
+/// [`TextColumn`] with a filter. A text that is too small or too uniform for as many entries as are asked for yields fewer.
 ///
 /// # Errors
-/// Those of [`Texts`] and [`Tokenizer::train`]; [`Error::Io`].
+/// Those of [`Texts`] and [`Tokenizer::train`], too little text apart; [`Error::Tokenizer`] for none; [`Error::Io`].
 pub fn train_bpe<'a, P: AsRef<Path>>(
     files: &[P],
     text: impl Into<TextColumn<'a>>,
@@ -40,7 +40,13 @@ pub fn train_bpe<'a, P: AsRef<Path>>(
     let texts = Texts::open(files, text.name)?.with_filter(text.filter)?;
     // With a filter the number of documents that will be read is not known.
     let documents = text.filter.is_empty().then(|| texts.rows());
-    let (tokenizer, stats) = Tokenizer::train_watched(texts, documents, settings, progress)?;
+    let (tokenizer, stats) = Tokenizer::train_at_most(texts, documents, settings, progress)?;
+    if stats.chars == 0 {
+        return Err(Error::Tokenizer {
+            reason: format!("there is no text to make {} entries of", settings.vocab_size),
+            hint: "give some, or let the filter keep some".into(),
+        });
+    }
     tokenizer.save(out.join(TOKENIZER))?;
     Ok((tokenizer, stats))
 }

@@ -110,6 +110,52 @@ pub enum Error {
         /// The directory that relative paths start at.
         base: PathBuf,
     },
+    /// A file, a folder or a link cannot be the source that it was named as, or a source has nothing that can be read.
+    #[error("{what}")]
+    Source {
+        /// Which, and what is wrong with it.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A source was there, and what leads to it leads nowhere now.
+    #[error("{what}")]
+    Gone {
+        /// Which, and where it leads.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A file is not parquet at all.
+    #[error("{name} is not parquet: {found}")]
+    NotParquet {
+        /// The file's path, or its URL.
+        name: String,
+        /// What it seems to be.
+        found: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A file with certificates of authorities cannot be used.
+    #[error("the certificates of {} cannot be used: {reason}", path.display())]
+    Certificates {
+        /// The variable of the environment that names it.
+        variable: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A server's certificate is not trusted. Asking again does not help.
+    #[error("{url} cannot be trusted: {reason}")]
+    Untrusted {
+        /// What was asked for, without its query.
+        url: String,
+        /// What is wrong with the certificate.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The selection of files leaves none to train on, or none to hold out.
     #[error("{what}")]
     Selection {
@@ -276,8 +322,21 @@ impl Hint for Error {
                     .into(),
                 );
             }
-            &Self::Address { hint, .. } | &Self::TokenizerFile { hint, .. } => hint,
-            Self::NoRemoteFiles { hint, .. }
+            Self::Certificates { variable, .. } => {
+                return Some(
+                    format!(
+                        "{variable} names a file in PEM format, or a folder of them; unset it to use the system's certificates"
+                    )
+                    .into(),
+                );
+            }
+            &Self::Address { hint, .. }
+            | &Self::TokenizerFile { hint, .. }
+            | &Self::Untrusted { hint, .. } => hint,
+            Self::Source { hint, .. }
+            | Self::Gone { hint, .. }
+            | Self::NotParquet { hint, .. }
+            | Self::NoRemoteFiles { hint, .. }
             | Self::Refused { hint, .. }
             | Self::Offline { hint, .. }
             | Self::Selection { hint, .. }
@@ -336,6 +395,15 @@ impl From<TensorError> for Error {
 }
 
 impl Error {
+    /// Whether a source on this machine is not there any more: moved, deleted, or on a disk that is not mounted.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::NoFiles { .. } | Self::Gone { .. } => true,
+            Self::Io(error) => crate::source::is_absent(&error.source),
+            _ => false,
+        }
+    }
+
     /// An [`Error::Io`] for `map_err`.
     pub(crate) fn io(
         action: &'static str,

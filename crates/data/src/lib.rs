@@ -32,7 +32,7 @@ pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
 pub use shard::{Row, SHARD_FORMAT, Shard};
 pub use source::{
     FILES, FetchSettings, Fetcher, FileEntry, Files, HubSettings, Pin, PinnedFile, ShardRange,
-    fetch, is_remote, local_files,
+    Survey, fetch, is_remote, local_files,
 };
 pub use text::{Position, ReadStats, Text, TextColumn, TextFile, TextFilter, Texts};
 pub use token::{Token, TokenType};

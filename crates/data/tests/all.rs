@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a test that is skipped says why")]
 #![allow(clippy::print_stderr, reason = "a test that is skipped says why")]
 
+mod checksums;
 mod common;
 mod hub;
 mod loading;
@@ -11,7 +12,9 @@ mod packing;
 mod python;
 mod reading;
 mod shared;
+mod sources;
 mod stages;
 mod tokenizer;
 mod tokenizer_identity;
 mod tokenizer_training;
+mod trust;

@@ -5,7 +5,7 @@ mod server;
 
 mod cache;
 mod faults;
-mod fixture;
+pub(crate) mod fixture;
 mod kill;
 mod python;
 mod web;

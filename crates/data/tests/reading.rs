@@ -276,3 +276,61 @@ fn reading_goes_on_anywhere_in_files_with_dictionaries() {
         assert_eq!(tail, whole[row as usize..], "from row {row}");
     }
 }
+
+#[test]
+fn every_number_is_a_score_and_every_string_a_text() {
+    use arrow::array::{
+        ArrayRef, BinaryArray, Decimal128Array, Float16Array, Int8Array, Int16Array,
+        LargeStringArray, StringArray, StringViewArray, UInt8Array, UInt32Array, UInt64Array,
+    };
+    use arrow::datatypes::Float16Type;
+    let half =
+        |bits| <Float16Type as arrow::datatypes::ArrowPrimitiveType>::Native::from_bits(bits);
+    let decimal = |precision| -> ArrayRef {
+        let values = Decimal128Array::from(vec![150, 300, -525]);
+        Arc::new(values.with_precision_and_scale(precision, 2).unwrap())
+    };
+    // In each the second is the only one of 2 and more, and below 4.
+    let scores: Vec<ArrayRef> = vec![
+        Arc::new(Int8Array::from(vec![1, 3, -128])),
+        Arc::new(Int16Array::from(vec![1, 3, -128])),
+        Arc::new(UInt8Array::from(vec![1, 3, 0])),
+        Arc::new(UInt32Array::from(vec![1, 3, 0])),
+        Arc::new(UInt64Array::from(vec![1, 3, 0])),
+        Arc::new(Float16Array::from(vec![half(0x3C00), half(0x4200), half(0x7E00)])),
+        decimal(9),
+        decimal(18),
+        decimal(38),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("scores.parquet");
+    let high = TextFilter { min_score: Some(2.0), ..TextFilter::default() };
+    let read = |filter: &TextFilter| -> Vec<String> {
+        let texts = Texts::open(&[&path], "text").unwrap().with_filter(filter).unwrap();
+        texts.map(Result::unwrap).collect()
+    };
+    for score in scores {
+        let kind = score.data_type().clone();
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+        write_parquet(&path, vec![("text", text), ("score", score)], 10);
+        assert_eq!(read(&high), ["b"], "{kind}");
+    }
+    // The largest numbers without a sign are no negative ones.
+    let large: ArrayRef = Arc::new(UInt32Array::from(vec![1, u32::MAX, 0]));
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+    write_parquet(&path, vec![("text", text), ("score", large)], 10);
+    assert_eq!(read(&high), ["b"]);
+    let texts: Vec<ArrayRef> = vec![
+        Arc::new(LargeStringArray::from(vec!["a", "b", "c"])),
+        Arc::new(StringViewArray::from(vec!["a", "b", "c"])),
+        Arc::new(BinaryArray::from_vec(vec![b"a", b"b", b"c"])),
+    ];
+    for text in texts {
+        write_parquet(&path, vec![("text", text)], 10);
+        assert_eq!(read(&TextFilter::default()), ["a", "b", "c"]);
+    }
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_vec(vec![b"a", b"\xFF"]));
+    write_parquet(&path, vec![("text", bytes)], 10);
+    let error = Texts::open(&[&path], "text").unwrap().find_map(Result::err).unwrap();
+    assert!(matches!(error, Error::InvalidUtf8 { row: 1, .. }), "{error}");
+}

@@ -302,6 +302,9 @@ fn local_files_directories_and_globs_are_found_and_split() {
         let text = arrow::array::StringArray::from(vec![name]);
         write_parquet(&corpus.join(name), vec![("text", Arc::new(text))], 10);
     }
+    // A row more, which can be held out where the file is the only one.
+    let two = arrow::array::StringArray::from(vec!["one", "two"]);
+    write_parquet(&dir.path().join("alone.parquet"), vec![("text", Arc::new(two))], 10);
     fs::write(corpus.join("README.md"), "not parquet").unwrap();
     let get = |source: &str, shards: ShardRange| {
         let out = tempfile::tempdir().unwrap();
@@ -325,7 +328,13 @@ fn local_files_directories_and_globs_are_found_and_split() {
         (vec!["00001-b.parquet".into(), "00002-c.parquet".into()], vec!["00000-a.parquet".into()],)
     );
     let message = |source: &str, shards| get(source, shards).unwrap_err().to_string();
-    assert!(message("corpus/a.parquet", all).contains("none is left to train on"));
+    assert!(
+        message("corpus/a.parquet", all).contains("none is left to train on"),
+        "it has one row"
+    );
+    let alone =
+        (vec!["00000-alone.train.parquet".into()], vec!["00000-alone.held-out.parquet".into()]);
+    assert_eq!(get("alone.parquet", all).unwrap(), alone);
     assert!(message("corpus", ShardRange { val: Some(3), ..all }).contains("numbered from 0"));
     assert!(message("corpus", ShardRange { count: Some(9), ..all }).contains("it has 3 files"));
     assert!(message("nowhere", all).contains("no parquet file matches `nowhere`"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::run::{Setup, lacking, run as run_stages};
 use crate::runs::{Lineage, RunFolder};
-use crate::{App, Cancel, Extras, LockFile, Result, failure, plan_screen, result_screen};
+use crate::{App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen};
 
 /// Everything went well.
 const DONE: u8 = 0;
@@ -62,7 +62,7 @@ struct Args {
     #[arg(long)]
     verify: bool,
     /// Threads for work on the CPU [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     /// Where outputs are cached
     #[arg(long, value_name = "DIR", default_value = "store")]
@@ -86,6 +86,15 @@ enum Graph {
     Mermaid,
 }
 
+/// What `--threads` says.
+fn threads(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(0) => Err("0 threads do no work; leave --threads out to use every core".to_owned()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}; leave --threads out to use every core")),
+    }
+}
+
 /// Runs a command line and returns the exit code.
 pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
     let args = match Args::try_parse_from(argv) {
@@ -97,8 +106,7 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         }
     };
     if let Some(Command::List) = args.command {
-        out(&plan_screen::list(&app.kinds));
-        return DONE;
+        return out(&plan_screen::list(&app.kinds), DONE);
     }
     let Some(file) = &args.file else {
         err("error: no pipeline file was given\nhint: run `runner --help`\n");
@@ -114,20 +122,24 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         }
     };
     match args.graph {
-        Some(Graph::Dot) => out(&plan_screen::dot(&pipeline.0)),
-        Some(Graph::Mermaid) => out(&plan_screen::mermaid(&pipeline.0)),
+        Some(Graph::Dot) => out(&plan_screen::dot(&pipeline.0), DONE),
+        Some(Graph::Mermaid) => out(&plan_screen::mermaid(&pipeline.0), DONE),
         None => {
             let program = argv.first().map(|p| p.to_string_lossy().into_owned());
-            return match work(pipeline, file, &args, extras, &program.unwrap_or_default()) {
+            match work(pipeline, file, &args, extras, &program.unwrap_or_default()) {
                 Ok(code) => code,
                 Err(error) => {
                     err(&format!("error: {}\n", failure::lines(&error).join("\n")));
                     BAD_INPUT
                 }
-            };
+            }
         }
     }
-    DONE
+}
+
+/// Whether standard error shows colours: on a terminal that has them, unless `NO_COLOR` or the like forbids it.
+fn colours() -> bool {
+    !matches!(anstream::AutoStream::choice(&std::io::stderr()), anstream::ColorChoice::Never)
 }
 
 /// The pipeline and its text's digest, or the error screen.
@@ -138,15 +150,17 @@ fn read(
     extras: &Extras,
 ) -> Result<(Pipeline, String), String> {
     let shown = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| {
+    let bytes = std::fs::read(file).map_err(|error| {
         let hint = if file.is_dir() { "name a file in it" } else { "check the path" };
         format!("error: cannot read the pipeline file {shown}: {error}\nhint: {hint}\n")
     })?;
+    let text = encoding::text(bytes)
+        .map_err(|fault| format!("error: cannot read the pipeline file {shown}: {fault}\n"))?;
     let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
     let setting = Setting { kinds, extras, threads: args.threads };
     match grammar::read(&shown, text, &args.set, &setting) {
         Ok(pipeline) => Ok((pipeline, digest)),
-        Err(faults) => Err(faults.render(std::io::stderr().is_terminal())),
+        Err(faults) => Err(faults.render(colours())),
     }
 }
 
@@ -164,21 +178,21 @@ fn work(
         until: args.until.clone(),
         force: args.force.clone(),
     };
+    let screen = Screen::of_stderr();
     let setup = Setup {
-        cache: Cache::at(&args.store),
+        cache: Cache::at(&args.store, screen.clone()),
         selected: selection.resolve(&pipeline)?,
         verify: args.verify,
         extras: Arc::new(extras),
         cancel: Cancel::default(),
-        screen: Screen::of_stderr(),
+        screen,
     };
     let shown = file.display().to_string();
     if args.plan {
         let Setup { selected, cache, verify, extras, .. } = &setup;
         let (screen, sound) =
             plan_screen::plan(&pipeline, &shown, selected, cache, *verify, extras)?;
-        out(&screen);
-        return Ok(if sound { DONE } else { BAD_INPUT });
+        return Ok(out(&screen, if sound { DONE } else { BAD_INPUT }));
     }
     let lacking = lacking(&pipeline, &setup)?;
     if !lacking.is_empty() {
@@ -203,8 +217,8 @@ fn work(
     };
     stop_on_ctrl_c(&setup.cancel, &setup.screen);
     let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
-    out(&result_screen::result(&outcome, &folder.path));
-    let Some((stage, error)) = &outcome.failure else { return Ok(DONE) };
+    let code = out(&result_screen::result(&outcome, &folder.path), DONE);
+    let Some((stage, error)) = &outcome.failure else { return Ok(code) };
     err(&result_screen::failed(stage, error, &resume_command(program, args)));
     Ok(FAILED)
 }
@@ -253,10 +267,19 @@ fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Prints a screen. A reader that left early (`runner list | head`) is no error.
-fn out(text: &str) {
+/// Prints a screen, and gives `code` if that went well. A reader that left early (`runner list | head`) is no error.
+fn out(text: &str, code: u8) -> u8 {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            err(&format!(
+                "error: cannot write to standard output: {error}\n\
+                 hint: look at where it leads; what stages did is kept\n"
+            ));
+            if code == DONE { FAILED } else { code }
+        }
+        _ => code,
+    }
 }
 
 /// Prints an error screen.

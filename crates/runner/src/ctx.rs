@@ -28,6 +28,9 @@ pub struct Ctx {
     pub(crate) cancel: Cancel,
     pub(crate) watch: Watch,
     pub(crate) summary: Vec<(String, Figure)>,
+    /// Of stages before: (stage and figure, text).
+    pub(crate) figures_before: BTreeMap<String, String>,
+    pub(crate) origins: BTreeMap<String, String>,
 }
 
 impl Ctx {
@@ -48,6 +51,8 @@ impl Ctx {
             cancel: Cancel::default(),
             watch: Watch::silent(),
             summary: Vec::new(),
+            figures_before: BTreeMap::new(),
+            origins: BTreeMap::new(),
         }
     }
 
@@ -83,6 +88,11 @@ impl Ctx {
     /// file twice to know whether it is the same as before. `None` outside of a pipeline.
     pub fn digest(&self, file: &Path) -> Option<&str> {
         self.digests.get(file).map(String::as_str)
+    }
+
+    /// The files that the stage behind an input port wrote there; none outside of a pipeline.
+    pub(crate) fn recorded(&self, input: &Path) -> impl Iterator<Item = PathBuf> {
+        self.digests.keys().filter(move |file| file.starts_with(input)).cloned()
     }
 
     /// Where an output port's file or folder belongs. The stage creates it; the folder around it exists.
@@ -142,6 +152,22 @@ impl Ctx {
         &self.summary
     }
 
+    /// The figures of all stages before that [`Stage::READS_FIGURES`](crate::Stage::READS_FIGURES) names, as `(stage, figure, text)`;
+    /// none outside of a pipeline.
+    pub fn figures_before(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.figures_before.iter().filter_map(|(name, text)| {
+            let (stage, figure) = name.rsplit_once('.')?;
+            Some((stage, figure, text.as_str()))
+        })
+    }
+
+    /// Notes what a file of an output is a copy of, so that an error of whoever reads it later names that.
+    pub fn copied(&mut self, output: &Path, of: impl Into<String>) {
+        if let Ok(name) = output.strip_prefix(&self.dir) {
+            self.origins.insert(name.to_string_lossy().into_owned(), of.into());
+        }
+    }
+
     /// Whether Ctrl-C was pressed; poll it between steps, leave a checkpoint and return [`Cancelled`].
     pub fn cancelled(&self) -> bool {
         self.cancel.requested()
@@ -181,6 +207,7 @@ pub struct PlanCtx {
     connected: Vec<&'static str>,
     inputs: BTreeMap<String, PathBuf>,
     promises: Vec<(&'static str, Promise)>,
+    files: BTreeMap<&'static str, Vec<PathBuf>>,
     extras: Arc<Extras>,
 }
 
@@ -191,9 +218,15 @@ impl PlanCtx {
         connected: Vec<&'static str>,
         inputs: BTreeMap<String, PathBuf>,
         promises: Vec<(&'static str, Promise)>,
+        files: BTreeMap<&'static str, Vec<PathBuf>>,
         extras: Arc<Extras>,
     ) -> Self {
-        Self { seed, connected, inputs, promises, extras }
+        Self { seed, connected, inputs, promises, files, extras }
+    }
+
+    /// The files outside of the pipeline that the stage behind an input port will copy, as far as they are known and not copied yet.
+    pub fn files(&self, port: &str) -> &[PathBuf] {
+        self.files.get(port).map_or(&[], Vec::as_slice)
     }
 
     /// Whether the pipeline connects an input port.

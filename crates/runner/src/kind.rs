@@ -20,6 +20,8 @@ pub(crate) struct Kind {
     pub(crate) inputs: &'static [Port],
     pub(crate) outputs: &'static [Port],
     pub(crate) figures: &'static [&'static str],
+    /// Of stages before it.
+    pub(crate) reads_figures: &'static [&'static str],
     pub(crate) uses_seed: bool,
     pub(crate) computes: bool,
     /// Reads the stage's own keys; called again without the faulty keys to find all of them.
@@ -39,6 +41,7 @@ impl Kind {
             inputs: S::INPUTS,
             outputs: S::OUTPUTS,
             figures: S::FIGURES,
+            reads_figures: S::READS_FIGURES,
             uses_seed: S::USES_SEED,
             computes: S::COMPUTES,
             read_config: |v| S::Config::deserialize(ValueDeserializer::from(v)).map(drop),
@@ -65,6 +68,10 @@ pub(crate) trait Job: Send {
     fn check(&self, extras: &Extras) -> Result<()>;
     /// Files from outside of the pipeline that enter the key.
     fn sources(&self) -> Result<Vec<PathBuf>>;
+    /// What the config calls them.
+    fn origin(&self) -> Option<String>;
+    /// Files from outside that an output will have copies of.
+    fn files(&self, port: &str) -> Vec<PathBuf>;
     /// What sources on a network are pinned to; `None` before [`Job::resolve`].
     fn pins(&self, extras: &Extras) -> Result<Option<Vec<String>>>;
     fn resolve(&self, ctx: &Ctx) -> Result<()>;
@@ -103,6 +110,14 @@ impl<S: Stage> Job for Settings<S> {
 
     fn sources(&self) -> Result<Vec<PathBuf>> {
         S::sources(&self.config)
+    }
+
+    fn origin(&self) -> Option<String> {
+        S::origin(&self.config)
+    }
+
+    fn files(&self, port: &str) -> Vec<PathBuf> {
+        S::files(&self.config, port)
     }
 
     fn pins(&self, extras: &Extras) -> Result<Option<Vec<String>>> {

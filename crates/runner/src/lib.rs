@@ -11,6 +11,7 @@ mod cache;
 mod cancel;
 mod cli;
 mod ctx;
+mod encoding;
 mod expect;
 mod extras;
 mod failure;

@@ -49,10 +49,12 @@ impl LockFile {
     /// The file cannot be read, or is another one than [`LockFile::write`] leaves.
     pub fn read(&self) -> Result<Vec<Pin>> {
         let path = self.path.display();
-        let text = match fs::read_to_string(&self.path) {
+        let bytes = match fs::read(&self.path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.with_context(|| format!("reading the lock file {path}"))?,
         };
+        let text = crate::encoding::text(bytes)
+            .map_err(|fault| anyhow!("the lock file {path} cannot be read: {fault}"))?;
         let hint =
             "hint: undo the change to it; or delete it, and what the sources hold now is pinned";
         let contents: Contents = toml::from_str(&text).map_err(|e| {

@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use farthing_base::names::did_you_mean;
 
 use crate::cache::digest::parts_digest;
-use crate::cache::identity::{Identity, Input};
+use crate::cache::identity::{Identity, Input, Unknown};
 use crate::cache::{Cache, Lookup, Record};
 use crate::grammar::{Declared, Pipeline};
 use crate::{Accelerator, Extras, PlanCtx, Promise, Result};
@@ -124,11 +124,39 @@ pub(crate) fn assess(
     extras: &Extras,
 ) -> Result<Assessed> {
     let stage = &pipeline.stages[index];
-    let identity = identity(pipeline, index, outputs, cache, extras)?;
-    let last = cache.last(&pipeline.name, &stage.name);
     let chosen = selected.run.contains(&index);
+    let identity = identity(pipeline, index, outputs, cache, extras, chosen)?;
+    let last = cache.last(&pipeline.name, &stage.name);
     let changes = last.as_ref().map(|last| identity.changes_since(last));
-    if identity.unpinned && identity.inputs.values().all(|input| input.digest.is_some()) {
+    let forced = chosen && selected.force.contains(&index);
+    if let Some(last) = last.as_ref().filter(|last| identity.same_but_for_sources(last)) {
+        // What was made of them is still there, whatever became of them.
+        let serves = match identity.unknown {
+            Unknown::Gone { absent } => absent && !forced || !chosen,
+            Unknown::Unpinned => !chosen,
+            Unknown::No | Unknown::Unread => false,
+        };
+        if serves
+            && let Some(key) = last.key()
+            && let Lookup::Whole(record) = cache.lookup(&key, verify)
+        {
+            let reason = match identity.unknown {
+                Unknown::Unpinned => "its source is not pinned any more; as it was the last time",
+                Unknown::Gone { absent: true } => "its source is gone; as it was the last time",
+                _ => "its source cannot be read; as it was the last time",
+            };
+            let (action, reason) = (Action::Cached(record), reason.to_owned());
+            let identity = last.clone();
+            return Ok(Assessed { identity, key: Some(key), action, reason, damage: None });
+        }
+    }
+    if identity.unknown == Unknown::Unread {
+        let action = if chosen { Action::Run } else { Action::Absent };
+        let reason = "never run".to_owned();
+        return Ok(Assessed { identity, key: None, action, reason, damage: None });
+    }
+    let unpinned = identity.unknown == Unknown::Unpinned;
+    if unpinned && identity.inputs.values().all(|input| input.digest.is_some()) {
         let action = if chosen { Action::Run } else { Action::Absent };
         let reason = "its source is not pinned yet".to_owned();
         return Ok(Assessed { identity, key: None, action, reason, damage: None });
@@ -156,7 +184,6 @@ pub(crate) fn assess(
     };
 
     let mut damage = None;
-    let forced = chosen && selected.force.contains(&index);
     let (action, reason) = match cache.lookup(&key, verify) {
         Lookup::Whole(record) if !forced => {
             let reason = match &changes {
@@ -211,8 +238,16 @@ pub(crate) fn context(
             }
         }
     }
+    let mut files = BTreeMap::new();
+    for edge in edges.iter().filter(|edge| outputs[edge.from].is_none()) {
+        let job = pipeline.stages[edge.from].job.as_ref();
+        files.insert(
+            edge.port.name,
+            job.map_or_else(Vec::new, |job| job.files(edge.from_port.name)),
+        );
+    }
     let connected = edges.iter().map(|edge| edge.port.name).collect();
-    PlanCtx::new(pipeline.seed, connected, inputs, promises, Arc::clone(extras))
+    PlanCtx::new(pipeline.seed, connected, inputs, promises, files, Arc::clone(extras))
 }
 
 fn identity(
@@ -221,6 +256,7 @@ fn identity(
     outputs: &[Option<Record>],
     cache: &Cache,
     extras: &Extras,
+    chosen: bool,
 ) -> Result<Identity> {
     let stage = &pipeline.stages[index];
     let mut inputs = BTreeMap::new();
@@ -233,9 +269,23 @@ fn identity(
         });
         inputs.insert(edge.name(), Input { from, digest });
     }
-    let files = stage.job.as_ref().map_or_else(|| Ok(Vec::new()), |job| job.sources());
     let named = |error: anyhow::Error| error.context(format!("stage `{}`", stage.name));
-    let mut sources = files.and_then(|files| cache.sources_digest(&files)).map_err(named)?;
+    let files = stage.job.as_ref().map_or_else(|| Ok(Vec::new()), |job| job.sources());
+    let mut unknown = Unknown::No;
+    let mut sources = None;
+    match files {
+        Ok(files) if !files.is_empty() && !cache.is_there() => unknown = Unknown::Unread,
+        Ok(files) => match cache.sources_digest(&files) {
+            Ok(digest) => sources = digest,
+            // Stages that are to run say so themselves, before anything runs.
+            Err(error) if chosen => return Err(named(error)),
+            Err(_) => unknown = Unknown::Gone { absent: false },
+        },
+        Err(error) => {
+            let absent = error.downcast_ref().is_some_and(farthing_data::Error::is_absent);
+            unknown = Unknown::Gone { absent };
+        }
+    }
     let pins = stage.job.as_ref().map_or(Ok(Some(Vec::new())), |job| job.pins(extras));
     let pins = pins.map_err(named)?;
     if let Some(pins) = pins.as_ref().filter(|pins| !pins.is_empty()) {
@@ -244,6 +294,9 @@ fn identity(
     }
     let config = stage.job.as_ref().map_or(Ok(None), |job| job.key(extras)).map_err(named)?;
     let device = stage.resources.device;
+    if pins.is_none() {
+        unknown = Unknown::Unpinned;
+    }
     Ok(Identity {
         kind: stage.kind.name.to_owned(),
         version: stage.kind.version,
@@ -252,6 +305,31 @@ fn identity(
         seed: stage.kind.uses_seed.then_some(pipeline.seed),
         inputs,
         sources,
-        unpinned: pins.is_none(),
+        figures: figures_before(pipeline, index, outputs),
+        origin: stage.job.as_ref().and_then(|job| job.origin()),
+        unknown,
     })
+}
+
+/// The figures that a stage reads of those before it: `stage.figure` and its text.
+pub(crate) fn figures_before(
+    pipeline: &Pipeline,
+    index: usize,
+    outputs: &[Option<Record>],
+) -> BTreeMap<String, String> {
+    let wanted = pipeline.stages[index].kind.reads_figures;
+    let mut found = BTreeMap::new();
+    if wanted.is_empty() {
+        return found;
+    }
+    let before = closure(pipeline, &[index], |i, j| {
+        pipeline.stages[i].inputs.iter().any(|edge| edge.from == j)
+    });
+    for i in before.into_iter().filter(|&i| i != index) {
+        let Some(Some(record)) = outputs.get(i) else { continue };
+        for (name, figure) in record.summary.iter().filter(|(n, _)| wanted.contains(&n.as_str())) {
+            found.insert(format!("{}.{name}", pipeline.stages[i].name), figure.to_string());
+        }
+    }
+    found
 }

@@ -227,7 +227,7 @@ impl Step<'_> {
             }
             Action::Cached(record) => {
                 screen.line(&format!("{name}: cached ({reason})"));
-                cache.tidy(&record.key).map_err(named)?;
+                cache.tidy(&record.key);
                 cache.remember(&pipeline.name, &name, &seen.identity).map_err(named)?;
                 Ok(Some((*record, reason, false)))
             }
@@ -256,6 +256,8 @@ impl Step<'_> {
             cancel: self.setup.cancel.clone(),
             watch: Watch::start(&stage.name, self.setup.screen.clone(), Some(log)),
             summary: Vec::new(),
+            figures_before: std::collections::BTreeMap::new(),
+            origins: std::collections::BTreeMap::new(),
         };
         catch_unwind(AssertUnwindSafe(|| job.resolve(&ctx)))
             .unwrap_or_else(|panic| Err(anyhow!("the stage panicked: {}", words(&*panic))))
@@ -286,8 +288,11 @@ impl Step<'_> {
         let mut inputs = std::collections::BTreeMap::new();
         let mut many = Vec::new();
         let mut digests = std::collections::BTreeMap::new();
+        let mut copies = Vec::new();
         for edge in &stage.inputs {
             let Some(record) = &outputs[edge.from] else { continue };
+            let entry = cache.entry(&record.key);
+            copies.extend(record.origins.iter().map(|(file, of)| (entry.join(file), of.clone())));
             if let Some(output) = record.outputs.get(edge.from_port.name) {
                 let path = cache.entry(&record.key).join(edge.from_port.name);
                 digests.extend(output.files.iter().map(|f| (f.under(&path), f.digest.clone())));
@@ -317,8 +322,13 @@ impl Step<'_> {
             cancel: self.setup.cancel.clone(),
             watch: Watch::start(&stage.name, screen.clone(), Some(log)),
             summary: Vec::new(),
+            figures_before: seen.identity.figures.clone(),
+            origins: std::collections::BTreeMap::new(),
         };
         let Some(job) = stage.job.take() else { return Err(anyhow!("the stage ran already")) };
+        // Files from outside are not ours: what is read has to be what the key stands for.
+        let sources = job.sources().unwrap_or_default();
+        let before = cache.sources_digest(&sources)?;
         ctx.watch.event(&format!("runs ({})", seen.reason));
         // A panic in a stage is a fault of the stage; what is done so far is kept as for any other.
         let result = catch_unwind(AssertUnwindSafe(|| job.run(&mut ctx)))
@@ -329,8 +339,16 @@ impl Step<'_> {
             self.folder.keep_metrics(&stage.name, port.name, &dir.join(port.name))?;
         }
         if let Err(error) = result {
+            let error = with_origin(error, &copies);
             ctx.watch.log_only(&format!("failed: {}", failure::lines(&error).join("\n")));
             return Err(error);
+        }
+        // Gone by now is another matter: it has been read.
+        if cache.sources_digest(&sources).is_ok_and(|now| now != before) {
+            return Err(anyhow!(
+                "a source file changed while the stage read it\n\
+                 hint: run again when nothing writes to it any more"
+            ));
         }
         let record = Record {
             key,
@@ -340,6 +358,7 @@ impl Step<'_> {
             reason: seen.reason,
             seconds,
             summary: std::mem::take(&mut ctx.summary),
+            origins: std::mem::take(&mut ctx.origins),
         };
         let record = cache.seal(stage.kind.outputs, record)?;
         cache.remember(&pipeline_name, &stage.name, &record.identity)?;
@@ -361,6 +380,18 @@ impl Step<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The error, and whose copy the file is that it names.
+fn with_origin(error: anyhow::Error, copies: &[(PathBuf, String)]) -> anyhow::Error {
+    let text = format!("{error:#}");
+    let named = copies.iter().find(|(copy, _)| text.contains(&*copy.to_string_lossy()));
+    match named {
+        Some((copy, of)) => {
+            error.context(format!("{of}: its copy in the store, {}", copy.display()))
+        }
+        None => error,
     }
 }
 

@@ -64,6 +64,8 @@ pub trait Stage: 'static {
     const INPUTS: &'static [Port];
     /// What the stage writes.
     const OUTPUTS: &'static [Port];
+    /// Figures of the stages before it, by name, that [`Ctx::figures_before`] gives; they are part of the key.
+    const READS_FIGURES: &'static [&'static str] = &[];
     /// Whether the pipeline's seed changes the bytes, and so belongs in the key.
     const USES_SEED: bool = true;
     /// Whether the device of its `resources` computes the bytes. Then the class of a device that is not the processor belongs in the key, since it
@@ -95,9 +97,21 @@ pub trait Stage: 'static {
     /// so that a change of one is noticed; paths and times do not. A file is read again only when its size or time changed.
     ///
     /// # Errors
-    /// The files cannot be found.
+    /// The files cannot be found. Where the config has an [`Stage::origin`], the outputs of the last time serve instead.
     fn sources(_config: &Self::Config) -> Result<Vec<PathBuf>> {
         Ok(Vec::new())
+    }
+
+    /// What the config calls its sources, as it was written. With it, what a stage made of them the last time is found again when they
+    /// are not there any more. Never in the key. `None` where nothing is to be found so.
+    fn origin(_config: &Self::Config) -> Option<String> {
+        None
+    }
+
+    /// The files outside of the pipeline that an output port will have copies of, as far as they are known before: a stage that
+    /// reads the port can look at them before anything is copied.
+    fn files(_config: &Self::Config, _port: &str) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     /// What the sources on a network that the config names are pinned to, as digests, which enter the key beside those of

@@ -1,8 +1,11 @@
 //! What a source's text means: the embedded world, local files, a dataset of the Hub, files on the web. Nothing here looks
 //! whether they exist.
 
+use super::glob::escaped;
+use super::local::LocalAddress;
 use crate::{Error, Result};
 use globset::{GlobBuilder, GlobMatcher};
+use std::path::PathBuf;
 
 /// The source that is made here, from nothing.
 pub(crate) const WORLD: &str = "embedded://world";
@@ -16,7 +19,7 @@ pub(crate) enum Address {
     /// The embedded world.
     World,
     /// A path, a folder or a glob.
-    Local(String),
+    Local(LocalAddress),
     /// Files of a dataset on the Hub.
     Hub(HubAddress),
     /// These URLs, in this order.
@@ -43,8 +46,12 @@ impl Address {
         if source == WORLD {
             return Ok(Self::World);
         }
-        if let Some(path) = source.strip_prefix("file:") {
-            return Ok(Self::Local(path.strip_prefix("//").unwrap_or(path).into()));
+        let scheme = source.get(..5).filter(|scheme| scheme.eq_ignore_ascii_case("file:"));
+        if let Some(path) = scheme.map(|scheme| &source[scheme.len()..]) {
+            return Ok(Self::Local(match path.strip_prefix("//") {
+                Some(rest) => file_url(source, rest)?,
+                None => local(source, path),
+            }));
         }
         if let Some(rest) = source.strip_prefix("hf://") {
             return Ok(Self::Hub(hub(source, rest)?));
@@ -55,7 +62,7 @@ impl Address {
         if source.is_empty() || source.contains("://") {
             return Err(Error::UnknownSource { given: source.into() });
         }
-        Ok(Self::Local(source.into()))
+        Ok(Self::Local(local(source, source)))
     }
 
     /// Whether the network is asked for it.
@@ -100,6 +107,76 @@ impl HubAddress {
             }
         })
     }
+}
+
+/// A path as a user writes it.
+fn local(source: &str, path: &str) -> LocalAddress {
+    LocalAddress { text: source.into(), path: path.into(), glob: path.into() }
+}
+
+/// What comes after `file://`: a host that is this machine, and a whole path with `%XX` for whatever has a meaning in a URL.
+///
+/// # Source
+/// RFC 8089; RFC 3986, section 2.1.
+fn file_url(source: &str, rest: &str) -> Result<LocalAddress> {
+    let wrong = |reason: String| Error::Address {
+        given: source.into(),
+        reason,
+        hint: "write `file:///whole/path`, with %20 for a space, or the path alone, whole or relative, with nothing before it",
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") && host != "127.0.0.1" {
+        return Err(wrong(format!(
+            "between `file://` and the next `/` stands a machine, `{host}`"
+        )));
+    }
+    if path.is_empty() {
+        return Err(wrong("it has no path".into()));
+    }
+    // `/C:/text` on Windows.
+    let drive = path.as_bytes().get(1).is_some_and(u8::is_ascii_alphabetic)
+        && path.as_bytes().get(2) == Some(&b':');
+    let path = if cfg!(windows) && drive { &path[1..] } else { path };
+    let (mut bytes, mut glob) = (vec![], String::new());
+    let mut left = path;
+    while let Some(c) = left.chars().next() {
+        left = &left[c.len_utf8()..];
+        if c != '%' {
+            bytes.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
+            glob.push(c);
+            continue;
+        }
+        // Bytes in a row, which may be one character.
+        let mut run = vec![];
+        left = &path[path.len() - left.len() - 1..];
+        while let Some(digits) = left.strip_prefix('%') {
+            let hex = digits.get(..2).and_then(|two| u8::from_str_radix(two, 16).ok());
+            let Some(byte) = hex.filter(|_| !digits.starts_with('+')) else {
+                return Err(wrong(
+                    "after `%` come two hexadecimal digits; `%` itself is `%25`".into(),
+                ));
+            };
+            if byte == 0 {
+                return Err(wrong("`%00` is in no path".into()));
+            }
+            run.push(byte);
+            left = &digits[2..];
+        }
+        glob.extend(String::from_utf8_lossy(&run).chars().map(escaped));
+        bytes.extend(run);
+    }
+    Ok(LocalAddress { text: source.into(), path: path_of(bytes), glob })
+}
+
+#[cfg(unix)]
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
 fn hub(source: &str, rest: &str) -> Result<HubAddress> {
@@ -238,6 +315,34 @@ mod tests {
             "hf://datasets/a/b/x//y",
             "hf://models/a/b",
         ] {
+            let error = Address::parse(text).unwrap_err();
+            assert!(matches!(error, Error::Address { .. }), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn paths_and_file_urls() {
+        let local = |text: &str| match Address::parse(text).unwrap() {
+            Address::Local(local) => local,
+            other => panic!("{other:?}"),
+        };
+        for (text, path) in [
+            ("a b/%20.parquet", "a b/%20.parquet"),
+            ("file:a/%20", "a/%20"),
+            ("file:/a", "/a"),
+            ("file:///my%20text/a.parquet", "/my text/a.parquet"),
+            ("FILE://localhost/a", "/a"),
+            ("file://127.0.0.1/a%25b", "/a%b"),
+            ("file:///%C3%BC", "/ü"),
+        ] {
+            assert_eq!(local(text).path.to_str(), Some(path), "{text}");
+        }
+        let brackets = local("file:///runs%20%5Bv1%5D/*.parquet");
+        assert_eq!(brackets.glob, "/runs [[]v1[]]/*.parquet");
+        if cfg!(unix) {
+            assert_eq!(local("file:///%FF").path.as_os_str().as_encoded_bytes(), b"/\xFF");
+        }
+        for text in ["file://server/share/a", "file://a", "file://", "file:///%2", "file:///%zz"] {
             let error = Address::parse(text).unwrap_err();
             assert!(matches!(error, Error::Address { .. }), "{text}: {error}");
         }

@@ -2,12 +2,16 @@
 //! sorted into those that pass by themselves and those that do not; waits that a server can lengthen within bounds.
 
 use super::address::is_loopback;
+use super::certificates::{self, Certificates};
 use super::settings::HubSettings;
 use crate::{Error, Result};
 use std::hash::BuildHasher;
 use std::io::Read;
 use std::time::{Duration, Instant, SystemTime};
-use ureq::http::{HeaderMap, Uri};
+use ureq::http::{HeaderMap, Response, Uri};
+use ureq::tls::{RootCerts, TlsConfig};
+
+type Answer = Result<Response<ureq::Body>, ureq::Error>;
 
 /// Redirects in a row.
 const MOST_REDIRECTS: usize = 10;
@@ -18,6 +22,10 @@ const LARGEST_PAGE: u64 = 256 << 20;
 /// Speaks to the endpoint and to whatever it redirects to.
 pub(crate) struct Client {
     agent: ureq::Agent,
+    /// The same with the system's certificate authorities, if it has other ones; for hosts whose certificate Mozilla's do not know.
+    own: std::sync::OnceLock<Option<ureq::Agent>>,
+    /// Why no request can be made.
+    certificates: Option<Certificates>,
     pub(crate) settings: HubSettings,
 }
 
@@ -59,7 +67,18 @@ impl From<Error> for Fault {
 
 impl Client {
     pub(crate) fn new(settings: HubSettings) -> Self {
+        let (roots, certificates) = match certificates::named(&settings) {
+            Ok(roots) => (roots, None),
+            Err(fault) => (None, Some(fault)),
+        };
+        let roots = roots.unwrap_or(RootCerts::WebPki);
+        let agent = Self::agent(&settings, roots);
+        Self { agent, own: std::sync::OnceLock::new(), certificates, settings }
+    }
+
+    fn agent(settings: &HubSettings, roots: RootCerts) -> ureq::Agent {
         let config = ureq::Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("farthing/", env!("CARGO_PKG_VERSION")))
@@ -69,25 +88,43 @@ impl Client {
             .timeout_per_read(Some(settings.stall_timeout))
             .timeout_per_write(Some(settings.stall_timeout))
             .build();
-        Self { agent: ureq::Agent::new_with_config(config), settings }
+        ureq::Agent::new_with_config(config)
+    }
+
+    /// One request; where the certificate is of an unknown authority, once more with the authorities of the system.
+    fn call(&self, request: &dyn Fn(&ureq::Agent) -> Answer) -> Answer {
+        let first = request(&self.agent);
+        let unknown = first.as_ref().err().and_then(certificates::refusal);
+        if !unknown.is_some_and(certificates::is_unknown) || !self.settings.certificates.is_empty()
+        {
+            return first;
+        }
+        let own = || Some(Self::agent(&self.settings, certificates::of_system()?));
+        self.own.get_or_init(own).as_ref().map_or(first, request)
     }
 
     /// Asks for a URL, from byte `from` on if that is not 0.
     pub(crate) fn get(&self, url: &str, from: u64) -> Result<Reply, Fault> {
+        if let Some(Certificates { variable, path, reason }) = &self.certificates {
+            let (variable, path, reason) = (*variable, path.clone(), reason.clone());
+            return Err(Error::Certificates { variable, path, reason }.into());
+        }
         let mut url = url.to_owned();
         for _ in 0..=MOST_REDIRECTS {
             let token = self.settings.token.as_ref().filter(|_| self.is_endpoint(&url));
-            let mut request = self.agent.get(&url);
-            if let Some(token) = token {
-                request = request.header("authorization", format!("Bearer {token}"));
-            }
-            if from > 0 {
-                request = request.header("range", format!("bytes={from}-"));
-            }
             let local = authority(&url).is_some_and(|host| is_loopback(&host));
-            // A proxy of the environment is for the world outside.
-            let request = if local { request.config().proxy(None).build() } else { request };
-            let reply = request.call().map_err(|e| fault_of(&url, &e))?;
+            let ask = |agent: &ureq::Agent| {
+                let mut request = agent.get(&url);
+                if let Some(token) = token {
+                    request = request.header("authorization", format!("Bearer {token}"));
+                }
+                if from > 0 {
+                    request = request.header("range", format!("bytes={from}-"));
+                }
+                // A proxy of the environment is for the world outside.
+                if local { request.config().proxy(None).build().call() } else { request.call() }
+            };
+            let reply = self.call(&ask).map_err(|e| fault_of(&url, &e))?;
             let status = reply.status().as_u16();
             let (parts, body) = reply.into_parts();
             match status {
@@ -275,11 +312,14 @@ fn words(error: &ureq::Error) -> String {
 
 fn fault_of(url: &str, error: &ureq::Error) -> Fault {
     use ureq::Error as E;
+    // A certificate does not become good by asking again.
+    if let Some(refused) = certificates::refusal(error) {
+        return Fault::Final(certificates::untrusted(bare(url), refused));
+    }
     match error {
         E::BadUri(_) | E::Http(_) | E::Tls(_) | E::InvalidProxyUrl | E::TlsRequired => {
             Fault::Final(answer(url, words(error)))
         }
-        // A certificate does not become good by asking again.
         E::Rustls(_) => Fault::Final(answer(url, words(error))),
         _ => Fault::Passing { reason: words(error), wait: None },
     }

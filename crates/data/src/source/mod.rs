@@ -3,8 +3,10 @@
 
 mod address;
 mod cache;
+mod certificates;
 mod digest;
 mod download;
+mod glob;
 mod http;
 mod hub;
 mod list;
@@ -13,21 +15,32 @@ mod pin;
 mod remote;
 mod select;
 mod settings;
+mod share;
+mod survey;
 
 pub use list::{FILES, FileEntry, Files};
 pub use pin::{Pin, PinnedFile};
 pub use settings::HubSettings;
+pub use survey::Survey;
+
+pub(crate) use local::{FORMATS, is_absent};
 
 use crate::files::digest_file;
 use crate::world::{self, WorldSettings};
 use crate::{Error, Progress, Result, TextFile};
 use address::{Address, WORLD};
-use select::select;
+use local::{Found, LocalAddress};
+use select::{Selected, select};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of a source's files, counted in the order of their names.
+///
+/// Without `val`, files that are named after a split to hold out (`validation`, `val`, `dev`; else `eval`; else `test`, as a whole word
+/// of the file's name or of a folder's) are held out, all of the first of these that there is; `first` and `count` then count the
+/// others, and a further split is neither trained on nor held out. Of a single file, the last rows are held out: one in 10, at most
+/// 10,000.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShardRange {
@@ -35,7 +48,7 @@ pub struct ShardRange {
     pub first: usize,
     /// How many files to train on; all that are left if absent.
     pub count: Option<usize>,
-    /// The file that is held out, never trained on; the last if absent.
+    /// The file that is held out, never trained on, whatever files are called; absent, names decide, else it is the last one.
     pub val: Option<usize>,
 }
 
@@ -43,7 +56,8 @@ pub struct ShardRange {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FetchSettings {
-    /// `embedded://world`; a parquet file, a directory of them, or a glob, as a path or with `file:` before it;
+    /// `embedded://world`; a parquet file, a directory of them, or a glob, as a path, with `file:` before it, or as a URL
+    /// (`file:///my%20text`);
     /// `hf://datasets/ORG/NAME@REV/GLOB` (`@REV` and `/GLOB` may be left out: the newest commit, all parquet files);
     /// `https://host/path.parquet`, or with `{00000..00013}` in it for several.
     pub source: String,
@@ -105,16 +119,55 @@ impl Fetcher {
         remote::pin(self, settings, progress)
     }
 
-    /// Brings the parquet files of a source into `out` and lists them in `out/files.json`, which is written last. Local files
-    /// are copied; relative paths start at `base`. Remote files are downloaded into their cache, or found there, verified, and
-    /// linked: by a second name for the same bytes (hard link) where `out` is on the cache's file system, by a symbolic link
-    /// elsewhere. Called again after a kill it goes on with the downloads; the result is the same. Polls
-    /// [`Progress::stopped`].
+    /// What a source comes to before anything of it is copied: which files are trained on, what is held out, what is left out and
+    /// why. `None` for the embedded world, and where nothing is pinned. No network is asked.
     ///
     /// # Errors
-    /// [`Error::UnknownSource`], [`Error::NoFiles`], [`Error::Selection`] when nothing is left to train on or to hold out,
-    /// [`Error::Parquet`] for a file that is not parquet, [`Error::WrongBytes`], [`Error::Io`], and those of
-    /// [`Fetcher::pin`].
+    /// Those of [`Fetcher::fetch`], as far as they show without opening a file.
+    pub fn survey(&self, settings: &FetchSettings, base: &Path) -> Result<Option<Survey>> {
+        match Address::parse(&settings.source)? {
+            Address::World => Ok(None),
+            Address::Local(address) => {
+                let (found, selected) = chosen(settings, &address, base)?;
+                Ok(Some(Survey::local(&found, &selected, base)))
+            }
+            Address::Hub(_) | Address::Web(_) => {
+                let chosen = remote::chosen(&self.pins, settings)?;
+                Ok(chosen.map(|chosen| Survey::remote(&chosen)))
+            }
+        }
+    }
+
+    /// Reads the footers of the files of a local source: whether they are parquet, and have rows to train on and to hold out. Does
+    /// nothing for other sources.
+    ///
+    /// # Errors
+    /// Those of [`Fetcher::fetch`], as far as they show in a footer.
+    pub fn look(&self, settings: &FetchSettings, base: &Path) -> Result<()> {
+        let Address::Local(address) = Address::parse(&settings.source)? else { return Ok(()) };
+        let (found, selected) = chosen(settings, &address, base)?;
+        look(settings, &found, &selected)
+    }
+
+    /// What enters the key of whoever keeps the result of [`Fetcher::fetch`], beside the contents of the files, those to train on
+    /// first: where the line between them is, unless it is before the last one.
+    ///
+    /// # Errors
+    /// Those of [`Fetcher::survey`].
+    pub fn mark(&self, settings: &FetchSettings, base: &Path) -> Result<Option<String>> {
+        Ok(self.survey(settings, base)?.and_then(|survey| survey.mark))
+    }
+
+    /// Brings the parquet files of a source into `out` and lists them in `out/files.json`, which is written last. Local files
+    /// are copied, once the footer of each has been read; relative paths start at `base`. Remote files are downloaded into their cache,
+    /// or found there, verified, and linked: by a second name for the same bytes (hard link) where `out` is on the cache's file system,
+    /// by a symbolic link elsewhere. A single file is divided: its columns of text and numbers are written anew, to two files. Called
+    /// again after a kill it goes on with the downloads; the result is the same. Polls [`Progress::stopped`].
+    ///
+    /// # Errors
+    /// [`Error::UnknownSource`], [`Error::NoFiles`], [`Error::Source`], [`Error::Selection`] when nothing is left to train on or to
+    /// hold out, [`Error::NotParquet`], [`Error::Parquet`] for a file that is damaged, [`Error::WrongBytes`], [`Error::Io`], and those
+    /// of [`Fetcher::pin`].
     pub fn fetch(
         &mut self,
         settings: &FetchSettings,
@@ -126,7 +179,7 @@ impl Fetcher {
         let address = Address::parse(&settings.source)?;
         let files = match &address {
             Address::World => world_files(settings, out, progress)?,
-            Address::Local(path) => local_copies(settings, path, base, out, progress)?,
+            Address::Local(local) => local_copies(settings, local, base, out, progress)?,
             Address::Hub(_) | Address::Web(_) => {
                 self.pin(settings, progress)?;
                 remote::fetch(self, &address, settings, out, progress)?
@@ -153,14 +206,16 @@ pub fn fetch(
     Fetcher::from_env().fetch(settings, base, out, progress)
 }
 
-/// The local files that [`fetch`] would bring, those to train on first; none where the source is not a local one.
+/// The local files that [`fetch`] would bring, those to train on first, a single file that is divided once; none where the source is
+/// not a local one.
 ///
 /// # Errors
 /// Those of [`fetch`], as far as they show without opening a file.
 pub fn local_files(settings: &FetchSettings, base: &Path) -> Result<Vec<PathBuf>> {
-    let Address::Local(path) = Address::parse(&settings.source)? else { return Ok(vec![]) };
-    let (found, train, val) = chosen(settings, &path, base)?;
-    Ok(train.iter().chain(&val).map(|i| found[*i].clone()).collect())
+    let Address::Local(address) = Address::parse(&settings.source)? else { return Ok(vec![]) };
+    let (found, selected) = chosen(settings, &address, base)?;
+    let val = selected.val.iter().filter(|_| !selected.shared());
+    Ok(selected.train.iter().chain(val).map(|i| found.files[*i].clone()).collect())
 }
 
 /// Whether a source is on the network.
@@ -171,20 +226,22 @@ pub fn is_remote(source: &str) -> Result<bool> {
     Ok(Address::parse(source)?.is_remote())
 }
 
-/// Every file of a local source, and the indices of those to train on and to hold out.
+/// Every file of a local source, and which of them to train on and to hold out.
 fn chosen(
     settings: &FetchSettings,
-    path: &str,
+    address: &LocalAddress,
     base: &Path,
-) -> Result<(Vec<PathBuf>, Vec<usize>, Vec<usize>)> {
-    let found = local::find(path, base)?;
-    let (train, val) = select(&settings.shards, found.len(), &settings.source)?;
-    Ok((found, train, val))
+) -> Result<(Found, Selected)> {
+    let found = local::find(address, base)?;
+    let names: Vec<_> = found.files.iter().map(|path| path.to_string_lossy()).collect();
+    let selected = select(&settings.shards, &names, &settings.source)?;
+    Ok((found, selected))
 }
 
 fn world_files(settings: &FetchSettings, out: &Path, progress: &mut dyn Progress) -> Result<Files> {
     let world = &settings.world;
-    let (train, val) = select(&settings.shards, world.train_shards + 1, WORLD)?;
+    let names: Vec<_> = (0..=world.train_shards).map(|i| i.to_string()).collect();
+    let Selected { train, val, .. } = select(&settings.shards, &names, WORLD)?;
     let paths = world::write_parquet(out, world, progress)?;
     world::write_tasks(&out.join("tasks"), world.seed)?;
     let entries =
@@ -192,40 +249,72 @@ fn world_files(settings: &FetchSettings, out: &Path, progress: &mut dyn Progress
     Ok(Files { train: entries(&train)?, val: entries(&val)?, tasks: Some("tasks".into()) })
 }
 
+/// Footers say what is no parquet, or has no rows; which column is text is asked later.
+fn look(settings: &FetchSettings, found: &Found, selected: &Selected) -> Result<()> {
+    let rows = |chosen: &[usize]| -> Result<u64> {
+        chosen.iter().map(|&i| TextFile::count(&found.files[i])).sum()
+    };
+    let source = &settings.source;
+    if selected.shared() {
+        return share::enough(source, rows(&selected.train)?).map(drop);
+    }
+    share::something(source, rows(&selected.train)?, rows(&selected.val)?)
+}
+
 fn local_copies(
     settings: &FetchSettings,
-    path: &str,
+    address: &LocalAddress,
     base: &Path,
     out: &Path,
     progress: &mut dyn Progress,
 ) -> Result<Files> {
-    let (found, train, val) = chosen(settings, path, base)?;
-    progress.total(Some((train.len() + val.len()) as u64), "files");
+    let (found, selected) = chosen(settings, address, base)?;
+    let name = |i: &usize| numbered(*i, &found.files[*i].to_string_lossy());
+    let path = |i: &usize| found.files[*i].as_path();
+    look(settings, &found, &selected)?;
+    if selected.shared() {
+        let from = path(&selected.train[0]);
+        return share::divide(from, &settings.source, &name(&selected.train[0]), out, progress);
+    }
+    progress.total(Some((selected.train.len() + selected.val.len()) as u64), "files");
     let mut bring = |i: &usize| -> Result<FileEntry> {
         if progress.stopped() {
             return Err(Error::Stopped);
         }
-        let from = &found[*i];
-        // The footer says whether it is parquet at all; which column is text is asked later.
-        TextFile::check(from)?;
-        let to = out.join(numbered(*i, &from.to_string_lossy()));
-        local::copy(from, &to)?;
+        let to = out.join(name(i));
+        local::copy(path(i), &to)?;
         progress.advance(1);
         entry(&to)
     };
-    let train = train.iter().map(&mut bring).collect::<Result<_>>()?;
-    let val = val.iter().map(&mut bring).collect::<Result<_>>()?;
+    let train = selected.train.iter().map(&mut bring).collect::<Result<_>>()?;
+    let val = selected.val.iter().map(&mut bring).collect::<Result<_>>()?;
     Ok(Files { train, val, tasks: None })
 }
 
-/// The name of file `i` of a source beside its list: in order, and different where two folders hold equal names.
+/// The name of file `i` of a source beside its list: in order, and different where two folders hold equal names. What is too long for
+/// a file system is cut off at its beginning.
 fn numbered(i: usize, path: &str) -> String {
+    /// Most file systems have room for 255 bytes; some is left for `.tmp`.
+    const MOST_BYTES: usize = 240;
     let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy();
-    format!("{i:05}-{name}")
+    let cut = name.ceil_char_boundary(name.len().saturating_sub(MOST_BYTES));
+    format!("{i:05}-{}", &name[cut..])
 }
 
 fn entry(path: &Path) -> Result<FileEntry> {
     let bytes = fs::metadata(path).map_err(Error::io("read the size of", path))?.len();
     let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(FileEntry { file, bytes, blake3: digest_file(path)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_are_cut_at_a_character() {
+        assert_eq!(numbered(7, "a/b.parquet"), "00007-b.parquet");
+        let long = numbered(7, &format!("a/{}.parquet", "ü".repeat(123)));
+        assert!(long.len() <= 246 && long.ends_with("ü.parquet"), "{long}");
+    }
 }

@@ -5,15 +5,19 @@ use super::cache::{HubCache, Kept, Place, kept, put_aside, web_place};
 use super::digest::{Digest, Found};
 use super::download::{Wanted, download};
 use super::http::{Client, Fault, bare};
-use super::select::select;
+use super::select::{Selected, select};
+use super::share;
 use super::{FetchSettings, Fetcher, FileEntry, Files, Pin, PinnedFile, hub, numbered};
 use crate::many::{Part, side_by_side};
 use crate::{Error, Progress, Result, TextFile};
 use std::fs;
 use std::path::Path;
 
-/// The wanted files of a pinned source, each with its number.
+/// The wanted files of a pinned source, each with its number; a single one that is divided is to train on.
 pub(crate) struct Chosen {
+    /// Of every file, wanted or not, its path in the dataset or its URL.
+    pub(crate) names: Vec<String>,
+    pub(crate) selected: Selected,
     pub(crate) commit: Option<String>,
     pub(crate) train: Vec<(usize, PinnedFile)>,
     pub(crate) val: Vec<(usize, PinnedFile)>,
@@ -36,12 +40,17 @@ pub(crate) fn chosen(pins: &[Pin], settings: &FetchSettings) -> Result<Option<Ch
         let reason = "it has no files".into();
         return Err(Error::Pin { source_text: pin.source.clone(), reason });
     }
-    let (train, val) = select(&settings.shards, numbered.len(), &settings.source)?;
+    let names: Vec<String> = match &address {
+        Address::Web(urls) => urls.iter().map(|url| bare(url)).collect(),
+        _ => pin.files.iter().map(|file| file.path.clone()).collect(),
+    };
+    let selected = select(&settings.shards, &names, &settings.source)?;
     let pick = |indices: &[usize]| -> Option<Vec<(usize, PinnedFile)>> {
         indices.iter().map(|&i| Some((i, numbered[i]?.clone()))).collect()
     };
-    let (Some(train), Some(val)) = (pick(&train), pick(&val)) else { return Ok(None) };
-    Ok(Some(Chosen { commit: pin.commit.clone(), train, val }))
+    let val = if selected.shared() { vec![] } else { selected.val.clone() };
+    let (Some(train), Some(val)) = (pick(&selected.train), pick(&val)) else { return Ok(None) };
+    Ok(Some(Chosen { names, selected, commit: pin.commit.clone(), train, val }))
 }
 
 /// One file on its way.
@@ -155,6 +164,11 @@ impl<'a> Origin<'a> {
             download(&self.client, &wanted, &place, &|fault| self.refused(fault), stop, tell)?;
         if self.hub.is_none() {
             if place.blob.is_none() {
+                if let Err(error) = refuse_others(&place.partial, &item.url) {
+                    let _ = fs::remove_file(&place.partial);
+                    let _ = fs::remove_file(place.version());
+                    return Err(error);
+                }
                 let blob = place.partial.with_file_name(found.digest.hex());
                 fs::rename(&place.partial, &blob).map_err(Error::io("rename", &place.partial))?;
             }
@@ -162,6 +176,35 @@ impl<'a> Origin<'a> {
             let _ = fs::remove_file(place.version());
         }
         Ok(found)
+    }
+}
+
+/// The error of a file in the cache, with the name that a user knows it by.
+fn as_pinned(error: Error, name: &str) -> Error {
+    let hint = "its source holds this, or held it when it was pinned; where that was a slip of the server, remove its pin from the lock file and run again";
+    match error {
+        Error::NotParquet { found, .. } => {
+            Error::NotParquet { name: name.into(), found, hint: hint.into() }
+        }
+        Error::Parquet { path, row_group, row, reason } => {
+            let reason = format!("{reason}; it is {name}: {hint}");
+            Error::Parquet { path, row_group, row, reason }
+        }
+        other => other,
+    }
+}
+
+/// Refuses what a server sent that is not parquet, before anybody pins it.
+fn refuse_others(partial: &Path, url: &str) -> Result<()> {
+    let hint = "look at the URL in a browser: a login page, a proxy's page or a server's error may have come instead of the file; nothing of it was kept";
+    match TextFile::check(partial) {
+        Err(Error::NotParquet { found, .. }) => {
+            Err(Error::NotParquet { name: bare(url), found, hint: hint.into() })
+        }
+        Err(Error::Parquet { reason, .. }) => {
+            Err(Error::NotParquet { name: bare(url), found: reason, hint: hint.into() })
+        }
+        other => other,
     }
 }
 
@@ -225,8 +268,11 @@ pub(crate) fn pin(
         Address::Web(urls) => {
             let old = fetcher.pins.iter().find(|pin| pin.source == source);
             let mut files = old.map(|pin| pin.files.clone()).unwrap_or_default();
-            let (train, val) = select(&settings.shards, urls.len(), source)?;
-            let missing = train.iter().chain(&val).map(|&i| &urls[i]);
+            let names: Vec<String> = urls.iter().map(|url| bare(url)).collect();
+            let Selected { train, val, .. } = select(&settings.shards, &names, source)?;
+            let mut wanted: Vec<usize> = train.into_iter().chain(val).collect();
+            wanted.dedup();
+            let missing = wanted.into_iter().map(|i| &urls[i]);
             let missing = missing.filter(|url| files.iter().all(|file| file.path != **url));
             let items: Vec<Item> = missing
                 .map(|url| Item {
@@ -296,13 +342,23 @@ pub(crate) fn fetch(
     if let (Some((_, cache)), Some(commit), Address::Hub(hub)) = (&origin.hub, commit, address) {
         cache.note(&hub.revision, commit)?;
     }
+    let name = |i: usize, file: &PinnedFile, item: &Item| {
+        numbered(i, &if item.path.is_some() { file.path.clone() } else { last(&file.path) })
+    };
+    let blob = |item: &Item| item.place.blob.clone().ok_or_else(unpinned);
+    // What is pinned may have been no parquet from the start.
+    for ((_, file), item) in wanted.iter().zip(&items) {
+        TextFile::check(blob(item)?).map_err(|error| as_pinned(error, &file.path))?;
+    }
+    if chosen.selected.shared() {
+        let ((i, file), item) = (wanted[0], &items[0]);
+        let name = name(*i, file, item);
+        return share::divide(&blob(item)?, &settings.source, &name, out, progress);
+    }
     let mut entries = Vec::new();
     for (((i, file), item), found) in wanted.iter().zip(&items).zip(found) {
-        let blob = item.place.blob.as_deref().ok_or_else(unpinned)?;
-        let name =
-            numbered(*i, &if item.path.is_some() { file.path.clone() } else { last(&file.path) });
-        place(blob, &out.join(&name))?;
-        TextFile::check(out.join(&name))?;
+        let name = name(*i, file, item);
+        place(&blob(item)?, &out.join(&name))?;
         entries.push(FileEntry { file: name, bytes: found.bytes, blake3: found.blake3 });
     }
     let val = entries.split_off(chosen.train.len());

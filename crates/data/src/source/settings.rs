@@ -1,5 +1,6 @@
 //! How the Hub is reached and where its files are kept: Hugging Face's own environment variables, read here and nowhere else.
 
+use super::certificates::VARIABLES;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ pub struct HubSettings {
     pub downloads: PathBuf,
     /// Whether only what is in the caches may be used: `HF_HUB_OFFLINE`.
     pub offline: bool,
+    /// Certificates of the only authorities to trust, each with the variable that names it: a file in PEM format, or a folder of
+    /// them. `SSL_CERT_FILE`, `SSL_CERT_DIR`, else `REQUESTS_CA_BUNDLE`, else `CURL_CA_BUNDLE`. Where there are none, Mozilla's
+    /// and the system's are trusted.
+    pub certificates: Vec<(&'static str, PathBuf)>,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
     /// How long to wait for the next byte.
@@ -44,6 +49,7 @@ impl HubSettings {
             token: None,
             cache: cache.into(),
             downloads: downloads.into(),
+            certificates: vec![],
             offline: false,
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(20),
@@ -79,6 +85,15 @@ impl HubSettings {
         let file = var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), &path);
         let token = var("HF_TOKEN").or_else(|| std::fs::read_to_string(file).ok());
         settings.token = token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+        let named = |name: &'static str| Some((name, path(var(name)?)));
+        let [file, folder, others @ ..] = VARIABLES;
+        let folders = named(folder).map_or_else(Vec::new, |(name, list)| {
+            std::env::split_paths(&list).map(|folder| (name, folder)).collect()
+        });
+        settings.certificates = named(file).into_iter().chain(folders).collect();
+        if settings.certificates.is_empty() {
+            settings.certificates = others.into_iter().find_map(named).into_iter().collect();
+        }
         settings.offline = var("HF_HUB_OFFLINE").is_some_and(|v| {
             ["1", "ON", "YES", "TRUE"].contains(&v.trim().to_uppercase().as_str())
         });

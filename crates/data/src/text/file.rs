@@ -1,10 +1,11 @@
 //! One parquet file: its footer, checked, and its columns by name. It decodes no page.
 
 use super::codec::Codec;
-use super::column::{Column, contained};
+use super::column::{Column, Number, contained};
 use super::filter::TextFilter;
 use super::memory::Pool;
 use super::stored::{Source, StoredPages};
+use crate::source::FORMATS;
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use farthing_base::names::did_you_mean;
@@ -12,12 +13,14 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// One text column of one parquet file.
 ///
 /// Every column that parquet annotates as a string is text, whatever it was in memory when it was written: Utf8, `LargeUtf8`,
-/// `Utf8View` and dictionaries of them. Columns inside of lists or structs are not.
+/// `Utf8View` and dictionaries of them; so are bytes without an annotation, as some writers leave them, which are found to be UTF-8 or
+/// not when they are read. Columns inside of lists or structs are not. Numbers are integers of any size, floats and decimals.
 #[derive(Clone)]
 pub struct TextFile {
     path: PathBuf,
@@ -25,6 +28,8 @@ pub struct TextFile {
     column: usize,
     pub(super) text: usize,
     pub(super) score: Option<usize>,
+    /// How the numbers of the score are stored.
+    pub(super) number: Number,
     pub(super) language: Option<usize>,
 }
 
@@ -38,9 +43,52 @@ impl TextFile {
     /// Reads the footer alone: whether this is parquet at all.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Parquet`].
+    /// [`Error::Io`], [`Error::NotParquet`], [`Error::Parquet`].
     pub fn check(path: impl AsRef<Path>) -> Result<()> {
         footer(path.as_ref()).map(drop)
+    }
+
+    /// Reads the footer alone: how many rows there are.
+    ///
+    /// # Errors
+    /// Those of [`TextFile::check`].
+    pub(crate) fn count(path: impl AsRef<Path>) -> Result<u64> {
+        let metadata = footer(path.as_ref())?;
+        // `footer` has found it to be a sum of numbers that are not negative.
+        Ok(metadata.metadata().file_metadata().num_rows().max(0) as u64)
+    }
+
+    /// Reads the footer alone: what it says, and the leaves that can be read as text or numbers.
+    ///
+    /// # Errors
+    /// Those of [`TextFile::check`].
+    pub(crate) fn readable(path: &Path) -> Result<(ArrowReaderMetadata, Vec<usize>)> {
+        let metadata = footer(path)?;
+        let (number, language) = (Number::Plain, None);
+        let this =
+            Self { path: path.into(), metadata, column: 0, text: 0, score: None, number, language };
+        let fields = this.metadata.schema().fields().clone();
+        let found = fields.iter().filter_map(|field| {
+            let kinds = [Kind::Text, Kind::Number].into_iter();
+            kinds.filter_map(|kind| this.find(field.name(), kind).ok()).map(|(_, leaf)| leaf).next()
+        });
+        let leaves = found.collect();
+        Ok((this.metadata, leaves))
+    }
+
+    /// Runs what decodes a file; a panic inside it becomes an error.
+    pub(crate) fn contained<T>(
+        decode: impl FnOnce() -> Result<T, ParquetError>,
+    ) -> Result<T, ParquetError> {
+        contained(decode)
+    }
+
+    /// The file with its columns found, for text and filter, from its footer alone.
+    ///
+    /// # Errors
+    /// Those of [`TextFile::open`], for the columns of the filter too.
+    pub fn check_columns(path: impl AsRef<Path>, column: &str, filter: &TextFilter) -> Result<()> {
+        Self::open(path, column)?.filter(filter)
     }
 
     /// Reads the footer and finds the column.
@@ -51,8 +99,9 @@ impl TextFile {
     pub fn open(path: impl AsRef<Path>, column: &str) -> Result<Self> {
         let path = path.as_ref();
         let metadata = footer(path)?;
+        let (number, language) = (Number::Plain, None);
         let mut this =
-            Self { path: path.into(), metadata, column: 0, text: 0, score: None, language: None };
+            Self { path: path.into(), metadata, column: 0, text: 0, score: None, number, language };
         (this.column, this.text) = this.find(column, Kind::Text)?;
         Ok(this)
     }
@@ -64,6 +113,9 @@ impl TextFile {
         };
         (self.score, self.language) =
             (find(filter.score(), Kind::Number)?, find(filter.language(), Kind::Text)?);
+        let schema = self.metadata.schema();
+        let score = filter.score().and_then(|name| schema.field_with_name(name).ok());
+        self.number = score.and_then(|field| Number::of(field.data_type())).unwrap_or_default();
         Ok(())
     }
 
@@ -185,18 +237,15 @@ enum Kind {
 impl Kind {
     fn accepts(self, kind: &DataType) -> bool {
         match self {
-            Self::Text => matches!(kind, DataType::Utf8),
-            Self::Number => matches!(
-                kind,
-                DataType::Int32 | DataType::Int64 | DataType::Float32 | DataType::Float64
-            ),
+            Self::Text => matches!(kind, DataType::Utf8 | DataType::Binary),
+            Self::Number => Number::of(kind).is_some(),
         }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Text => "text (Utf8)",
-            Self::Number => "numbers (32 or 64 bits)",
+            Self::Number => "numbers",
         }
     }
 
@@ -208,6 +257,60 @@ impl Kind {
     }
 }
 
+/// Says what a file is that does not begin as parquet does. What begins so, in as many bytes as there are, is parquet, or was.
+fn recognise(path: &Path, file: &File) -> Result<()> {
+    let mut head = Vec::new();
+    let mut start = file;
+    start.by_ref().take(512).read_to_end(&mut head).map_err(Error::io("read", path))?;
+    if b"PAR1".starts_with(&head[..head.len().min(4)]) {
+        return Ok(());
+    }
+    let text = std::str::from_utf8(&head[..head.len() - head.len().min(4)]);
+    let text = text.ok().map(|text| text.trim_start_matches('\u{feff}').trim_start());
+    let begins = |magic: &[u8]| head.starts_with(magic);
+    let fetch_again = "fetch it again, or leave it out";
+    let (found, hint) = if begins(b"PARE") {
+        ("its footer is encrypted", "write it without encryption")
+    } else if text.is_some_and(|t| t.starts_with("version https://git-lfs")) {
+        (
+            "it is a pointer of Git LFS, which stands for the file",
+            "fetch what it stands for: `git lfs pull` in its repository",
+        )
+    } else if text.is_some_and(|t| t.starts_with("/annex/objects/")) {
+        (
+            "it is a pointer of git-annex, which stands for the file",
+            "fetch what it stands for: `git annex get` in its repository",
+        )
+    } else if text.is_some_and(|t| {
+        t.get(..5)
+            .is_some_and(|t| t.eq_ignore_ascii_case("<html") || t.eq_ignore_ascii_case("<!doc"))
+    }) {
+        ("it is a web page", fetch_again)
+    } else if text.is_some_and(|t| t.starts_with("<?xml") || t.starts_with("<Error")) {
+        ("it is XML, such as a server's error", fetch_again)
+    } else if begins(&[0x1F, 0x8B]) {
+        ("it is compressed as a whole with gzip", "unpack it first: `gunzip FILE`")
+    } else if begins(&[0x28, 0xB5, 0x2F, 0xFD]) {
+        ("it is compressed as a whole with zstd", "unpack it first: `unzstd FILE`")
+    } else if begins(b"BZh") || begins(&[0xFD, b'7', b'z', b'X', b'Z']) || begins(b"PK\x03\x04") {
+        ("it is an archive, or compressed as a whole", "unpack it first")
+    } else if begins(b"ARROW1") || begins(&[0xFF, 0xFF, 0xFF, 0xFF]) {
+        ("it is Arrow or Feather", FORMATS)
+    } else if begins(b"ORC") || begins(b"Obj\x01") || begins(b"SQLite format 3") {
+        ("it is ORC, Avro or a database", FORMATS)
+    } else if begins(&[0, 5, 0x16, 7]) || begins(&[0, 5, 0x16, 0]) {
+        ("it is what macOS keeps about another file (AppleDouble)", "leave it out")
+    } else if text.is_some_and(|t| t.starts_with('{') || t.starts_with('[')) {
+        ("it is JSON, or JSON lines", FORMATS)
+    } else if text.is_some_and(|t| !t.contains(|c: char| c.is_control() && !c.is_whitespace())) {
+        ("it is plain text, or CSV", FORMATS)
+    } else {
+        return Ok(());
+    };
+    let name = path.display().to_string();
+    Err(Error::NotParquet { name, found: found.into(), hint: hint.into() })
+}
+
 fn footer(path: &Path) -> Result<ArrowReaderMetadata> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let bad = |e: ParquetError| Error::Parquet {
@@ -216,8 +319,13 @@ fn footer(path: &Path) -> Result<ArrowReaderMetadata> {
         row: None,
         reason: e.to_string(),
     };
+    recognise(path, &file)?;
     // What a writer held in memory does not matter here, and is one thing less to be damaged.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let length = file.metadata().map_err(Error::io("read the size of", path))?.len();
+    if length == 0 {
+        return Err(bad(ParquetError::General("it is empty, 0 bytes".into())));
+    }
     let metadata = contained(|| ArrowReaderMetadata::load(&file, options)).map_err(bad)?;
     let groups = metadata.metadata().row_groups();
     let rows = groups.iter().try_fold(0i64, |sum, group| {

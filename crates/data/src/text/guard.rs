@@ -15,7 +15,8 @@ pub(super) struct Pages<S> {
     codec: Option<Codec>,
     rows: u64,
     nullable: bool,
-    kind: Type,
+    /// Bytes that a value of a dictionary has at least.
+    width: u64,
     pool: Pool,
 }
 
@@ -36,7 +37,12 @@ impl<S: Source> Pages<S> {
             codec: Codec::new(chunk.compression())?,
             rows,
             nullable: column.max_def_level() > 0,
-            kind: column.physical_type(),
+            width: match column.physical_type() {
+                Type::INT64 | Type::DOUBLE => 8,
+                Type::FIXED_LEN_BYTE_ARRAY => column.type_length().max(0) as u64,
+                // The length of a byte array has 4 bytes.
+                _ => 4,
+            },
             pool: pool.clone(),
         })
     }
@@ -69,14 +75,9 @@ impl<S: Source> Pages<S> {
     }
 
     fn check(&self, page: &Page) -> Result<()> {
-        let width = match self.kind {
-            Type::INT64 | Type::DOUBLE => 8,
-            // The length of a byte array has 4 bytes.
-            _ => 4,
-        };
         let values = u64::from(page.num_values());
         if let Page::DictionaryPage { buf, .. } = page {
-            if values * width > buf.len() as u64 {
+            if values * self.width > buf.len() as u64 {
                 return Err(fault(format!(
                     "a dictionary of {} bytes announces {values} entries",
                     buf.len()

@@ -268,7 +268,7 @@ impl Beside {
         let RowGroup { file, index, start, pool, .. } = group;
         let read = |leaf| file.read(*index, leaf, at - start, pool);
         Ok(Self {
-            score: file.score.map(read).transpose()?,
+            score: file.score.map(read).transpose()?.map(|column| column.of(file.number)),
             language: file.language.map(read).transpose()?,
         })
     }

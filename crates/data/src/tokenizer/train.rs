@@ -106,6 +106,30 @@ impl Tokenizer {
         settings: &BpeSettings,
         progress: &mut dyn Progress,
     ) -> Result<(Self, BpeStats)> {
+        let (this, stats) = Self::train_at_most(texts, documents, settings, progress)?;
+        let found = this.vocab_size();
+        if found != settings.vocab_size {
+            return Err(failed(
+                format!(
+                    "{} characters of text yield a vocabulary of {found} entries, {} were asked for",
+                    stats.chars, settings.vocab_size
+                ),
+                format!("set vocab_size to at most {found}, or give more text"),
+            ));
+        }
+        Ok((this, stats))
+    }
+
+    /// [`Tokenizer::train_watched`], with fewer entries than were asked for where the text is too small or too uniform for them.
+    ///
+    /// # Errors
+    /// The first error among `texts`; [`Error::Config`].
+    pub(crate) fn train_at_most(
+        texts: impl Iterator<Item = Result<String>> + Send,
+        documents: Option<u64>,
+        settings: &BpeSettings,
+        progress: &mut dyn Progress,
+    ) -> Result<(Self, BpeStats)> {
         settings.check()?;
         let entries = settings.vocab_size - SPECIAL_TOKENS.len();
         let (counts, stats) = count(texts, documents, settings, progress)?;
@@ -115,21 +139,6 @@ impl Tokenizer {
         byte_order.sort_by_key(|&b| chars[usize::from(b)]);
         progress.total(Some((entries - BYTES) as u64), "merges");
         let learnt = learn(&counts.into_sorted(), &byte_order, entries, || progress.advance(1));
-        let found = learnt.tokens.len();
-        if found != entries {
-            return Err(failed(
-                format!(
-                    "{} characters of text yield a vocabulary of {} entries, {} were asked for",
-                    stats.chars,
-                    found + SPECIAL_TOKENS.len(),
-                    settings.vocab_size
-                ),
-                format!(
-                    "set vocab_size to at most {}, or give more text",
-                    found + SPECIAL_TOKENS.len()
-                ),
-            ));
-        }
         let this = assemble(&learnt).and_then(Self::wrap);
         Ok((this.map_err(|(reason, hint)| failed(reason, hint))?, stats))
     }

@@ -65,6 +65,68 @@ fn it_begins_again_where_the_file_changed_between_two_runs() {
 }
 
 #[test]
+fn what_is_no_parquet_is_not_pinned() {
+    let mut cut = parquet(1);
+    cut.truncate(5_000);
+    for (bytes, what) in [
+        (b"<html>please log in</html>".to_vec(), "a web page"),
+        (b"{\"error\": \"rate limit\"}".to_vec(), "JSON"),
+        (b"<?xml version=\"1.0\"?><Error>".to_vec(), "XML"),
+        (cut, "Corrupt footer"),
+        (b"PAR1".to_vec(), "4"),
+    ] {
+        let mut place = place();
+        place.settings.shards.count = Some(2);
+        place.hub.tamper(&shard(1), bytes.clone());
+        let error = place.fetch().unwrap_err();
+        assert!(matches!(error, Error::NotParquet { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&shard(1)) && text.contains(what), "{text}");
+        assert!(text.contains("\nhint: look at the URL in a browser"), "{text}");
+        assert!(place.fetcher.pins.is_empty());
+        let downloads = place.dir.path().join("downloads");
+        for name in names(&downloads) {
+            let kept = std::fs::read(downloads.join(&name)).unwrap();
+            assert!(kept.is_empty() || kept != bytes, "{name} was kept");
+        }
+        // The server is well again.
+        place.hub.tamper(&shard(1), parquet(1));
+        let files = place.fetch().unwrap();
+        place.holds(&files, &[0, 1].map(parquet), &[parquet(4)]);
+    }
+}
+
+#[test]
+fn a_page_that_was_pinned_once_names_the_lock_file() {
+    let mut place = place();
+    place.settings.shards.count = Some(1);
+    place.fetch().unwrap();
+    let page = b"<html>please log in</html>".to_vec();
+    let pin = place.fetcher.pins[0].files.iter_mut().find(|f| f.path.contains(&shard(0))).unwrap();
+    (pin.bytes, pin.digest) = (page.len() as u64, format!("sha256:{}", sha256(&page)));
+    place.hub.tamper(&shard(0), page);
+    let error = place.fetch().unwrap_err().to_string();
+    assert!(error.contains("a web page") && error.contains("remove its pin from the lock file"));
+    assert!(error.contains(&shard(0)), "{error}");
+}
+
+#[test]
+fn one_file_far_away_is_divided() {
+    let mut place = place();
+    place.settings.source = format!("{}/web/{}", place.hub.cdn, shard(0));
+    let files = place.fetch().unwrap();
+    assert_eq!((files.train.len(), files.val.len()), (1, 1));
+    let rows = |paths: Vec<std::path::PathBuf>| {
+        farthing_data::Texts::open(&paths, "text").unwrap().count()
+    };
+    let out = place.out();
+    assert_eq!((rows(files.train_paths(&out)), rows(files.val_paths(&out))), (270, 30));
+    let (fetcher, base) = (&place.fetcher, place.dir.path());
+    assert!(fetcher.mark(&place.settings, base).unwrap().is_some());
+    assert_eq!(fetcher.pinned(&place.settings).unwrap().unwrap().len(), 1);
+}
+
+#[test]
 fn a_file_that_changed_after_it_was_pinned_is_refused() {
     let mut place = place();
     place.fetch().unwrap();

@@ -133,8 +133,29 @@ fn a_pin_holds_when_the_dataset_moves() {
 }
 
 #[test]
+fn splits_of_a_dataset_are_heeded_by_their_names() {
+    let files = ["data/test-0", "data/train-0", "data/train-1", "data/validation-0"];
+    let files = files.iter().zip(0..).map(|(name, i)| (format!("{name}.parquet"), parquet(i)));
+    let mut place = Place::with(files.collect());
+    let fetched = place.fetch().unwrap();
+    place.holds(&fetched, &[1, 2].map(parquet), &[parquet(3)]);
+    let survey = place.fetcher.survey(&place.settings, place.dir.path()).unwrap().unwrap();
+    assert_eq!(survey.held_out, "data/validation-0.parquet");
+    assert_eq!(survey.left_out, ["data/test-0.parquet: it is by name the test split"]);
+    assert!(place.hub.downloads("test-0").is_empty(), "what is not used is not fetched");
+    // Numbers count the files to train on.
+    place.settings.shards.count = Some(1);
+    let fetched = place.fetch().unwrap();
+    place.holds(&fetched, &[parquet(1)], &[parquet(3)]);
+    // A name that is given goes before names that are read.
+    place.settings.shards = farthing_data::ShardRange { first: 1, count: Some(1), val: Some(0) };
+    let fetched = place.fetch().unwrap();
+    place.holds(&fetched, &[parquet(1)], &[parquet(0)]);
+}
+
+#[test]
 fn small_files_are_checked_by_gits_digest() {
-    // As small as they come, so not parquet: the digest is right, the file is not text.
+    // As small as they come, so not parquet: the digest is right, the file is not what it should be.
     let hub =
         Hub::start([("a.parquet".to_owned(), b"tiny".to_vec()), ("b.parquet".into(), parquet(1))]);
     let dir = tempfile::tempdir().unwrap();
@@ -142,7 +163,7 @@ fn small_files_are_checked_by_gits_digest() {
     let settings = FetchSettings { source: "hf://datasets/org/name".into(), ..Default::default() };
     let error =
         fetcher.fetch(&settings, dir.path(), &dir.path().join("out"), &mut Silent).unwrap_err();
-    assert!(matches!(error, farthing_data::Error::Parquet { .. }), "{error}");
+    assert!(matches!(error, farthing_data::Error::NotParquet { .. }), "{error}");
     let blobs = names(&dir.path().join("cache/datasets--org--name/blobs"));
     let digest = fetcher.pins[0].files[0].digest.strip_prefix("git-sha1:").unwrap();
     assert!(blobs.iter().any(|b| b == digest), "{blobs:?}");

@@ -1,4 +1,5 @@
-//! Digests of what a stage wrote: BLAKE3 over the sorted relative names and the contents, and nothing of when or where.
+//! Digests of what a stage wrote: BLAKE3 over the sorted relative names and the contents, and nothing of when or where. What systems and
+//! editors leave in a folder that somebody looked into is none of the stage's.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,11 @@ pub(crate) struct FileDigest {
 }
 
 impl FileDigest {
+    /// Whether it is no output, though it was taken for a part of one.
+    pub(crate) fn is_stray(&self) -> bool {
+        self.path.split('/').any(is_stray)
+    }
+
     /// Where the file is if the output is at `path`.
     pub(crate) fn under(&self, path: &Path) -> PathBuf {
         if self.path.is_empty() { path.to_owned() } else { path.join(&self.path) }
@@ -68,10 +74,36 @@ fn walk(path: &Path, name: String, found: &mut Vec<(String, u64)>) -> io::Result
             let text = format!("the name of {} is not UTF-8", entry.path().display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
+        if is_stray(&last) {
+            continue;
+        }
         let inner = if name.is_empty() { last } else { format!("{name}/{last}") };
         walk(&entry.path(), inner, found)?;
     }
     Ok(())
+}
+
+/// Whether a name is one that file managers, network disks and editors give to files of their own.
+pub(crate) fn is_stray(name: &str) -> bool {
+    let named =
+        [".DS_Store", ".localized", ".directory", "Thumbs.db", "desktop.ini", "Desktop.ini"];
+    let begun = ["._", ".nfs", ".#", ".fuse_hidden", ".smbdelete", ".Trash", ".~lock."];
+    let hidden_swap = |end| name.starts_with('.') && name.ends_with(end);
+    named.contains(&name)
+        || begun.iter().any(|start| name.starts_with(start))
+        || [".swp", ".swo", ".swn", ".swx"].into_iter().any(hidden_swap)
+        || name.ends_with('~')
+        || ["@eaDir", "lost+found", "__MACOSX"].contains(&name)
+}
+
+/// The digest of one recorded file of an output at `path`.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn file(recorded: &FileDigest, path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(std::fs::File::open(recorded.under(path))?)?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// BLAKE3 over parts, each preceded by its length, so that no two lists of parts give the same bytes.
@@ -107,6 +139,13 @@ mod tests {
         write("d/x", "x", "1");
         write("d", "y", "2");
         assert_ne!(digest("a"), digest("d"), "names");
+        let before = digest("a");
+        for stray in [".DS_Store", "._x", ".nfs0001", ".x.swp", "x~", "Thumbs.db"] {
+            write("a", stray, "3");
+        }
+        assert_eq!(digest("a"), before, "what a file manager leaves");
+        write("a", ".hidden", "3");
+        assert_ne!(digest("a"), before, "what a stage may have written");
     }
 
     #[test]

@@ -24,9 +24,29 @@ pub(crate) struct Identity {
     /// The content of the files from outside that the config names; `None` where it names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sources: Option<String>,
-    /// Whether the content of a source on a network is yet to be asked for. Never so of an entry.
+    /// Figures of stages before that are part of what it writes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) figures: BTreeMap<String, String>,
+    /// What the config calls its sources. Not in the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<String>,
+    /// What is yet to be learnt of its sources. Nothing of an entry.
     #[serde(skip)]
-    pub(crate) unpinned: bool,
+    pub(crate) unknown: Unknown,
+}
+
+/// Why the content of a stage's sources is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// It is.
+    #[default]
+    No,
+    /// They are on a network and yet to be asked for.
+    Unpinned,
+    /// There is no store yet, in which anything could be cached, so they need not be read.
+    Unread,
+    /// They are not there, or something keeps them from being read; the flag tells which.
+    Gone { absent: bool },
 }
 
 /// What an input port read.
@@ -41,7 +61,7 @@ pub(crate) struct Input {
 impl Identity {
     /// The key, once every input is known.
     pub(crate) fn key(&self) -> Option<String> {
-        if self.unpinned {
+        if matches!(self.unknown, Unknown::Unpinned | Unknown::Unread) {
             return None;
         }
         let version = self.version.to_string();
@@ -54,7 +74,23 @@ impl Identity {
         parts.extend(self.sources.as_deref());
         let device = self.device.as_ref().map(|device| format!("on {device}"));
         parts.extend(device.as_deref());
+        if !self.figures.is_empty() {
+            parts.push("figures");
+            parts.extend(self.figures.iter().flat_map(|(name, text)| [name.as_str(), text]));
+        }
         Some(parts_digest(parts.into_iter().map(str::as_bytes))[..32].to_owned())
+    }
+
+    /// Whether an earlier run of the same stage did the same to sources of the same name, whatever they held.
+    pub(crate) fn same_but_for_sources(&self, old: &Self) -> bool {
+        let digests = |this: &Self| -> Vec<Option<String>> {
+            this.inputs.values().map(|input| input.digest.clone()).collect()
+        };
+        self.origin.is_some()
+            && self.origin == old.origin
+            && (&self.kind, self.version, self.seed) == (&old.kind, old.version, old.seed)
+            && self.config == old.config
+            && digests(self) == digests(old)
     }
 
     /// What differs from an earlier run of the same stage, in words; empty if nothing does.
@@ -83,7 +119,7 @@ impl Identity {
         {
             changes.push(format!("seed changed: {old} → {new}"));
         }
-        if self.sources != old.sources {
+        if self.unknown == Unknown::No && self.sources != old.sources {
             changes.push("the content of its source files changed".to_owned());
         }
         for (port, input) in &self.inputs {
@@ -164,7 +200,9 @@ mod tests {
             inputs: [("rows".to_owned(), input)].into(),
             device: None,
             sources: None,
-            unpinned: false,
+            figures: BTreeMap::new(),
+            origin: None,
+            unknown: Unknown::No,
         }
     }
 
@@ -182,11 +220,15 @@ mod tests {
             Identity { device: Some("cuda".into()), ..one.clone() },
             Identity { kind: "other".into(), ..one.clone() },
             Identity { sources: Some("z".into()), ..one.clone() },
+            Identity { figures: [("f.n".into(), "b".into())].into(), ..one.clone() },
         ] {
             assert_ne!(one.key(), other.key(), "{other:?}");
         }
         assert_eq!(identity(json!({}), None).key(), None);
-        assert_eq!(Identity { unpinned: true, ..one }.key(), None);
+        let named = Identity { origin: Some("text".into()), ..one.clone() };
+        assert_eq!(named.key(), one.key(), "what sources are called");
+        assert_eq!(Identity { unknown: Unknown::Unpinned, ..one.clone() }.key(), None);
+        assert_eq!(Identity { unknown: Unknown::Unread, ..one }.key(), None);
     }
 
     #[test]

@@ -9,12 +9,14 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::ctx::SCRATCH;
+use crate::progress::Screen;
 use crate::{Cancel, Figure, Port, Result};
 use digest::OutputDigest;
 use files::{read_json, sync, sync_tree, write_json};
@@ -35,6 +37,9 @@ pub(crate) struct Record {
     pub(crate) reason: String,
     pub(crate) seconds: f64,
     pub(crate) summary: Vec<(String, Figure)>,
+    /// Of outputs that are copies, what each is a copy of: `train/00000-a.parquet` of `text/a.parquet`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) origins: BTreeMap<String, String>,
 }
 
 /// What the cache has under a key.
@@ -52,12 +57,19 @@ pub(crate) enum Lookup {
 /// A store on disk.
 pub(crate) struct Cache {
     root: PathBuf,
+    /// Where it is said that much is read.
+    screen: Screen,
 }
 
 impl Cache {
     /// A store to look into; nothing is created.
-    pub(crate) fn at(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+    pub(crate) fn at(root: &Path, screen: Screen) -> Self {
+        Self { root: root.to_owned(), screen }
+    }
+
+    /// Whether there is a store at all, and so anything that could be cached.
+    pub(crate) fn is_there(&self) -> bool {
+        self.root.join("stages").is_dir()
     }
 
     /// Creates the store where it is not there, and makes sure that it can be written.
@@ -169,18 +181,18 @@ impl Cache {
         fs::rename(&partial, &entry).with_context(about)?;
         sync(&self.root.join("stages")).with_context(about)?;
         remove_any(&aside).with_context(about)?;
-        self.tidy(&record.key)?;
+        self.tidy(&record.key);
         Ok(record)
     }
 
     /// Deletes what only a resumed attempt would have needed. This comes after the entry is in place, so that a crash
-    /// while sealing costs no checkpoint.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub(crate) fn tidy(&self, key: &str) -> Result<()> {
+    /// while sealing costs no checkpoint. Where the disk refuses, as a network disk does while somebody has a file open, the entry is
+    /// whole all the same, and the next run tries again.
+    pub(crate) fn tidy(&self, key: &str) {
         let scratch = self.entry(key).join(SCRATCH);
-        remove_any(&scratch).with_context(|| format!("deleting {}", scratch.display()))
+        if let Err(error) = remove_any(&scratch) {
+            self.screen.line(&format!("{} is left over and stays: {error}", scratch.display()));
+        }
     }
 
     /// Moves a damaged entry out of the way, where it can still be looked at.
@@ -201,7 +213,7 @@ impl Cache {
     /// # Errors
     /// A file cannot be read.
     pub(crate) fn sources_digest(&self, files: &[PathBuf]) -> Result<Option<String>> {
-        sources::digest(&self.root.join("sources.json"), files)
+        sources::digest(&self.root.join("sources.json"), files, &|line| self.screen.line(line))
     }
 
     /// What a stage of a pipeline was the last time.
@@ -230,40 +242,33 @@ impl Cache {
     }
 }
 
-/// The first way in which an entry is not what its record says.
+/// The first way in which an entry is not what its record says. Other files beside those that it names take nothing from them: whoever
+/// reads an output goes by the record.
 fn damage(entry: &Path, record: &Record, verify: bool) -> Option<String> {
     for (port, output) in &record.outputs {
         let path = entry.join(port);
         let shown = |name: &str| {
             if name.is_empty() { port.clone() } else { format!("{port}/{name}") }
         };
-        let found = match digest::sizes(&path) {
-            Ok(found) => found,
-            Err(error) => return Some(format!("{port}: {error}")),
-        };
-        for file in &output.files {
-            match found.iter().find(|(name, _)| *name == file.path) {
-                None => return Some(format!("{} is gone", shown(&file.path))),
-                Some((_, bytes)) if *bytes != file.bytes => {
-                    let (name, expected) = (shown(&file.path), file.bytes);
-                    return Some(format!("{name} has {bytes} bytes, expected {expected}"));
+        for file in output.files.iter().filter(|file| !file.is_stray()) {
+            let found = match fs::metadata(file.under(&path)) {
+                Ok(meta) if !meta.is_dir() => meta.len(),
+                Ok(_) => return Some(format!("{} is a folder", shown(&file.path))),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Some(format!("{} is gone", shown(&file.path)));
                 }
-                Some(_) => {}
-            }
-        }
-        if let Some((name, _)) =
-            found.iter().find(|(name, _)| !output.files.iter().any(|f| f.path == *name))
-        {
-            return Some(format!("{} does not belong there", shown(name)));
-        }
-        if verify {
-            let now = match digest::output(&path) {
-                Ok(now) => now,
-                Err(error) => return Some(format!("{port}: {error}")),
+                Err(error) => return Some(format!("{}: {error}", shown(&file.path))),
             };
-            let changed = now.files.iter().zip(&output.files).find(|(a, b)| a != b);
-            if let Some((file, _)) = changed {
-                return Some(format!("the bytes of {} changed", shown(&file.path)));
+            if found != file.bytes {
+                let (name, expected) = (shown(&file.path), file.bytes);
+                return Some(format!("{name} has {found} bytes, expected {expected}"));
+            }
+            if verify {
+                match digest::file(file, &path) {
+                    Ok(digest) if digest == file.digest => {}
+                    Ok(_) => return Some(format!("the bytes of {} changed", shown(&file.path))),
+                    Err(error) => return Some(format!("{}: {error}", shown(&file.path))),
+                }
             }
         }
     }

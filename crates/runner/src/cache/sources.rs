@@ -1,5 +1,6 @@
-//! Digests of files from outside of the store. A file is read once and then known by its path, size and time of change, so that
-//! a plan over a hundred gigabytes takes no longer than asking for the sizes.
+//! Digests of files from outside of the store. A file is read once and then known by its path, size and times of change, so that
+//! a plan over a hundred gigabytes takes no longer than asking for the sizes. Beside the time that programs can set there is the
+//! system's own, where it has one: a file that was replaced by another of its size and age is not taken for it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::parts_digest;
 use super::files::{read_json, write_json};
 use crate::Result;
+use crate::progress::format::amount;
 
 /// A file that changed less than this long ago may change again without its time showing it, so it is not remembered.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -21,56 +23,115 @@ const SETTLED: Duration = Duration::from_secs(2);
 struct Known {
     bytes: u64,
     modified_ns: u128,
+    /// When the system saw it change.
+    #[serde(default)]
+    changed_ns: i128,
     digest: String,
 }
+
+/// More than this is not read in silence.
+const MUCH_BYTES: u64 = 256 << 20;
 
 /// One digest over the contents of files in their order, whatever they are called; `None` for no files.
 ///
 /// # Errors
 /// A file cannot be read. A memory that cannot be read or written costs time and is no error.
-pub(super) fn digest(memory: &Path, files: &[PathBuf]) -> Result<Option<String>> {
+pub(super) fn digest(
+    memory: &Path,
+    files: &[PathBuf],
+    tell: &dyn Fn(&str),
+) -> Result<Option<String>> {
     if files.is_empty() {
         return Ok(None);
     }
     let mut known: BTreeMap<String, Known> = read_json(memory).unwrap_or_default();
-    let mut learnt = false;
-    let mut digests = Vec::new();
+    // Without a store yet, as before a first plan, there is nowhere to remember.
+    let remember = |known: &BTreeMap<String, Known>| {
+        if memory.parent().is_some_and(Path::is_dir) {
+            let _ = write_json(memory, known);
+        }
+    };
+    let mut places = Vec::new();
     for path in files {
         let about = || format!("reading {}", path.display());
         let path = fs::canonicalize(path).with_context(about)?;
         let before = stamp(&path).with_context(about)?;
-        let name = path.to_string_lossy().into_owned();
-        if let (Some(k), (bytes, Some(modified_ns))) = (known.get(&name), before)
-            && (k.bytes, k.modified_ns) == (bytes, modified_ns)
-        {
-            digests.push(k.digest.clone());
+        places.push((path, before));
+    }
+    let is_known = |known: &BTreeMap<String, Known>, path: &Path, stamp: &Stamp| {
+        let k = known.get(path.to_str()?)?;
+        let same = Some(k.modified_ns) == stamp.modified_ns
+            && (k.bytes, k.changed_ns) == (stamp.bytes, stamp.changed_ns);
+        same.then(|| k.digest.clone())
+    };
+    let unknown = places.iter().filter(|(path, stamp)| is_known(&known, path, stamp).is_none());
+    let (n, bytes) = unknown.fold((0, 0), |(n, sum), (_, stamp)| (n + 1, sum + stamp.bytes));
+    if bytes > MUCH_BYTES {
+        let (s, bytes) = (if n == 1 { "" } else { "s" }, amount(bytes, "bytes"));
+        tell(&format!("reading {n} source file{s}, {bytes}, which are new or changed; once"));
+    }
+    let (mut learnt, mut since) = (false, 0);
+    let mut digests = Vec::new();
+    for (path, before) in places {
+        let about = || format!("reading {}", path.display());
+        if let Some(digest) = is_known(&known, &path, &before) {
+            digests.push(digest);
             continue;
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(File::open(&path).with_context(about)?).with_context(about)?;
         let digest = hasher.finalize().to_hex().to_string();
         let after = stamp(&path).with_context(about)?;
-        if let (bytes, Some(modified_ns)) = after
+        // A name that is no text could be taken for another one.
+        if let (Some(name), Some(modified_ns)) = (path.to_str(), after.modified_ns)
             && before == after
             && settled(modified_ns)
         {
-            known.insert(name, Known { bytes, modified_ns, digest: digest.clone() });
+            let Stamp { bytes, changed_ns, .. } = after;
+            let digest = digest.clone();
+            let new = Known { bytes, modified_ns, changed_ns, digest };
+            known.insert(name.to_owned(), new);
             learnt = true;
+            since += bytes;
+            // Whoever is cut off goes on from here.
+            if since > MUCH_BYTES {
+                remember(&known);
+                (learnt, since) = (false, 0);
+            }
         }
         digests.push(digest);
     }
-    // Without a store yet, as before a first plan, there is nowhere to remember.
-    if learnt && memory.parent().is_some_and(Path::is_dir) {
-        let _ = write_json(memory, &known);
+    if learnt {
+        remember(&known);
     }
     Ok(Some(parts_digest(digests.iter().map(String::as_bytes))))
 }
 
-/// Size and, where the system knows it, time of change.
-fn stamp(path: &Path) -> std::io::Result<(u64, Option<u128>)> {
+/// By what a file is known again without reading it, as far as the system knows it.
+#[derive(Clone, Debug, PartialEq)]
+struct Stamp {
+    bytes: u64,
+    modified_ns: Option<u128>,
+    changed_ns: i128,
+}
+
+fn stamp(path: &Path) -> std::io::Result<Stamp> {
     let meta = fs::metadata(path)?;
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok();
-    Ok((meta.len(), meta.modified().ok().and_then(since).map(|t| t.as_nanos())))
+    let modified_ns = meta.modified().ok().and_then(since).map(|t| t.as_nanos());
+    Ok(Stamp { bytes: meta.len(), modified_ns, changed_ns: changed(&meta) })
+}
+
+/// When the system saw a file change; always the same where it does not say.
+#[cfg(unix)]
+fn changed(meta: &fs::Metadata) -> i128 {
+    use std::os::unix::fs::MetadataExt;
+    i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn changed(_: &fs::Metadata) -> i128 {
+    0
 }
 
 fn settled(modified_ns: u128) -> bool {
@@ -94,7 +155,7 @@ mod tests {
         };
         let digest = |files: &[&PathBuf]| {
             let files: Vec<PathBuf> = files.iter().map(|p| (*p).clone()).collect();
-            super::digest(&memory, &files).unwrap()
+            super::digest(&memory, &files, &|_| {}).unwrap()
         };
         assert_eq!(digest(&[]), None);
         write(&a, "one", old);
@@ -111,6 +172,12 @@ mod tests {
         write(&a, "one", old + Duration::from_secs(2));
         assert_eq!(first, digest(&[&a, &b]));
 
+        // Same size and same time, as an editor or a copy may set it: the system knows better.
+        if cfg!(unix) {
+            write(&a, "two", old + Duration::from_secs(2));
+            assert_ne!(first, digest(&[&a, &b]));
+        }
+
         // Changed twice within one tick of the clock: nothing was remembered of it.
         let now = SystemTime::now();
         write(&a, "abc", now);
@@ -123,7 +190,7 @@ mod tests {
         write(&c, "two", old);
         assert_eq!(digest(&[&b]), digest(&[&c]));
         fs::remove_file(&b).unwrap();
-        let error = super::digest(&memory, &[b]).unwrap_err();
+        let error = super::digest(&memory, &[b], &|_| {}).unwrap_err();
         assert!(error.to_string().starts_with("reading "), "{error}");
     }
 }

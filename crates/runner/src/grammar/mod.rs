@@ -205,6 +205,7 @@ fn heading<'a>(
     };
     vars.substitute(&mut table, faults);
     let read = |v: Value<'_>| Heading::deserialize(ValueDeserializer::from(v)).map(drop);
+    vars.texts_where_wanted(read, &mut table);
     let found = strict::faults(read, &table, "`[pipeline]`", vars);
     // A later grammar may have other keys: its version is the first thing to say.
     if let DeValue::Table(keys) = table.get_ref()

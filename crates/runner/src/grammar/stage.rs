@@ -135,11 +135,11 @@ fn header(variant: &Variant<'_>, setting: &Setting<'_>, faults: &mut Vec<Fault>)
     }
 }
 
-fn read_one(
+fn read_one<'a>(
     index: usize,
-    table: Value<'_>,
+    table: Value<'a>,
     headers: &[Header],
-    vars: &Vars<'_>,
+    vars: &Vars<'a>,
     setting: &Setting<'_>,
     faults: &mut Vec<Fault>,
 ) -> Draft {
@@ -199,7 +199,9 @@ fn resources(
     faults: &mut Vec<Fault>,
 ) -> Option<Resources> {
     let Some(table) = table else {
-        return ResourcesTable::default().resolve(setting.threads).ok();
+        let resolved = ResourcesTable::default().resolve(setting.threads);
+        let fault = |title| Fault::new(title, header.at.clone(), "as the command line says");
+        return resolved.map_err(|title| faults.push(fault(title))).ok();
     };
     let read = |v: Value<'_>| ResourcesTable::deserialize(ValueDeserializer::from(v)).map(drop);
     let owner = format!("`resources` of stage `{}`", header.name);
@@ -219,17 +221,18 @@ fn resources(
     }
 }
 
-fn job(
+fn job<'a>(
     kind: Kind,
-    keys: DeTable<'_>,
+    keys: DeTable<'a>,
     span: Span,
     exec: Option<Value<'_>>,
     header: &Header,
-    vars: &Vars<'_>,
+    vars: &Vars<'a>,
     extras: &Extras,
     faults: &mut Vec<Fault>,
 ) -> Option<(Box<dyn Job>, serde_json::Value)> {
-    let table = toml::Spanned::new(span, DeValue::Table(keys));
+    let mut table = toml::Spanned::new(span, DeValue::Table(keys));
+    vars.texts_where_wanted(kind.read_config, &mut table);
     let before = faults.len();
     let mut infinite = Vec::new();
     non_finite(&table, &mut infinite);

@@ -66,6 +66,25 @@ pub(crate) fn find(root: &Value<'_>, dotted: &str) -> Option<Span> {
     place
 }
 
+/// Puts another value where one stands that `new` has one for; whether there was such a one.
+pub(crate) fn replace_at<'a>(
+    value: &mut Value<'a>,
+    span: &Span,
+    new: &impl Fn(&DeValue<'a>) -> Option<DeValue<'a>>,
+) -> bool {
+    if value.span() == *span
+        && let Some(new) = new(value.get_ref())
+    {
+        *value.get_mut() = new;
+        return true;
+    }
+    match value.get_mut() {
+        DeValue::Table(table) => table.iter_mut().any(|(_, inner)| replace_at(inner, span, new)),
+        DeValue::Array(array) => array.iter_mut().any(|inner| replace_at(inner, span, new)),
+        _ => false,
+    }
+}
+
 /// Removes the innermost entry that a span blames (its key, or its value or a part of that) and returns its name.
 pub(crate) fn remove_at(value: &mut Value<'_>, span: &Span) -> Option<String> {
     let DeValue::Table(table) = value.get_mut() else { return None };

@@ -1,6 +1,6 @@
 //! `${name}` and `${env:NAME}`: a string that is nothing but one of them takes the var's value with its type; inside a
 //! longer string the value's text is spliced in. `$${` writes `${`. A replaced value stays where it is used, and the
-//! place where the var is set is remembered beside it.
+//! place where the var is set is remembered beside it; so is its text, in case a string is wanted there.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, suggest};
 use super::source::Span;
-use super::tree::{Value, type_name};
+use super::tree::{Value, replace_at, type_name};
 
 /// The vars of a file, and where they were used.
 pub(crate) struct Vars<'a> {
     table: DeTable<'a>,
-    environment: &'a BTreeMap<String, String>,
+    environment: &'a Environment,
+    /// Where a value stands that was not a string, what TOML writes for it, and its text. In a matrix, a place has several values.
+    texts: Vec<(Span, String, String)>,
     /// (where used, name, where set)
     uses: Vec<(Span, String, Span)>,
     /// The vars being resolved, to find one that is made of itself.
@@ -32,8 +34,37 @@ pub(crate) struct Local<'a> {
 }
 
 impl<'a> Vars<'a> {
-    pub(crate) fn new(table: DeTable<'a>, environment: &'a BTreeMap<String, String>) -> Self {
-        Self { table, environment, uses: Vec::new(), open: Vec::new(), locals: Vec::new() }
+    pub(crate) fn new(table: DeTable<'a>, environment: &'a Environment) -> Self {
+        let (uses, open, locals, texts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { table, environment, texts, uses, open, locals }
+    }
+
+    /// Puts text where `read` wants a string and a var gave a number, a date or the like: `DAY=2024-05-01` is a date or a name, as it is
+    /// used.
+    pub(crate) fn texts_where_wanted(
+        &self,
+        read: fn(Value<'_>) -> Result<(), toml::de::Error>,
+        value: &mut Value<'a>,
+    ) {
+        for _ in 0..=self.texts.len() {
+            let Err(error) = read(value.clone()) else { return };
+            let wanted = ["expected a string", "expected path string", "expected string"];
+            let (Some(span), true) =
+                (error.span(), wanted.iter().any(|words| error.message().ends_with(words)))
+            else {
+                return;
+            };
+            let text_of = |old: &DeValue<'a>| {
+                let old = self.text("", old);
+                let mut texts = self.texts.iter();
+                let found =
+                    texts.find(|(used, toml, _)| *used == span && Some(toml) == old.as_ref());
+                found.map(|(.., text)| DeValue::String(text.clone().into()))
+            };
+            if !replace_at(value, &span, &text_of) {
+                return;
+            }
+        }
     }
 
     /// What the axes of the stage that comes next are called and mean.
@@ -100,24 +131,44 @@ impl<'a> Vars<'a> {
             let name = &rest[at + 2..at + len];
             let value = self.value(name, span, faults)?;
             let after = &rest[at + len + 1..];
+            let text = self.text(name, &value);
             if out.is_empty() && after.is_empty() && at == 0 {
+                // The values of an axis have their types on purpose.
+                let axis = self.locals.iter().any(|local| local.name == name);
+                if !axis && !matches!(value, DeValue::String(_)) {
+                    let both = self.text("", &value).zip(text);
+                    self.texts.extend(both.map(|(toml, text)| (span.clone(), toml, text)));
+                }
                 return Ok(value);
             }
-            match &value {
-                DeValue::String(s) => out.push_str(s),
-                DeValue::Integer(i) => out.push_str(&i.to_string()),
-                DeValue::Float(x) => out.push_str(x.as_str()),
-                DeValue::Boolean(b) => out.push_str(if *b { "true" } else { "false" }),
-                other => {
-                    let title = format!("`${{{name}}}` is {}, which has no text", type_name(other));
-                    let help = "use it as the whole string, to take its value".to_owned();
-                    return Err(Box::new(Fault::new(title, span.clone(), "").help(help)));
-                }
-            }
+            let Some(text) = text else {
+                let title = format!("`${{{name}}}` is {}, which has no text", type_name(&value));
+                let help = "use it as the whole string, to take its value".to_owned();
+                return Err(Box::new(Fault::new(title, span.clone(), "").help(help)));
+            };
+            out.push_str(&text);
             rest = after;
         }
         out.push_str(rest);
         Ok(DeValue::String(out.into()))
+    }
+
+    /// What a value reads as inside a string: what the environment has, to the letter; what the file has, as TOML writes it.
+    fn text(&self, name: &str, value: &DeValue<'_>) -> Option<String> {
+        if let DeValue::String(text) = value {
+            return Some(text.to_string());
+        }
+        let variable = name.strip_prefix("env:").and_then(|name| self.environment.get(name));
+        if let Some(Some(text)) = variable {
+            return Some(text.clone());
+        }
+        match value {
+            DeValue::Integer(i) => Some(i.to_string()),
+            DeValue::Float(x) => Some(x.as_str().to_owned()),
+            DeValue::Boolean(b) => Some(b.to_string()),
+            DeValue::Datetime(time) => Some(time.to_string()),
+            _ => None,
+        }
     }
 
     fn value(
@@ -127,9 +178,14 @@ impl<'a> Vars<'a> {
         faults: &mut Vec<Fault>,
     ) -> Result<DeValue<'a>, Box<Fault>> {
         if let Some(variable) = name.strip_prefix("env:") {
-            let Some(text) = self.environment.get(variable) else {
-                let title = format!("environment variable `{variable}` is not set");
-                let help = format!("run `{variable}=… runner …`, or put the value under `[vars]`");
+            let found = self.environment.get(variable);
+            let Some(Some(text)) = found else {
+                let (what, help) = match found {
+                    Some(_) => ("is not UTF-8", "write it in UTF-8".to_owned()),
+                    None => ("is not set", format!("run `{variable}=… runner …`")),
+                };
+                let title = format!("environment variable `{variable}` {what}");
+                let help = format!("{help}, or put the value under `[vars]`");
                 return Err(Box::new(Fault::new(title, span.clone(), "used here").help(help)));
             };
             // As with `--set`: a TOML value if it reads as one, a string otherwise.
@@ -163,14 +219,21 @@ impl<'a> Vars<'a> {
     }
 }
 
+/// What is set in the environment; none for what is no text.
+pub(crate) type Environment = BTreeMap<String, Option<String>>;
+
 /// The values of every environment variable that the texts name, read once, before anything is parsed.
-pub(crate) fn environment<'t>(texts: impl Iterator<Item = &'t str>) -> BTreeMap<String, String> {
+pub(crate) fn environment<'t>(texts: impl Iterator<Item = &'t str>) -> Environment {
     let mut found = BTreeMap::new();
     for text in texts {
         for piece in text.split("${env:").skip(1) {
             let name = piece.split('}').next().unwrap_or_default();
-            if let Ok(value) = std::env::var(name) {
-                found.insert(name.to_owned(), value);
+            // No variable has such a name, and the system must not be asked for it.
+            if name.is_empty() || name.contains(['=', '\0']) {
+                continue;
+            }
+            if let Some(value) = std::env::var_os(name) {
+                found.insert(name.to_owned(), value.into_string().ok());
             }
         }
     }

@@ -20,7 +20,13 @@ impl Screen {
     /// Bars if standard error is a terminal, lines otherwise.
     pub(crate) fn of_stderr() -> Self {
         use std::io::IsTerminal;
-        if std::io::stderr().is_terminal() { Self::Bars(MultiProgress::new()) } else { Self::Lines }
+        // A terminal that calls itself dumb cannot redraw a line.
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if std::io::stderr().is_terminal() && !dumb {
+            Self::Bars(MultiProgress::new())
+        } else {
+            Self::Lines
+        }
     }
 
     /// Prints a line above any bar. A standard error that is gone is no reason to stop the work.

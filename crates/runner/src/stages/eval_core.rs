@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{device, loaded::Loaded, watch::Watched};
-use crate::{At, Ctx, Extras, NoExec, PlanCtx, Port, Resources, Result, Stage, port};
+use crate::{At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -19,7 +19,14 @@ pub struct Config {
 const NO_TASKS: &str = "no tasks are connected, and the published CORE bundle is not fetched by this version\n\
     hint: connect a folder with a tasks.json: `inputs = { …, tasks = \"fetch.tasks\" }`";
 
-/// Evaluates the tasks.
+const NOTHING: &str = "nothing to evaluate: there are no tasks about this text";
+
+/// Whether the stage behind the tasks will write none, as where its source is text alone.
+fn without_tasks(ctx: &PlanCtx) -> bool {
+    ctx.promise("tasks", "folders") == Some(0)
+}
+
+/// Evaluates the tasks; where the stage behind them has none about its text, there is nothing to evaluate, and no figure.
 pub struct EvalCore;
 
 impl Stage for EvalCore {
@@ -43,22 +50,26 @@ impl Stage for EvalCore {
         Ok(())
     }
 
+    fn plan(_: &Config, _: &NoExec, _: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
+        let lines = without_tasks(ctx).then(|| PlanLine::new("tasks", NOTHING));
+        Ok(lines.into_iter().collect())
+    }
+
     fn preflight(_: &Config, _: &NoExec, resources: &Resources, ctx: &PlanCtx) -> Result<()> {
         if !ctx.is_connected("tasks") {
             anyhow::bail!(NO_TASKS);
         }
-        if ctx.promise("tasks", "folders") == Some(0) {
-            anyhow::bail!(
-                "the stage behind input `tasks` will not write any: its source is text alone\n\
-                 hint: connect a folder with a tasks.json, or leave this stage out with `--until`"
-            );
+        if without_tasks(ctx) {
+            return Ok(());
         }
         device::open(resources).map(drop)
     }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
         let Some(tasks) = ctx.input_if_any("tasks") else {
-            anyhow::bail!(NO_TASKS);
+            // `preflight` has seen that they are connected: there are none about this text.
+            ctx.log(NOTHING);
+            return ctx.metrics("metrics").map(drop);
         };
         let bundle = Bundle::open(tasks)?;
         let loaded = Loaded::open(ctx)?;

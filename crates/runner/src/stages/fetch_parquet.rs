@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use farthing_data::world::WorldSettings;
-use farthing_data::{FetchSettings, Fetcher, FileEntry, Silent, is_remote, local_files};
+use farthing_data::{
+    Error, FetchSettings, Fetcher, FileEntry, Files, Silent, Survey, is_remote, local_files,
+};
 use serde::Deserialize;
 
 use super::watch::{Watched, cut_off};
@@ -25,6 +27,8 @@ const WORLD: &str = "embedded://world";
 /// relative to the working directory, or `hf://datasets/ORG/NAME@REV/GLOB`, or `https://…`; `shards = { first, count, val }`
 /// chooses among its files; `world` sizes the embedded one, whose seed is a key of its own, so that another seed of the training
 /// leaves the text as it is.
+/// What is held out is named by the plan, on the screen and in the report: by `shards.val`, else files that are named after a split,
+/// else the last file, of a single one its last rows.
 /// The contents of local files enter the cache key, so that an edited file is noticed. A source on a network is pinned in the
 /// [`LockFile`] when it is first asked for; its pinned digests enter the key, and from then on nothing else is accepted.
 #[derive(Debug)]
@@ -57,7 +61,7 @@ impl Stage for FetchParquet {
         port("tasks", "tasks").optional(),
     ];
     const USES_SEED: bool = false;
-    const FIGURES: &'static [&'static str] = &["train_files", "val_files", "bytes"];
+    const FIGURES: &'static [&'static str] = &["train_files", "val_files", "bytes", "held_out"];
 
     fn check(config: &FetchSettings, _extras: &Extras) -> Result<()> {
         let source = config.source.as_str();
@@ -82,18 +86,31 @@ impl Stage for FetchParquet {
     }
 
     fn sources(config: &FetchSettings) -> Result<Vec<PathBuf>> {
-        // Files that are not there yet keep nobody from planning; `preflight` asks for them.
-        Ok(found(config).unwrap_or_default())
+        // Files that are not there keep nobody from planning; `preflight` asks for them.
+        found(config)
+    }
+
+    fn origin(config: &FetchSettings) -> Option<String> {
+        Some(config.source.clone())
+    }
+
+    fn files(config: &FetchSettings, _port: &str) -> Vec<PathBuf> {
+        // Training and held-out text have the same columns, and a single file is both.
+        found(config).unwrap_or_default()
     }
 
     fn pins(config: &FetchSettings, extras: &Extras) -> Result<Option<Vec<String>>> {
-        let Some(lock) = extras.get::<LockFile>().filter(|_| remote(config)) else {
-            return Ok(Some(Vec::new()));
-        };
         let mut fetcher = Fetcher::from_env();
+        let Some(lock) = extras.get::<LockFile>().filter(|_| remote(config)) else {
+            // Where the source cannot be found, `sources` says so.
+            let mark = fetcher.mark(config, &working_directory()?).unwrap_or_default();
+            return Ok(Some(mark.into_iter().collect()));
+        };
         fetcher.pins = lock.read()?;
-        let pinned = fetcher.pinned(config)?;
-        Ok(pinned.map(|files| files.iter().map(|f| format!("{} {}", f.digest, f.path)).collect()))
+        let Some(files) = fetcher.pinned(config)? else { return Ok(None) };
+        let files = files.iter().map(|f| format!("{} {}", f.digest, f.path));
+        let mark = fetcher.mark(config, &working_directory()?)?;
+        Ok(Some(files.chain(mark).collect()))
     }
 
     fn resolve(config: &FetchSettings, exec: &Exec, ctx: &Ctx) -> Result<()> {
@@ -117,6 +134,7 @@ impl Stage for FetchParquet {
         _resources: &Resources,
         ctx: &PlanCtx,
     ) -> Result<Vec<PlanLine>> {
+        let fetcher = fetcher(*exec, ctx.extras())?;
         let text = if config.source == WORLD {
             let world = &config.world;
             let documents = world.train_shards * world.documents_per_shard;
@@ -126,16 +144,28 @@ impl Stage for FetchParquet {
                 count(world.val_documents as u64)
             )
         } else if remote(config) {
-            planned(config, &fetcher(*exec, ctx.extras())?, ctx.extra())?
-        } else if let Err(error) = found(config) {
-            error.to_string()
+            planned(config, &fetcher, ctx.extra())?
         } else {
-            let files = found(config)?;
-            let sizes = files.iter().filter_map(|file| fs::metadata(file).ok());
-            let bytes = sizes.map(|meta| meta.len()).sum();
-            format!("{} files, {}", count(files.len() as u64), amount(bytes, "bytes"))
+            match found(config) {
+                Err(error) if is_absent(&error) => {
+                    error.to_string().lines().next().unwrap_or_default().to_owned()
+                }
+                Err(error) => return Err(error),
+                Ok(files) => {
+                    fetcher.look(config, &working_directory()?)?;
+                    let sizes = files.iter().filter_map(|file| fs::metadata(file).ok());
+                    let bytes = sizes.map(|meta| meta.len()).sum();
+                    let s = if files.len() == 1 { "" } else { "s" };
+                    format!("{} file{s}, {}", count(files.len() as u64), amount(bytes, "bytes"))
+                }
+            }
         };
-        Ok(vec![PlanLine::new("text", text)])
+        let mut lines = vec![PlanLine::new("text", text)];
+        if let Ok(Some(survey)) = fetcher.survey(config, &working_directory()?) {
+            lines.push(PlanLine::new("held out", held_out(&survey)));
+            lines.extend(left_out(&survey).into_iter().map(|line| PlanLine::new("left out", line)));
+        }
+        Ok(lines)
     }
 
     fn preflight(
@@ -145,7 +175,10 @@ impl Stage for FetchParquet {
         ctx: &PlanCtx,
     ) -> Result<()> {
         if !remote(config) {
-            return found(config).map(drop);
+            found(config)?;
+            // A footer says in an instant what would fail after everything is copied.
+            let fetcher = fetcher(*exec, ctx.extras())?;
+            return Ok(fetcher.look(config, &working_directory()?)?);
         }
         let mut fetcher = fetcher(*exec, ctx.extras())?;
         if fetcher.settings.offline {
@@ -176,25 +209,44 @@ impl Stage for FetchParquet {
                 "{path} pinned `{source}` a moment ago and does not now\nhint: run again"
             ));
         }
+        let base = working_directory()?;
         let mut watched = Watched::new(ctx, "files");
-        let files = fetcher
-            .fetch(&config, &working_directory()?, &staged, &mut watched)
-            .map_err(cut_off)?;
+        let fetched = fetcher.fetch(&config, &base, &staged, &mut watched);
+        let files = fetched.map_err(|error| in_lock_file(error, lock))?;
+        drop(watched);
+        let survey = fetcher.survey(&config, &base)?;
+        copied(&files, survey.as_ref(), ctx);
         let train = place(&staged, &files.train, &ctx.output("train"))?;
         let val = place(&staged, &files.val, &ctx.output("val"))?;
         if let Some(tasks) = &files.tasks {
             replace(&staged.join(tasks), &ctx.output("tasks"))?;
         }
         let bytes = train + val;
+        let (n, kept) = (files.train.len() as u64, files.val.len() as u64);
+        let s = if n == 1 { "" } else { "s" };
         ctx.log(format!(
-            "{} files to train on, {} held out, {}",
-            count(files.train.len() as u64),
-            count(files.val.len() as u64),
+            "{} file{s} to train on, {} held out, {}",
+            count(n),
+            count(kept),
             amount(bytes, "bytes")
         ));
+        let names = match &survey {
+            Some(survey) => {
+                ctx.log(format!("held out: {}", held_out(survey)));
+                for line in left_out(survey) {
+                    ctx.log(format!("left out: {line}"));
+                }
+                survey.held_out.clone()
+            }
+            None => files.val.iter().map(|f| f.file.as_str()).collect::<Vec<_>>().join(", "),
+        };
+        for copy in files.val.iter().filter(|v| files.train.iter().any(|t| t.blake3 == v.blake3)) {
+            ctx.log(format!("{} is held out and trained on: another file is its copy", copy.file));
+        }
         ctx.summary("train_files", files.train.len());
         ctx.summary("val_files", files.val.len());
         ctx.summary("bytes", bytes);
+        ctx.summary("held_out", names);
         Ok(())
     }
 }
@@ -202,6 +254,53 @@ impl Stage for FetchParquet {
 /// The local files that would be brought; none of the other sources.
 fn found(config: &FetchSettings) -> Result<Vec<PathBuf>> {
     Ok(local_files(config, &working_directory()?)?)
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(Error::is_absent)
+}
+
+/// What is held out, in one line.
+fn held_out(survey: &Survey) -> String {
+    format!("{} ({})", survey.held_out, survey.why)
+}
+
+/// What is left out, a few of it in a line each.
+fn left_out(survey: &Survey) -> Vec<String> {
+    const MOST: usize = 6;
+    let mut lines: Vec<String> = survey.left_out.iter().take(MOST).cloned().collect();
+    match survey.left_out.len().saturating_sub(MOST) {
+        0 => {}
+        more => lines.push(format!("{more} more")),
+    }
+    lines
+}
+
+/// Notes what each fetched file is a copy of.
+fn copied(files: &Files, survey: Option<&Survey>, ctx: &mut Ctx) {
+    let Some(survey) = survey else { return };
+    // Rows of a single file are held out: both parts are of it.
+    let val = if survey.val.is_empty() { &survey.train } else { &survey.val };
+    for (port, files, names) in [("train", &files.train, &survey.train), ("val", &files.val, val)] {
+        for (entry, name) in files.iter().zip(names) {
+            ctx.copied(&ctx.output(port).join(&entry.file), name.as_str());
+        }
+    }
+}
+
+/// The error with the lock file that it speaks of.
+fn in_lock_file(error: Error, lock: Option<&LockFile>) -> anyhow::Error {
+    let text = error.to_string();
+    let about = matches!(error, Error::NotParquet { .. } | Error::Parquet { .. })
+        || text.contains("lock file");
+    match lock.filter(|_| about) {
+        Some(lock) => {
+            let path = lock.path().display();
+            cut_off(error)
+                .context(format!("the source is not what was expected; {path} has its pins"))
+        }
+        None => cut_off(error),
+    }
 }
 
 /// Whether the source is on a network; `check` has refused those that cannot be read.
@@ -303,14 +402,27 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// By its name, which is no hidden one.
+fn is_parquet(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && path.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet"))
+}
+
 /// The files behind a port of kind `parquet files`, in the order of their names.
 pub(super) fn parquet_files(ctx: &Ctx, port: &str) -> Result<Vec<PathBuf>> {
     let dir = ctx.input(port)?;
+    // Where it is recorded what the stage before wrote, nothing else there is read.
+    let mut recorded = ctx.recorded(dir).peekable();
+    if recorded.peek().is_some() {
+        let mut files: Vec<PathBuf> = recorded.filter(|path| is_parquet(path)).collect();
+        files.sort();
+        return Ok(files);
+    }
     let about = || format!("listing {}", dir.display());
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).with_context(about)? {
         let path = entry.with_context(about)?.path();
-        if path.extension().is_some_and(|e| e == "parquet") {
+        if is_parquet(&path) {
             files.push(path);
         }
     }

@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::fetch_parquet::parquet_files;
-use super::train_bpe::{check_column, check_filter};
+use super::train_bpe::{check_column, check_filter, look};
 use super::watch::Watched;
 use crate::progress::format::count;
-use crate::{At, Cancelled, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
+use crate::{
+    At, Cancelled, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
+    port,
+};
 
 /// The stage's keys.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -118,6 +121,14 @@ impl Stage for PackBestfit {
         Ok(config.library().settings.check()?)
     }
 
+    fn plan(config: &Config, _: &NoExec, _: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
+        look_at_both(config, ctx).map(|()| Vec::new())
+    }
+
+    fn preflight(config: &Config, _: &NoExec, _: &Resources, ctx: &PlanCtx) -> Result<()> {
+        look_at_both(config, ctx)
+    }
+
     fn run(config: Config, _exec: NoExec, ctx: &mut Ctx) -> Result<()> {
         let tokenizer = Tokenizer::load(ctx.input("bpe")?)?;
         let library = config.library();
@@ -161,6 +172,15 @@ impl Stage for PackBestfit {
         ctx.summary("val_rows", val.rows);
         Ok(())
     }
+}
+
+fn look_at_both(config: &Config, ctx: &PlanCtx) -> Result<()> {
+    look(ctx.files("train"), &config.text_column, &config.filter)?;
+    // Most often both come from one stage, which has the files of both.
+    if ctx.files("val") != ctx.files("train") {
+        look(ctx.files("val"), &config.text_column, &config.filter)?;
+    }
+    Ok(())
 }
 
 fn record(split: &str, manifest: &Manifest) -> Value {

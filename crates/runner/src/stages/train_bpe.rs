@@ -1,8 +1,11 @@
 //! `train-bpe`: a byte-level BPE tokenizer from parquet files of text.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use farthing_data::{
-    BpeSettings, Compression, TOKENIZER, TextColumn, TextFilter, Texts, Tokenizer, train_bpe,
+    BpeSettings, Compression, Error, TOKENIZER, TextColumn, TextFile, TextFilter, Texts, Tokenizer,
+    train_bpe,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -10,13 +13,15 @@ use serde_json::json;
 use super::fetch_parquet::parquet_files;
 use super::watch::Watched;
 use crate::progress::format::count;
-use crate::{At, Ctx, Extras, NoExec, Port, Promise, Result, Stage, port};
+use crate::{
+    At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+};
 
 /// The stage's keys; the recipe's by default.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// V: entries in all, the 256 bytes and the 9 special tokens included.
+    /// V: entries in all, the 256 bytes and the 9 special tokens included; a text that is too small for them yields fewer.
     pub vocab_size: usize,
     /// Characters to train on, at most.
     pub max_chars: u64,
@@ -89,6 +94,14 @@ impl Stage for TrainBpe {
         Ok(config.settings().check()?)
     }
 
+    fn plan(config: &Config, _: &NoExec, _: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
+        look(ctx.files("text"), &config.text_column, &config.filter).map(|()| Vec::new())
+    }
+
+    fn preflight(config: &Config, _: &NoExec, _: &Resources, ctx: &PlanCtx) -> Result<()> {
+        look(ctx.files("text"), &config.text_column, &config.filter)
+    }
+
     fn run(config: Config, _exec: NoExec, ctx: &mut Ctx) -> Result<()> {
         let files = parquet_files(ctx, "text")?;
         let staged = ctx.scratch()?;
@@ -115,6 +128,13 @@ impl Stage for TrainBpe {
             "chars": stats.chars, "bytes_per_token": bytes_per_token,
             "reference_bytes_per_token": reference,
         }))?;
+        if tokenizer.vocab_size() < config.vocab_size {
+            ctx.log(format!(
+                "the text yields {} entries, {} were asked for: it is small, or says much the same again and again",
+                count(tokenizer.vocab_size() as u64),
+                count(config.vocab_size as u64)
+            ));
+        }
         ctx.log(format!(
             "{} entries from {} characters in {} documents, {bytes_per_token:.3} bytes per token",
             count(tokenizer.vocab_size() as u64),
@@ -141,6 +161,18 @@ pub(super) fn check_column(name: &str) -> Result<()> {
     if name.is_empty() {
         let fault = At::new("text_column", "the column that holds the text has no name");
         return Err(fault.hint("leave `text_column` out if it is `text`").into());
+    }
+    Ok(())
+}
+
+/// Whether files that will be copied have the columns, by their footers.
+pub(super) fn look(files: &[PathBuf], column: &str, filter: &TextFilter) -> Result<()> {
+    for file in files {
+        match TextFile::check_columns(file, column, filter) {
+            // The stage that copies them has said so.
+            Err(Error::NotParquet { .. } | Error::Parquet { .. } | Error::Io { .. }) => {}
+            other => other?,
+        }
     }
     Ok(())
 }

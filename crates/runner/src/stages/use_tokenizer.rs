@@ -46,8 +46,12 @@ impl Stage for UseTokenizer {
     }
 
     fn sources(config: &Config) -> Result<Vec<PathBuf>> {
-        // A file that is not there yet keeps nobody from planning; `preflight` asks for it.
-        Ok(Tokenizer::files(&config.path).unwrap_or_default())
+        // A file that is not there keeps nobody from planning; `preflight` asks for it.
+        Ok(Tokenizer::files(&config.path)?)
+    }
+
+    fn origin(config: &Config) -> Option<String> {
+        Some(config.path.display().to_string())
     }
 
     fn promises(config: &Config) -> Vec<Promise> {

@@ -8,6 +8,7 @@ mod faults;
 mod harness;
 mod hub;
 mod kill;
+mod own_text;
 mod report;
 mod resume;
 #[path = "../../../data/tests/hub/server.rs"]

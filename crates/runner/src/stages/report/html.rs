@@ -28,6 +28,12 @@ pub(super) fn render(model: &Model) -> Result<String> {
         body.push_str("<h2>Tokenizer</h2>\n");
         facts(&mut body, "facts", &model.tokenizer);
     }
+    if !model.held_out.is_empty() {
+        body.push_str("<h2>Held-out text</h2>\n");
+        table(&mut body, &["stage", "held out"], "--", &model.held_out, |(stage, text)| {
+            vec![stage.clone(), text.clone()]
+        });
+    }
     packing(&mut body, model);
     parameters(&mut body, model);
     configuration(&mut body, model);

@@ -22,6 +22,12 @@ pub(super) fn render(model: &Model) -> String {
         out.push_str("\n## Tokenizer\n");
         facts(&mut out, &model.tokenizer);
     }
+    if !model.held_out.is_empty() {
+        out.push_str("\n## Held-out text\n");
+        table(&mut out, &["stage", "held out"], "--", &model.held_out, |(stage, text)| {
+            vec![esc(stage), esc(text)]
+        });
+    }
     packing(&mut out, model);
     if !model.parameters.is_empty() {
         out.push_str("\n## Parameters\n");

@@ -43,7 +43,7 @@ impl Default for ReportConfig {
 /// tokens_per_s, seconds so far), `eval` (step, val_bpb, val_loss), `final` (tokens, tokens_per_s, seconds);
 /// `bpb`: `bpb` (bpb, tokens); `core`: `task` (task, type, accuracy, baseline, centered, examples), `core` (core, accuracy,
 /// chance), all shares of 1; `pack`: `pack` and `tokenizer`: `tokenizer`, as those stages write them. `sample` has
-/// lines of prompt, text and temperature.
+/// lines of prompt, text and temperature. What the stages before held out is named, too.
 #[derive(Debug)]
 pub struct Report;
 
@@ -62,6 +62,7 @@ impl Stage for Report {
         port("pack", "metrics").optional(),
     ];
     const OUTPUTS: &'static [Port] = &[port("report", "report")];
+    const READS_FIGURES: &'static [&'static str] = &["held_out"];
     const USES_SEED: bool = false;
 
     fn check(config: &ReportConfig, _extras: &Extras) -> Result<()> {
@@ -81,7 +82,9 @@ impl Stage for Report {
             pack: read(ctx.input_if_any("pack"))?,
             tokenizer: read(ctx.input_if_any("tokenizer"))?,
         };
-        let model = Model::new(config.title, records);
+        let mut model = Model::new(config.title, records);
+        let held_out = ctx.figures_before().filter(|(_, figure, _)| *figure == "held_out");
+        model.held_out = held_out.map(|(stage, _, text)| (stage.into(), text.into())).collect();
         let dir = ctx.output("report");
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         if let Some(curve) = &model.curve {

@@ -20,6 +20,8 @@ pub(super) struct Model {
     pub(super) samples: Vec<Sample>,
     pub(super) tokenizer: Vec<Fact>,
     pub(super) packs: Vec<Pack>,
+    /// What was held out, by the stage that did.
+    pub(super) held_out: Vec<(String, String)>,
     pub(super) parameters: Vec<(String, u64)>,
     /// The model as it was built.
     pub(super) built: Vec<(String, String)>,
