@@ -15,7 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut recipe = Recipe::new(ModelConfig::new(Preset::Nanochat202607, 2));
     recipe.schedule.batch_tokens = Some(2_048);
-    recipe.schedule.steps = Some(20);
+    recipe.schedule.steps = Some(60);
+    recipe.schedule.warmup_steps = Some(10);
     let registry = Registry::standard();
     let setup = Setup::new(&recipe, &registry, rows.vocab(), rows.row_tokens() - 1)?;
     let (steps, micro_batch_rows) = (setup.plan.steps, setup.micro_batch_rows(1_024));

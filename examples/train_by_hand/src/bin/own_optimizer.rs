@@ -64,7 +64,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let registry = Registry::standard().register::<Sign>("sign");
     let mut recipe = Recipe::new(ModelConfig::new(Preset::Nanochat202607, 2));
     recipe.schedule.batch_tokens = Some(2_048);
-    recipe.schedule.steps = Some(20);
+    recipe.schedule.steps = Some(60);
+    recipe.schedule.warmup_steps = Some(10);
     // What a pipeline's `[train.optim.matrices]` would say.
     let matrices = serde_json::json!({"uses": "sign", "lr": 0.002, "beta": 0.9});
     recipe.optim.insert("matrices".into(), serde_json::from_value(matrices)?);
