@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use farthing_base::Hint;
 use farthing_kernels::cuda::cublaslt::{Candidates, CublasLt};
 use farthing_kernels::cuda::driver::Driver;
 use farthing_kernels::cuda::gemm::{Gemm, HostGemm, Matrix, Product};
@@ -546,11 +547,11 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error @ Error::Unavailable { .. }) => {
-            eprintln!("nothing is measured: {error}");
+            eprintln!("nothing is measured: {}", error.with_hint());
             ExitCode::from(2)
         }
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", error.with_hint());
             ExitCode::FAILURE
         }
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
+use farthing_base::Hint;
 use farthing_kernels::conformance::{BODIES, Body, Mismatch, attempt, large};
 use farthing_kernels::cuda::Cuda;
 use farthing_kernels::cuda::gemm::{Gemm, HostGemm, Product};
@@ -324,7 +325,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", error.with_hint());
             ExitCode::FAILURE
         }
     }

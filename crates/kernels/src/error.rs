@@ -1,4 +1,8 @@
-//! What can go wrong in an operation, said with the operation's name and the figures.
+//! What can go wrong in an operation, said with the operation's name and the figures; what helps is a value beside it.
+
+use std::borrow::Cow;
+
+use farthing_base::{FileError, Hint};
 
 use crate::{DType, Place, Shape};
 
@@ -42,9 +46,7 @@ pub enum Error {
         shape: Shape,
     },
     /// The device has no implementation for these element types.
-    #[error(
-        "{op}: {device} does not support {dtypes:?}\nhint: allocate with the device's compute_dtype() and master_dtype()"
-    )]
+    #[error("{op}: {device} does not support {dtypes:?}")]
     Unsupported {
         /// The operation.
         op: &'static str,
@@ -86,9 +88,7 @@ pub enum Error {
         rows: usize,
     },
     /// The device could not give the memory.
-    #[error(
-        "{device} could not allocate {bytes} bytes\nhint: lower the rows per micro-batch, or close other programs"
-    )]
+    #[error("{device} could not allocate {bytes} bytes")]
     OutOfMemory {
         /// The device's name.
         device: &'static str,
@@ -96,7 +96,7 @@ pub enum Error {
         bytes: usize,
     },
     /// The device itself cannot be opened here.
-    #[error("{what}\nhint: {hint}")]
+    #[error("{what}")]
     Unavailable {
         /// What is missing.
         what: String,
@@ -122,15 +122,27 @@ pub enum Error {
         what: String,
     },
     /// A file could not be written.
-    #[error(
-        "{op}: {path}: {source}\nhint: check that the directory exists, is writable and has room"
-    )]
-    Io {
-        /// The operation.
-        op: &'static str,
-        /// The file.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(FileError),
+}
+
+/// What a driver's error says of itself where a kernel's fault has cost the context.
+pub(crate) const LOST: &str = " in a kernel launched before; no later call will succeed";
+
+impl Hint for Error {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: &str = match self {
+            Self::Unsupported { .. } => {
+                "allocate with the device's compute_dtype() and master_dtype()"
+            }
+            Self::OutOfMemory { .. } => "lower the rows per micro-batch, or close other programs",
+            Self::Unavailable { hint, .. } => hint,
+            Self::Driver { what, .. } if what.ends_with(LOST) => {
+                "set CUDA_LAUNCH_BLOCKING=1 to have the launch itself fail, or use the device `emulated`, which names the line"
+            }
+            Self::Io(error) => return error.hint(),
+            _ => return None,
+        };
+        Some(hint.into())
+    }
 }

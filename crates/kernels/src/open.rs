@@ -82,6 +82,8 @@ fn left_out(kind: DeviceKind) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use farthing_base::Hint;
+
     use super::{DeviceKind, open};
 
     #[test]
@@ -102,7 +104,7 @@ mod tests {
     #[test]
     fn unknown_names_say_what_there_is() {
         for name in ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "CPU"] {
-            let message = name.parse::<DeviceKind>().unwrap_err().to_string();
+            let message = name.parse::<DeviceKind>().unwrap_err().with_hint();
             assert!(message.contains(&format!("`{name}`")), "{message}");
             assert!(
                 message.ends_with("hint: use cpu, reference, cuda, cuda:N or emulated"),
@@ -116,7 +118,7 @@ mod tests {
         match open(DeviceKind::Cuda(7), 0) {
             Ok(dev) => assert_eq!(dev.name(), "cuda:7"),
             Err(error) => {
-                let message = error.to_string();
+                let message = error.with_hint();
                 assert!(message.starts_with("cuda:7 cannot be opened: "), "{message}");
                 assert!(message.contains("\nhint: "), "{message}");
             }

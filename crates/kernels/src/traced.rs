@@ -4,11 +4,12 @@
 //! nothing. On a device that works asynchronously the time of a call is the time to launch it. It does not look inside
 //! operations.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use farthing_base::files::NewFile;
 
 use crate::ops::{Op, Operation};
 use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
@@ -135,19 +136,10 @@ impl Traced {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_chrome_trace(&self, path: &Path) -> Result<()> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = Path::new(&partial);
-        let write = || -> std::io::Result<()> {
-            let mut file = BufWriter::new(File::create(partial)?);
-            write_events(&mut file, self.device.name(), &self.calls())?;
-            file.into_inner()?.sync_all()?;
-            std::fs::rename(partial, path)
-        };
-        write().map_err(|source| {
-            let path = path.display().to_string();
-            Error::Io { op: "write_chrome_trace", path, source }
-        })
+        let mut file = NewFile::create(path).map_err(Error::Io)?;
+        let written = write_events(&mut file, self.device.name(), &self.calls());
+        written.map_err(|e| Error::Io(file.refused("write")(e)))?;
+        file.finish().map_err(Error::Io)
     }
 
     fn trace(&self) -> MutexGuard<'_, Trace> {
@@ -215,7 +207,8 @@ impl Memory for Traced {
     }
 }
 
-fn write_events(file: &mut impl Write, device: &str, calls: &[Call]) -> std::io::Result<()> {
+fn write_events(file: impl Write, device: &str, calls: &[Call]) -> std::io::Result<()> {
+    let mut file = BufWriter::new(file);
     writeln!(file, "{{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
     let name = serde_json::json!({"ph": "M", "pid": 1, "tid": 1, "name": "thread_name", "args": {"name": device}});
     write!(file, "{name}")?;
@@ -227,5 +220,6 @@ fn write_events(file: &mut impl Write, device: &str, calls: &[Call]) -> std::io:
         });
         write!(file, ",\n{event}")?;
     }
-    writeln!(file, "\n]}}")
+    writeln!(file, "\n]}}")?;
+    file.flush()
 }

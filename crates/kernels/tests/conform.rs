@@ -91,7 +91,7 @@ fn what_it_cannot_do_is_told_before_anything_is_tested() {
         (&["--device", "emulated", "--large"], "nothing is tested: the emulator would take hours"),
         (&["--only", "fill,nonsense"], "nothing is tested: there is no operation `nonsense`"),
         (&["--device", "emulate"], "no device is called `emulate`"),
-        (&["--device", "cpu", "--json", "/nowhere/a.json"], "/nowhere/a.json: "),
+        (&["--device", "cpu", "--json", "/nowhere/a.json"], "/nowhere/a.json"),
     ];
     for (arguments, told) in cases {
         let Some(output) = conform(arguments) else { return };

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
+use farthing_base::Hint;
 use farthing_kernels::cuda::Cuda;
 use farthing_kernels::cuda::cublaslt::CublasLt;
 use farthing_kernels::cuda::driver::{Arg, Driver, Kernel, Module};
@@ -78,7 +79,7 @@ fn run(case: &str, folder: &Path, settings: &str) -> Vec<String> {
 
 /// Whether this machine has NVIDIA's own driver, which a folder without one does not hide.
 fn has_a_driver() -> bool {
-    let here = open(DeviceKind::Cuda(0), 0).err().map(|error| error.to_string());
+    let here = open(DeviceKind::Cuda(0), 0).err().map(|error| error.with_hint());
     let has = !here.is_some_and(|error| error.contains("there is no NVIDIA driver"));
     if has {
         eprintln!("skipped: this machine has a driver of its own");
@@ -110,7 +111,7 @@ fn child() {
         }
     };
     if let Err(error) = outcome {
-        error.to_string().lines().for_each(|line| println!("> {line}"));
+        error.with_hint().lines().for_each(|line| println!("> {line}"));
     }
 }
 
@@ -319,7 +320,7 @@ fn memory() -> Result<()> {
     // Another thread has to make the context its own.
     std::thread::scope(|scope| scope.spawn(|| gpu.read(&mut back, b)).join().expect("no panic"))?;
     let all = gpu.alloc(1 << 40);
-    println!("> {}", all.err().map(|e| e.to_string()).unwrap_or_default().replace('\n', "; "));
+    println!("> {}", all.err().map(|e| e.with_hint()).unwrap_or_default().replace('\n', "; "));
     let outside = gpu.copy(b, 4096, 1);
     println!("> {}", outside.err().map(|e| e.to_string()).unwrap_or_default());
     gpu.free(b);
@@ -418,7 +419,7 @@ fn refused_launches() -> Result<()> {
     ] {
         println!(
             "> {}",
-            refused.err().map_or("done".into(), |e| e.to_string().replace('\n', "; "))
+            refused.err().map_or("done".into(), |e| e.with_hint().replace('\n', "; "))
         );
     }
     Ok(())
@@ -460,7 +461,7 @@ fn fault() -> Result<()> {
     driver.launch(&FAULT, [1, 1, 1], &[])?;
     println!("> launched");
     let later = driver.synchronize();
-    println!("> {}", later.err().map(|e| e.to_string().replace('\n', "; ")).unwrap_or_default());
+    println!("> {}", later.err().map(|e| e.with_hint().replace('\n', "; ")).unwrap_or_default());
     gpu.read_f64(tensor.view()).map(|_| ())
 }
 

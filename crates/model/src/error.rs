@@ -110,7 +110,7 @@ impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint: &str = match self {
             // It stands in the message still.
-            Self::Kernel(_) => return None,
+            Self::Kernel(e) => return e.hint(),
             Self::Config { hint, .. }
             | Self::Batch { hint, .. }
             | Self::Generation { hint, .. } => hint,

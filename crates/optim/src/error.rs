@@ -151,7 +151,7 @@ impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint: &str = match self {
             // It stands in the message still.
-            Self::Kernels(_) => return None,
+            Self::Kernels(e) => return e.hint(),
             Self::Foreign(error) => return error.downcast_ref::<Self>()?.hint(),
             Self::Group { source, .. } => return source.hint(),
             Self::UnknownOptimizer { name, known } => return Some(suggest(name, known).into()),

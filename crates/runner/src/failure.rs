@@ -19,6 +19,7 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         of::<FileError>,
         of::<TensorError>,
         of::<farthing_data::Error>,
+        of::<farthing_kernels::Error>,
         of::<farthing_model::Error>,
         of::<farthing_optim::Error>,
         of::<farthing_eval::Error>,

@@ -86,8 +86,7 @@ fn not_finite(step: u64, loss: f64, grad_norm: f64) -> String {
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            // The runner finds kernels' hints in their messages.
-            Self::Kernel(_) => None,
+            Self::Kernel(e) => e.hint(),
             Self::Model(e) => e.hint(),
             Self::Optim(e) => e.hint(),
             Self::Data(e) => e.hint(),

@@ -1,9 +1,9 @@
 //! What the examples share: a machine and its matrix product, opened apart, and results that appear whole under their name.
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use farthing_base::{Hint, files};
 use farthing_kernels::cuda::cublaslt::CublasLt;
 use farthing_kernels::cuda::driver::{Driver, Properties};
 use farthing_kernels::cuda::emulated::Emulator;
@@ -57,22 +57,10 @@ pub(crate) fn described(name: &str, properties: &Properties) -> Value {
 
 /// Writes `value` beside `path` and moves it there, so that whoever looks finds a whole file, also when this process is ended in between.
 pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
-    let write = || {
-        let mut beside = path.to_path_buf().into_os_string();
-        beside.push(".partial");
-        let mut file = std::fs::File::create(&beside)?;
-        file.write_all(format!("{value:#}\n").as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().map_err(|source| Error::Io {
-        op: "write_json",
-        path: path.display().to_string(),
-        source,
-    })
+    files::write(path, &[format!("{value:#}\n").as_bytes()]).map_err(Error::Io)
 }
 
 /// A device's name on the command line.
 pub(crate) fn device(name: &str) -> std::result::Result<DeviceKind, String> {
-    name.parse().map_err(|error: Error| error.to_string())
+    name.parse().map_err(|error: Error| error.with_hint())
 }

@@ -1,5 +1,7 @@
 //! One call on two devices, with inputs drawn, outputs poisoned and results compared.
 
+use farthing_base::random::{PHI, mix};
+
 use super::{Mismatch, tolerance};
 use crate::reference::Reference;
 use crate::{Bf16, DType, Device, Mut, Ref, Result, Shape, Tensor};
@@ -112,10 +114,8 @@ impl<'d> Check<'d> {
 
     /// Uniform in 0..1, never 0. SplitMix64 of a counter.
     pub(crate) fn uniform(&mut self) -> f64 {
-        self.draws = self.draws.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.draws ^ (self.draws >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        self.draws = self.draws.wrapping_add(PHI);
+        ((mix(self.draws) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
     /// Standard normal values.

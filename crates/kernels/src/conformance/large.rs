@@ -12,6 +12,8 @@ mod repeated;
 
 use std::ops::Range;
 
+use farthing_base::random::{PHI, mix};
+
 use super::case::Check;
 use super::{Body, Mismatch, Outcome};
 use crate::{Bf16, DType, Device, Error, Mut, Ref, Result, Shape, Tensor};
@@ -67,10 +69,7 @@ fn roomy(outcome: Outcome) -> Outcome {
 
 /// About normal: the number at a place of operand `salt`. The same on every machine, and exact in BF16.
 fn number(salt: u64, place: u64) -> f32 {
-    let z = (place ^ salt << 56).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let z = z ^ (z >> 31);
+    let z = mix((place ^ salt << 56).wrapping_add(1).wrapping_mul(PHI));
     // The sum of four uniform numbers in 0..2¹⁶ has a mean of 2¹⁷ and a variance of 2³²/3.
     let sum: u64 = (0..4).map(|i| z >> (16 * i) & 0xffff).sum();
     let normal = (sum as f64 - 131_070.0) / (65_536.0 / 3f64.sqrt());

@@ -15,6 +15,7 @@ use super::code::Code;
 use super::driver::{Arg, Driver, Event, Kernel, Properties};
 use super::opening::Opened;
 use super::staging::Staging;
+use crate::error::LOST;
 use crate::{Error, Place, Result};
 
 /// The most parameters of a kernel.
@@ -110,8 +111,7 @@ impl Nvidia {
     fn failed(&self, op: &'static str, status: u32) -> Error {
         let mut what = self.api.describe(status);
         if is_a_kernels_fault(status) {
-            what += " in a kernel launched before; no later call will succeed\nhint: set CUDA_LAUNCH_BLOCKING=1 to have the \
-                     launch itself fail, or use the device `emulated`, which names the line";
+            what += LOST;
         }
         Error::Driver { op, device: self.name, what }
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod attention;
 
+use farthing_base::random::{PHI, mix};
 use farthing_kernels::{Device, Shape, Tensor};
 
 /// Counter-based random numbers.
@@ -15,10 +16,7 @@ impl Draw {
 
     pub(crate) fn uniform(&mut self) -> f64 {
         self.0 += 1;
-        let z = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        ((mix(self.0.wrapping_mul(PHI)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
     pub(crate) fn normal(&mut self) -> f64 {
