@@ -1,22 +1,11 @@
-//! `ModelConfig`, what a user writes, and `GptConfig`, the numbers that follow from it: one dial (depth), two presets.
+//! `ModelConfig`, what a user writes, and `GptConfig`, the numbers that follow from it: one dial (depth), and presets.
 //!
-//! A preset is data, nothing more: after [`ModelConfig::resolve`] no code asks which preset it was.
+//! A preset is data (`presets/`), nothing more: [`ModelConfig::resolve`] lays the keys that are written over its values, and no code asks which preset it was.
 
 use serde::{Deserialize, Serialize};
 
+use crate::preset::{Keys, Preset};
 use crate::{Error, Result};
-
-/// A published setting of the recipe, from which every key that is not written takes its value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum Preset {
-    /// nanochat of 29 January 2026: d24 on FineWeb-edu, CORE 0.2585.
-    #[serde(rename = "nanochat-2026-01")]
-    Nanochat202601,
-    /// nanochat of July 2026: smear, backout, wider rotary base, query-key gain.
-    #[default]
-    #[serde(rename = "nanochat-2026-07")]
-    Nanochat202607,
-}
 
 /// What the MLP does between its matrices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -207,13 +196,8 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`], as [`GptConfig::check`].
     pub fn resolve(&self, vocab_size: usize, seq_len: usize) -> Result<GptConfig> {
-        let january = match self.preset {
-            Preset::Nanochat202601 => true,
-            Preset::Nanochat202607 => false,
-        };
-        let pick = |j: f64, h: f64| if january { j } else { h };
-        let head_dim = self.head_dim.unwrap_or(128);
-        let aspect_ratio = self.aspect_ratio.unwrap_or(64);
+        let keys = Keys::of(self)?;
+        let Keys { head_dim, aspect_ratio, .. } = keys;
         positive("depth", self.depth)?;
         positive("head_dim", head_dim)?;
         positive("aspect_ratio", aspect_ratio)?;
@@ -228,8 +212,8 @@ impl ModelConfig {
                 fault("depth", what, format!("model_dim can be at most {MAX_DIM}"))
             })?;
         let heads = self.heads.unwrap_or(model_dim / head_dim);
-        let short_window = if january { seq_len / 2 } else { seq_len.div_ceil(512) * 128 };
-        let (gate_channels, smear) = if january { (32, false) } else { (12, true) };
+        // Gate channels that are written are meant; the preset's are what there are, at most.
+        let gate = |written: Option<usize>, preset: usize| written.unwrap_or(preset.min(model_dim));
         let config = GptConfig {
             depth: self.depth,
             model_dim,
@@ -238,34 +222,26 @@ impl ModelConfig {
             kv_heads: self.kv_heads.unwrap_or(heads),
             vocab_size,
             seq_len,
-            window_pattern: self.window_pattern.clone().unwrap_or_else(|| "SSSL".into()),
-            short_window: self.short_window.unwrap_or(short_window),
-            rope_base: self.rope_base.unwrap_or(pick(10_000.0, 100_000.0)),
-            rotary_fraction: self.rotary_fraction.unwrap_or(WHOLE_HEAD),
-            qk_gain: self.qk_gain.unwrap_or(pick(1.0, 1.2)),
-            mlp: self.mlp.unwrap_or_default(),
-            value_embeds: self.value_embeds.unwrap_or(true),
-            ve_gate_channels: self.ve_gate_channels.unwrap_or(gate_channels.min(model_dim)),
-            ve_gate_max: self.ve_gate_max.unwrap_or(pick(2.0, 3.0)),
-            smear: self.smear.unwrap_or(smear),
-            smear_channels: self.smear_channels.unwrap_or(24.min(model_dim)),
-            backout: self.backout.unwrap_or(!january),
-            logit_softcap: self.logit_softcap.unwrap_or(15.0),
-            init_wte_std: self.init_wte_std.unwrap_or(pick(1.0, 0.8)),
-            init_lm_head_std: self.init_lm_head_std.unwrap_or(0.001),
-            init_c_fc: self.init_c_fc.unwrap_or(pick(1.0, 0.4)),
-            init_resid_lambda: self.init_resid_lambda.unwrap_or(if january {
-                [1.0, 1.0]
-            } else {
-                [1.15, 1.05]
-            }),
-            init_x0_lambda: self.init_x0_lambda.unwrap_or(if january {
-                [0.1, 0.1]
-            } else {
-                [0.2, 0.05]
-            }),
-            init_ve_gate: self.init_ve_gate.unwrap_or(pick(0.0, 0.02)),
-            init_backout_lambda: self.init_backout_lambda.unwrap_or(0.2),
+            window_pattern: keys.window_pattern,
+            short_window: self.short_window.unwrap_or(keys.short_window.of(seq_len)),
+            rope_base: keys.rope_base,
+            rotary_fraction: keys.rotary_fraction,
+            qk_gain: keys.qk_gain,
+            mlp: keys.mlp,
+            value_embeds: keys.value_embeds,
+            ve_gate_channels: gate(self.ve_gate_channels, keys.ve_gate_channels),
+            ve_gate_max: keys.ve_gate_max,
+            smear: keys.smear,
+            smear_channels: gate(self.smear_channels, keys.smear_channels),
+            backout: keys.backout,
+            logit_softcap: keys.logit_softcap,
+            init_wte_std: keys.init_wte_std,
+            init_lm_head_std: keys.init_lm_head_std,
+            init_c_fc: keys.init_c_fc,
+            init_resid_lambda: keys.init_resid_lambda,
+            init_x0_lambda: keys.init_x0_lambda,
+            init_ve_gate: keys.init_ve_gate,
+            init_backout_lambda: keys.init_backout_lambda,
         };
         config.check()?;
         Ok(config)

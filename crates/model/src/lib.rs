@@ -13,13 +13,15 @@ mod forward;
 mod generate;
 mod gpt;
 mod params;
+mod preset;
 mod tensors;
 mod workspace;
 
 pub use checkpoint::{Checkpoint, Extra, STATE_PREFIX, load_model, load_weights, save_model};
-pub use config::{GptConfig, Mlp, ModelConfig, Preset};
+pub use config::{GptConfig, Mlp, ModelConfig};
 pub use error::{Error, Result};
 pub use generate::{Generator, Sampling};
 pub use gpt::{Batch, Gpt, sort_positions};
 pub use params::{Init, LayerIds, ParamIds, ParamSpec, SmearIds, ValueIds};
+pub use preset::Preset;
 pub use workspace::{Mode, Workspace};

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use crate::{Error, Plan, Result};
 
 /// What a group's numbers are multiplied by, from the run's plan and schedule. The learning rate's schedule applies to every group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scale {
     /// lr × √(batch / 524,288).
     pub batch: bool,

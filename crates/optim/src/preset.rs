@@ -1,179 +1,125 @@
-//! The two published settings, as data: groups, schedule and scaling rules of nanochat in January and in July 2026.
+//! Presets: groups, schedule and scaling rules as data. Each is a file in `presets/`; a new one is a file and a line here.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::{BatchRule, Decay, Group, Momentum, Origin, Scale, Scaling, Schedule, WeightDecayRule};
+use crate::{Group, Origin, Scale, Scaling, Schedule};
 
-/// A published setting of the whole recipe.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum Preset {
+macro_rules! presets {
+    ($($(#[$about:meta])* $preset:ident = $name:literal),* $(,)?) => {
+        /// A published setting of the whole recipe.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub enum Preset {
+            $($(#[$about])* #[serde(rename = $name)] $preset,)*
+        }
+
+        impl Preset {
+            /// Every preset, the oldest first.
+            pub const ALL: &'static [Preset] = &[$(Self::$preset),*];
+
+            /// The name that a file gives.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$preset => $name,)*
+                }
+            }
+
+            /// The file of its groups and rules.
+            fn text(self) -> &'static str {
+                match self {
+                    $(Self::$preset => include_str!(concat!("../presets/", $name, ".toml")),)*
+                }
+            }
+        }
+    };
+}
+
+presets! {
+    /// nanochat of October 2025, commit dfc8833, as far as its file says.
+    October2025 = "nanochat-2025-10",
     /// nanochat of 29 January 2026, commit 348fbb3.
-    #[serde(rename = "nanochat-2026-01")]
-    January2026,
+    January2026 = "nanochat-2026-01",
     /// nanochat of July 2026, commit 92d63d4; the default.
     #[default]
-    #[serde(rename = "nanochat-2026-07")]
-    July2026,
+    July2026 = "nanochat-2026-07",
 }
 
-impl Preset {
-    /// Every preset.
-    pub const ALL: [Preset; 2] = [Self::January2026, Self::July2026];
-
-    /// The name that a file gives.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::January2026 => "nanochat-2026-01",
-            Self::July2026 => "nanochat-2026-07",
-        }
-    }
-
-    /// The preset of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|preset| preset.name() == name)
-    }
-
-    /// The optimizer groups. Those whose parameters a model lacks are dropped when resolved.
-    pub fn groups(self) -> Vec<Group> {
-        // (January, July)
-        let pick = |j: f64, h: f64| match self {
-            Self::January2026 => j,
-            Self::July2026 => h,
-        };
-        let scale = |batch, width| Scale { batch, width, weight_decay: false };
-        let adamw = |name, params, lr, betas: [f64; 2], weight_decay, scale| {
-            let options = options(json!({ "betas": betas, "eps": 1e-10 }));
-            group(name, params, "adamw", lr, weight_decay, scale, options)
-        };
-        let normuon = options(match self {
-            Self::January2026 => json!({
-                "equilibrate": false, "safety": 1.02, "steps": 5, "renormalize": false,
-                "variance_reduction": true, "beta2": 0.95, "cautious": true,
-            }),
-            Self::July2026 => json!({
-                "equilibrate": true, "safety": 1.01, "steps": 5, "renormalize": true,
-                "variance_reduction": true, "beta2": 0.9, "cautious": true,
-            }),
-        });
-        let all = Scale { batch: true, width: false, weight_decay: true };
-        let head = [0.8, pick(0.95, 0.96)];
-        let table = [0.8, pick(0.95, 0.995)];
-        vec![
-            adamw(
-                "lm_head",
-                &["lm_head.weight"],
-                pick(0.004, 0.008),
-                head,
-                pick(0.0, 0.01),
-                scale(true, true),
-            ),
-            adamw(
-                "wte",
-                &["transformer.wte.weight"],
-                0.3,
-                table,
-                pick(0.0, 0.001),
-                scale(true, true),
-            ),
-            adamw(
-                "value_embeds",
-                &["value_embeds.*.weight"],
-                pick(0.3, 0.15),
-                table,
-                pick(0.0, 0.01),
-                scale(true, true),
-            ),
-            adamw(
-                "resid_lambdas",
-                &["resid_lambdas"],
-                0.5 * 0.01,
-                [0.8, 0.95],
-                pick(0.0, 0.05),
-                scale(true, false),
-            ),
-            adamw("x0_lambdas", &["x0_lambdas"], 0.5, [0.96, 0.95], 0.0, scale(true, false)),
-            adamw(
-                "smear",
-                &["smear_gate.weight", "smear_lambda", "backout_lambda"],
-                0.2,
-                [0.8, 0.95],
-                0.0,
-                scale(false, false),
-            ),
-            group(
-                "matrices",
-                &["transformer.h.**"],
-                "normuon",
-                0.02,
-                pick(0.2, 0.28),
-                all,
-                normuon,
-            ),
-        ]
-    }
-
-    /// How rates, momentum and decay run.
-    pub fn schedule(self) -> Schedule {
-        match self {
-            Self::January2026 => Schedule {
-                warmup_steps: 0,
-                warmdown_frac: 0.5,
-                final_lr_frac: 0.0,
-                momentum: Momentum { start: 0.85, peak: 0.95, warmup_steps: 300, end: None },
-                weight_decay: Decay::Linear,
-            },
-            Self::July2026 => Schedule {
-                warmup_steps: 40,
-                warmdown_frac: 0.65,
-                final_lr_frac: 0.05,
-                momentum: Momentum { start: 0.85, peak: 0.97, warmup_steps: 400, end: Some(0.90) },
-                weight_decay: Decay::Cosine,
-            },
-        }
-    }
-
-    /// How the run's size follows from the model's.
-    pub fn scaling(self) -> Scaling {
-        match self {
-            Self::January2026 => Scaling {
-                tokens_per_param: 12.0,
-                batch: BatchRule::Fixed,
-                weight_decay: WeightDecayRule::Depth,
-            },
-            Self::July2026 => Scaling {
-                tokens_per_param: 12.0,
-                batch: BatchRule::Horizon,
-                weight_decay: WeightDecayRule::Horizon,
-            },
-        }
-    }
+/// A preset's file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Setting {
+    schedule: Schedule,
+    scaling: Scaling,
+    groups: Vec<Listed>,
 }
 
-fn options(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
-}
-
-fn group(
-    name: &str,
-    params: &[&str],
-    uses: &str,
+/// A group in it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    name: String,
+    params: Vec<String>,
+    uses: String,
     lr: f64,
     weight_decay: f64,
     scale: Scale,
     options: Map<String, Value>,
-) -> Group {
-    Group {
-        name: name.to_owned(),
-        params: params.iter().map(|&p| p.to_owned()).collect(),
-        uses: uses.to_owned(),
-        lr,
-        weight_decay,
-        scale,
-        options,
-        origin: Origin::Preset,
+}
+
+impl Preset {
+    /// The preset of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|preset| preset.name() == name)
+    }
+
+    /// The optimizer groups. Those whose parameters a model lacks are dropped when resolved.
+    pub fn groups(self) -> Vec<Group> {
+        let group = |Listed { name, params, uses, lr, weight_decay, scale, options }| Group {
+            name,
+            params,
+            uses,
+            lr,
+            weight_decay,
+            scale,
+            options,
+            origin: Origin::Preset,
+        };
+        self.setting().groups.into_iter().map(group).collect()
+    }
+
+    /// How rates, momentum and decay run.
+    pub fn schedule(self) -> Schedule {
+        self.setting().schedule
+    }
+
+    /// How the run's size follows from the model's.
+    pub fn scaling(self) -> Scaling {
+        self.setting().scaling
+    }
+
+    fn setting(self) -> Setting {
+        // Part of the program: a test reads each.
+        toml::from_str(self.text()).unwrap_or_else(|e| unreachable!("{}: {e}", self.name()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Registry;
+
+    #[test]
+    fn every_preset_is_whole_and_its_rules_know_its_keys() {
+        let registry = Registry::standard();
+        for &preset in Preset::ALL {
+            assert_eq!(Preset::from_name(preset.name()), Some(preset));
+            assert_eq!(serde_json::to_value(preset).unwrap(), preset.name());
+            preset.schedule().check().unwrap();
+            assert!(preset.scaling().tokens_per_param > 0.0);
+            for group in preset.groups() {
+                registry.check(&group.uses, &group.options).unwrap();
+            }
+        }
     }
 }

@@ -39,7 +39,8 @@ pub enum WeightDecayRule {
 }
 
 /// The rules of a setting.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scaling {
     /// Training tokens per scaling parameter (matrices of the blocks and lm_head).
     pub tokens_per_param: f64,

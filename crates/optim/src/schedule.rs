@@ -21,7 +21,8 @@ pub enum Decay {
 
 /// Muon's momentum: from `start` to `peak` over `warmup_steps`, then `peak`, then to `end` over the learning rate's warm-down.
 /// Warm-up takes precedence.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Momentum {
     /// At step 0.
     pub start: f64,
@@ -37,7 +38,8 @@ pub struct Momentum {
 ///
 /// # Source
 /// nanochat, both settings; see [`Preset::schedule`](crate::Preset::schedule).
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// Steps of linear warm-up; a shorter run never reaches the full rate.
     pub warmup_steps: u64,

@@ -108,7 +108,7 @@ fn slabs_do_not_depend_on_the_order_of_the_list() {
 #[test]
 fn a_preset_group_whose_parameters_the_model_lacks_is_dropped() {
     let model = model(false);
-    for preset in Preset::ALL {
+    for preset in [Preset::January2026, Preset::July2026] {
         let specs = resolve(&preset.groups(), &listed(&model)).unwrap();
         assert!(specs.iter().all(|spec| spec.group != "smear"));
     }

@@ -132,7 +132,7 @@ fn muon_by_hand(preset: Preset, t: u64) -> oracle::Muon {
 #[test]
 fn both_settings_step_a_whole_model_as_the_recipe_says() {
     for (dev, _) in devices() {
-        for preset in Preset::ALL {
+        for preset in [Preset::January2026, Preset::July2026] {
             let groups = preset.groups();
             let (mut params, mut optimizers) = build(&*dev, &groups, preset);
             for t in 0..STEPS {

@@ -54,7 +54,8 @@ fn every_step_follows_the_formulas() {
         for t in 0..n {
             let (tf, nf) = (t as f64, n as f64);
             let what = format!("step {t} of {n}");
-            let [jan, jul] = Preset::ALL.map(|preset| preset.schedule().at(t, n));
+            let [jan, jul] =
+                [Preset::January2026, Preset::July2026].map(|preset| preset.schedule().at(t, n));
             assert_near(&what, jan, january(tf, nf, w_january), 1e-12);
             assert_near(&what, jul, july(tf, nf, w_july), 1e-12);
         }

@@ -30,15 +30,8 @@ impl Recipe {
 
     /// The optimizers' side of the model's preset.
     pub fn preset(&self) -> Preset {
-        preset(&self.model)
-    }
-}
-
-/// The optimizers' side of a model's preset.
-fn preset(model: &ModelConfig) -> Preset {
-    match model.preset {
-        farthing_model::Preset::Nanochat202601 => Preset::January2026,
-        farthing_model::Preset::Nanochat202607 => Preset::July2026,
+        // Both crates have every preset: a test holds them to it.
+        Preset::from_name(self.model.preset.name()).unwrap_or_default()
     }
 }
 
@@ -123,4 +116,19 @@ impl Setup {
 /// The model's parameters as groups are matched against them.
 pub fn listed(gpt: &Gpt) -> Vec<Listed<'_>> {
     gpt.params().iter().map(|p| (p.name.as_str(), p.shape, p.id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_of_a_model_has_its_optimizers() {
+        for &preset in farthing_model::Preset::ALL {
+            let recipe = Recipe::new(ModelConfig::new(preset, 2));
+            assert_eq!(recipe.preset().name(), preset.name());
+            Setup::new(&recipe, &Registry::standard(), 512, 64).unwrap();
+        }
+        assert_eq!(Preset::ALL.len(), farthing_model::Preset::ALL.len());
+    }
 }

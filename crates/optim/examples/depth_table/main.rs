@@ -12,9 +12,13 @@ use rows::{Row, row};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let asked = std::env::args().skip(1).map(|a| a.parse()).collect::<Result<Vec<usize>, _>>()?;
     let depths = if asked.is_empty() { (4..=32).step_by(4).collect() } else { asked };
-    for preset in Preset::ALL {
+    for &preset in Preset::ALL {
         let table = depths.iter().map(|&d| row(preset, d)).collect::<Result<Vec<_>, _>>()?;
-        println!("{}: V 32,768, T 2,048, {} tokens per scaling parameter", preset.name(), 12);
+        println!(
+            "{}: V 32,768, T 2,048, {} tokens per scaling parameter",
+            preset.name(),
+            preset.scaling().tokens_per_param
+        );
         println!(
             "\n{:>5} {:>5} {:>5} {:>12} {:>13} {:>12} {:>14} {:>7} {:>14} {:>14}",
             "depth",

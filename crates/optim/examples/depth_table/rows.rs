@@ -19,10 +19,9 @@ pub(crate) struct Row {
 /// # Errors
 /// As [`ModelConfig::resolve`], [`resolve`] and [`farthing_optim::Scaling::plan`].
 pub(crate) fn row(preset: Preset, depth: usize) -> Result<Row, Box<dyn std::error::Error>> {
-    let of_model = match preset {
-        Preset::January2026 => farthing_model::Preset::Nanochat202601,
-        Preset::July2026 => farthing_model::Preset::Nanochat202607,
-    };
+    let mut of_models = farthing_model::Preset::ALL.iter().copied();
+    let of_model = of_models.find(|of_model| of_model.name() == preset.name());
+    let of_model = of_model.ok_or_else(|| format!("no model of {}", preset.name()))?;
     let model = |depth| ModelConfig::new(of_model, depth).resolve(32_768, 2_048);
     let gpt = Gpt::new(model(depth)?)?;
     let size = Size {
