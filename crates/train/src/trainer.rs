@@ -51,6 +51,9 @@ pub struct Progress {
     pub seconds: f64,
     /// Of them, seconds inside steps.
     pub train_seconds: f64,
+    /// Rows of the micro-batches before the last checkpoint; in other ones gradients are summed in another order. Absent before the first checkpoint.
+    #[serde(default)]
+    pub micro_batch_rows: Option<usize>,
 }
 
 /// Bytes on the device.
@@ -248,6 +251,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::Model`] when it cannot be written, [`Error::Io`] when an old one cannot be deleted.
     pub fn save(&mut self, to: &Checkpoints) -> Result<()> {
+        self.progress.micro_batch_rows = Some(self.micro_batch_rows);
         let Self { dev, setup, params, optimizers, progress, .. } = self;
         save(to, *dev, &setup.gpt, params, optimizers, progress)
     }

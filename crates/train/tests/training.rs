@@ -6,7 +6,7 @@ use farthing_data::Batch;
 use farthing_kernels::cpu::Cpu;
 use farthing_model::{ModelConfig, Preset};
 use farthing_optim::Registry;
-use farthing_train::{Batches, Checkpoints, Error, Recipe, Result, Setup, Trainer};
+use farthing_train::{Batches, Checkpoints, Error, Progress, Recipe, Result, Setup, Trainer};
 
 const VOCAB: usize = 64;
 const TOKENS: usize = 16;
@@ -96,6 +96,11 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before_it() {
     let mut said = Vec::new();
     assert!(trainer.restore(&checkpoints, |e| said.push(e.to_string())).unwrap());
     assert_eq!((trainer.progress().step, said.len()), (2, 1));
+    assert_eq!(
+        trainer.progress().micro_batch_rows,
+        Some(4),
+        "what the checkpoint was written with"
+    );
     assert!(!newest.exists() && newest.with_extension("refused").exists());
 }
 
@@ -122,4 +127,11 @@ fn batches_that_do_not_fit_are_refused() {
     let other = trainer.step(&mut Some2(Batch::new(1, TOKENS, VOCAB).unwrap(), 2)).unwrap_err();
     assert_eq!(other.to_string(), "a micro-batch of 1 rows, expected 2");
     assert_eq!(trainer.progress().step, 0, "nothing was updated");
+}
+
+#[test]
+fn checkpoints_from_before_micro_batches_were_recorded_are_read() {
+    let numbers = r#"{"step":3,"tokens":96,"last_loss":4.5,"first_bpb":2.0,"last_bpb":1.5,"best":null,"seconds":1.0,"train_seconds":0.5}"#;
+    let progress: Progress = serde_json::from_str(numbers).unwrap();
+    assert_eq!((progress.step, progress.micro_batch_rows), (3, None));
 }

@@ -37,6 +37,11 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
     let mut metrics = if resumed {
         let (step, steps) = (trainer.progress().step, trainer.setup().plan.steps);
         ctx.log(format!("resuming after step {step} of {steps}"));
+        if let Some(was) = trainer.progress().micro_batch_rows.filter(|was| *was != micro_rows) {
+            ctx.log(format!(
+                "micro-batches have {micro_rows} rows and had {was}: gradients are summed in another order, so that the last bits of the weights may differ"
+            ));
+        }
         ctx.resume_metrics("metrics", step)?
     } else {
         trainer.initialize(ctx.seed)?;
