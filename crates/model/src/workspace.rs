@@ -97,6 +97,16 @@ impl Workspace {
         Ok(float(host))
     }
 
+    /// out = the sum of the last batch's losses, in nats, on the device: for whoever reads several at once.
+    ///
+    /// # Shapes
+    /// out (1) master dtype.
+    /// # Errors
+    /// [`Error::Kernel`].
+    pub fn sum_losses(&self, dev: &dyn Device, out: Mut<'_>) -> Result<()> {
+        Ok(dev.sum(out, self.buffers.losses.view().rows(0..self.used)?)?)
+    }
+
     /// The last batch's losses per position in nats, 0 where the target was −1, in the batch's own order.
     ///
     /// # Errors

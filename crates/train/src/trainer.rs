@@ -75,8 +75,8 @@ pub struct Trainer<'a> {
     optimizers: Optimizers,
     workspace: Workspace,
     micro_batch_rows: usize,
-    /// One number on the device, for norms.
-    number: Tensor,
+    /// Each micro-batch's sum of losses, then each slab's sum of squares of the gradient, on the device: read once in a step.
+    sums: Tensor,
     progress: Progress,
     /// When this attempt began, and the seconds of those before.
     begun: (Instant, f64),
@@ -107,7 +107,7 @@ impl<'a> Trainer<'a> {
             Optimizers::new(registry, dev, &setup.groups, &setup.plan, &setup.schedule, &params)?;
         let tokens = setup.gpt.config().seq_len;
         let workspace = setup.gpt.workspace(dev, micro_batch_rows, tokens, Mode::Train)?;
-        let number = dev.master([1])?;
+        let sums = dev.master([setup.rows / micro_batch_rows + setup.slabs.len()])?;
         let (progress, begun) = (Progress::default(), (Instant::now(), 0.0));
         Ok(Self {
             dev,
@@ -116,7 +116,7 @@ impl<'a> Trainer<'a> {
             optimizers,
             workspace,
             micro_batch_rows,
-            number,
+            sums,
             progress,
             begun,
         })
@@ -155,6 +155,7 @@ impl<'a> Trainer<'a> {
     /// and the device say.
     ///
     /// # Cost
+    /// The host waits for the device once, before the update.
     /// [`flops_per_token`](farthing_model::GptConfig::flops_per_token) for each token and what the optimizers do. Nothing is allocated on the device.
     pub fn step(&mut self, batches: &mut dyn Batches) -> Result<StepRecord> {
         let started = Instant::now();
@@ -187,10 +188,10 @@ impl<'a> Trainer<'a> {
 
     /// The gradient of the next micro-batches' mean loss; returns the loss and the gradient's norm.
     fn gradients(&mut self, batches: &mut dyn Batches) -> Result<(f64, f64)> {
-        let Self { dev, setup, params, workspace, number, micro_batch_rows, .. } = self;
+        let Self { dev, setup, params, workspace, sums, micro_batch_rows, .. } = self;
         params.zero_grads(*dev)?;
         let scale = 1.0 / setup.plan.batch_tokens as f64;
-        let (mut loss, wanted) = (0.0, setup.rows / *micro_batch_rows);
+        let wanted = setup.rows / *micro_batch_rows;
         for got in 0..wanted {
             let step = self.progress.step + 1;
             let batch = batches.next_batch().ok_or(Error::BatchesEnded { step, got, wanted })??;
@@ -207,14 +208,17 @@ impl<'a> Trainer<'a> {
             let micro = farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets())
                 .with_order(batch.sorted());
             setup.gpt.forward_backward(*dev, weights, &mut grads, workspace, &micro, scale)?;
-            loss += workspace.loss_sum(*dev)? * scale;
+            workspace.sum_losses(*dev, sums.view_mut().rows(got..got + 1)?)?;
         }
-        let mut squares = 0.0;
         for slab in 0..params.specs().len() {
-            dev.sum_squares(number.view_mut(), params.slab(slab).grad.view())?;
-            squares += dev.read_f64(number.view())?.iter().sum::<f64>();
+            let square = sums.view_mut().rows(wanted + slab..wanted + slab + 1)?;
+            dev.sum_squares(square, params.slab(slab).grad.view())?;
         }
-        Ok((loss, squares.sqrt()))
+        // The only time in a step that the host waits for the device.
+        let sums = dev.read_f64(sums.view())?;
+        let (losses, squares) = sums.split_at(wanted);
+        let loss = losses.iter().fold(0.0, |loss, sum| loss + sum * scale);
+        Ok((loss, squares.iter().sum::<f64>().sqrt()))
     }
 
     /// Bits per byte of the first held-out rows, at most `tokens` tokens of them, in the activations' memory. `token_bytes` has each token's raw bytes, 0 for special tokens.

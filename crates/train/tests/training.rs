@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use farthing_data::Batch;
 use farthing_kernels::cpu::Cpu;
+use farthing_kernels::traced::Traced;
 use farthing_model::{ModelConfig, Preset};
 use farthing_optim::Registry;
 use farthing_train::{Batches, Checkpoints, Error, Progress, Recipe, Result, Setup, Trainer};
@@ -134,4 +135,22 @@ fn checkpoints_from_before_micro_batches_were_recorded_are_read() {
     let numbers = r#"{"step":3,"tokens":96,"last_loss":4.5,"first_bpb":2.0,"last_bpb":1.5,"best":null,"seconds":1.0,"train_seconds":0.5}"#;
     let progress: Progress = serde_json::from_str(numbers).unwrap();
     assert_eq!((progress.step, progress.micro_batch_rows), (3, None));
+}
+
+#[test]
+fn a_step_waits_once_and_allocates_nothing() {
+    let registry = Registry::standard();
+    let traced = Traced::new(Box::new(Cpu::new(1).unwrap()));
+    let mut trainer = Trainer::new(&traced, setup(&registry), &registry, 1).unwrap();
+    trainer.initialize(5).unwrap();
+    let mut batches = Counting::from(0, 1);
+    for _ in 0..3 {
+        traced.clear();
+        trainer.step(&mut batches).unwrap();
+        let totals = traced.summary();
+        let calls = |op| totals.iter().find(|total| total.op == op).map_or(0, |total| total.calls);
+        assert_eq!((calls("read"), calls("alloc"), calls("synchronize")), (1, 0, 0), "{totals:?}");
+        // Inputs, targets and their order, for each of four micro-batches.
+        assert_eq!(calls("write"), 3 * 4);
+    }
 }
