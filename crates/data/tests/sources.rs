@@ -2,6 +2,7 @@
 
 use crate::common::write_parquet;
 use arrow::array::{ArrayRef, StringArray};
+use farthing_base::Hint;
 use farthing_data::{
     Error, FetchSettings, Fetcher, Files, HubSettings, ShardRange, Silent, Survey, TextFile, Texts,
     fetch,
@@ -60,7 +61,7 @@ impl Place {
     }
 
     fn refused(&self, source: &str) -> String {
-        let error = self.survey(source).unwrap_err().to_string();
+        let error = self.survey(source).unwrap_err().with_hint();
         assert!(error.contains("\nhint: "), "{error}");
         error
     }
@@ -429,7 +430,7 @@ fn other_formats_are_named_before_anything_is_copied() {
         let named = format!("{{a.parquet,{name}}}");
         let source = if name == "b.parquet" { "*.parquet" } else { named.as_str() };
         let out = place.path("out");
-        let error = place.fetch(source, "out").unwrap_err().to_string();
+        let error = place.fetch(source, "out").unwrap_err().with_hint();
         assert!(error.contains(name) && error.contains(what), "{error}");
         assert!(error.contains("\nhint: "), "{error}");
         assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "nothing was copied");

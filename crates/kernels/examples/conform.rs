@@ -314,12 +314,12 @@ fn main() -> ExitCode {
     };
     let tested = match Tested::open(arguments.device) {
         Ok(tested) => tested,
-        Err(error) => return refused(error.to_string()),
+        Err(error) => return refused(error.with_hint()),
     };
     let report = Report::new(&arguments, tested.described.clone());
     // A file that cannot be written is told of now, not after minutes.
     if let Err(error) = report.write() {
-        return refused(error.to_string());
+        return refused(error.with_hint());
     }
     match run(report, &bodies, tested) {
         Ok(true) => ExitCode::SUCCESS,

@@ -30,6 +30,7 @@ use crate::world::{self, WorldSettings};
 use crate::{Error, Progress, Result, TextFile};
 use address::{Address, WORLD};
 use local::{Found, LocalAddress};
+use rayon::prelude::*;
 use select::{Selected, select};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -251,8 +252,11 @@ fn world_files(settings: &FetchSettings, out: &Path, progress: &mut dyn Progress
 
 /// Footers say what is no parquet, or has no rows; which column is text is asked later.
 fn look(settings: &FetchSettings, found: &Found, selected: &Selected) -> Result<()> {
+    // Side by side, since there may be thousands; the first that is at fault is named.
     let rows = |chosen: &[usize]| -> Result<u64> {
-        chosen.iter().map(|&i| TextFile::count(&found.files[i])).sum()
+        let each: Vec<Result<u64>> =
+            chosen.par_iter().map(|&i| TextFile::count(&found.files[i])).collect();
+        each.into_iter().sum()
     };
     let source = &settings.source;
     if selected.shared() {

@@ -12,6 +12,7 @@ use farthing_base::names::did_you_mean;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
+use rayon::prelude::*;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -83,12 +84,22 @@ impl TextFile {
         contained(decode)
     }
 
-    /// The file with its columns found, for text and filter, from its footer alone.
+    /// Whether files have the columns for text and filter, from their footers alone, side by side; files that are no parquet, or cannot
+    /// be read, are passed over.
     ///
     /// # Errors
-    /// Those of [`TextFile::open`], for the columns of the filter too.
-    pub fn check_columns(path: impl AsRef<Path>, column: &str, filter: &TextFilter) -> Result<()> {
-        Self::open(path, column)?.filter(filter)
+    /// [`Error::MissingColumn`], [`Error::ColumnType`] and [`Error::Compression`] of the first file that has one.
+    pub fn check_columns<P: AsRef<Path> + Sync>(
+        files: &[P],
+        column: &str,
+        filter: &TextFilter,
+    ) -> Result<()> {
+        let check = |path: &P| match Self::open(path, column).and_then(|mut f| f.filter(filter)) {
+            Err(Error::NotParquet { .. } | Error::Parquet { .. } | Error::Io { .. }) => Ok(()),
+            other => other,
+        };
+        let each: Vec<Result<()>> = files.par_iter().map(check).collect();
+        each.into_iter().collect()
     }
 
     /// Reads the footer and finds the column.

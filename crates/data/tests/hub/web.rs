@@ -80,7 +80,7 @@ fn what_is_no_parquet_is_not_pinned() {
         place.hub.tamper(&shard(1), bytes.clone());
         let error = place.fetch().unwrap_err();
         assert!(matches!(error, Error::NotParquet { .. }), "{error}");
-        let text = error.to_string();
+        let text = error.with_hint();
         assert!(text.contains(&shard(1)) && text.contains(what), "{text}");
         assert!(text.contains("\nhint: look at the URL in a browser"), "{text}");
         assert!(place.fetcher.pins.is_empty());
@@ -105,7 +105,7 @@ fn a_page_that_was_pinned_once_names_the_lock_file() {
     let pin = place.fetcher.pins[0].files.iter_mut().find(|f| f.path.contains(&shard(0))).unwrap();
     (pin.bytes, pin.digest) = (page.len() as u64, format!("sha256:{}", sha256(&page)));
     place.hub.tamper(&shard(0), page);
-    let error = place.fetch().unwrap_err().to_string();
+    let error = place.fetch().unwrap_err().with_hint();
     assert!(error.contains("a web page") && error.contains("remove its pin from the lock file"));
     assert!(error.contains(&shard(0)), "{error}");
 }

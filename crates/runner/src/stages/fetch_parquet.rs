@@ -577,7 +577,9 @@ mod tests {
     fn files_that_are_not_there_are_asked_for_before_a_run_and_not_before_a_plan() {
         let missing = config("source = 'no/such/*.parquet'");
         FetchParquet::check(&missing, &Extras::default()).unwrap();
-        assert!(FetchParquet::sources(&missing).unwrap().is_empty());
+        let error = FetchParquet::sources(&missing).unwrap_err();
+        assert!(is_absent(&error), "what was made of them the last time may serve: {error}");
+        assert_eq!(FetchParquet::origin(&missing).as_deref(), Some("no/such/*.parquet"));
         let error = crate::failure::lines(&found(&missing).unwrap_err()).join("\n");
         assert!(error.starts_with("no parquet file matches `no/such/*.parquet`"), "{error}");
         assert!(error.contains("\nhint: "), "{error}");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use farthing_data::{
-    BpeSettings, Compression, Error, TOKENIZER, TextColumn, TextFile, TextFilter, Texts, Tokenizer,
+    BpeSettings, Compression, TOKENIZER, TextColumn, TextFile, TextFilter, Texts, Tokenizer,
     train_bpe,
 };
 use serde::{Deserialize, Serialize};
@@ -167,14 +167,8 @@ pub(super) fn check_column(name: &str) -> Result<()> {
 
 /// Whether files that will be copied have the columns, by their footers.
 pub(super) fn look(files: &[PathBuf], column: &str, filter: &TextFilter) -> Result<()> {
-    for file in files {
-        match TextFile::check_columns(file, column, filter) {
-            // The stage that copies them has said so.
-            Err(Error::NotParquet { .. } | Error::Parquet { .. } | Error::Io { .. }) => {}
-            other => other?,
-        }
-    }
-    Ok(())
+    // Of what is no parquet the stage that copies it has said so.
+    Ok(TextFile::check_columns(files, column, filter)?)
 }
 
 /// The fault of a filter that means nothing.

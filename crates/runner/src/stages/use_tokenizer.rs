@@ -122,7 +122,8 @@ mod tests {
         assert_eq!(ctx.figures().len(), UseTokenizer::FIGURES.len());
 
         let missing = Config { path: dir.path().join("other.json") };
-        assert!(UseTokenizer::sources(&missing).unwrap().is_empty());
+        let error = UseTokenizer::sources(&missing).unwrap_err();
+        assert!(error.downcast_ref().is_some_and(farthing_data::Error::is_absent), "{error}");
         assert!(UseTokenizer::promises(&missing).is_empty());
         let error = UseTokenizer::run(missing, NoExec {}, &mut ctx).unwrap_err().to_string();
         assert!(error.contains("cannot read") && error.contains("other.json"), "{error}");

@@ -25,6 +25,22 @@ fn comments_order_and_spelled_out_defaults_change_nothing() {
 }
 
 #[test]
+fn a_source_that_changes_while_it_is_read_is_not_kept() {
+    let place = Place::with("[stage.grow]\nuses = \"grow\"\npath = \"f\"\n");
+    fs::write(place.path("f"), "half").unwrap();
+    let torn = |output: &Output| {
+        assert_eq!(output.code, 1, "{}", output.screen());
+        let said = "a source file changed while the stage read it";
+        assert!(output.stderr.contains(said), "{}", output.screen());
+    };
+    torn(&place.go(&[]));
+    torn(&place.go(&[]));
+    // It has grown enough.
+    assert_eq!(place.go(&[]).ran(), ["grow"]);
+    assert!(place.go(&[]).ran().is_empty());
+}
+
+#[test]
 fn a_change_reruns_what_is_below_and_nothing_else() {
     let place = Place::with(CHAIN);
     place.go(&[]);

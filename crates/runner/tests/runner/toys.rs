@@ -18,6 +18,7 @@ pub(crate) fn app() -> App {
         .stage::<Slow>()
         .stage::<Report>()
         .stage::<Fail>()
+        .stage::<Grow>()
         .stage::<Join>()
 }
 
@@ -183,6 +184,37 @@ impl Stage for Slow {
         fs::create_dir_all(ctx.output("rows"))?;
         fs::write(ctx.output("rows").join("a"), state.to_string())?;
         ctx.summary("state", state.to_string());
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GrowConfig {
+    path: PathBuf,
+}
+
+/// Reads a file from outside that grows meanwhile.
+struct Grow;
+
+impl Stage for Grow {
+    type Config = GrowConfig;
+    type Exec = NoExec;
+    const KIND: &'static str = "grow";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[];
+    const OUTPUTS: &'static [Port] = &[port("text", "text")];
+
+    fn sources(config: &GrowConfig) -> Result<Vec<PathBuf>> {
+        Ok(vec![config.path.clone()])
+    }
+
+    fn run(config: GrowConfig, _: NoExec, ctx: &mut Ctx) -> Result<()> {
+        let text = fs::read_to_string(&config.path)?;
+        if text.len() < 20 {
+            fs::write(&config.path, format!("{text} and more"))?;
+        }
+        fs::write(ctx.output("text"), text)?;
         Ok(())
     }
 }
