@@ -19,7 +19,6 @@ impl Gpt {
         grads: &mut Grads<'_>,
         buf: &mut Buffers<Tensor>,
         at: Extent,
-        order: &[i32],
         loss_scale: f64,
     ) -> Result<()> {
         let Some(mut gradients) = buf.gradients.take() else {
@@ -29,7 +28,7 @@ impl Gpt {
         let pass = Backward { gpt: self, dev, weights, at };
         let done = gradients
             .bind(self.config(), at)
-            .and_then(|mut g| pass.run(grads, buf, &mut g, order, loss_scale));
+            .and_then(|mut g| pass.run(grads, buf, &mut g, loss_scale));
         buf.gradients = Some(gradients);
         done
     }
@@ -49,10 +48,8 @@ impl Backward<'_> {
         grads: &mut Grads<'_>,
         buf: &mut Buffers<Tensor>,
         g: &mut Gradients<Mut<'_>>,
-        order: &[i32],
         loss_scale: f64,
     ) -> Result<()> {
-        self.dev.write_i32(g.order.reborrow(), order)?;
         self.dev.fill(g.dx0.reborrow(), 0.0)?;
         self.head(grads, buf, loss_scale)?;
         self.final_norm(grads, buf, g)?;
@@ -81,7 +78,7 @@ impl Backward<'_> {
             let normed = buf.normed.view().rows(rows.clone())?;
             dev.linear(logits.reborrow(), normed, head, false)?;
             let losses = buf.losses.view_mut().rows(rows.clone())?;
-            let targets = buf.targets.view().rows(rows.clone())?;
+            let targets = buf.tokens.view().rows(n + rows.start..n + rows.end)?;
             let (vocab, softcap) = (config.vocab_size, config.logit_softcap);
             dev.cross_entropy(losses, logits.reborrow(), targets, vocab, softcap, Some(scale))?;
             let dlogits = logits.view();
@@ -195,15 +192,16 @@ impl Backward<'_> {
         if let (Some(value), Some(ve), Some(gate), Some(dve)) =
             (ids.value, &mut buf.ve, &layer.gate, &mut g.dve)
         {
-            let tokens = first(&buf.ids, n)?;
+            let tokens = buf.tokens.view();
+            let (ids_of, order) = (tokens.rows(0..n)?, tokens.rows(2 * n..3 * n)?);
             let mut ve = bind(ve, n, at.kv(config))?;
             let (dw, w) = (grads.get(value.gate)?, weights.get(value.gate)?);
-            dev.embed(ve.reborrow(), weights.get(value.table)?, tokens)?;
+            dev.embed(ve.reborrow(), weights.get(value.table)?, ids_of)?;
             let (dv, ve, gate, max) = (g.dv.view(), ve.view(), gate.view(), config.ve_gate_max);
             let dx = dn1.reborrow();
             dev.value_gate_backward(dve.reborrow(), dw, dx, dv, ve, gate, n1, w, max)?;
             let dtable = grads.get(value.table)?;
-            dev.embed_backward(dtable, dve.view(), tokens, g.order.view())?;
+            dev.embed_backward(dtable, dve.view(), ids_of, order)?;
         }
         let rstd1 = layer.rstd1.view();
         dev.rms_norm_backward(g.dx.reborrow(), dn1.view(), n1, rstd1, true)?;
@@ -241,9 +239,10 @@ impl Backward<'_> {
             _ => (bound(&buf.stream[0], n, shape)?, g.dx.view()),
         };
         let mut draw = bind(&mut buf.wide_c, n, shape)?;
-        let (rstd, tokens) = (first(&buf.rstd0, n)?, first(&buf.ids, n)?);
+        let (rstd, tokens) = (first(&buf.rstd0, n)?, buf.tokens.view());
+        let (ids, order) = (tokens.rows(0..n)?, tokens.rows(2 * n..3 * n)?);
         dev.rms_norm_backward(draw.reborrow(), dnormed, normed, rstd, false)?;
         let dtable = grads.get(self.gpt.ids().wte)?;
-        Ok(dev.embed_backward(dtable, draw.view(), tokens, g.order.view())?)
+        Ok(dev.embed_backward(dtable, draw.view(), ids, order)?)
     }
 }

@@ -45,7 +45,7 @@ impl Gpt {
             let normed = buf.normed.view().rows(rows.clone())?;
             dev.linear(logits.reborrow(), normed, head, false)?;
             let losses = buf.losses.view_mut().rows(rows.clone())?;
-            let targets = buf.targets.view().rows(rows.clone())?;
+            let targets = buf.tokens.view().rows(n + rows.start..n + rows.end)?;
             let (vocab, softcap) = (config.vocab_size, config.logit_softcap);
             dev.cross_entropy(losses, logits.reborrow(), targets, vocab, softcap, None)?;
             if predictions {
@@ -76,8 +76,9 @@ impl Forward<'_> {
     fn embed(&self, buf: &mut Buffers<Tensor>) -> Result<()> {
         let Self { gpt, dev, weights, at } = *self;
         let (n, shape) = (at.positions(), [at.rows, at.tokens, gpt.config().model_dim]);
+        let ids = buf.tokens.view().rows(0..n)?;
         let mut raw = bind(&mut buf.wide_c, n, shape)?;
-        let (ids, rstd) = (first(&buf.ids, n)?, first_mut(&mut buf.rstd0, n)?);
+        let rstd = first_mut(&mut buf.rstd0, n)?;
         let x0 = bind(&mut buf.stream[0], n, shape)?;
         dev.embed(raw.reborrow(), weights.get(gpt.ids().wte)?, ids)?;
         let (Some(smear), Some(smear_ids)) = (&mut buf.smear, gpt.ids().smear) else {
@@ -100,7 +101,7 @@ impl Forward<'_> {
         let Self { gpt, dev, weights, at } = *self;
         let (config, n) = (gpt.config(), at.positions());
         let (layer_slot, kv_slot) = (buf.layer_slot(i), buf.kv_slot(i));
-        let Buffers { stream, slots, layers, kv, ve, act, cos, sin, ids: tokens, .. } = buf;
+        let Buffers { stream, slots, layers, kv, ve, act, cos, sin, tokens, .. } = buf;
         let mut layer = layers[layer_slot].bind(config, at)?;
         let (x, others) = split_one(stream, slots[i + 1]);
         let mut x = bind(x, n, layer.n1.shape())?;

@@ -6,7 +6,7 @@ use farthing_base::random::Stream;
 use farthing_kernels::{Device, Tensor, Weights};
 
 use crate::gpt::{Extent, Gpt};
-use crate::workspace::{Buffers, Capacity, Keep, Types, buffers, first, first_mut, write_rotary};
+use crate::workspace::{Buffers, Capacity, Keep, Types, buffers, first_mut, write_rotary};
 use crate::{Error, Result};
 
 /// How the next token is drawn.
@@ -147,7 +147,7 @@ impl Generator<'_> {
         let mut last = 0;
         for piece in tokens.chunks(self.capacity.positions) {
             let at = Extent { rows: 1, tokens: piece.len(), past: self.past };
-            self.dev.write_i32(first_mut(&mut self.buffers.ids, piece.len())?, piece)?;
+            self.dev.write_i32(first_mut(&mut self.buffers.tokens, piece.len())?, piece)?;
             self.gpt.trunk(self.dev, self.weights, &mut self.buffers, at)?;
             self.past += piece.len();
             last = piece.len() - 1;
@@ -161,11 +161,12 @@ impl Generator<'_> {
         let (dev, buf, config) = (self.dev, &mut self.buffers, self.gpt.config());
         let head = self.weights.get(self.gpt.ids().lm_head)?;
         dev.linear(buf.logits.view_mut(), buf.normed.view().rows(last..last + 1)?, head, false)?;
-        dev.write_i32(first_mut(&mut buf.targets, 1)?, &[-1])?;
+        // One position, whose input is read no more: its target stands behind it.
+        dev.write_i32(buf.tokens.view_mut().rows(1..2)?, &[-1])?;
         dev.cross_entropy(
             first_mut(&mut buf.losses, 1)?,
             buf.logits.view_mut(),
-            first(&buf.targets, 1)?,
+            buf.tokens.view().rows(1..2)?,
             config.vocab_size,
             config.logit_softcap,
             None,
@@ -298,7 +299,7 @@ mod tests {
         let ignored = vec![-1; n];
         let batch = Batch::new(n, text, &ignored);
         gpt.evaluate(dev, params.weights(), &mut ws, &batch, false).unwrap();
-        let logits = dev.read_f64(first(&ws.buffers.logits, n).unwrap()).unwrap();
+        let logits = dev.read_f64(ws.buffers.logits.view().rows(0..n).unwrap()).unwrap();
         logits.chunks(gpt.config().padded_vocab()).map(|row| row[..50].to_vec()).collect()
     }
 

@@ -178,10 +178,9 @@ impl Gpt {
             let what = "training needs the order of the inputs".into();
             return Err(Error::Batch { what, hint: "fill it with sort_positions".into() });
         };
-        let at = self.begin(dev, ws, batch)?;
-        check_order(batch.inputs, order)?;
+        let at = self.begin(dev, ws, batch, Some(order))?;
         self.trunk(dev, weights, &mut ws.buffers, at)?;
-        self.backward(dev, weights, grads, &mut ws.buffers, at, order, loss_scale)
+        self.backward(dev, weights, grads, &mut ws.buffers, at, loss_scale)
     }
 
     /// Losses per position, and the most likely next tokens where `predictions` are wanted; read them from the workspace.
@@ -199,15 +198,21 @@ impl Gpt {
         batch: &Batch<'_>,
         predictions: bool,
     ) -> Result<()> {
-        let at = self.begin(dev, ws, batch)?;
+        let at = self.begin(dev, ws, batch, None)?;
         self.trunk(dev, weights, &mut ws.buffers, at)?;
         self.losses(dev, weights, &mut ws.buffers, at, predictions)?;
         ws.has_predictions = predictions;
         Ok(())
     }
 
-    /// Checks a batch and hands it to the device.
-    fn begin(&self, dev: &dyn Device, ws: &mut Workspace, batch: &Batch<'_>) -> Result<Extent> {
+    /// Checks a batch and hands it to the device, in one piece.
+    fn begin(
+        &self,
+        dev: &dyn Device,
+        ws: &mut Workspace,
+        batch: &Batch<'_>,
+        order: Option<&[i32]>,
+    ) -> Result<Extent> {
         let n = batch.inputs.len();
         let refuse = |what: String, hint: &str| Err(Error::Batch { what, hint: hint.into() });
         if batch.tokens == 0 || n == 0 || !n.is_multiple_of(batch.tokens) {
@@ -241,8 +246,15 @@ impl Gpt {
         }
         ws.used = n;
         ws.has_predictions = false;
-        dev.write_i32(ws.buffers.ids.view_mut().rows(0..n)?, batch.inputs)?;
-        dev.write_i32(ws.buffers.targets.view_mut().rows(0..n)?, batch.targets)?;
+        if let Some(order) = order {
+            check_order(batch.inputs, order)?;
+        }
+        ws.upload.clear();
+        for part in [batch.inputs, batch.targets, order.unwrap_or_default()] {
+            ws.upload.extend_from_slice(part);
+        }
+        let tokens = ws.buffers.tokens.view_mut().rows(0..ws.upload.len())?;
+        dev.write_i32(tokens, &ws.upload)?;
         Ok(Extent { rows: n / batch.tokens, tokens: batch.tokens, past: 0 })
     }
 }

@@ -32,6 +32,8 @@ pub struct Workspace {
     pub(crate) buffers: Buffers<Tensor>,
     /// Host bytes that losses pass through.
     staging: Vec<u8>,
+    /// A batch on its way to `tokens`.
+    pub(crate) upload: Vec<i32>,
     bytes: usize,
 }
 
@@ -56,6 +58,7 @@ impl Workspace {
         })?;
         write_rotary(config, dev, &mut buffers.cos, &mut buffers.sin)?;
         let staging = vec![0; extent.positions * types.master.bytes()];
+        let upload = Vec::with_capacity(buffers.tokens.shape()[0]);
         Ok(Self {
             mode,
             capacity: extent.positions,
@@ -64,6 +67,7 @@ impl Workspace {
             has_predictions: false,
             buffers,
             staging,
+            upload,
             bytes,
         })
     }
@@ -246,14 +250,12 @@ pub(crate) struct Gradients<T> {
     pub(crate) dve: Option<T>,
     /// By SwiGLU's gate, (N, M).
     pub(crate) dh_gate: Option<T>,
-    /// Positions sorted by (id, position), (N).
-    pub(crate) order: T,
 }
 
 /// Every buffer of a pass. `T` is a tensor, or nothing at all when they are only counted.
 pub(crate) struct Buffers<T> {
-    pub(crate) ids: T,
-    pub(crate) targets: T,
+    /// What the host gives of a batch, in one piece: inputs (N), targets (N) and, for training, positions sorted by (id, position) (N).
+    pub(crate) tokens: T,
     /// Rotary tables (tokens, D/2).
     pub(crate) cos: T,
     pub(crate) sin: T,
@@ -385,14 +387,12 @@ pub(crate) fn buffers<T>(
             dv: make(compute, [n, k * d].into())?,
             dve: has_value_embeds.then(|| make(compute, [n, k * d].into())).transpose()?,
             dh_gate: swiglu.then(|| make(compute, [n, m].into())).transpose()?,
-            order: make(DType::I32, [n].into())?,
         })
     } else {
         None
     };
     Ok(Buffers {
-        ids: make(DType::I32, [n].into())?,
-        targets: make(DType::I32, [n].into())?,
+        tokens: make(DType::I32, [n * if keep == Keep::Train { 3 } else { 2 }].into())?,
         cos: make(master, [capacity.tokens, d / 2].into())?,
         sin: make(master, [capacity.tokens, d / 2].into())?,
         rstd0: make(master, [n].into())?,
@@ -516,7 +516,6 @@ impl Gradients<Tensor> {
             dv: bind(&mut self.dv, n, keys)?,
             dve: self.dve.as_mut().map(|dve| bind(dve, n, keys)).transpose()?,
             dh_gate: self.dh_gate.as_mut().map(|dh| bind(dh, n, [b, t, m])).transpose()?,
-            order: bind(&mut self.order, n, [n])?,
         })
     }
 }
