@@ -11,6 +11,7 @@ use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 /// Rows of a row group, at most, and the bytes after which it is ended.
@@ -71,6 +72,19 @@ pub(super) fn divide(
     Ok(Files { train, val, tasks: None })
 }
 
+/// How files are written here.
+pub(super) fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .build()
+}
+
+/// Ends a row group that has become large.
+pub(super) fn end_group<W: Write + Send>(writer: &mut ArrowWriter<W>) -> Result<(), ParquetError> {
+    if writer.in_progress_size() > GROUP_BYTES { writer.flush() } else { Ok(()) }
+}
+
 fn write(
     from: &Path,
     metadata: &ArrowReaderMetadata,
@@ -98,12 +112,8 @@ fn write(
     })
     .map_err(|e| damaged(first, &e))?;
     let mut out = NewFile::create(to)?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .build();
     let schema = arrow::array::RecordBatchReader::schema(&reader);
-    let mut writer = ArrowWriter::try_new(&mut out, schema, Some(properties)).map_err(failed)?;
+    let mut writer = ArrowWriter::try_new(&mut out, schema, Some(properties())).map_err(failed)?;
     let mut done = 0;
     loop {
         if progress.stopped() {
@@ -114,9 +124,7 @@ fn write(
                 .map_err(|e| damaged(first + done, &e))?;
         let Some(batch) = batch else { break };
         writer.write(&batch).map_err(failed)?;
-        if writer.in_progress_size() > GROUP_BYTES {
-            writer.flush().map_err(failed)?;
-        }
+        end_group(&mut writer).map_err(failed)?;
         done += batch.num_rows() as u64;
         progress.advance(batch.num_rows() as u64);
     }
