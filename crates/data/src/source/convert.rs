@@ -4,7 +4,7 @@
 //! separator is missing, and everything after it would be one of them.
 
 use super::formats::{Format, Packed, pointer};
-use super::{FetchSettings, share};
+use super::{FetchSettings, FileEntry, Files, entry, share};
 use crate::{Error, Progress, Result};
 use aho_corasick::AhoCorasick;
 use arrow::array::{ArrayRef, StringBuilder};
@@ -56,15 +56,71 @@ pub(super) fn convert(
     settings: &FetchSettings,
     to: &Path,
     progress: &mut dyn Progress,
-    each: &mut dyn FnMut(&mut dyn Progress, u64),
 ) -> Result<()> {
-    let failed = |e: ParquetError| Error::WriteParquet { path: to.into(), reason: e.to_string() };
     let mut documents = documents(from, format, settings)?;
-    let schema = Schema::new(vec![Field::new(settings.text_column(), DataType::Utf8, true)]);
-    let schema = Arc::new(schema);
+    write(&mut documents, settings.text_column(), to, progress, &mut |_, _| {}).map(drop)
+}
+
+/// Writes the two parts of a single file: its documents are counted first, and every one of them is read then.
+///
+/// # Errors
+/// Those of [`convert`], and [`Error::Selection`].
+pub(super) fn divide(
+    from: &Path,
+    format: Format,
+    settings: &FetchSettings,
+    name: &str,
+    out: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Files> {
+    progress.total(None, "documents");
+    let mut rows = 0;
+    for document in documents(from, format, settings)? {
+        document?;
+        rows += 1;
+        if rows % BATCH_ROWS as u64 == 0 {
+            progress.advance(BATCH_ROWS as u64);
+            if progress.stopped() {
+                return Err(Error::Stopped);
+            }
+        }
+    }
+    let val = share::enough(&settings.source, rows)?;
+    progress.total(Some(rows), "documents");
+    let mut documents = documents(from, format, settings)?;
+    let mut part = |which: &str, n: u64| -> Result<FileEntry> {
+        let to = share::part_path(out, name, which);
+        let n_documents = usize::try_from(n).unwrap_or(usize::MAX);
+        let mut some = documents.by_ref().take(n_documents);
+        let advance = &mut |progress: &mut dyn Progress, n| progress.advance(n);
+        let written = write(&mut some, settings.text_column(), &to, progress, advance)?;
+        if written != n {
+            let what = format!("it had {rows} documents a moment ago, and has fewer now");
+            return Err(document(from, None, what, "run again when nobody writes it"));
+        }
+        entry(&to)
+    };
+    let train = vec![part(share::TRAIN, rows - val)?];
+    let val = vec![part(share::HELD_OUT, val)?];
+    Ok(Files { train, val, tasks: None })
+}
+
+/// Writes documents, and returns how many they were.
+fn write(
+    documents: &mut dyn Iterator<Item = Result<Option<String>>>,
+    column: &str,
+    to: &Path,
+    progress: &mut dyn Progress,
+    advance: &mut dyn FnMut(&mut dyn Progress, u64),
+) -> Result<u64> {
+    let failed = |e: ParquetError| Error::WriteParquet { path: to.into(), reason: e.to_string() };
+    let schema = Arc::new(Schema::new(vec![Field::new(column, DataType::Utf8, true)]));
     let mut out = NewFile::create(to)?;
-    let mut writer = ArrowWriter::try_new(&mut out, schema.clone(), Some(share::properties()))
-        .map_err(failed)?;
+    // Documents are seldom equal: a dictionary of them is work for nothing.
+    let properties = share::properties().set_dictionary_enabled(false).build();
+    let mut writer =
+        ArrowWriter::try_new(&mut out, schema.clone(), Some(properties)).map_err(failed)?;
+    let mut done = 0;
     loop {
         if progress.stopped() {
             return Err(Error::Stopped);
@@ -80,15 +136,17 @@ pub(super) fn convert(
         if rows == 0 {
             break;
         }
-        let column: ArrayRef = Arc::new(texts.finish());
-        let batch = RecordBatch::try_new(schema.clone(), vec![column])
+        let texts: ArrayRef = Arc::new(texts.finish());
+        let batch = RecordBatch::try_new(schema.clone(), vec![texts])
             .map_err(|e| failed(ParquetError::from(e)))?;
         writer.write(&batch).map_err(failed)?;
         share::end_group(&mut writer).map_err(failed)?;
-        each(progress, rows as u64);
+        done += rows as u64;
+        advance(progress, rows as u64);
     }
     writer.close().map_err(failed)?;
-    Ok(out.finish()?)
+    out.finish()?;
+    Ok(done)
 }
 
 /// What a file's beginning says: how many documents it has, where they are fewer than two. Two stands for any larger number.

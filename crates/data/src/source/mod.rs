@@ -375,13 +375,7 @@ fn local_copies(
         if format == Format::Parquet {
             return share::divide(from, &settings.source, &name, out, progress);
         }
-        // How many documents there are is known at the end.
-        let whole = out.join(Path::new(&name).with_extension("whole"));
-        progress.total(None, "documents");
-        convert::convert(from, format, settings, &whole, progress, &mut |p, n| p.advance(n))?;
-        let divided = share::divide(&whole, &settings.source, &name, out, progress);
-        fs::remove_file(&whole).map_err(Error::io("remove", &whole))?;
-        return divided;
+        return convert::divide(from, format, settings, &name, out, progress);
     }
     progress.total(Some((selected.train.len() + selected.val.len()) as u64), "files");
     let mut bring = |i: &usize| -> Result<FileEntry> {
@@ -391,7 +385,7 @@ fn local_copies(
         let to = out.join(name(i));
         match Format::of(path(i)) {
             Format::Parquet => local::copy(path(i), &to)?,
-            format => convert::convert(path(i), format, settings, &to, progress, &mut |_, _| {})?,
+            format => convert::convert(path(i), format, settings, &to, progress)?,
         }
         progress.advance(1);
         entry(&to)
