@@ -136,6 +136,18 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// A file of text in another format than parquet cannot be read, or one of its documents cannot.
+    #[error("{}{}: {what}", path.display(), line.map(|n| format!(", line {n}")).unwrap_or_default())]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1, where one can be told.
+        line: Option<u64>,
+        /// What is wrong with it.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
     /// A file with certificates of authorities cannot be used.
     #[error("the certificates of {} cannot be used: {reason}", path.display())]
     Certificates {
@@ -164,7 +176,7 @@ pub enum Error {
         /// What to change.
         hint: String,
     },
-    /// A parquet file has no column of that name.
+    /// A parquet file, or a table of another format, has no column of that name.
     #[error("{} has no column `{column}`; its columns are {}", path.display(), found.join(", "))]
     MissingColumn {
         /// The parquet file.
@@ -316,7 +328,7 @@ impl Hint for Error {
             Self::NoFiles { base, .. } => {
                 return Some(
                     format!(
-                        "give a `.parquet` file, a directory that holds some, or a glob; relative paths start at {}",
+                        "give a file of text (parquet, .jsonl, .txt, .csv), a directory that holds some, or a glob; relative paths start at {}",
                         base.display()
                     )
                     .into(),
@@ -336,6 +348,7 @@ impl Hint for Error {
             Self::Source { hint, .. }
             | Self::Gone { hint, .. }
             | Self::NotParquet { hint, .. }
+            | Self::Document { hint, .. }
             | Self::NoRemoteFiles { hint, .. }
             | Self::Refused { hint, .. }
             | Self::Offline { hint, .. }
@@ -345,7 +358,7 @@ impl Hint for Error {
             | Self::Config { hint, .. }
             | Self::BatchShape { hint, .. } => hint,
             Self::UnknownSource { .. } => {
-                "use `hf://datasets/ORG/NAME`, `https://…/file.parquet`, `embedded://world`, or the path of a parquet file, of a directory of them, or a glob such as `text/*.parquet`"
+                "use `hf://datasets/ORG/NAME`, `https://…/file.parquet`, `embedded://world`, or the path of a file of text (parquet, .jsonl, .txt, .csv), of a directory of them, or a glob such as `text/*.parquet`"
             }
             Self::Unreachable { .. } => {
                 "check the network and rerun; what has arrived is kept, and the next run goes on from there"

@@ -6,6 +6,7 @@
 
 mod checksums;
 mod common;
+mod formats;
 mod hub;
 mod loading;
 mod packing;

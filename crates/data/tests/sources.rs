@@ -406,9 +406,9 @@ fn home_and_urls_mean_what_they_mean_elsewhere() {
 fn other_formats_are_named_before_anything_is_copied() {
     let place = Place::with(&["a.parquet", "c.parquet"]);
     for (name, bytes, what) in [
-        ("x.txt", &b"Once upon a time."[..], "plain text, or CSV"),
-        ("x.jsonl", b"{\"text\": \"a\"}\n", "JSON"),
-        ("x.csv", b"text\nOnce\n", "plain text, or CSV"),
+        ("x.md", &b"Once upon a time."[..], "plain text, or CSV"),
+        ("x.json", b"{\"text\": \"a\"}\n", "JSON"),
+        ("x.table", b"text\nOnce\n", "plain text, or CSV"),
         ("b.parquet", b"<!DOCTYPE html><html>log in</html>", "a web page"),
         ("b.parquet", b"  <html>please log in</html>", "a web page"),
         (
@@ -437,10 +437,10 @@ fn other_formats_are_named_before_anything_is_copied() {
         fs::remove_file(place.path(name)).unwrap();
     }
     // What the folder has instead is said.
-    place.file("notes/a.txt", "x");
-    place.file("notes/b.txt", "x");
+    place.file("notes/a.md", "x");
+    place.file("notes/b.md", "x");
     let error = place.refused("notes");
-    assert!(error.contains("has 2 `.txt` files") && error.contains("to_parquet"), "{error}");
+    assert!(error.contains("has 2 `.md` files") && error.contains("to_parquet"), "{error}");
     // A file by another name that is parquet is read.
     fs::copy(place.path("a.parquet"), place.path("notes/c.pq")).unwrap();
     fs::copy(place.path("a.parquet"), place.path("notes/part-0")).unwrap();

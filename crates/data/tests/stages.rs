@@ -309,7 +309,7 @@ fn local_files_directories_and_globs_are_found_and_split() {
     let get = |source: &str, shards: ShardRange| {
         let out = tempfile::tempdir().unwrap();
         let source = source.to_string();
-        let settings = FetchSettings { source, shards, world: world() };
+        let settings = FetchSettings { source, shards, world: world(), ..Default::default() };
         let files = fetch(&settings, dir.path(), out.path(), &mut Silent)?;
         assert_eq!(Files::load(out.path())?, files);
         let names = |entries: &[farthing_data::FileEntry]| -> Vec<String> {

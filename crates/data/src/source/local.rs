@@ -5,14 +5,17 @@
 //! - A link that leads nowhere is an error where it would have been a source.
 //! - Links to folders are followed, each folder once. A file that is found by two ways is taken once.
 //! - Names that begin with a dot, and folders that systems keep for themselves, are left out unless they are named.
+//! - Text in other formats than parquet is taken where it is asked for: by its name, or by a glob with its extension. A folder, and a
+//!   glob that says no extension, mean the parquet files there; where there are none, the others, if they are of one format.
 //! - A folder that may not be listed is passed over, unless it is the one that is named.
 
+use super::formats::{Format, begins_as_parquet};
 use super::glob::{Alternative, Part, is_glob, parse};
 use super::list::{FILES, Files};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Metadata};
-use std::io::{ErrorKind, Read};
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A source on this machine.
@@ -54,11 +57,8 @@ const SYSTEMS: [&str; 9] = [
     "_spark_metadata",
 ];
 
-/// Formats of text that people look for, though only parquet is read.
-const OTHERS: [&str; 14] = [
-    "txt", "json", "jsonl", "ndjson", "csv", "tsv", "gz", "zst", "bz2", "xz", "zip", "arrow",
-    "feather", "md",
-];
+/// Formats of text that people look for, though they are not read.
+const OTHERS: [&str; 9] = ["json", "gz", "zst", "bz2", "xz", "zip", "arrow", "feather", "md"];
 
 /// The files that a source names, in the order of their names; relative paths start at `base`.
 ///
@@ -96,7 +96,7 @@ pub(crate) fn find(address: &LocalAddress, base: &Path) -> Result<Found> {
         Err(error) => return Err(Error::io("open", &path)(error)),
     }
     let others = std::mem::take(&mut walk.others);
-    let found = walk.finish();
+    let found = walk.finish(&address.text)?;
     if !found.files.is_empty() {
         return Ok(found);
     }
@@ -142,7 +142,7 @@ fn nothing(
         let shown = first.path.strip_prefix(base).unwrap_or(&first.path).display();
         return Error::Source {
             what: format!("no parquet file matches `{pattern}`: {shown}: {}{more}", first.why),
-            hint: "give a `.parquet` file, a folder that holds some, or a glob".into(),
+            hint: "give a file of text (parquet, .jsonl, .txt, .csv), a folder that holds some, or a glob".into(),
         };
     }
     if pattern.starts_with('~') || pattern.starts_with('$') {
@@ -156,7 +156,13 @@ fn nothing(
 }
 
 /// What to do with text in another format.
-pub(crate) const FORMATS: &str = "parquet is the format that is read, with one column of text; other formats become parquet in a line of Python, such as `pandas.read_json(\"a.jsonl\", lines=True).to_parquet(\"a.parquet\")`, or `pandas.DataFrame({\"text\": documents}).to_parquet(\"a.parquet\")`";
+pub(crate) const FORMATS: &str = "parquet is read, and on this machine, by their names, JSON lines (.jsonl, .ndjson), text (.txt), tables (.csv, .tsv), and .gz and .zst of these; what is none of them becomes parquet in a line of Python, such as `pandas.DataFrame({\"text\": documents}).to_parquet(\"a.parquet\")`";
+
+/// Files of a format.
+fn counted(format: Format, n: usize) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} file{s} of {}", format.name())
+}
 
 /// What a file is, whatever it is called.
 #[cfg(unix)]
@@ -191,6 +197,8 @@ struct Walk {
     base: PathBuf,
     /// Each file once, by what it is: whether a link to a folder was on the way, and its path.
     files: BTreeMap<Identity, (bool, PathBuf)>,
+    /// Those that were asked for; the others are in the formats that their names say, and are taken where there are none of these.
+    asked: BTreeSet<Identity>,
     left_out: BTreeSet<LeftOut>,
     /// Extensions of files in other formats, and how many there are.
     others: BTreeMap<String, usize>,
@@ -205,10 +213,45 @@ struct Walk {
 }
 
 impl Walk {
-    fn finish(self) -> Found {
-        let mut files: Vec<PathBuf> = self.files.into_values().map(|(_, path)| path).collect();
+    /// What was found. Without a file that was asked for, text in other formats is taken, if it is in one.
+    fn finish(mut self, source: &str) -> Result<Found> {
+        let (mut files, mut others) = (vec![], BTreeMap::<Format, Vec<PathBuf>>::new());
+        for (identity, (_, path)) in std::mem::take(&mut self.files) {
+            match Format::of_name(&path) {
+                Some(format) if !self.asked.contains(&identity) => {
+                    others.entry(format).or_default().push(path);
+                }
+                _ => files.push(path),
+            }
+        }
+        if others.len() > 1 && files.is_empty() {
+            let found: Vec<String> =
+                others.iter().map(|(f, paths)| counted(*f, paths.len())).collect();
+            let globs: Vec<_> =
+                others.keys().map(|format| format!("`{}`", format.glob())).collect();
+            return Err(Error::Source {
+                what: format!("`{source}` has text in several formats: {}", found.join(", ")),
+                hint: format!("say which with a glob: {}", globs.join(" or ")),
+            });
+        }
+        if files.is_empty() {
+            files = others.pop_first().map(|(_, paths)| paths).unwrap_or_default();
+        }
+        for (format, mut paths) in others {
+            paths.sort();
+            let more = match paths.len() - 1 {
+                0 => String::new(),
+                n => format!(", as are {n} more"),
+            };
+            let why = format!(
+                "it is {}{more}, and beside files that are parquet or were named; a glob takes it: `{}`",
+                format.name(),
+                format.glob()
+            );
+            self.leave_out(&paths[0], why);
+        }
         files.sort();
-        Found { files, left_out: self.left_out.into_iter().collect() }
+        Ok(Found { files, left_out: self.left_out.into_iter().collect() })
     }
 
     fn leave_out(&mut self, path: &Path, why: impl Into<String>) {
@@ -332,7 +375,7 @@ impl Walk {
             let kind = entry.file_type().map_err(Error::io("list", dir))?;
             let is_dir = kind.is_dir() || kind.is_symlink() && path.is_dir();
             if hidden {
-                if is_last && is_parquet(&path) {
+                if is_last && Format::of_name(&path).is_some() {
                     self.leave_out(&path, "it is hidden: its name begins with a dot");
                 }
                 continue;
@@ -410,7 +453,8 @@ impl Walk {
             return Ok(());
         }
         let by_content = || matches!(way, Way::Matched(_)) && begins_as_parquet(path);
-        if !(wanted || by_content()) {
+        let asked = wanted || by_content();
+        if !asked && Format::of_name(path).is_none() {
             if let Some(other) = extension.filter(|e| OTHERS.contains(&e.as_str())) {
                 *self.others.entry(other).or_default() += 1;
             }
@@ -430,6 +474,9 @@ impl Walk {
                 self.leave_out(path, STORES);
                 return Ok(());
             }
+        }
+        if asked {
+            self.asked.insert(identity(path, &meta));
         }
         let new = (self.linked || is_link, path.to_owned());
         match self.files.get_mut(&identity(path, &meta)) {
@@ -516,12 +563,6 @@ fn has_fetched(dir: &Path) -> bool {
 /// By its name.
 fn is_parquet(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
-}
-
-/// By its first bytes.
-fn begins_as_parquet(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"PAR1"
 }
 
 /// A path at which there is something that cannot be reached.

@@ -4,8 +4,10 @@
 mod address;
 mod cache;
 mod certificates;
+mod convert;
 mod digest;
 mod download;
+mod formats;
 mod glob;
 mod http;
 mod hub;
@@ -23,12 +25,14 @@ pub use pin::{Pin, PinnedFile};
 pub use settings::HubSettings;
 pub use survey::Survey;
 
+pub(crate) use formats::pointer;
 pub(crate) use local::{FORMATS, is_absent};
 
 use crate::files::digest_file;
 use crate::world::{self, WorldSettings};
 use crate::{Error, Progress, Result, TextFile};
 use address::{Address, WORLD};
+use formats::Format;
 use local::{Found, LocalAddress};
 use rayon::prelude::*;
 use select::{Selected, select};
@@ -57,7 +61,7 @@ pub struct ShardRange {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FetchSettings {
-    /// `embedded://world`; a parquet file, a directory of them, or a glob, as a path, with `file:` before it, or as a URL
+    /// `embedded://world`; a file of text, a directory of them, or a glob, as a path, with `file:` before it, or as a URL
     /// (`file:///my%20text`);
     /// `hf://datasets/ORG/NAME@REV/GLOB` (`@REV` and `/GLOB` may be left out: the newest commit, all parquet files);
     /// `https://host/path.parquet`, or with `{00000..00013}` in it for several.
@@ -66,6 +70,19 @@ pub struct FetchSettings {
     pub shards: ShardRange,
     /// The embedded world, if that is the source.
     pub world: WorldSettings,
+    /// The key of JSON lines, or the column of a `.csv` or `.tsv`, that holds the text; `text` if absent. The column that is written
+    /// of them is called the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_column: Option<String>,
+    /// What stands between the documents of a `.txt`, such as `"\n\n"`; if absent, each file is one document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub separator: Option<String>,
+}
+
+impl FetchSettings {
+    fn text_column(&self) -> &str {
+        self.text_column.as_deref().unwrap_or("text")
+    }
 }
 
 /// Brings the files of sources, near or far. Clone it freely: it is settings.
@@ -130,7 +147,9 @@ impl Fetcher {
             Address::World => Ok(None),
             Address::Local(address) => {
                 let (found, selected) = chosen(settings, &address, base)?;
-                Ok(Some(Survey::local(&found, &selected, base)))
+                let mut survey = Survey::local(&found, &selected, base);
+                read_as(&mut survey, &found, &selected);
+                Ok(Some(survey))
             }
             Address::Hub(_) | Address::Web(_) => {
                 let chosen = remote::chosen(&self.pins, settings)?;
@@ -139,11 +158,11 @@ impl Fetcher {
         }
     }
 
-    /// Reads the footers of the files of a local source: whether they are parquet, and have rows to train on and to hold out. Does
-    /// nothing for other sources.
+    /// Reads the footers of the files of a local source, and the beginnings of those that are not parquet: whether they can be read, and
+    /// have rows to train on and to hold out. Does nothing for other sources.
     ///
     /// # Errors
-    /// Those of [`Fetcher::fetch`], as far as they show in a footer.
+    /// Those of [`Fetcher::fetch`], as far as they show there.
     pub fn look(&self, settings: &FetchSettings, base: &Path) -> Result<()> {
         let Address::Local(address) = Address::parse(&settings.source)? else { return Ok(()) };
         let (found, selected) = chosen(settings, &address, base)?;
@@ -151,7 +170,7 @@ impl Fetcher {
     }
 
     /// What enters the key of whoever keeps the result of [`Fetcher::fetch`], beside the contents of the files, those to train on
-    /// first: where the line between them is, unless it is before the last one.
+    /// first: where the line between them is, unless it is before the last one; and the formats that they are in, unless it is parquet.
     ///
     /// # Errors
     /// Those of [`Fetcher::survey`].
@@ -160,15 +179,17 @@ impl Fetcher {
     }
 
     /// Brings the parquet files of a source into `out` and lists them in `out/files.json`, which is written last. Local files
-    /// are copied, once the footer of each has been read; relative paths start at `base`. Remote files are downloaded into their cache,
+    /// are copied, once the footer of each has been read; relative paths start at `base`. Those in another format, by their names, are written as
+    /// parquet with one column. Remote files are downloaded into their cache,
     /// or found there, verified, and linked: by a second name for the same bytes (hard link) where `out` is on the cache's file system,
     /// by a symbolic link elsewhere. A single file is divided: its columns of text and numbers are written anew, to two files. Called
     /// again after a kill it goes on with the downloads; the result is the same. Polls [`Progress::stopped`].
     ///
     /// # Errors
     /// [`Error::UnknownSource`], [`Error::NoFiles`], [`Error::Source`], [`Error::Selection`] when nothing is left to train on or to
-    /// hold out, [`Error::NotParquet`], [`Error::Parquet`] for a file that is damaged, [`Error::WrongBytes`], [`Error::Io`], and those
-    /// of [`Fetcher::pin`].
+    /// hold out, [`Error::NotParquet`], [`Error::Parquet`] for a file that is damaged, [`Error::WrongBytes`], [`Error::Io`],
+    /// [`Error::Document`] and [`Error::MissingColumn`] for a file that is not parquet, [`Error::Config`] for a setting that is of no use
+    /// here, and those of [`Fetcher::pin`].
     pub fn fetch(
         &mut self,
         settings: &FetchSettings,
@@ -250,17 +271,86 @@ fn world_files(settings: &FetchSettings, out: &Path, progress: &mut dyn Progress
     Ok(Files { train: entries(&train)?, val: entries(&val)?, tasks: Some("tasks".into()) })
 }
 
-/// Footers say what is no parquet, or has no rows; which column is text is asked later.
+/// The files that are chosen, each once.
+fn chosen_files<'a>(found: &'a Found, selected: &'a Selected) -> impl Iterator<Item = &'a Path> {
+    let val = selected.val.iter().filter(|_| !selected.shared());
+    selected.train.iter().chain(val).map(|&i| found.files[i].as_path())
+}
+
+/// Notes in which formats files are read: other ones give other texts of the same bytes. Nothing where it is parquet, as it was when
+/// there were no others.
+fn read_as(survey: &mut Survey, found: &Found, selected: &Selected) {
+    let each: Vec<Format> = chosen_files(found, selected).map(Format::of).collect();
+    let mut kinds = each.clone();
+    kinds.sort();
+    kinds.dedup();
+    let names = |formats: &[Format]| formats.iter().map(|f| f.name()).collect::<Vec<_>>();
+    let others: Vec<_> = kinds.iter().copied().filter(|f| *f != Format::Parquet).collect();
+    if others.is_empty() {
+        return;
+    }
+    survey.read_as = Some(names(&others).join(" and "));
+    let each = names(if kinds.len() == 1 { &kinds } else { &each }).join(", ");
+    let read = format!("read as {each}");
+    survey.mark = Some(survey.mark.take().map_or_else(|| read.clone(), |m| format!("{m}; {read}")));
+}
+
+/// Refuses settings that no file of the source heeds.
+fn heeded(settings: &FetchSettings, formats: &[Format]) -> Result<()> {
+    let source = &settings.source;
+    let unheeded = |what: String, hint: &str| Err(Error::Config { what, hint: hint.into() });
+    if settings.separator.as_deref() == Some("") {
+        return unheeded("separator is empty".into(), "leave it out: each file is one document");
+    }
+    if let Some(separator) = &settings.separator
+        && !formats.contains(&Format::Text)
+    {
+        return unheeded(
+            format!(
+                "separator = {separator:?} says what is between documents of `.txt` files, and `{source}` has none"
+            ),
+            "leave it out",
+        );
+    }
+    if let Some(column) = &settings.text_column
+        && !formats.iter().any(|format| format.has_fields())
+    {
+        return unheeded(
+            format!(
+                "text_column = {column:?} says where JSON lines and tables have their text, and `{source}` has neither"
+            ),
+            "leave it out; of parquet files all columns are brought, and who reads them names one",
+        );
+    }
+    Ok(())
+}
+
+/// Footers say what is no parquet, or has no rows; which column is text is asked later. Of other formats the beginning says that.
 fn look(settings: &FetchSettings, found: &Found, selected: &Selected) -> Result<()> {
+    let formats: Vec<_> = chosen_files(found, selected).map(Format::of).collect();
+    heeded(settings, &formats)?;
     // Side by side, since there may be thousands; the first that is at fault is named.
     let rows = |chosen: &[usize]| -> Result<u64> {
-        let each: Vec<Result<u64>> =
-            chosen.par_iter().map(|&i| TextFile::count(&found.files[i])).collect();
+        let count = |&i: &usize| match Format::of(&found.files[i]) {
+            Format::Parquet => TextFile::count(&found.files[i]),
+            format => convert::glance(&found.files[i], format, settings),
+        };
+        let each: Vec<Result<u64>> = chosen.par_iter().map(count).collect();
         each.into_iter().sum()
     };
     let source = &settings.source;
     if selected.shared() {
-        return share::enough(source, rows(&selected.train)?).map(drop);
+        let enough = share::enough(source, rows(&selected.train)?).map(drop);
+        return match enough {
+            Err(Error::Selection { what, .. })
+                if formats == [Format::Text] && settings.separator.is_none() =>
+            {
+                let hint = "say what stands between its documents, such as `separator = \"\\n\\n\"` for an empty line; else the file is one document"
+                    .into();
+                Err(Error::Selection { what, hint })
+            }
+            other => other,
+        };
     }
     share::something(source, rows(&selected.train)?, rows(&selected.val)?)
 }
@@ -273,12 +363,19 @@ fn local_copies(
     progress: &mut dyn Progress,
 ) -> Result<Files> {
     let (found, selected) = chosen(settings, address, base)?;
-    let name = |i: &usize| numbered(*i, &found.files[*i].to_string_lossy());
     let path = |i: &usize| found.files[*i].as_path();
+    let name = |i: &usize| match Format::of(path(i)) {
+        Format::Parquet => numbered(*i, &path(i).to_string_lossy()),
+        _ => numbered(*i, &format!("{}.parquet", path(i).to_string_lossy())),
+    };
     look(settings, &found, &selected)?;
     if selected.shared() {
-        let from = path(&selected.train[0]);
-        return share::divide(from, &settings.source, &name(&selected.train[0]), out, progress);
+        let (from, name) = (path(&selected.train[0]), name(&selected.train[0]));
+        let format = Format::of(from);
+        if format == Format::Parquet {
+            return share::divide(from, &settings.source, &name, out, progress);
+        }
+        return convert::divide(from, format, settings, &name, out, progress);
     }
     progress.total(Some((selected.train.len() + selected.val.len()) as u64), "files");
     let mut bring = |i: &usize| -> Result<FileEntry> {
@@ -286,7 +383,10 @@ fn local_copies(
             return Err(Error::Stopped);
         }
         let to = out.join(name(i));
-        local::copy(path(i), &to)?;
+        match Format::of(path(i)) {
+            Format::Parquet => local::copy(path(i), &to)?,
+            format => convert::convert(path(i), format, settings, &to, progress)?,
+        }
         progress.advance(1);
         entry(&to)
     };

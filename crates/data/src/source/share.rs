@@ -9,9 +9,10 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use std::fs::File;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// Rows of a row group, at most, and the bytes after which it is ended.
 const GROUP_ROWS: usize = 10_000;
@@ -59,16 +60,37 @@ pub(super) fn divide(
         let hint = "name a file with a column of text, in snappy, zstd or not compressed".into();
         return Err(Error::MissingColumn { path: from.into(), column: "text".into(), found, hint });
     }
-    let stem = name.strip_suffix(".parquet").unwrap_or(name);
     progress.total(Some(rows), "rows");
     let mut part = |which: &str, first: u64, n: u64| -> Result<FileEntry> {
-        let to = out.join(format!("{stem}.{which}.parquet"));
+        let to = part_path(out, name, which);
         write(from, &metadata, &columns, (first, n), &to, progress)?;
         entry(&to)
     };
-    let train = vec![part("train", 0, rows - val)?];
-    let val = vec![part("held-out", rows - val, val)?];
+    let train = vec![part(TRAIN, 0, rows - val)?];
+    let val = vec![part(HELD_OUT, rows - val, val)?];
     Ok(Files { train, val, tasks: None })
+}
+
+/// How files are written here.
+pub(super) fn properties() -> WriterPropertiesBuilder {
+    WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+}
+
+/// What the two parts are called.
+pub(super) const TRAIN: &str = "train";
+pub(super) const HELD_OUT: &str = "held-out";
+
+/// Where a part of the file `name` is written.
+pub(super) fn part_path(out: &Path, name: &str, which: &str) -> PathBuf {
+    let stem = name.strip_suffix(".parquet").unwrap_or(name);
+    out.join(format!("{stem}.{which}.parquet"))
+}
+
+/// Ends a row group that has become large.
+pub(super) fn end_group<W: Write + Send>(writer: &mut ArrowWriter<W>) -> Result<(), ParquetError> {
+    if writer.in_progress_size() > GROUP_BYTES { writer.flush() } else { Ok(()) }
 }
 
 fn write(
@@ -98,12 +120,9 @@ fn write(
     })
     .map_err(|e| damaged(first, &e))?;
     let mut out = NewFile::create(to)?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .build();
     let schema = arrow::array::RecordBatchReader::schema(&reader);
-    let mut writer = ArrowWriter::try_new(&mut out, schema, Some(properties)).map_err(failed)?;
+    let mut writer =
+        ArrowWriter::try_new(&mut out, schema, Some(properties().build())).map_err(failed)?;
     let mut done = 0;
     loop {
         if progress.stopped() {
@@ -114,9 +133,7 @@ fn write(
                 .map_err(|e| damaged(first + done, &e))?;
         let Some(batch) = batch else { break };
         writer.write(&batch).map_err(failed)?;
-        if writer.in_progress_size() > GROUP_BYTES {
-            writer.flush().map_err(failed)?;
-        }
+        end_group(&mut writer).map_err(failed)?;
         done += batch.num_rows() as u64;
         progress.advance(batch.num_rows() as u64);
     }

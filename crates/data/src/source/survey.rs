@@ -22,6 +22,8 @@ pub struct Survey {
     pub why: String,
     /// What is neither trained on nor held out though it is there, each with its reason.
     pub left_out: Vec<String>,
+    /// The formats of the files that are written as parquet, since they are not; `None` where all are.
+    pub read_as: Option<String>,
     pub(super) mark: Option<String>,
 }
 
@@ -69,7 +71,8 @@ impl Survey {
             let split = Split::of(name).map_or("another", Split::name);
             format!("{name}: it is by name the {split} split")
         });
-        Self { left_out: left_out.collect(), mark: selected.mark(), train, val, held_out, why }
+        let left_out = left_out.collect();
+        Self { left_out, read_as: None, mark: selected.mark(), train, val, held_out, why }
     }
 }
 

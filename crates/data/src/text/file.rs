@@ -5,7 +5,7 @@ use super::column::{Column, Number, contained};
 use super::filter::TextFilter;
 use super::memory::Pool;
 use super::stored::{Source, StoredPages};
-use crate::source::FORMATS;
+use crate::source::{FORMATS, pointer};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use farthing_base::names::did_you_mean;
@@ -282,16 +282,8 @@ fn recognise(path: &Path, file: &File) -> Result<()> {
     let fetch_again = "fetch it again, or leave it out";
     let (found, hint) = if begins(b"PARE") {
         ("its footer is encrypted", "write it without encryption")
-    } else if text.is_some_and(|t| t.starts_with("version https://git-lfs")) {
-        (
-            "it is a pointer of Git LFS, which stands for the file",
-            "fetch what it stands for: `git lfs pull` in its repository",
-        )
-    } else if text.is_some_and(|t| t.starts_with("/annex/objects/")) {
-        (
-            "it is a pointer of git-annex, which stands for the file",
-            "fetch what it stands for: `git annex get` in its repository",
-        )
+    } else if let Some(pointer) = text.and_then(pointer) {
+        pointer
     } else if text.is_some_and(|t| {
         t.get(..5)
             .is_some_and(|t| t.eq_ignore_ascii_case("<html") || t.eq_ignore_ascii_case("<!doc"))

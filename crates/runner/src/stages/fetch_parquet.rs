@@ -23,8 +23,9 @@ const WORLD: &str = "embedded://world";
 
 /// Brings text into the pipeline.
 ///
-/// Its keys are those of [`FetchSettings`]: `source` is `embedded://world`, or a parquet file, a folder of them or a glob,
-/// relative to the working directory, or `hf://datasets/ORG/NAME@REV/GLOB`, or `https://…`; `shards = { first, count, val }`
+/// Its keys are those of [`FetchSettings`]: `source` is `embedded://world`, or a file of text, a folder of them or a glob,
+/// relative to the working directory (parquet, JSON lines, text, CSV and TSV, which are written as parquet: `text_column` names the
+/// key or column that holds their text, `separator` what stands between the documents of a `.txt`), or `hf://datasets/ORG/NAME@REV/GLOB`, or `https://…`; `shards = { first, count, val }`
 /// chooses among its files; `world` sizes the embedded one, whose seed is a key of its own, so that another seed of the training
 /// leaves the text as it is.
 /// What is held out is named by the plan, on the screen and in the report: by `shards.val`, else files that are named after a split,
@@ -68,6 +69,17 @@ impl Stage for FetchParquet {
         if config.shards.count == Some(0) {
             let fault = At::new("shards.count", "0 files leave nothing to train on");
             return Err(fault.hint("leave `count` out to take every file").into());
+        }
+        let far = source == WORLD || is_remote(source).unwrap_or(false);
+        for (key, given) in [("text_column", &config.text_column), ("separator", &config.separator)]
+        {
+            if given.as_deref() == Some("") {
+                return Err(At::new(key, "it is empty").hint("leave it out").into());
+            }
+            if given.is_some() && far {
+                let fault = At::new(key, format!("files on this machine have it, not `{source}`"));
+                return Err(fault.hint("leave it out: what is read there is parquet").into());
+            }
         }
         if source == WORLD {
             return check_world(config);
@@ -162,6 +174,11 @@ impl Stage for FetchParquet {
         };
         let mut lines = vec![PlanLine::new("text", text)];
         if let Ok(Some(survey)) = fetcher.survey(config, &working_directory()?) {
+            if let Some(format) = &survey.read_as {
+                let column = config.text_column.as_deref().unwrap_or("text");
+                let text = format!("{format}, written as parquet with the column `{column}`");
+                lines.push(PlanLine::new("read as", text));
+            }
             lines.push(PlanLine::new("held out", held_out(&survey)));
             lines.extend(left_out(&survey).into_iter().map(|line| PlanLine::new("left out", line)));
         }
@@ -513,6 +530,9 @@ mod tests {
             ("source = 'embedded://moon'", "source", "`embedded://moon`"),
             ("source = 'a.parquet'\nworld = { seed = 2 }", "world", "the source is `a.parquet`"),
             ("source = 'a.parquet'\nshards = { count = 0 }", "shards.count", "0 files"),
+            ("source = 'hf://datasets/a/b'\ntext_column = 'x'", "text_column", "this machine"),
+            ("source = 'embedded://world'\nseparator = 'x'", "separator", "this machine"),
+            ("source = 'a.txt'\nseparator = ''", "separator", "empty"),
             (
                 "source = 'embedded://world'\nworld = { train_shards = 0 }",
                 "world.train_shards",
