@@ -21,6 +21,34 @@ pub struct BitsPerByte {
     pub tokens: u64,
 }
 
+/// What bits per byte are made of, so that several ranks can count a part each.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Nats {
+    /// As [`BitsPerByte::nats`].
+    pub nats: f64,
+    /// As [`BitsPerByte::bytes`].
+    pub bytes: u64,
+    /// As [`BitsPerByte::targets`].
+    pub targets: u64,
+    /// As [`BitsPerByte::tokens`].
+    pub tokens: u64,
+}
+
+impl Nats {
+    /// nats / (ln 2 · bytes).
+    ///
+    /// # Errors
+    /// [`Error::NoBytes`].
+    pub fn bits_per_byte(self) -> Result<BitsPerByte> {
+        let Self { nats, bytes, targets, tokens } = self;
+        if bytes == 0 {
+            return Err(Error::NoBytes { tokens });
+        }
+        let bits_per_byte = nats / (LN_2 * bytes as f64);
+        Ok(BitsPerByte { bits_per_byte, nats, bytes, targets, tokens })
+    }
+}
+
 /// Σ nats / (ln 2 · Σ bytes) over the targets that stand for at least one byte.
 ///
 /// Takes whole rows, in order, while they fit in `budget_tokens`, and stops earlier when there are no more. Rows of the last
@@ -43,8 +71,33 @@ pub fn bits_per_byte(
     budget_tokens: u64,
     progress: &mut dyn Progress,
 ) -> Result<BitsPerByte> {
-    let mut sum = BitsPerByte { bits_per_byte: 0.0, nats: 0.0, bytes: 0, targets: 0, tokens: 0 };
-    let mut scores = Scores::default();
+    let sum = count_nats(model, batches, token_bytes, budget_tokens, progress)?;
+    if sum.tokens == 0 {
+        return Err(no_row(budget_tokens));
+    }
+    sum.bits_per_byte()
+}
+
+/// The error for a budget of less than a row.
+pub fn no_row(budget_tokens: u64) -> Error {
+    Error::Config {
+        what: format!("no row fits in {budget_tokens} tokens to evaluate"),
+        hint: "evaluate at least as many tokens as one row has, on held-out rows".into(),
+    }
+}
+
+/// The sums of [`bits_per_byte`], which may be of no row at all.
+///
+/// # Errors
+/// As [`bits_per_byte`], but for what is wrong with the sums.
+pub fn count_nats(
+    model: &mut dyn LanguageModel,
+    batches: impl Iterator<Item = Result<Batch>>,
+    token_bytes: &[u32],
+    budget_tokens: u64,
+    progress: &mut dyn Progress,
+) -> Result<Nats> {
+    let (mut sum, mut scores) = (Nats::default(), Scores::default());
     progress.total(Some(budget_tokens), "tokens");
     for batch in batches {
         let batch = batch?;
@@ -84,16 +137,6 @@ pub fn bits_per_byte(
             break;
         }
     }
-    if sum.tokens == 0 {
-        return Err(Error::Config {
-            what: format!("no row fits in {budget_tokens} tokens to evaluate"),
-            hint: "evaluate at least as many tokens as one row has, on held-out rows".into(),
-        });
-    }
-    if sum.bytes == 0 {
-        return Err(Error::NoBytes { tokens: sum.tokens });
-    }
-    sum.bits_per_byte = sum.nats / (LN_2 * sum.bytes as f64);
     Ok(sum)
 }
 
@@ -102,9 +145,21 @@ pub fn bits_per_byte(
 /// # Errors
 /// Each batch is an [`Error::Rows`] when its rows cannot be read; [`Error::Config`] when `batch_rows` is 0.
 pub fn batches(rows: &Rows, batch_rows: usize) -> impl Iterator<Item = Result<Batch>> + '_ {
+    batches_of(rows, 0..rows.len(), batch_rows)
+}
+
+/// [`batches`] of some of the rows.
+///
+/// # Errors
+/// As [`batches`].
+pub fn batches_of(
+    rows: &Rows,
+    of: std::ops::Range<u64>,
+    batch_rows: usize,
+) -> impl Iterator<Item = Result<Batch>> + '_ {
     let tokens = rows.row_tokens().saturating_sub(1);
     let mut buffer = vec![0; rows.row_tokens()];
-    let starts = (0..rows.len()).step_by(batch_rows.max(1));
+    let starts = of.clone().step_by(batch_rows.max(1));
     starts.map(move |start| {
         if batch_rows == 0 {
             return Err(Error::Config {
@@ -112,7 +167,7 @@ pub fn batches(rows: &Rows, batch_rows: usize) -> impl Iterator<Item = Result<Ba
                 hint: "evaluate at least 1 row at once".into(),
             });
         }
-        let range = start..rows.len().min(start + batch_rows as u64);
+        let range = start..of.end.min(start + batch_rows as u64);
         let n = (range.end - range.start) as usize;
         let (mut inputs, mut targets) =
             (Vec::with_capacity(n * tokens), Vec::with_capacity(n * tokens));

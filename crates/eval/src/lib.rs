@@ -8,7 +8,7 @@ mod gpt;
 mod language_model;
 mod python_random;
 
-pub use bpb::{BitsPerByte, batches, bits_per_byte};
+pub use bpb::{BitsPerByte, Nats, batches, batches_of, bits_per_byte, count_nats, no_row};
 pub use encode::Encode;
 pub use error::{BoxError, Error, Result};
 pub use gpt::GptScorer;

@@ -6,6 +6,7 @@
 //! [`planned`] only counts. [`conformance`] holds any device to the definitions. This crate knows no layers, no parameters' meaning and no optimizer.
 
 mod bf16;
+mod blocks;
 pub mod conformance;
 pub mod cpu;
 pub mod cuda;
@@ -23,12 +24,13 @@ mod tensor;
 pub mod traced;
 
 pub use bf16::Bf16;
+pub use blocks::Blocks;
 pub use device::{Device, Memory};
 pub use error::{Error, Result};
 pub use expr::{Binary, Expr, Unary};
 pub use open::{DeviceKind, open};
 pub use ops::{AdamW, AttentionShape, Coef, Op};
-pub use params::{Grads, ParamId, Params, Slab, SlabSpec, Weights};
+pub use params::{Grads, ParamId, Params, Part, Sharded, Slab, SlabSpec, Weights};
 pub use shape::Shape;
 pub use tensor::{Allocation, DType, Element, HostAllocation, Mut, Place, Ref, Tensor};
 

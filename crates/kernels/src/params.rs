@@ -1,7 +1,12 @@
 //! `Params`: parameters stored as slabs, one per (group, shape), so that an optimizer works on whole stacks while a
 //! model asks for one matrix at a time. Knows names and shapes, not what they mean.
+//!
+//! On several ranks a slab may be sharded, as its [`Blocks`] say: every rank has all weights to compute with and its own micro-batches' gradient of all of
+//! them, and has master weights and the summed gradient of its own blocks alone. Who moves gradients to their owners and weights back is above.
 
-use crate::{Coef, Device, Error, Mut, Ref, Result, Shape, Tensor};
+use std::ops::Range;
+
+use crate::{Blocks, Coef, Device, Error, Mut, Ref, Result, Shape, Tensor};
 
 /// A parameter's number: its place in the model's own list of parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +36,7 @@ impl SlabSpec {
     }
 }
 
-/// What an optimizer updates in one call: K parameters of one shape.
+/// What an optimizer updates in one call: K parameters of one shape; of a sharded slab, this rank's part.
 pub struct Slab<'a> {
     /// What they are.
     pub spec: &'a SlabSpec,
@@ -41,15 +46,47 @@ pub struct Slab<'a> {
     pub grad: Mut<'a>,
 }
 
+/// A sharded slab as it is sent, flat.
+pub struct Sharded<'a> {
+    /// Who has which elements.
+    pub blocks: Blocks,
+    /// This rank's gradient of all elements.
+    pub grad: Ref<'a>,
+    /// Where the sum over all ranks belongs, of this rank's elements.
+    pub own_grad: Mut<'a>,
+    /// All weights to compute with; those of other ranks are as old as the last time they were sent.
+    pub compute: Mut<'a>,
+}
+
+/// The part of a parameter that this rank has the master weights of.
+pub struct Part<'a> {
+    /// Which of the parameter's elements.
+    pub range: Range<usize>,
+    /// Their master weights, flat.
+    pub master: Mut<'a>,
+}
+
+/// A slab's weights on this rank.
+struct Store {
+    blocks: Blocks,
+    /// What this rank's optimizer updates.
+    own: SlabSpec,
+    /// Master weights of this rank's elements.
+    master: Tensor,
+    /// All weights in the compute dtype, where that is not the master dtype or this rank's elements are not all.
+    compute: Option<Tensor>,
+}
+
 /// All parameters of a model and their gradients, on one device.
 pub struct Params {
     specs: Vec<SlabSpec>,
     /// Per parameter id: its slab and its place in the stack.
     index: Vec<(usize, usize)>,
-    master: Vec<Tensor>,
-    /// Weights in the compute dtype, where that is not the master dtype.
-    compute: Vec<Option<Tensor>>,
+    stores: Vec<Store>,
+    /// This rank's gradient of all elements.
     grad: Vec<Tensor>,
+    /// Of a sharded slab, the gradient summed over all ranks, of this rank's elements.
+    own_grad: Vec<Option<Tensor>>,
 }
 
 impl Params {
@@ -58,23 +95,55 @@ impl Params {
     /// # Errors
     /// [`Error::Argument`] when an id is missing or occurs twice; [`Error::OutOfMemory`].
     pub fn new(dev: &dyn Device, specs: Vec<SlabSpec>) -> Result<Self> {
+        let whole = |spec: &SlabSpec| Blocks::whole(spec.stacked().elements());
+        let blocks: Vec<Blocks> = specs.iter().map(whole).collect();
+        Self::sharded(dev, specs, &blocks)
+    }
+
+    /// Allocates this rank's part of zeroed slabs, divided as `blocks` say, one for each slab: whole, a parameter a block, or cut into a block for each rank.
+    ///
+    /// # Errors
+    /// As [`Params::new`]; [`Error::Argument`] for blocks that don't fit the slab.
+    pub fn sharded(
+        dev: &dyn Device,
+        specs: Vec<SlabSpec>,
+        blocks: &[Blocks],
+    ) -> Result<Self> {
         let index = index_of(&specs)?;
-        let mut params = Self { specs, index, master: vec![], compute: vec![], grad: vec![] };
-        for spec in &params.specs {
-            params.master.push(dev.master(spec.stacked())?);
-            params.grad.push(dev.master(spec.stacked())?);
-            params.compute.push(if dev.compute_dtype() == dev.master_dtype() {
-                None
-            } else {
-                Some(dev.activations(spec.stacked())?)
+        if blocks.len() != specs.len() {
+            let what = format!("blocks of {} slabs for {}", blocks.len(), specs.len());
+            return Err(Error::Argument { op: "Params::sharded", what });
+        }
+        let mut params = Self { specs, index, stores: vec![], grad: vec![], own_grad: vec![] };
+        for (spec, &blocks) in params.specs.iter().zip(blocks) {
+            let (own, stacked) = (own_spec(spec, blocks)?, spec.stacked());
+            let sharded = !blocks.is_whole();
+            let copied = sharded || dev.compute_dtype() != dev.master_dtype();
+            params.grad.push(dev.master(stacked)?);
+            params.own_grad.push(sharded.then(|| dev.master(own.stacked())).transpose()?);
+            params.stores.push(Store {
+                blocks,
+                master: dev.master(own.stacked())?,
+                compute: copied.then(|| dev.activations(stacked)).transpose()?,
+                own,
             });
         }
         Ok(params)
     }
 
-    /// The slabs' descriptions, in slab order.
+    /// The slabs' descriptions, in slab order, of all ranks together.
     pub fn specs(&self) -> &[SlabSpec] {
         &self.specs
+    }
+
+    /// What this rank's optimizer of slab `i` updates. It has no elements where others have them all.
+    pub fn own_spec(&self, i: usize) -> &SlabSpec {
+        &self.stores[i].own
+    }
+
+    /// Who has which elements of slab `i`.
+    pub fn blocks(&self, i: usize) -> Blocks {
+        self.stores[i].blocks
     }
 
     /// The number of parameters (tensors, not elements).
@@ -87,43 +156,86 @@ impl Params {
         self.index.is_empty()
     }
 
+    /// A parameter's slab, and its elements in the slab's flat array.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when there is no such parameter.
+    pub fn place(&self, id: ParamId) -> Result<(usize, Range<usize>)> {
+        let (slab, k) = locate(&self.index, id)?;
+        let n = self.specs[slab].shape.elements();
+        Ok((slab, k * n..(k + 1) * n))
+    }
+
     /// Weights to read and gradients to add to, both at once.
     pub fn split(&mut self) -> (Weights<'_>, Grads<'_>) {
-        let weights = Weights {
-            specs: &self.specs,
-            index: &self.index,
-            master: &self.master,
-            compute: &self.compute,
-        };
-        (weights, Grads { specs: &self.specs, index: &self.index, grad: &mut self.grad })
+        let Self { specs, index, stores, grad, .. } = self;
+        (Weights { specs, index, stores }, Grads { specs, index, grad })
     }
 
     /// Weights to read.
     pub fn weights(&self) -> Weights<'_> {
-        Weights {
-            specs: &self.specs,
-            index: &self.index,
-            master: &self.master,
-            compute: &self.compute,
-        }
+        Weights { specs: &self.specs, index: &self.index, stores: &self.stores }
     }
 
-    /// Slab `i`, for its optimizer.
+    /// This rank's part of slab `i`, for its optimizer.
     pub fn slab(&mut self, i: usize) -> Slab<'_> {
-        Slab {
-            spec: &self.specs[i],
-            weight: self.master[i].view_mut(),
-            grad: self.grad[i].view_mut(),
-        }
+        let Store { own, master, .. } = &mut self.stores[i];
+        let grad = self.own_grad[i].as_mut().unwrap_or(&mut self.grad[i]);
+        Slab { spec: own, weight: master.view_mut(), grad: grad.view_mut() }
     }
 
-    /// One parameter's master weights, to write: initialisation and checkpoints.
+    /// Slab `i` as it is sent, if it is sharded.
+    ///
+    /// # Errors
+    /// None that a slab of this type causes.
+    pub fn sharded_slab(&mut self, i: usize) -> Result<Option<Sharded<'_>>> {
+        let Store { blocks, compute, .. } = &mut self.stores[i];
+        let (Some(compute), Some(own)) = (compute, &mut self.own_grad[i]) else { return Ok(None) };
+        Ok(Some(Sharded {
+            blocks: *blocks,
+            grad: self.grad[i].view().reshape([blocks.elements()])?,
+            own_grad: own.view_mut().reshape([blocks.own()])?,
+            compute: compute.view_mut().reshape([blocks.elements()])?,
+        }))
+    }
+
+    /// This rank's gradient of slab `i`, whole.
+    pub fn grad_mut(&mut self, i: usize) -> Mut<'_> {
+        self.grad[i].view_mut()
+    }
+
+    /// This rank's master weights of slab `i`, flat.
+    ///
+    /// # Errors
+    /// None that a slab of this type causes.
+    pub fn own_master(&self, i: usize) -> Result<Ref<'_>> {
+        let Store { blocks, master, .. } = &self.stores[i];
+        master.view().reshape([blocks.own()])
+    }
+
+    /// The part of a parameter that this rank has the master weights of, to write: initialisation and checkpoints.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] when there is no such parameter.
+    pub fn part_mut(&mut self, id: ParamId) -> Result<Option<Part<'_>>> {
+        let (slab, range) = self.place(id)?;
+        let Store { blocks, master, .. } = &mut self.stores[slab];
+        let Some((range, local)) = blocks.own_part(range) else { return Ok(None) };
+        let master = master.view_mut().reshape([blocks.own()])?.rows(local)?;
+        Ok(Some(Part { range, master }))
+    }
+
+    /// One parameter's master weights, to write.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when there is no such parameter; [`Error::Argument`] when this rank has not all of it.
     pub fn master_mut(&mut self, id: ParamId) -> Result<Mut<'_>> {
-        let (slab, k) = locate(&self.index, id)?;
-        self.master[slab].view_mut().at(k)?.reshape(self.specs[slab].shape)
+        let (slab, range) = self.place(id)?;
+        let (shape, n) = (self.specs[slab].shape, range.len());
+        match self.part_mut(id)? {
+            Some(part) if part.range.len() == n => part.master.reshape(shape),
+            _ => Err(elsewhere(id)),
+        }
     }
 
     /// Sets every gradient to zero.
@@ -134,14 +246,25 @@ impl Params {
         self.grad.iter_mut().try_for_each(|g| dev.fill(g.view_mut(), 0.0))
     }
 
-    /// Rounds master weights to the compute dtype; to be called after every change of them. Nothing to do where the types are one.
+    /// Rounds this rank's master weights to the compute dtype; to be called after every change of them. Nothing to do where the types are one and no slab is
+    /// sharded.
     ///
     /// # Errors
     /// As [`Cast`](crate::ops::Cast).
     pub fn refresh_compute(&mut self, dev: &dyn Device) -> Result<()> {
-        for (compute, master) in self.compute.iter_mut().zip(&self.master) {
-            if let Some(compute) = compute {
+        let same = dev.compute_dtype() == dev.master_dtype();
+        for Store { blocks, master, compute, .. } in &mut self.stores {
+            let Some(compute) = compute else { continue };
+            if blocks.is_whole() {
                 dev.cast(compute.view_mut(), master.view())?;
+                continue;
+            }
+            let mut at = 0;
+            for range in blocks.own_blocks() {
+                let own = master.view().reshape([blocks.own()])?.rows(at..at + range.len())?;
+                at += range.len();
+                let dst = compute.view_mut().reshape([blocks.elements()])?.rows(range)?;
+                if same { dev.copy(dst, own)? } else { dev.cast(dst, own)? }
             }
         }
         Ok(())
@@ -149,8 +272,9 @@ impl Params {
 
     /// Bytes of master weights, compute weights and gradients.
     pub fn bytes(&self) -> usize {
-        let compute = self.compute.iter().flatten();
-        self.master.iter().chain(&self.grad).chain(compute).map(Tensor::bytes).sum()
+        let own_grad = self.own_grad.iter().flatten();
+        let weights = self.stores.iter().flat_map(|s| s.compute.iter().chain([&s.master]));
+        self.grad.iter().chain(own_grad).chain(weights).map(Tensor::bytes).sum()
     }
 }
 
@@ -159,8 +283,7 @@ impl Params {
 pub struct Weights<'a> {
     specs: &'a [SlabSpec],
     index: &'a [(usize, usize)],
-    master: &'a [Tensor],
-    compute: &'a [Option<Tensor>],
+    stores: &'a [Store],
 }
 
 impl<'a> Weights<'a> {
@@ -170,17 +293,21 @@ impl<'a> Weights<'a> {
     /// [`Error::OutOfRange`] when there is no such parameter.
     pub fn get(&self, id: ParamId) -> Result<Ref<'a>> {
         let (slab, k) = locate(self.index, id)?;
-        let tensor = self.compute[slab].as_ref().unwrap_or(&self.master[slab]);
-        tensor.view().at(k)?.reshape(self.specs[slab].shape)
+        let Store { master, compute, .. } = &self.stores[slab];
+        compute.as_ref().unwrap_or(master).view().at(k)?.reshape(self.specs[slab].shape)
     }
 
-    /// A parameter in the master dtype, in its own shape.
+    /// A parameter in the master dtype, in its own shape. Vectors are on every rank.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] when there is no such parameter.
+    /// [`Error::OutOfRange`] when there is no such parameter; [`Error::Argument`] when it belongs to a sharded slab.
     pub fn master(&self, id: ParamId) -> Result<Ref<'a>> {
         let (slab, k) = locate(self.index, id)?;
-        self.master[slab].view().at(k)?.reshape(self.specs[slab].shape)
+        let Store { blocks, master, .. } = &self.stores[slab];
+        if !blocks.is_whole() {
+            return Err(elsewhere(id));
+        }
+        master.view().at(k)?.reshape(self.specs[slab].shape)
     }
 
     /// `times` · element `i` of a vector parameter, as a factor.
@@ -236,6 +363,35 @@ impl Grads<'_> {
         let b = tensor_b.view_mut().at(k_b)?.reshape(shape_b)?;
         Ok((a, b))
     }
+}
+
+fn elsewhere(id: ParamId) -> Error {
+    let what = format!("the master weights of parameter {} are on several ranks", id.0);
+    Error::Argument { op: "master", what }
+}
+
+/// What one rank's optimizer updates of a slab: some of its parameters, or a vector of their elements.
+fn own_spec(spec: &SlabSpec, blocks: Blocks) -> Result<SlabSpec> {
+    let (n, elements) = (spec.shape.elements(), spec.stacked().elements());
+    if blocks.elements() == elements && blocks.is_whole() {
+        return Ok(spec.clone());
+    }
+    if blocks.elements() == elements && blocks.block() == n {
+        let own = || blocks.own_blocks().map(|range| range.start / n.max(1));
+        return Ok(SlabSpec {
+            params: own().map(|k| spec.params[k]).collect(),
+            names: own().map(|k| spec.names[k].clone()).collect(),
+            ..spec.clone()
+        });
+    }
+    if blocks.elements() == elements && blocks.block() * blocks.ranks() >= elements {
+        let shape = Shape::from([blocks.own()]);
+        let first = |list: &[String]| list.first().cloned().into_iter().collect();
+        let params = spec.params.first().copied().into_iter().collect();
+        return Ok(SlabSpec { params, names: first(&spec.names), shape, ..spec.clone() });
+    }
+    let what = format!("{blocks:?} for the slab {} of group {}", spec.stacked(), spec.group);
+    Err(Error::Argument { op: "Params::sharded", what })
 }
 
 fn locate(index: &[(usize, usize)], id: ParamId) -> Result<(usize, usize)> {

@@ -4,10 +4,11 @@
 //! [`STATE_PREFIX`]; what they mean is their owner's affair.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use farthing_base::tensors::{TensorError, TensorFile, TensorWriter, WHOLE_CHECKSUM};
-use farthing_kernels::{Device, Mut, Params, Ref, Shape, Weights};
+use farthing_kernels::{DType, Device, Mut, Params, Part, Ref, Shape, Weights};
 
 use crate::tensors::{found, found_float, tensor};
 use crate::{Error, Gpt, GptConfig, Result};
@@ -46,44 +47,96 @@ pub fn save_model(
     extra: &[Extra<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let refuse = |what: String| TensorError::Write { path: path.to_owned(), what };
-    let mut tensors = Vec::new();
-    let mut views = Vec::new();
+    let listed: Vec<(&str, DType, Shape)> =
+        extra.iter().map(|e| (&*e.name, e.tensor.dtype(), e.tensor.shape())).collect();
+    let dtype = dev.master_dtype();
+    let mut writer = CheckpointWriter::create(path, gpt, dtype, step, &listed, metadata)?;
     for spec in gpt.params() {
-        let view = weights.master(spec.id)?;
-        tensors.push(tensor(&spec.name, view.dtype(), spec.shape).map_err(refuse)?);
-        views.push(view);
+        writer.write_view(dev, weights.master(spec.id)?)?;
     }
-    for Extra { name, tensor: view } in extra {
-        if !name.starts_with(STATE_PREFIX) {
-            return Err(refuse(format!("tensor `{name}` must be named `{STATE_PREFIX}…`")).into());
+    for extra in extra {
+        writer.write_view(dev, extra.tensor)?;
+    }
+    writer.finish()
+}
+
+/// A checkpoint being written, whose tensors may come in pieces: every parameter in the model's order, then the tensors beside them. Dropped before
+/// [`CheckpointWriter::finish`], it leaves nothing.
+pub struct CheckpointWriter {
+    writer: TensorWriter,
+    host: Vec<u8>,
+}
+
+impl CheckpointWriter {
+    /// Starts a file of all parameters, of type `dtype`, and of `extra` tensors, whose names begin with [`STATE_PREFIX`].
+    ///
+    /// # Errors
+    /// [`Error::File`] for a bad name in `extra` or `metadata`, or where the system refuses.
+    pub fn create(
+        path: &Path,
+        gpt: &Gpt,
+        dtype: DType,
+        step: u64,
+        extra: &[(&str, DType, Shape)],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let refuse = |what: String| TensorError::Write { path: path.to_owned(), what };
+        let mut tensors = Vec::new();
+        for spec in gpt.params() {
+            tensors.push(tensor(&spec.name, dtype, spec.shape).map_err(refuse)?);
         }
-        tensors.push(tensor(name, view.dtype(), view.shape()).map_err(refuse)?);
-        views.push(*view);
-    }
-    let config = serde_json::to_string(gpt.config())
-        .map_err(|e| refuse(format!("the configuration as JSON: {e}")))?;
-    let mut all = metadata.clone();
-    let own = [(FORMAT, FORMAT_VERSION.to_owned()), (CONFIG, config), (STEP, step.to_string())];
-    for (key, value) in own {
-        if all.insert(key.into(), value).is_some() {
-            return Err(refuse(format!("metadata `{key}` is reserved")).into());
+        for &(name, dtype, shape) in extra {
+            if !name.starts_with(STATE_PREFIX) {
+                let what = format!("tensor `{name}` must be named `{STATE_PREFIX}…`");
+                return Err(refuse(what).into());
+            }
+            tensors.push(tensor(name, dtype, shape).map_err(refuse)?);
         }
+        let config = serde_json::to_string(gpt.config())
+            .map_err(|e| refuse(format!("the configuration as JSON: {e}")))?;
+        let mut all = metadata.clone();
+        let own = [(FORMAT, FORMAT_VERSION.to_owned()), (CONFIG, config), (STEP, step.to_string())];
+        for (key, value) in own {
+            if all.insert(key.into(), value).is_some() {
+                return Err(refuse(format!("metadata `{key}` is reserved")).into());
+            }
+        }
+        let writer = TensorWriter::create(path, &tensors, &all)?;
+        Ok(Self { writer, host: vec![] })
     }
-    let mut writer = TensorWriter::create(path, &tensors, &all)?;
-    let mut host = Vec::new();
-    for view in views {
+
+    /// The next bytes of the tensors, little-endian.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.writer.write(bytes)?)
+    }
+
+    /// The next elements, from a device.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Kernel`].
+    pub fn write_view(&mut self, dev: &dyn Device, view: Ref<'_>) -> Result<()> {
         for view in pieces(view)? {
-            host.resize(view.shape().elements() * view.dtype().bytes(), 0);
-            dev.read(&mut host, view)?;
-            writer.write(&host)?;
+            self.host.resize(view.shape().elements() * view.dtype().bytes(), 0);
+            dev.read(&mut self.host, view)?;
+            self.writer.write(&self.host)?;
         }
+        Ok(())
     }
-    Ok(writer.finish()?)
+
+    /// Writes the checksum, syncs, and gives the file its name.
+    ///
+    /// # Errors
+    /// [`Error::File`], also when bytes are missing.
+    pub fn finish(self) -> Result<()> {
+        Ok(self.writer.finish()?)
+    }
 }
 
 /// Elements that pass through the host at a time.
-const PIECE: usize = 1 << 22;
+pub const PIECE: usize = 1 << 22;
 
 /// A tensor as one-dimensional views of at most [`PIECE`] elements.
 fn pieces(view: Ref<'_>) -> Result<impl Iterator<Item = Ref<'_>>> {
@@ -166,7 +219,7 @@ impl Checkpoint {
         self.file.names().into_iter().filter(|name| name.starts_with(STATE_PREFIX)).collect()
     }
 
-    /// Copies the weights to a device and refreshes their compute copies.
+    /// Copies the weights to a device and refreshes their compute copies; on several ranks, those that this rank has.
     ///
     /// # Errors
     /// As [`load_weights`].
@@ -179,7 +232,23 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::File`] when it is missing; [`Error::ParameterShape`] when `dst` has another shape; [`Error::ElementType`]; [`Error::Kernel`].
     pub fn load_state(&self, name: &str, dev: &dyn Device, dst: Mut<'_>) -> Result<()> {
-        copy_tensor(&self.file, name, dev, dst)
+        let shape = dst.shape();
+        copy_part(&self.file, name, shape, 0..shape.elements(), dev, dst)
+    }
+
+    /// Copies the elements `range` of a tensor of shape `shape` that is not a parameter to a device.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load_state`]; [`Error::Kernel`] also when `dst` has another length than `range`.
+    pub fn load_state_part(
+        &self,
+        name: &str,
+        shape: Shape,
+        range: Range<usize>,
+        dev: &dyn Device,
+        dst: Mut<'_>,
+    ) -> Result<()> {
+        copy_part(&self.file, name, shape, range, dev, dst)
     }
 }
 
@@ -203,7 +272,9 @@ pub fn load_weights(
         return Err(Error::Unknown { path: file.path().to_owned(), name });
     }
     for spec in gpt.params() {
-        copy_tensor(file, &spec.name, dev, params.master_mut(spec.id)?)?;
+        if let Some(Part { range, master }) = params.part_mut(spec.id)? {
+            copy_part(file, &spec.name, spec.shape, range, dev, master)?;
+        }
     }
     Ok(params.refresh_compute(dev)?)
 }
@@ -232,17 +303,24 @@ fn check_shape(file: &TensorFile, name: &str, found: Shape, expected: Shape) -> 
     Err(Error::ParameterShape { path, name, found: found.into(), expected: expected.into() })
 }
 
-/// Copies one tensor to `dst`, converting between float types where they differ.
-fn copy_tensor(file: &TensorFile, name: &str, dev: &dyn Device, dst: Mut<'_>) -> Result<()> {
-    let (dtype, shape) = found(file, name)?;
-    check_shape(file, name, shape, dst.shape())?;
-    let bytes = file.bytes(name)?;
-    if dtype == dst.dtype() {
-        return Ok(dev.write(dst, bytes)?);
+/// Copies elements of one tensor to `dst`, converting between float types where they differ.
+fn copy_part(
+    file: &TensorFile,
+    name: &str,
+    shape: Shape,
+    range: Range<usize>,
+    dev: &dyn Device,
+    dst: Mut<'_>,
+) -> Result<()> {
+    let (dtype, found_shape) = found(file, name)?;
+    check_shape(file, name, found_shape, shape)?;
+    let (n, width) = (range.len(), dtype.bytes());
+    let mut rest = dst.reshape([n])?;
+    let bytes = &file.bytes(name)?[range.start * width..range.end * width];
+    if dtype == rest.dtype() {
+        return Ok(dev.write(rest, bytes)?);
     }
     found_float(file, name)?;
-    let (n, width) = (shape.elements(), dtype.bytes());
-    let mut rest = dst.reshape([n])?;
     for piece in bytes.chunks(PIECE * width) {
         let values: Vec<f64> = piece.chunks_exact(width).map(widen).collect();
         let (head, tail) = rest.split_rows(values.len())?;

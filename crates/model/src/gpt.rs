@@ -95,7 +95,7 @@ impl Gpt {
         self.specs.iter().map(slab).collect()
     }
 
-    /// Writes the starting weights of a seed, equal on every device.
+    /// Writes the starting weights of a seed, equal on every device; on several ranks, those that this rank has.
     ///
     /// # Numerics
     /// Computed on the host in f64, rounded once to the master type. Each number is a function of (seed, name, index) alone.
@@ -104,7 +104,9 @@ impl Gpt {
     /// [`Error::Kernel`], also when `params` are not of this model.
     pub fn initialize(&self, dev: &dyn Device, params: &mut Params, seed: u64) -> Result<()> {
         for spec in &self.specs {
-            write_init(dev, params.master_mut(spec.id)?, spec, seed)?;
+            if let Some(part) = params.part_mut(spec.id)? {
+                write_init(dev, part, spec, seed)?;
+            }
         }
         Ok(params.refresh_compute(dev)?)
     }

@@ -17,7 +17,9 @@ mod preset;
 mod tensors;
 mod workspace;
 
-pub use checkpoint::{Checkpoint, Extra, STATE_PREFIX, load_model, load_weights, save_model};
+pub use checkpoint::{
+    Checkpoint, CheckpointWriter, Extra, PIECE, STATE_PREFIX, load_model, load_weights, save_model,
+};
 pub use config::{GptConfig, Mlp, ModelConfig};
 pub use error::{Error, Result};
 pub use generate::{Generator, Sampling};

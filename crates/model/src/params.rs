@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use farthing_base::random::Stream;
-use farthing_kernels::{Device, Mut, ParamId, Shape};
+use farthing_kernels::{Device, ParamId, Part, Shape};
 use rayon::prelude::*;
 
 use crate::{GptConfig, Mlp, Result};
@@ -181,23 +181,23 @@ const CHUNK: usize = 1 << 20;
 /// Elements below which handing work to another thread takes longer than the work.
 const MIN_PER_THREAD: usize = 1 << 10;
 
-/// Writes a parameter's starting values: on the host in f64, on all cores, rounded by the device to its master type. Each value depends on its
+/// Writes a part of a parameter's starting values: on the host in f64, on all cores, rounded by the device to its master type. Each value depends on its
 /// index alone, so that weights are equal on every device and for any number of threads.
 pub(crate) fn write_init(
     dev: &dyn Device,
-    dst: Mut<'_>,
+    Part { range, master }: Part<'_>,
     spec: &ParamSpec,
     seed: u64,
 ) -> Result<()> {
     if let Init::Constant(value) = spec.init {
-        return Ok(dev.fill(dst, value)?);
+        return Ok(dev.fill(master, value)?);
     }
     let stream = Stream::new(seed, &spec.name);
     let n = spec.shape.elements();
-    let mut rest = dst.reshape([n])?;
-    let mut start = 0;
-    while start < n {
-        let end = n.min(start + CHUNK);
+    let mut rest = master;
+    let mut start = range.start;
+    while start < range.end {
+        let end = range.end.min(start + CHUNK);
         let values = on_all_cores(start..end, |i| spec.init.value(&stream, i, n));
         let (chunk, tail) = rest.split_rows(end - start)?;
         dev.write_f64(chunk, &values)?;

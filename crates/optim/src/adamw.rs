@@ -3,7 +3,7 @@
 use farthing_kernels::{Device, Slab, SlabSpec, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Hyper, Optimizer, OptimizerKind, Result};
+use crate::{Error, Grain, Hyper, Optimizer, OptimizerKind, Result};
 
 /// AdamW's own keys.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -53,6 +53,7 @@ impl AdamW {
 
 impl OptimizerKind for AdamW {
     type Config = AdamWConfig;
+    const GRAIN: Grain = Grain::Element;
 
     fn check(config: &AdamWConfig) -> Result<()> {
         for beta in config.betas {

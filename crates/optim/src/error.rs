@@ -54,6 +54,18 @@ pub enum Error {
         /// What it may be.
         hint: String,
     },
+    /// A rule's state cannot be divided as its slabs are.
+    #[error("`{uses}` has state `{state}` of shape {got} for {parameters} parameters")]
+    State {
+        /// The rule.
+        uses: String,
+        /// The state's name.
+        state: String,
+        /// Its shape.
+        got: Shape,
+        /// Parameters of the slab that it was built for.
+        parameters: usize,
+    },
     /// A group's keys are wrong.
     #[error("group `{group}`: {source}")]
     Group {
@@ -167,6 +179,9 @@ impl Hint for Error {
                 "match this parameter in a group that uses another optimizer, such as `adamw`"
             }
             Self::Slab { .. } => "build one optimizer for each slab of `Params::specs`",
+            Self::State { .. } => {
+                "a rule of grain `Matrix` has state with an entry for each parameter on its first axis, one of grain `Element` state of the slab's shape"
+            }
             Self::Pattern { .. } => {
                 "`*` stands for anything within a segment between dots, `**` for any number of segments"
             }

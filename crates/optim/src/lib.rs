@@ -19,13 +19,14 @@ mod registry;
 mod resolve;
 mod scaling;
 mod schedule;
+mod sharding;
 
 pub use adamw::{AdamW, AdamWConfig};
 pub use error::{Error, Result};
 pub use group::{Group, GroupKeys, Origin, Scale, ScaleKeys, merge};
 pub use muon::{Muon, MuonConfig, NorMuon, NorMuonConfig, POLAR_EXPRESS};
-pub use optimizer::{Hyper, Optimizer, OptimizerKind};
-pub use optimizers::{GroupSummary, Optimizers, summarize};
+pub use optimizer::{Grain, Hyper, Optimizer, OptimizerKind};
+pub use optimizers::{GroupSummary, Optimizers, State, summarize};
 pub use preset::Preset;
 pub use registry::Registry;
 pub use resolve::{Listed, resolve};
@@ -34,3 +35,4 @@ pub use scaling::{
     WeightDecayRule,
 };
 pub use schedule::{Decay, Factors, Momentum, MomentumKeys, Schedule, ScheduleKeys};
+pub use sharding::shard;

@@ -32,6 +32,16 @@ pub trait Optimizer: Send {
     fn state(&mut self) -> Vec<(String, &mut Tensor)>;
 }
 
+/// The least that a rule must see at once, so that the rest of a slab may be on other ranks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Grain {
+    /// A whole parameter. State has a first axis of as many entries as the slab has parameters.
+    #[default]
+    Matrix,
+    /// A single element: the slab is cut anywhere. State is of the slab's shape.
+    Element,
+}
+
 /// How a rule is made: what [`Registry::register`](crate::Registry::register) takes.
 ///
 /// `Config` is a struct of the group's own keys (`betas`, `eps`, …). A key that is not one of its fields is refused, with or
@@ -39,6 +49,9 @@ pub trait Optimizer: Send {
 pub trait OptimizerKind: 'static {
     /// The rule's own keys.
     type Config: DeserializeOwned + Serialize;
+
+    /// How finely its slabs may be divided among ranks.
+    const GRAIN: Grain = Grain::Matrix;
 
     /// Refuses values outside the rule's domain.
     ///

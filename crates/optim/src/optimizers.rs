@@ -2,14 +2,18 @@
 
 use std::fmt;
 
-use farthing_kernels::{Device, Params, Shape, SlabSpec, Tensor};
+use farthing_kernels::{Blocks, Device, Params, Shape, SlabSpec, Tensor};
 
 use crate::scaling::commas;
+use crate::sharding::state_blocks;
 use crate::{Error, Factors, Group, Hyper, Optimizer, Plan, Registry, Result, Schedule};
 
 /// One slab's optimizer and its group's numbers, scaled but not scheduled.
 struct Entry {
-    optimizer: Box<dyn Optimizer>,
+    /// None where other ranks have all of the slab.
+    optimizer: Option<Box<dyn Optimizer>>,
+    /// How each tensor of its state is divided, and its shape on all ranks together.
+    state: Vec<(Shape, Blocks)>,
     /// `optim.{group}.{shape}`.
     key: String,
     lr: f64,
@@ -17,7 +21,19 @@ struct Entry {
     weight_decay_scheduled: bool,
 }
 
-/// The optimizers of a whole model.
+/// A tensor that must be saved for a resumed run to continue bit-equal.
+pub struct State<'a> {
+    /// `optim.{group}.{shape}.{what}`, such as `optim.matrices.128x512.buf`.
+    pub name: String,
+    /// Its shape on all ranks together.
+    pub shape: Shape,
+    /// Who has which elements of that.
+    pub blocks: Blocks,
+    /// What this rank has.
+    pub tensor: &'a mut Tensor,
+}
+
+/// The optimizers of a whole model, or of one rank's part of it.
 pub struct Optimizers {
     entries: Vec<Entry>,
     schedule: Schedule,
@@ -26,10 +42,10 @@ pub struct Optimizers {
 }
 
 impl Optimizers {
-    /// Builds one optimizer per slab of `params`, with its state. `groups` are those that [`resolve`](crate::resolve) made the slabs from.
+    /// Builds one optimizer per slab of `params`, with its state, for what this rank has of it. `groups` are those that [`resolve`](crate::resolve) made the slabs from.
     ///
     /// # Errors
-    /// As [`Registry::build`]; [`Error::Plan`] when a slab's group is not among `groups`.
+    /// As [`Registry::build`]; [`Error::Plan`] when a slab's group is not among `groups`; [`Error::State`] for a rule whose state is not divided as slabs are.
     pub fn new(
         registry: &Registry,
         dev: &dyn Device,
@@ -40,11 +56,23 @@ impl Optimizers {
     ) -> Result<Self> {
         schedule.check()?;
         let mut entries = Vec::with_capacity(params.specs().len());
-        for spec in params.specs() {
+        for (i, spec) in params.specs().iter().enumerate() {
             let group = group_of(groups, spec)?;
-            let optimizer = registry.build(&group.uses, &group.options, dev, spec);
+            let (own, blocks) = (params.own_spec(i), params.blocks(i));
+            let build = || registry.build(&group.uses, &group.options, dev, own);
+            let optimizer = (blocks.own() > 0).then(build).transpose();
+            let mut optimizer = optimizer.map_err(|e| e.in_group(&group.name))?;
+            let state = optimizer.iter_mut().flat_map(|o| o.state()).map(|(what, tensor)| {
+                state_blocks(spec, own, blocks, tensor.shape()).ok_or_else(|| Error::State {
+                    uses: group.uses.clone(),
+                    state: what,
+                    got: tensor.shape(),
+                    parameters: own.params.len(),
+                })
+            });
             entries.push(Entry {
-                optimizer: optimizer.map_err(|e| e.in_group(&group.name))?,
+                state: state.collect::<Result<_>>()?,
+                optimizer,
                 key: format!("optim.{}.{}", group.name, dims(spec.shape)),
                 lr: group.scaled_lr(plan),
                 weight_decay: group.scaled_weight_decay(plan),
@@ -70,6 +98,7 @@ impl Optimizers {
         }
         let factors = self.schedule.at(t, self.steps);
         for (i, entry) in self.entries.iter_mut().enumerate() {
+            let Some(optimizer) = &mut entry.optimizer else { continue };
             let decay = if entry.weight_decay_scheduled { factors.weight_decay } else { 1.0 };
             let hyper = Hyper {
                 step: t + 1,
@@ -77,19 +106,21 @@ impl Optimizers {
                 weight_decay: entry.weight_decay * decay,
                 momentum: factors.momentum,
             };
-            entry.optimizer.step(dev, &mut params.slab(i), &hyper)?;
+            optimizer.step(dev, &mut params.slab(i), &hyper)?;
         }
         Ok(factors)
     }
 
-    /// All state, sorted by name: `optim.{group}.{shape}.{what}`, such as `optim.matrices.128x512.buf`. Names don't depend on the order of slabs.
-    pub fn state(&mut self) -> Vec<(String, &mut Tensor)> {
-        let mut all: Vec<(String, &mut Tensor)> = vec![];
-        for Entry { optimizer, key, .. } in &mut self.entries {
-            let state = optimizer.state().into_iter();
-            all.extend(state.map(|(what, tensor)| (format!("{key}.{what}"), tensor)));
+    /// This rank's state, sorted by name. Names don't depend on the order of slabs. The first rank has a part of everything.
+    pub fn state(&mut self) -> Vec<State<'_>> {
+        let mut all: Vec<State<'_>> = vec![];
+        for Entry { optimizer, key, state, .. } in &mut self.entries {
+            let tensors = optimizer.iter_mut().flat_map(|o| o.state());
+            all.extend(tensors.zip(state).map(|((what, tensor), &mut (shape, blocks))| {
+                State { name: format!("{key}.{what}"), shape, blocks, tensor }
+            }));
         }
-        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 
@@ -161,7 +192,7 @@ pub fn summarize(groups: &[Group], specs: &[SlabSpec], plan: &Plan) -> Result<Ve
     Ok(groups.iter().map(of).filter(|summary| summary.parameters > 0).collect())
 }
 
-fn group_of<'a>(groups: &'a [Group], spec: &SlabSpec) -> Result<&'a Group> {
+pub(crate) fn group_of<'a>(groups: &'a [Group], spec: &SlabSpec) -> Result<&'a Group> {
     groups.iter().find(|group| group.name == spec.group).ok_or_else(|| Error::Plan {
         what: format!("a slab belongs to group `{}`, which is not among the groups", spec.group),
         hint: "pass the groups that the slabs were resolved from".to_owned(),

@@ -6,13 +6,14 @@ use farthing_kernels::{Device, SlabSpec};
 use serde_json::{Map, Value};
 
 use crate::keys::keys_of;
-use crate::{AdamW, Error, Group, Muon, NorMuon, Optimizer, OptimizerKind, Result};
+use crate::{AdamW, Error, Grain, Group, Muon, NorMuon, Optimizer, OptimizerKind, Result};
 
 type Build = fn(&str, &Map<String, Value>, &dyn Device, &SlabSpec) -> Result<Box<dyn Optimizer>>;
 
 /// A kind without its type.
 struct Entry {
     keys: Option<&'static [&'static str]>,
+    grain: Grain,
     canonical: fn(&str, &Map<String, Value>) -> Result<Value>,
     build: Build,
 }
@@ -42,6 +43,7 @@ impl Registry {
     pub fn register<K: OptimizerKind>(mut self, name: &str) -> Self {
         let entry = Entry {
             keys: keys_of::<K::Config>(),
+            grain: K::GRAIN,
             canonical: canonical::<K>,
             build: |uses, options, dev, spec| K::build(config::<K>(uses, options)?, dev, spec),
         };
@@ -60,6 +62,14 @@ impl Registry {
     /// [`Error::UnknownOptimizer`].
     pub fn keys(&self, name: &str) -> Result<Option<&'static [&'static str]>> {
         Ok(self.entry(name)?.keys)
+    }
+
+    /// How finely `name`'s slabs may be divided among ranks.
+    ///
+    /// # Errors
+    /// [`Error::UnknownOptimizer`].
+    pub fn grain(&self, name: &str) -> Result<Grain> {
+        Ok(self.entry(name)?.grain)
     }
 
     /// Checks an optimizer's own keys, without a device.

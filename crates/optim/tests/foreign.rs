@@ -77,7 +77,7 @@ fn a_group_uses_it_by_name() {
             }
             assert!(distance(&weight(&*dev, &mut params, 0), &p) < 1e-6, "{}", dev.name());
         }
-        let state: Vec<String> = optimizers.state().into_iter().map(|(name, _)| name).collect();
+        let state: Vec<String> = optimizers.state().into_iter().map(|state| state.name).collect();
         assert_eq!(state, ["optim.lm_head.5x3.m"]);
     }
 }

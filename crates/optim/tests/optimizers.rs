@@ -9,7 +9,7 @@ use common::{devices, distance, numbers, set_grad, set_weight, weight};
 use farthing_base::Hint;
 use farthing_kernels::{Device, ParamId, Params, Shape};
 use farthing_optim::{
-    Group, Listed, Optimizers, Overrides, Plan, Preset, Registry, Size, merge, resolve,
+    Group, Listed, Optimizers, Overrides, Plan, Preset, Registry, Size, State, merge, resolve,
 };
 
 /// A model's worth of names: every group of July, square, wide, tall and gate shapes.
@@ -185,7 +185,7 @@ fn state_has_stable_names_and_resumes_bit_equal() {
         }
         // Saved, and put into a fresh run.
         let mut saved = BTreeMap::new();
-        for (name, tensor) in optimizers.state() {
+        for State { name, tensor, .. } in optimizers.state() {
             let twice = saved.insert(name.clone(), dev.read_f64(tensor.view()).unwrap());
             assert!(twice.is_none(), "{name} occurs twice");
         }
@@ -220,7 +220,7 @@ fn state_has_stable_names_and_resumes_bit_equal() {
             let weights = weight(&*dev, &mut params, i);
             set_weight(&*dev, &mut again, i, &weights);
         }
-        for (name, tensor) in resumed.state() {
+        for State { name, tensor, .. } in resumed.state() {
             dev.write_f64(tensor.view_mut(), &saved[&name]).unwrap();
         }
         for t in 3..STEPS {
@@ -243,7 +243,7 @@ fn state_names_do_not_depend_on_the_order_of_slabs() {
     let mut groups = preset.groups();
     let names = |groups: &[Group]| -> Vec<String> {
         let (_, mut optimizers) = build(&*dev, groups, preset);
-        optimizers.state().into_iter().map(|(name, _)| name).collect()
+        optimizers.state().into_iter().map(|state| state.name).collect()
     };
     let forward = names(&groups);
     groups.reverse();

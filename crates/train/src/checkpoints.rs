@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use farthing_kernels::{Device, Params};
-use farthing_model::{Checkpoint, Extra, Gpt, STATE_PREFIX, save_model};
-use farthing_optim::Optimizers;
+use farthing_comm::Comm;
+use farthing_kernels::{Blocks, Device, Params};
+use farthing_model::{Checkpoint, CheckpointWriter, Gpt, STATE_PREFIX};
+use farthing_optim::{Optimizers, State};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use crate::ranks::Collector;
 use crate::{Error, Progress, Result};
 
 /// The name of a trained model's file.
@@ -79,52 +83,112 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error
     move |source| Error::Io { action, path, source }
 }
 
-/// Writes the state after `progress.step` steps, and deletes all but the newest checkpoints.
-pub(crate) fn save(
-    to: &Checkpoints,
-    dev: &dyn Device,
-    gpt: &Gpt,
-    params: &Params,
-    optimizers: &mut Optimizers,
-    progress: &Progress,
-) -> Result<()> {
-    let tensors = optimizers.state();
-    let extra: Vec<Extra<'_>> = tensors
-        .iter()
-        .map(|(name, t)| Extra { name: format!("{STATE_PREFIX}{name}"), tensor: t.view() })
-        .collect();
-    let path = to.dir.join(format!("{PREFIX}{:010}{SUFFIX}", progress.step));
-    let numbers = serde_json::to_string(progress)
-        .map_err(|e| Error::NoTraining { path: path.clone(), what: e.to_string() })?;
-    let metadata = BTreeMap::from([(STATE.to_owned(), numbers)]);
-    save_model(&path, gpt, dev, params.weights(), progress.step, &extra, &metadata)?;
-    let old = to.list(PREFIX)?.into_iter().rev().skip(to.keep.get());
-    // The best so far stays; an earlier best is needed no more once a checkpoint knows of this one.
-    let best = progress.best.map(|(_, step)| step);
-    let worse = to.list(BEST)?.into_iter().filter(|(step, _)| Some(*step) != best);
-    for (_, old) in old.chain(worse) {
-        std::fs::remove_file(&old).map_err(io("deleting", &old))?;
-    }
-    Ok(())
+/// What a training is made of, for its checkpoints.
+pub(crate) struct Parts<'a> {
+    pub(crate) dev: &'a dyn Device,
+    pub(crate) comm: &'a dyn Comm,
+    pub(crate) gpt: &'a Gpt,
+    pub(crate) params: &'a mut Params,
+    pub(crate) optimizers: &'a mut Optimizers,
 }
 
-/// Restores weights and optimizer state; returns the training's own numbers.
-pub(crate) fn load(
-    path: &Path,
-    dev: &dyn Device,
-    gpt: &Gpt,
-    params: &mut Params,
-    optimizers: &mut Optimizers,
-) -> Result<Progress> {
-    let checkpoint = Checkpoint::open(path)?;
-    let lacks = |what: String| Error::NoTraining { path: path.to_owned(), what };
-    let numbers =
-        checkpoint.metadata(STATE).ok_or_else(|| lacks("holds no training state".into()))?;
-    let progress = serde_json::from_str(numbers)
-        .map_err(|e| lacks(format!("the training state cannot be read: {e}")))?;
-    checkpoint.load(gpt, dev, params)?;
-    for (name, tensor) in optimizers.state() {
-        checkpoint.load_state(&format!("{STATE_PREFIX}{name}"), dev, tensor.view_mut())?;
+/// A state tensor's name, elements, and elements of a block: what other ranks must know of it.
+type Listed = (String, usize, usize);
+
+impl Parts<'_> {
+    /// Writes the state after `progress.step` steps, and deletes all but the newest checkpoints. Every rank sends what it has, rank 0 writes: the file is the same
+    /// whatever the number of ranks.
+    pub(crate) fn save(&mut self, to: &Checkpoints, progress: &Progress) -> Result<()> {
+        let path = to.dir.join(format!("{PREFIX}{:010}{SUFFIX}", progress.step));
+        let numbers = serde_json::to_string(progress)
+            .map_err(|e| Error::NoTraining { path: path.clone(), what: e.to_string() })?;
+        let metadata = BTreeMap::from([(STATE.to_owned(), numbers)]);
+        self.write(&path, progress.step, true, &metadata)?;
+        if self.comm.rank() != 0 {
+            return Ok(());
+        }
+        let old = to.list(PREFIX)?.into_iter().rev().skip(to.keep.get());
+        // The best so far stays; an earlier best is needed no more once a checkpoint knows of this one.
+        let best = progress.best.map(|(_, step)| step);
+        let worse = to.list(BEST)?.into_iter().filter(|(step, _)| Some(*step) != best);
+        for (_, old) in old.chain(worse) {
+            std::fs::remove_file(&old).map_err(io("deleting", &old))?;
+        }
+        Ok(())
     }
-    Ok(progress)
+
+    /// Writes the weights, and the optimizers' state where that is wanted.
+    pub(crate) fn write(
+        &mut self,
+        path: &Path,
+        step: u64,
+        with_state: bool,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let Self { dev, comm, gpt, params, optimizers } = self;
+        let states = if with_state { optimizers.state() } else { vec![] };
+        let listed: Vec<Listed> = states
+            .iter()
+            .map(|s| (s.name.clone(), s.blocks.elements(), s.blocks.block()))
+            .collect();
+        let listed: Vec<Listed> = agreed(*comm, listed)?;
+        let writer = if comm.rank() == 0 {
+            let names: Vec<String> =
+                states.iter().map(|s| format!("{STATE_PREFIX}{}", s.name)).collect();
+            let extra: Vec<_> = names
+                .iter()
+                .zip(&states)
+                .map(|(name, s)| (name.as_str(), s.tensor.dtype(), s.shape))
+                .collect();
+            let dtype = dev.master_dtype();
+            Some(CheckpointWriter::create(path, gpt, dtype, step, &extra, metadata)?)
+        } else {
+            None
+        };
+        let mut all = Collector { dev: *dev, comm: *comm, writer };
+        for spec in gpt.params() {
+            let (slab, range) = params.place(spec.id)?;
+            all.write(params.blocks(slab), range, Some(params.own_master(slab)?))?;
+        }
+        for (name, elements, block) in listed {
+            let blocks = Blocks::of(elements, block, comm.rank(), comm.ranks());
+            let own = states.iter().find(|s| s.name == name).map(|s| s.tensor.view());
+            let own = own.map(|own| own.reshape([own.shape().elements()])).transpose()?;
+            all.write(blocks, 0..elements, own)?;
+        }
+        all.writer.map_or(Ok(()), |writer| Ok(writer.finish()?))
+    }
+
+    /// Restores what this rank has of weights and optimizer state; returns the training's own numbers.
+    pub(crate) fn load(&mut self, path: &Path) -> Result<Progress> {
+        let Self { dev, gpt, params, optimizers, .. } = self;
+        let checkpoint = Checkpoint::open(path)?;
+        let lacks = |what: String| Error::NoTraining { path: path.to_owned(), what };
+        let numbers =
+            checkpoint.metadata(STATE).ok_or_else(|| lacks("holds no training state".into()))?;
+        let progress = serde_json::from_str(numbers)
+            .map_err(|e| lacks(format!("the training state cannot be read: {e}")))?;
+        checkpoint.load(gpt, *dev, params)?;
+        for State { name, shape, blocks, tensor } in optimizers.state() {
+            let name = format!("{STATE_PREFIX}{name}");
+            let own = if blocks.is_whole() { blocks.elements() } else { blocks.own() };
+            let (mut at, mut tensor) = (0, tensor.view_mut().reshape([own])?);
+            for range in blocks.own_blocks() {
+                let dst = tensor.reborrow().rows(at..at + range.len())?;
+                at += range.len();
+                checkpoint.load_state_part(&name, shape, range, *dev, dst)?;
+            }
+        }
+        Ok(progress)
+    }
+}
+
+/// Rank 0's value, on every rank.
+pub(crate) fn agreed<T: Serialize + DeserializeOwned>(comm: &dyn Comm, own: T) -> Result<T> {
+    if comm.ranks() == 1 {
+        return Ok(own);
+    }
+    let unreadable = |e: serde_json::Error| Error::Message { what: e.to_string() };
+    let bytes = serde_json::to_vec(&own).map_err(unreadable)?;
+    serde_json::from_slice(&comm.broadcast(&bytes)?).map_err(unreadable)
 }

@@ -24,6 +24,15 @@ pub enum Error {
     /// Rows and batches.
     #[error(transparent)]
     Data(#[from] farthing_data::Error),
+    /// Another rank, or what joins them.
+    #[error(transparent)]
+    Comm(#[from] farthing_comm::Error),
+    /// What another rank said.
+    #[error("a message of rank 0 cannot be read: {what}")]
+    Message {
+        /// What serde said.
+        what: String,
+    },
     /// The evaluation.
     #[error(transparent)]
     Eval(#[from] farthing_eval::Error),
@@ -91,6 +100,8 @@ impl Hint for Error {
             Self::Optim(e) => e.hint(),
             Self::Data(e) => e.hint(),
             Self::Eval(e) => e.hint(),
+            Self::Comm(e) => e.hint(),
+            Self::Message { .. } => Some("start every rank from the same program".into()),
             Self::Recipe { hint, .. } => Some(hint.into()),
             Self::BatchesEnded { .. } => {
                 Some("give as many rows as a step has, for each step".into())

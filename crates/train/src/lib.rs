@@ -8,6 +8,7 @@
 mod checkpoints;
 mod error;
 mod metrics;
+mod ranks;
 mod setup;
 mod trainer;
 

@@ -1,16 +1,19 @@
 //! `Trainer`: everything that a step touches, allocated once.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use farthing_comm::{Comm, One};
 use farthing_data::{Batch, BatchReader, Order, Prefetch, Rows};
-use farthing_eval::{BitsPerByte, GptScorer, batches, bits_per_byte};
+use farthing_eval::{GptScorer, Nats, batches_of, count_nats, no_row};
 use farthing_kernels::{Device, Params, Tensor};
 use farthing_model::{Mode, Workspace};
-use farthing_optim::{Optimizers, Registry};
+use farthing_optim::{Optimizers, Registry, shard};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoints::{load, save};
+use crate::checkpoints::{Parts, agreed};
+use crate::ranks::{gather_weights, send_gradients, share};
 use crate::{Checkpoints, Error, EvalRecord, Result, RunRecord, Setup, StepRecord};
 
 /// Micro-batches that are made ahead of the one in use.
@@ -54,9 +57,12 @@ pub struct Progress {
     /// Rows of the micro-batches before the last checkpoint; in other ones gradients are summed in another order. Absent before the first checkpoint.
     #[serde(default)]
     pub micro_batch_rows: Option<usize>,
+    /// Ranks before the last checkpoint, for the same reason.
+    #[serde(default)]
+    pub ranks: Option<usize>,
 }
 
-/// Bytes on the device.
+/// Bytes on the device, of this rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes {
     /// Weights, their copies of the compute type where there are any, and gradients.
@@ -68,14 +74,18 @@ pub struct Bytes {
 }
 
 /// A model in training: weights, gradients, optimizers, activations.
+///
+/// On several ranks each has a trainer of its own, and all call the same methods in the same order: a step's rows are shared out, gradients are summed, each rank
+/// updates its part of the weights, and everything that is returned or decided is the same on all of them.
 pub struct Trainer<'a> {
     dev: &'a dyn Device,
+    comm: &'a dyn Comm,
     setup: Setup,
     params: Params,
     optimizers: Optimizers,
     workspace: Workspace,
     micro_batch_rows: usize,
-    /// Each micro-batch's sum of losses, then each slab's sum of squares of the gradient, on the device: read once in a step.
+    /// Each micro-batch's sum of losses, then each slab's sum of squares of the gradient that this rank has, on the device: read once in a step.
     sums: Tensor,
     progress: Progress,
     /// When this attempt began, and the seconds of those before.
@@ -93,24 +103,46 @@ impl<'a> Trainer<'a> {
         registry: &Registry,
         micro_batch_rows: usize,
     ) -> Result<Self> {
-        if micro_batch_rows == 0 || !setup.rows.is_multiple_of(micro_batch_rows) {
+        Self::on_ranks(dev, &One, setup, registry, micro_batch_rows)
+    }
+
+    /// The same as one of the ranks that `comm` joins, each with a device of its own. Slabs are divided among them as [`shard`] says.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`]; [`Error::Recipe`] unless each rank has a whole number of micro-batches of a step.
+    pub fn on_ranks(
+        dev: &'a dyn Device,
+        comm: &'a dyn Comm,
+        setup: Setup,
+        registry: &Registry,
+        micro_batch_rows: usize,
+    ) -> Result<Self> {
+        let (rows, rank, ranks) = (setup.rows, comm.rank(), comm.ranks());
+        if !rows.is_multiple_of(ranks) {
             return Err(Error::Recipe {
-                what: format!(
-                    "micro-batches of {micro_batch_rows} rows, but a step has {} rows",
-                    setup.rows
-                ),
-                hint: format!("use a divisor of {}", setup.rows),
+                what: format!("a step of {rows} rows on {ranks} ranks"),
+                hint: format!("use a number of ranks that divides {rows}"),
             });
         }
-        let params = Params::new(dev, setup.slabs.clone())?;
+        let own_rows = rows / ranks;
+        if micro_batch_rows == 0 || !own_rows.is_multiple_of(micro_batch_rows) {
+            let of = if ranks == 1 { "a step has" } else { "each rank's part of a step has" };
+            return Err(Error::Recipe {
+                what: format!("micro-batches of {micro_batch_rows} rows, but {of} {own_rows} rows"),
+                hint: format!("use a divisor of {own_rows}"),
+            });
+        }
+        let blocks = shard(registry, &setup.groups, &setup.slabs, rank, ranks)?;
+        let params = Params::sharded(dev, setup.slabs.clone(), &blocks)?;
         let optimizers =
             Optimizers::new(registry, dev, &setup.groups, &setup.plan, &setup.schedule, &params)?;
         let tokens = setup.gpt.config().seq_len;
         let workspace = setup.gpt.workspace(dev, micro_batch_rows, tokens, Mode::Train)?;
-        let sums = dev.master([setup.rows / micro_batch_rows + setup.slabs.len()])?;
+        let sums = dev.master([own_rows / micro_batch_rows + setup.slabs.len()])?;
         let (progress, begun) = (Progress::default(), (Instant::now(), 0.0));
         Ok(Self {
             dev,
+            comm,
             setup,
             params,
             optimizers,
@@ -127,10 +159,11 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::Model`].
     pub fn initialize(&mut self, seed: u64) -> Result<()> {
-        Ok(self.setup.gpt.initialize(self.dev, &mut self.params, seed)?)
+        self.setup.gpt.initialize(self.dev, &mut self.params, seed)?;
+        gather_weights(self.dev, self.comm, &mut self.params)
     }
 
-    /// Micro-batches of the steps that are left, from rows in an order that depends on the seed and the step alone, made ahead by another thread.
+    /// This rank's micro-batches of the steps that are left, from rows in an order that depends on the seed and the step alone, made ahead by another thread.
     ///
     /// # Errors
     /// [`Error::Data`], also when the rows are of another length than the recipe's.
@@ -139,16 +172,24 @@ impl<'a> Trainer<'a> {
         let config = self.setup.gpt.config();
         let batch = Batch::new(micro, config.seq_len, config.vocab_size)?;
         let order = Order::new(rows.len(), step_rows, seed)?;
+        let own = self.own_rows();
         let parts = (self.progress.step..self.setup.plan.steps).flat_map(move |step| {
-            (0..step_rows).step_by(micro).map(move |first| (step, first..first + micro))
+            own.clone().step_by(micro).map(move |first| (step, first..first + micro))
         });
         Ok(Prefetch::new(BatchReader::new(rows, order)?, parts, &batch, AHEAD)?)
     }
 
-    /// One update from the next micro-batches, as many as a step has.
+    /// The rows of a step that are this rank's.
+    fn own_rows(&self) -> std::ops::Range<usize> {
+        let rows = self.setup.rows / self.comm.ranks();
+        self.comm.rank() * rows..(self.comm.rank() + 1) * rows
+    }
+
+    /// One update from the next micro-batches, as many as this rank has of a step.
     ///
     /// # Numerics
-    /// The loss is the mean over the step's tokens; gradients are summed micro-batch by micro-batch, the norm slab by slab in f64.
+    /// The loss is the mean over the step's tokens; gradients are summed micro-batch by micro-batch and then in the order of ranks, the norm slab by slab in f64. The same
+    /// number of ranks and rows gives the same bits; another one sums in another order.
     ///
     /// # Errors
     /// [`Error::NotFinite`] when the loss or the gradient's norm is no number; then nothing was updated. [`Error::BatchesEnded`]; what the batches, the model
@@ -166,6 +207,7 @@ impl<'a> Trainer<'a> {
         }
         let factors = self.optimizers.step(self.dev, &mut self.params, t)?;
         self.params.refresh_compute(self.dev)?;
+        gather_weights(self.dev, self.comm, &mut self.params)?;
         let seconds = started.elapsed().as_secs_f64();
         let progress = &mut self.progress;
         progress.step += 1;
@@ -188,10 +230,10 @@ impl<'a> Trainer<'a> {
 
     /// The gradient of the next micro-batches' mean loss; returns the loss and the gradient's norm.
     fn gradients(&mut self, batches: &mut dyn Batches) -> Result<(f64, f64)> {
-        let Self { dev, setup, params, workspace, sums, micro_batch_rows, .. } = self;
+        let Self { dev, comm, setup, params, workspace, sums, micro_batch_rows, .. } = self;
         params.zero_grads(*dev)?;
         let scale = 1.0 / setup.plan.batch_tokens as f64;
-        let wanted = setup.rows / *micro_batch_rows;
+        let wanted = setup.rows / comm.ranks() / *micro_batch_rows;
         for got in 0..wanted {
             let step = self.progress.step + 1;
             let batch = batches.next_batch().ok_or(Error::BatchesEnded { step, got, wanted })??;
@@ -210,15 +252,25 @@ impl<'a> Trainer<'a> {
             setup.gpt.forward_backward(*dev, weights, &mut grads, workspace, &micro, scale)?;
             workspace.sum_losses(*dev, sums.view_mut().rows(got..got + 1)?)?;
         }
-        for slab in 0..params.specs().len() {
-            let square = sums.view_mut().rows(wanted + slab..wanted + slab + 1)?;
-            dev.sum_squares(square, params.slab(slab).grad.view())?;
+        send_gradients(*dev, *comm, params)?;
+        let slabs = params.specs().len();
+        for slab in 0..slabs {
+            // What every rank has is counted once.
+            let counted = params.blocks(slab).is_whole() && comm.rank() == 0
+                || !params.blocks(slab).is_whole() && params.blocks(slab).own() > 0;
+            if counted {
+                let square = sums.view_mut().rows(wanted + slab..wanted + slab + 1)?;
+                dev.sum_squares(square, params.slab(slab).grad.view())?;
+            }
         }
         // The only time in a step that the host waits for the device.
-        let sums = dev.read_f64(sums.view())?;
-        let (losses, squares) = sums.split_at(wanted);
-        let loss = losses.iter().fold(0.0, |loss, sum| loss + sum * scale);
-        Ok((loss, squares.iter().sum::<f64>().sqrt()))
+        let sums = comm.exchange(&dev.read_f64(sums.view())?)?;
+        let ranks: Vec<(&[f64], &[f64])> =
+            sums.chunks_exact(wanted + slabs).map(|rank| rank.split_at(wanted)).collect();
+        let losses = ranks.iter().flat_map(|(losses, _)| *losses);
+        let loss = losses.fold(0.0, |loss, sum| loss + sum * scale);
+        let square = |slab: usize| ranks.iter().map(|(_, squares)| squares[slab]).sum::<f64>();
+        Ok((loss, (0..slabs).map(square).sum::<f64>().sqrt()))
     }
 
     /// Bits per byte of the first held-out rows, at most `tokens` tokens of them, in the activations' memory. `token_bytes` has each token's raw bytes, 0 for special tokens.
@@ -227,19 +279,30 @@ impl<'a> Trainer<'a> {
     /// [`Error::Eval`].
     ///
     /// # Cost
-    /// A forward pass over the tokens. Nothing is allocated on the device, unless rows are longer than those that are trained on.
+    /// A forward pass over the tokens, which the ranks share. Nothing is allocated on the device, unless rows are longer than those that are trained on.
     pub fn evaluate(
         &mut self,
         held_out: &Rows,
         token_bytes: &[u32],
         tokens: u64,
     ) -> Result<EvalRecord> {
-        let Self { dev, setup, params, workspace, micro_batch_rows, .. } = self;
+        let Self { dev, comm, setup, params, workspace, micro_batch_rows, .. } = self;
         let mut scorer = GptScorer::within(&setup.gpt, *dev, params, workspace);
-        let budget = tokens.min(held_out.len() * (held_out.row_tokens() as u64 - 1));
-        let rows = batches(held_out, *micro_batch_rows);
-        let result: BitsPerByte =
-            bits_per_byte(&mut scorer, rows, token_bytes, budget, &mut farthing_data::Silent)?;
+        let row = (held_out.row_tokens() as u64).saturating_sub(1).max(1);
+        let rows = share(held_out.len().min(tokens / row), comm.rank(), comm.ranks());
+        let budget = (rows.end - rows.start) * row;
+        let batches = batches_of(held_out, rows, *micro_batch_rows);
+        let silent = &mut farthing_data::Silent;
+        let own = count_nats(&mut scorer, batches, token_bytes, budget, silent)?;
+        let numbers = [own.nats, own.bytes as f64, own.targets as f64, own.tokens as f64];
+        let all = comm.exchange(&numbers)?;
+        let sum = |i: usize| all.iter().skip(i).step_by(numbers.len()).sum::<f64>();
+        let [nats, counts @ ..] = [0, 1, 2, 3].map(sum);
+        let [bytes, targets, counted] = counts.map(|count| count as u64);
+        if counted == 0 {
+            return Err(no_row(tokens).into());
+        }
+        let result = Nats { nats, bytes, targets, tokens: counted }.bits_per_byte()?;
         let progress = &mut self.progress;
         progress.last_bpb = result.bits_per_byte;
         if progress.step == 0 {
@@ -250,14 +313,20 @@ impl<'a> Trainer<'a> {
         Ok(EvalRecord { step: progress.step, val_bpb, val_loss })
     }
 
-    /// Writes a checkpoint to go on from, and deletes older ones as `to` says. It appears whole or not at all.
+    /// Writes a checkpoint to go on from, and deletes older ones as `to` says. It appears whole or not at all, and goes on on any number of ranks.
     ///
     /// # Errors
     /// [`Error::Model`] when it cannot be written, [`Error::Io`] when an old one cannot be deleted.
     pub fn save(&mut self, to: &Checkpoints) -> Result<()> {
         self.progress.micro_batch_rows = Some(self.micro_batch_rows);
-        let Self { dev, setup, params, optimizers, progress, .. } = self;
-        save(to, *dev, &setup.gpt, params, optimizers, progress)
+        self.progress.ranks = Some(self.comm.ranks());
+        let progress = self.progress;
+        self.parts().save(to, &progress)
+    }
+
+    fn parts(&mut self) -> Parts<'_> {
+        let Self { dev, comm, setup, params, optimizers, .. } = self;
+        Parts { dev: *dev, comm: *comm, gpt: &setup.gpt, params, optimizers }
     }
 
     /// Goes on from the newest checkpoint that is whole; says whether there was one. Those passed over are renamed to `.refused`, each with a word to `log`.
@@ -265,31 +334,41 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::Io`] when the folder cannot be read.
     pub fn restore(&mut self, from: &Checkpoints, mut log: impl FnMut(&Error)) -> Result<bool> {
-        for path in from.newest_first()? {
-            let Self { dev, setup, params, optimizers, .. } = self;
-            match load(&path, *dev, &setup.gpt, params, optimizers) {
-                Ok(progress) => {
-                    self.progress = progress;
-                    self.begun = (Instant::now(), progress.seconds);
-                    return Ok(true);
-                }
-                Err(e) => {
-                    log(&e);
-                    Checkpoints::refuse(&path)?;
+        let mut found = None;
+        if self.comm.rank() == 0 {
+            for path in from.newest_first()? {
+                match self.parts().load(&path) {
+                    Ok(progress) => {
+                        found = Some((path, progress));
+                        break;
+                    }
+                    Err(e) => {
+                        log(&e);
+                        Checkpoints::refuse(&path)?;
+                    }
                 }
             }
         }
-        Ok(false)
+        // Rank 0 chooses, and has read the file already.
+        let chosen = agreed(self.comm, found.as_ref().map(|(path, _)| path.clone()))?;
+        let Some(chosen) = chosen else { return Ok(false) };
+        let progress = match found {
+            Some((_, progress)) => progress,
+            None => self.parts().load(&chosen)?,
+        };
+        gather_weights(self.dev, self.comm, &mut self.params)?;
+        self.progress = progress;
+        self.begun = (Instant::now(), progress.seconds);
+        Ok(true)
     }
 
     /// Writes the weights alone.
     ///
     /// # Errors
     /// [`Error::Model`].
-    pub fn save_weights(&self, path: &Path) -> Result<()> {
-        let (weights, step) = (self.params.weights(), self.progress.step);
-        let none = std::collections::BTreeMap::new();
-        Ok(farthing_model::save_model(path, &self.setup.gpt, self.dev, weights, step, &[], &none)?)
+    pub fn save_weights(&mut self, path: &Path) -> Result<()> {
+        let step = self.progress.step;
+        self.parts().write(path, step, false, &BTreeMap::new())
     }
 
     /// Keeps the weights with `kept`, if the last evaluation found the fewest bits per byte so far. After a cut-off they may be there already, from a step that the
@@ -346,7 +425,7 @@ impl<'a> Trainer<'a> {
         let of = |tensor: &Tensor| tensor.bytes() as u64;
         Bytes {
             weights: self.params.bytes() as u64,
-            state: self.optimizers.state().iter().map(|(_, tensor)| of(tensor)).sum(),
+            state: self.optimizers.state().iter().map(|state| of(state.tensor)).sum(),
             activations: self.workspace.bytes() as u64,
         }
     }

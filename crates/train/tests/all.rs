@@ -1,4 +1,5 @@
 //! The crate's integration tests, in one program.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
+mod ranks;
 mod training;

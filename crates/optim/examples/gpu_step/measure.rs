@@ -167,7 +167,7 @@ fn stall(machine: &Machine, training: &mut Training<'_>) -> Result<Value> {
     let tensors = training.optimizers.state();
     let extra: Vec<Extra<'_>> = tensors
         .iter()
-        .map(|(name, t)| Extra { name: format!("{STATE_PREFIX}{name}"), tensor: t.view() })
+        .map(|s| Extra { name: format!("{STATE_PREFIX}{}", s.name), tensor: s.tensor.view() })
         .collect();
     let weights = training.params.weights();
     let saved =

@@ -74,7 +74,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         progress.figure("tokens/s", format!("{:.0}", record.tokens_per_s.unwrap_or(f64::NAN)));
         let last = record.step == steps;
         if last {
-            save_weights(&trainer, &out)?;
+            save_weights(&mut trainer, &out)?;
         }
         if last || record.step.is_multiple_of(config.evaluate.every_steps) {
             let result = evaluate(&mut trainer)?;
@@ -95,7 +95,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         }
     }
     if !out.join(MODEL_FILE).exists() {
-        save_weights(&trainer, &out)?;
+        save_weights(&mut trainer, &out)?;
     }
     for note in dev.notes() {
         ctx.log(note);
@@ -147,7 +147,7 @@ fn announcement(setup: &Setup, micro_rows: usize, train: &Rows, dev: &dyn Device
 }
 
 /// The weights, where the stage's output belongs: before the last evaluation, which costs nobody the training if it is cut off.
-fn save_weights(trainer: &Trainer<'_>, out: &Path) -> Result<()> {
+fn save_weights(trainer: &mut Trainer<'_>, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     Ok(trainer.save_weights(&out.join(MODEL_FILE))?)
 }

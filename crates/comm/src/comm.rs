@@ -1,0 +1,112 @@
+//! `Comm`: the seam between ranks and whatever carries their bytes.
+
+use farthing_kernels::{Device, Mut, Ref};
+
+use crate::{Error, Result};
+
+/// One rank's end of what joins N ranks.
+///
+/// Every method but [`Comm::rank`] and [`Comm::ranks`] is a collective: all ranks call it, in the same order, with the same lengths and types. Arrays are
+/// flat; where they are dealt out, element i is in block i / `block`, and block j belongs to rank j. The last blocks may be shorter, or missing.
+///
+/// # Numerics
+/// Sums are taken in the arrays' own type (bf16 in f32, rounded once) and in the order of ranks: the same bits on every rank and in every run of N ranks.
+pub trait Comm: Send + Sync {
+    /// This rank, 0 to N − 1.
+    fn rank(&self) -> usize;
+
+    /// N.
+    fn ranks(&self) -> usize;
+
+    /// Sums `all` over the ranks; each gets its own block of the sum in `own`. `all` stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for lengths that do not fit; [`Error::Lost`], [`Error::Differs`]; [`Error::Kernel`].
+    ///
+    /// # Cost
+    /// Each rank sends and receives (N − 1) / N of the elements.
+    fn reduce_scatter(
+        &self,
+        dev: &dyn Device,
+        own: Mut<'_>,
+        all: Ref<'_>,
+        block: usize,
+    ) -> Result<()>;
+
+    /// Each rank's own block of `all` becomes everybody's, in place.
+    ///
+    /// # Errors
+    /// As [`Comm::reduce_scatter`].
+    ///
+    /// # Cost
+    /// Each rank sends and receives (N − 1) / N of the elements.
+    fn all_gather(&self, dev: &dyn Device, all: Mut<'_>, block: usize) -> Result<()>;
+
+    /// `values` become their sum over the ranks, in place.
+    ///
+    /// # Errors
+    /// As [`Comm::reduce_scatter`].
+    ///
+    /// # Cost
+    /// Each rank sends and receives up to 2 · (N − 1) / N of the elements.
+    fn all_reduce(&self, dev: &dyn Device, values: Mut<'_>) -> Result<()>;
+
+    /// Everybody's bytes, of any lengths, at rank 0 in the order of ranks; the others get an empty list.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], [`Error::Differs`].
+    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
+
+    /// Rank 0's bytes at everybody. What the others pass is ignored.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], [`Error::Differs`].
+    fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>>;
+}
+
+/// Conveniences that every engine gets.
+impl dyn Comm + '_ {
+    /// Everybody's numbers, in the order of ranks; each passes as many.
+    ///
+    /// # Errors
+    /// As [`Comm::gather`].
+    pub fn exchange(&self, own: &[f64]) -> Result<Vec<f64>> {
+        let all = self.gather(bytemuck::cast_slice(own))?.concat();
+        let all = self.broadcast(&all)?;
+        let want = self.ranks() * size_of_val(own);
+        if all.len() != want {
+            let what = format!("{} bytes of numbers, expected {want}", all.len());
+            return Err(Error::Argument { during: "exchange", what });
+        }
+        Ok(all.as_chunks().0.iter().map(|number| f64::from_ne_bytes(*number)).collect())
+    }
+}
+
+/// Refuses an array that N blocks cannot hold, and an own block of another length; returns the own block's place.
+pub(crate) fn own_block(
+    comm: &dyn Comm,
+    during: &'static str,
+    all: usize,
+    block: usize,
+    own: Option<usize>,
+) -> Result<std::ops::Range<usize>> {
+    let (rank, ranks) = (comm.rank(), comm.ranks());
+    if block.saturating_mul(ranks) < all {
+        let what = format!("{all} elements in {ranks} blocks of {block}");
+        return Err(Error::Argument { during, what });
+    }
+    let range = place(rank, all, block);
+    match own {
+        Some(own) if own != range.len() => {
+            let what = format!("room for {own} elements, rank {rank}'s block has {}", range.len());
+            Err(Error::Argument { during, what })
+        }
+        _ => Ok(range),
+    }
+}
+
+/// Where rank `rank`'s block is among `all` elements.
+pub(crate) fn place(rank: usize, all: usize, block: usize) -> std::ops::Range<usize> {
+    let start = rank.saturating_mul(block).min(all);
+    start..all.min(start.saturating_add(block))
+}
