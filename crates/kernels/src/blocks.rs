@@ -87,7 +87,10 @@ impl Blocks {
     }
 
     /// Where the elements `range` of the array are: pieces in order, each with its rank and its place in that rank's own.
-    pub fn places(&self, range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+    pub fn places(
+        &self,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
         let Self { block, ranks, .. } = *self;
         let mut start = range.start;
         std::iter::from_fn(move || {

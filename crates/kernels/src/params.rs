@@ -104,11 +104,7 @@ impl Params {
     ///
     /// # Errors
     /// As [`Params::new`]; [`Error::Argument`] for blocks that don't fit the slab.
-    pub fn sharded(
-        dev: &dyn Device,
-        specs: Vec<SlabSpec>,
-        blocks: &[Blocks],
-    ) -> Result<Self> {
+    pub fn sharded(dev: &dyn Device, specs: Vec<SlabSpec>, blocks: &[Blocks]) -> Result<Self> {
         let index = index_of(&specs)?;
         if blocks.len() != specs.len() {
             let what = format!("blocks of {} slabs for {}", blocks.len(), specs.len());

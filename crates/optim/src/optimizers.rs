@@ -116,8 +116,11 @@ impl Optimizers {
         let mut all: Vec<State<'_>> = vec![];
         for Entry { optimizer, key, state, .. } in &mut self.entries {
             let tensors = optimizer.iter_mut().flat_map(|o| o.state());
-            all.extend(tensors.zip(state).map(|((what, tensor), &mut (shape, blocks))| {
-                State { name: format!("{key}.{what}"), shape, blocks, tensor }
+            all.extend(tensors.zip(state).map(|((what, tensor), &mut (shape, blocks))| State {
+                name: format!("{key}.{what}"),
+                shape,
+                blocks,
+                tensor,
             }));
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));

@@ -24,6 +24,7 @@ pub(crate) struct Kind {
     pub(crate) reads_figures: &'static [&'static str],
     pub(crate) uses_seed: bool,
     pub(crate) computes: bool,
+    pub(crate) ranks: bool,
     /// Reads the stage's own keys; called again without the faulty keys to find all of them.
     pub(crate) read_config: fn(Value<'_>) -> ParseResult<()>,
     /// Reads the `exec` table.
@@ -44,6 +45,7 @@ impl Kind {
             reads_figures: S::READS_FIGURES,
             uses_seed: S::USES_SEED,
             computes: S::COMPUTES,
+            ranks: S::RANKS,
             read_config: |v| S::Config::deserialize(ValueDeserializer::from(v)).map(drop),
             read_exec: |v| S::Exec::deserialize(ValueDeserializer::from(v)).map(drop),
             build: build::<S>,

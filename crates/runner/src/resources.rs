@@ -34,13 +34,25 @@ pub struct Resources {
     pub device: Accelerator,
     /// GPUs to use; 0 without any.
     pub gpus: u32,
-    /// Threads for work on the CPU, at least 1.
+    /// Ranks on the processor, or on as many emulated GPUs; at least 1.
+    pub ranks: usize,
+    /// Threads of each rank for work on the CPU, at least 1.
     pub threads: usize,
 }
 
+impl Resources {
+    /// Ranks in all: a GPU is one.
+    pub fn all_ranks(&self) -> usize {
+        self.ranks.max(self.gpus as usize)
+    }
+}
+
+/// More ranks than this on one machine are a slip.
+const MOST_RANKS: usize = 256;
+
 impl Default for Resources {
     fn default() -> Self {
-        Self { device: Accelerator::Cpu, gpus: 0, threads: available_threads() }
+        Self { device: Accelerator::Cpu, gpus: 0, ranks: 1, threads: available_threads() }
     }
 }
 
@@ -51,6 +63,7 @@ pub(crate) struct ResourcesTable {
     #[serde(default)]
     device: Accelerator,
     gpus: Option<u32>,
+    ranks: Option<usize>,
     threads: Option<usize>,
 }
 
@@ -70,12 +83,24 @@ impl ResourcesTable {
             }
             (Accelerator::Cuda, n) => n.unwrap_or(1),
         };
+        let ranks = match (self.device, self.ranks) {
+            (_, Some(0)) => return Err("`ranks = 0`, expected at least 1".to_owned()),
+            (_, Some(n)) if n > MOST_RANKS => {
+                return Err(format!("`ranks = {n}`, expected at most {MOST_RANKS}"));
+            }
+            (Accelerator::Cuda, Some(n)) => {
+                return Err(format!(
+                    "`ranks = {n}` with `device = \"cuda\"`: each of its `gpus` is a rank"
+                ));
+            }
+            (_, n) => n.unwrap_or(1),
+        };
         let threads = match threads.or(self.threads) {
             Some(0) => return Err("`threads = 0`, expected at least 1".to_owned()),
             Some(n) => n,
-            None => available_threads(),
+            None => (available_threads() / ranks).max(1),
         };
-        Ok(Resources { device: self.device, gpus, threads })
+        Ok(Resources { device: self.device, gpus, ranks, threads })
     }
 }
 

@@ -71,6 +71,8 @@ pub trait Stage: 'static {
     /// Whether the device of its `resources` computes the bytes. Then the class of a device that is not the processor belongs in the key, since it
     /// computes in other types; how many threads or GPUs there are does not.
     const COMPUTES: bool = false;
+    /// Whether it can compute on several ranks.
+    const RANKS: bool = false;
     /// The names of the figures the stage gives with [`Ctx::summary`]; if any are listed, a pipeline that expects another
     /// one is faulted before anything runs.
     const FIGURES: &'static [&'static str] = &[];

@@ -9,15 +9,13 @@ use farthing_model::{CheckpointWriter, PIECE};
 use crate::Result;
 
 /// Sums every rank's gradients: of sharded slabs where they belong, of the others everywhere.
-pub(crate) fn send_gradients(
-    dev: &dyn Device,
-    comm: &dyn Comm,
-    params: &mut Params,
-) -> Result<()> {
+pub(crate) fn send_gradients(dev: &dyn Device, comm: &dyn Comm, params: &mut Params) -> Result<()> {
     for slab in 0..params.specs().len() {
         if params.blocks(slab).is_whole() {
             comm.all_reduce(dev, params.grad_mut(slab))?;
-        } else if let Some(Sharded { blocks, grad, mut own_grad, .. }) = params.sharded_slab(slab)? {
+        } else if let Some(Sharded { blocks, grad, mut own_grad, .. }) =
+            params.sharded_slab(slab)?
+        {
             for (all, own) in blocks.buckets() {
                 let own = own_grad.reborrow().rows(own)?;
                 comm.reduce_scatter(dev, own, grad.rows(all)?, blocks.block())?;
@@ -28,11 +26,7 @@ pub(crate) fn send_gradients(
 }
 
 /// Gives every rank the weights that the others have updated.
-pub(crate) fn gather_weights(
-    dev: &dyn Device,
-    comm: &dyn Comm,
-    params: &mut Params,
-) -> Result<()> {
+pub(crate) fn gather_weights(dev: &dyn Device, comm: &dyn Comm, params: &mut Params) -> Result<()> {
     for slab in 0..params.specs().len() {
         if let Some(Sharded { blocks, mut compute, .. }) = params.sharded_slab(slab)? {
             for (all, _) in blocks.buckets() {

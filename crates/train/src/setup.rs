@@ -96,10 +96,11 @@ impl Setup {
         Ok(Self { gpt, groups, slabs, plan, schedule, summary, rows })
     }
 
-    /// The largest number of rows that divides a step and has at most this many tokens; 1 at least.
-    pub fn micro_batch_rows(&self, most_tokens: usize) -> usize {
-        let most = most_tokens / self.gpt.config().seq_len;
-        (1..=most).rev().find(|rows| self.rows.is_multiple_of(*rows)).unwrap_or(1)
+    /// The largest number of rows that divides a rank's part of a step and has at most this many tokens; 1 at least.
+    pub fn micro_batch_rows(&self, most_tokens: usize, ranks: usize) -> usize {
+        let own = self.rows / ranks.max(1);
+        let most = (most_tokens / self.gpt.config().seq_len).min(own);
+        (1..=most).rev().find(|rows| own.is_multiple_of(*rows)).unwrap_or(1)
     }
 
     /// FLOPs of the whole run, forward and backward.

@@ -163,6 +163,16 @@ impl<'a> Trainer<'a> {
         gather_weights(self.dev, self.comm, &mut self.params)
     }
 
+    /// Takes the first weights from a model's file instead, of the same sizes.
+    ///
+    /// # Errors
+    /// [`Error::Model`].
+    pub fn load_weights(&mut self, path: &Path) -> Result<()> {
+        let checkpoint = farthing_model::Checkpoint::open(path)?;
+        checkpoint.load(&self.setup.gpt, self.dev, &mut self.params)?;
+        gather_weights(self.dev, self.comm, &mut self.params)
+    }
+
     /// This rank's micro-batches of the steps that are left, from rows in an order that depends on the seed and the step alone, made ahead by another thread.
     ///
     /// # Errors

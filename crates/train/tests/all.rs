@@ -1,5 +1,7 @@
 //! The crate's integration tests, in one program.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
+#[path = "../../model/tests/golden/mod.rs"]
+mod golden;
 mod ranks;
 mod training;

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     recipe.schedule.warmup_steps = Some(10);
     let registry = Registry::standard();
     let setup = Setup::new(&recipe, &registry, rows.vocab(), rows.row_tokens() - 1)?;
-    let (steps, micro_batch_rows) = (setup.plan.steps, setup.micro_batch_rows(1_024));
+    let (steps, micro_batch_rows) = (setup.plan.steps, setup.micro_batch_rows(1_024, 1));
 
     let cpu = Cpu::new(0)?;
     let mut trainer = Trainer::new(&cpu, setup, &registry, micro_batch_rows)?;

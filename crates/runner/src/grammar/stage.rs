@@ -213,6 +213,14 @@ fn resources(
     let span = table.span();
     let table = ResourcesTable::deserialize(ValueDeserializer::from(table)).ok()?;
     match table.resolve(setting.threads) {
+        Ok(Resources { ranks: 2.., .. }) if header.kind.is_some_and(|kind| !kind.ranks) => {
+            let kind = header.kind.map_or("", |kind| kind.name);
+            let title = format!("`{kind}` computes on one rank");
+            faults.push(
+                Fault::new(title, span, format!("in {owner}")).help("leave `ranks` out".to_owned()),
+            );
+            None
+        }
         Ok(resources) => Some(resources),
         Err(title) => {
             faults.push(Fault::new(title, span, format!("in {owner}")));

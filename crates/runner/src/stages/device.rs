@@ -24,7 +24,7 @@ pub(crate) fn open(resources: &Resources) -> Result<Box<dyn Device>> {
             })?;
             if resources.gpus > 1 {
                 bail!(
-                    "{} GPUs are asked for, this version computes on one device\n\
+                    "{} GPUs are asked for, this version trains on one GPU, or on several ranks of the processor\n\
                      hint: set `resources = {{ device = \"cuda\", gpus = 1 }}`",
                     resources.gpus
                 );

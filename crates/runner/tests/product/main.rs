@@ -9,6 +9,7 @@ mod harness;
 mod hub;
 mod kill;
 mod own_text;
+mod ranks;
 mod report;
 mod resume;
 #[path = "../../../data/tests/hub/server.rs"]

@@ -70,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let matrices = serde_json::json!({"uses": "sign", "lr": 0.002, "beta": 0.9});
     recipe.optim.insert("matrices".into(), serde_json::from_value(matrices)?);
     let setup = Setup::new(&recipe, &registry, rows.vocab(), rows.row_tokens() - 1)?;
-    let (steps, micro_batch_rows) = (setup.plan.steps, setup.micro_batch_rows(1_024));
+    let (steps, micro_batch_rows) = (setup.plan.steps, setup.micro_batch_rows(1_024, 1));
 
     let cpu = Cpu::new(0)?;
     let mut trainer = Trainer::new(&cpu, setup, &registry, micro_batch_rows)?;

@@ -99,21 +99,30 @@ impl Default for TrainExec {
 const MICRO_BATCH_TOKENS: [usize; 2] = [4_096, 32_768];
 
 impl TrainExec {
-    /// Rows per micro-batch: as asked, or the largest divisor of a step's rows that stays under the device's usual number of tokens.
+    /// Rows per micro-batch: as asked, or the largest divisor of a rank's rows of a step that stays under the device's usual number of tokens.
     /// Never depends on the number of threads.
     pub(crate) fn micro_batch_rows(&self, setup: &Setup, resources: &Resources) -> Result<usize> {
-        match self.micro_batch_rows {
-            Some(rows) if rows == 0 || !setup.rows.is_multiple_of(rows) => anyhow::bail!(
-                "exec.micro_batch_rows is {rows}, but a step has {} rows\n\
-                 hint: use a divisor of {}, or leave it out",
+        let ranks = resources.all_ranks();
+        let whose = if resources.gpus > 0 { "GPUs" } else { "ranks" };
+        if !setup.rows.is_multiple_of(ranks) {
+            anyhow::bail!(
+                "a step has {} rows, which {ranks} {whose} cannot share evenly\n\
+                 hint: use a number of {whose} that divides {}, or change `schedule.batch_tokens`",
                 setup.rows,
                 setup.rows
+            );
+        }
+        let own = setup.rows / ranks;
+        let of = if ranks == 1 { "a step".to_owned() } else { format!("each of {ranks} {whose}") };
+        match self.micro_batch_rows {
+            Some(rows) if rows == 0 || !own.is_multiple_of(rows) => anyhow::bail!(
+                "exec.micro_batch_rows is {rows}, but {of} has {own} rows\n\
+                 hint: use a divisor of {own}, or leave it out"
             ),
             Some(rows) => Ok(rows),
             None => {
                 let usual = MICRO_BATCH_TOKENS[usize::from(resources.gpus > 0)];
-                let of_a_gpu = setup.rows / resources.gpus.max(1) as usize;
-                Ok(setup.micro_batch_rows(usual.min(of_a_gpu * setup.gpt.config().seq_len)))
+                Ok(setup.micro_batch_rows(usual, ranks))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! A training's beginning on a device: what it allocates, moves and computes. On [`Planned`](farthing_kernels::planned::Planned) that takes a moment and no memory.
 
+use farthing_comm::Comm;
 use farthing_data::Batch;
 use farthing_kernels::Device;
 use farthing_optim::Registry;
@@ -21,17 +22,18 @@ pub(super) enum At {
 /// Makes a trainer and takes one step of at most two micro-batches, all of one token. `at` is called on the way.
 pub(super) fn step(
     dev: &dyn Device,
+    comm: &dyn Comm,
     mut setup: Setup,
     registry: &Registry,
     micro_batch_rows: usize,
     mut at: impl FnMut(At),
 ) -> Result<Bytes> {
-    setup.rows = setup.rows.min(2 * micro_batch_rows);
+    setup.rows = setup.rows.min(2 * micro_batch_rows * comm.ranks());
     let config = setup.gpt.config();
     let mut batch = Batch::new(micro_batch_rows, config.seq_len, config.vocab_size)?;
     let ids = vec![0; micro_batch_rows * config.seq_len];
     batch.fill(&ids, &ids)?;
-    let mut trainer = Trainer::new(dev, setup, registry, micro_batch_rows)?;
+    let mut trainer = Trainer::on_ranks(dev, comm, setup, registry, micro_batch_rows)?;
     at(At::Allocated);
     trainer.step(&mut Same { batch, at: &mut at })?;
     at(At::Stepped);
@@ -55,6 +57,7 @@ impl Batches for Same<'_> {
 mod tests {
     use std::sync::Arc;
 
+    use farthing_comm::Planned as PlannedComm;
     use farthing_kernels::cuda::Cuda;
     use farthing_kernels::cuda::emulated::Emulator;
     use farthing_kernels::cuda::gemm::HostGemm;
@@ -67,21 +70,24 @@ mod tests {
 
     #[test]
     fn what_is_planned_is_what_the_allocator_hands_out() {
-        for preset in [Preset::Nanochat202601, Preset::Nanochat202607] {
+        for (preset, ranks) in
+            [(Preset::Nanochat202601, 1), (Preset::Nanochat202607, 1), (Preset::Nanochat202607, 2)]
+        {
+            let comm = PlannedComm::new(ranks);
             let model = ModelConfig {
                 aspect_ratio: Some(16),
                 head_dim: Some(16),
                 ..ModelConfig::new(preset, 2)
             };
             let mut recipe = Recipe::new(model);
-            recipe.schedule.batch_tokens = Some(64);
+            recipe.schedule.batch_tokens = Some(128);
             recipe.schedule.steps = Some(3);
             let registry = Registry::standard();
             let setup = || Setup::new(&recipe, &registry, 96, 32).unwrap();
 
             let planned = Planned::cuda();
             let mut counted = Vec::new();
-            let bytes = step(&planned, setup(), &registry, 1, |at| {
+            let bytes = step(&planned, &comm, setup(), &registry, 1, |at| {
                 counted.push((at, planned.bytes(), planned.peak_bytes()));
             });
             let bytes = bytes.unwrap();
@@ -92,11 +98,11 @@ mod tests {
             let dev = Cuda::new(watched.clone(), gemm).unwrap();
             let own = watched.bytes().0 as u64;
             let mut handed_out = Vec::new();
-            let of_device = step(&dev, setup(), &registry, 1, |at| {
+            let of_device = step(&dev, &comm, setup(), &registry, 1, |at| {
                 let (now, peak) = watched.bytes();
                 handed_out.push((at, now as u64 - own, peak as u64 - own));
             });
-            assert_eq!(counted, handed_out, "{preset:?}");
+            assert_eq!(counted, handed_out, "{preset:?}, {ranks} ranks");
             assert_eq!(bytes, of_device.unwrap());
             // A step allocates nothing; beyond what the trainer names there is only optimizers' scratch, and the sums of a step.
             let all = counted[0].1;

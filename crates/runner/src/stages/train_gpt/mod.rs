@@ -1,9 +1,10 @@
 //! `train-gpt`: trains a GPT on packed rows, with [`farthing_train`]. `config` has the keys, `plan` what `--plan` says, `dry` what that is counted by, `run` the
-//! loop with its screen and its files.
+//! loop with its screen and its files, `ranks` how that leads other ranks.
 
 mod config;
 mod dry;
 mod plan;
+mod ranks;
 mod run;
 
 pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
@@ -26,6 +27,7 @@ impl Stage for TrainGpt {
     const ABOUT: &'static str = "trains a GPT on packed rows";
     const VERSION: u32 = 1;
     const COMPUTES: bool = true;
+    const RANKS: bool = true;
     const INPUTS: &'static [Port] =
         &[port("train", "packed rows"), port("val", "packed rows"), port("bpe", "tokenizer")];
     const OUTPUTS: &'static [Port] = &[

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use farthing_comm::{Planned as PlannedComm, Sent};
 use farthing_kernels::Device;
 use farthing_kernels::planned::{Calls, Planned};
 use farthing_optim::Registry;
@@ -49,11 +50,16 @@ pub(super) fn lines(
     for line in &setup.plan.explanation {
         lines.push(PlanLine::new("scaling", line.as_str()));
     }
-    let micro = exec.micro_batch_rows(&setup, resources)?;
+    let (micro, ranks) = (exec.micro_batch_rows(&setup, resources)?, resources.all_ranks());
+    let of_each = match (ranks, resources.gpus) {
+        (1, _) => String::new(),
+        (_, 0) => format!(" on each of {ranks} ranks"),
+        _ => format!(" on each of {ranks} GPUs"),
+    };
     lines.push(PlanLine::new(
         "steps",
         format!(
-            "{} of {} rows of {} tokens in micro-batches of {micro}: {} tokens",
+            "{} of {} rows of {} tokens in micro-batches of {micro}{of_each}: {} tokens",
             count(setup.plan.steps),
             setup.rows,
             model.seq_len,
@@ -65,7 +71,13 @@ pub(super) fn lines(
         format!("{:.3e} per token, {:.3e} in all", model.flops_per_token(), setup.flops()),
     ));
     let (registry, time) = (super::registry(ctx.extras())?, time(&setup, resources)?);
-    lines.extend(memory_and_traffic(setup, registry, config.precision, micro, resources)?);
+    let comm = PlannedComm::new(ranks);
+    let counted =
+        memory_and_traffic(setup, registry, config.precision, micro, resources, &comm, &of_each)?;
+    lines.extend(counted);
+    if ranks > 1 {
+        lines.push(communication(comm.sent()));
+    }
     lines.push(PlanLine::new("time", time));
     Ok(lines)
 }
@@ -88,17 +100,19 @@ fn memory_and_traffic(
     precision: Option<Precision>,
     micro: usize,
     resources: &Resources,
+    comm: &PlannedComm,
+    of_each: &str,
 ) -> Result<[PlanLine; 2]> {
     let planned = match (resources.device, precision) {
         (Accelerator::Cpu, Some(Precision::Bf16)) => Planned::rounded(),
         (Accelerator::Cpu, _) => Planned::cpu(),
         _ => Planned::cuda(),
     };
-    let micro_batches = (setup.rows / micro) as u64;
+    let micro_batches = (setup.rows / micro / resources.all_ranks()) as u64;
     // Calls up to the first micro-batch, in each micro-batch, and after the last: the last part is the update, and the norm.
     let mut parts: Vec<Vec<Calls>> = Vec::new();
     let mut most_bytes = 0;
-    let held = dry::step(&planned, setup, registry, micro, |_| {
+    let held = dry::step(&planned, comm, setup, registry, micro, |_| {
         parts.push(planned.calls());
         most_bytes = most_bytes.max(planned.peak_bytes());
         planned.clear();
@@ -122,7 +136,6 @@ fn memory_and_traffic(
     let each: Vec<String> =
         most.iter().map(|c| format!("{} {}", c.op, moved(std::slice::from_ref(c)))).collect();
     let flops: u64 = step.iter().map(|calls| calls.cost.flops).sum();
-    let of_each = if resources.gpus > 1 { ", on each GPU as long as each holds all" } else { "" };
     // What the trainer does not name is optimizers' scratch.
     let (all, Bytes { weights, activations, .. }) = (most_bytes, held);
     let optimizers = all - weights - activations;
@@ -138,7 +151,7 @@ fn memory_and_traffic(
         PlanLine::new(
             "traffic",
             format!(
-                "a step moves {} and has products of {:.3e} FLOPs: {}, others {}",
+                "a step moves {}{of_each} and has products of {:.3e} FLOPs: {}, others {}",
                 moved(&step),
                 flops as f64,
                 each.join(", "),
@@ -146,6 +159,27 @@ fn memory_and_traffic(
             ),
         ),
     ])
+}
+
+/// Bytes per second each way at which a step's communication is timed: NVLink of an H100, 8 × 400 Gb/s InfiniBand, one of them, 100 Gb/s Ethernet.
+const LINKS: [f64; 4] = [900e9, 400e9, 50e9, 12.5e9];
+
+/// What a step sends: counted by the collectives that the trainer calls.
+fn communication(sent: Sent) -> PlanLine {
+    let Sent { collectives, gradients, weights } = sent;
+    let all = (gradients + weights) as f64;
+    let times: Vec<String> = LINKS
+        .iter()
+        .map(|link| format!("{:.1} ms at {} GB/s", 1e3 * all / link, link / 1e9))
+        .collect();
+    let [gradients, weights] = [gradients, weights].map(|n| bytes(n as f64));
+    PlanLine::new(
+        "sends",
+        format!(
+            "each sends and receives {gradients} of gradients and {weights} of weights a step, in {collectives} collectives: {} (on paper)",
+            times.join(", ")
+        ),
+    )
 }
 
 /// The part of a dry run that is one micro-batch: allocation, what comes before the first, then it.
@@ -166,7 +200,7 @@ fn time(setup: &Setup, resources: &Resources) -> Result<String> {
         ));
     }
     let dev = device::open(resources)?;
-    let rate = product_rate(dev.as_ref())?;
+    let rate = product_rate(dev.as_ref())? * resources.ranks as f64;
     // Products of a small model run below the rate of a square one, and the rest of a step is bound by memory.
     let (low, high) = (setup.flops() / (0.7 * rate), setup.flops() / (0.25 * rate));
     Ok(format!(

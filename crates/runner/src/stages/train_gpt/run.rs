@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use farthing_base::Hint;
+use farthing_comm::{Comm, One, Threads};
 use farthing_data::Rows;
 use farthing_kernels::Device;
 use farthing_train::{
@@ -13,90 +14,135 @@ use farthing_train::{
 };
 
 use super::config::{TrainConfig, TrainExec};
+use super::ranks::{Rank, Shared, first_cause};
 use crate::progress::format::count;
 use crate::stages;
 use crate::{Cancelled, Ctx, Result};
 
 pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
-    let every = exec.checkpoint_interval()?;
     let extras = Arc::clone(&ctx.extras);
     let registry = super::registry(&extras)?;
     let tokenizer = stages::tokenizer(ctx)?;
-    let train = stages::rows(ctx, "train", &tokenizer)?;
-    let val = stages::rows(ctx, "val", &tokenizer)?;
-    let (vocab, seq_len) = (tokenizer.vocab_size(), train.row_tokens() - 1);
-    let setup = config.setup(registry, vocab, seq_len)?;
-    let dev = super::device(config.precision, &ctx.resources)?;
-    let micro_rows = exec.micro_batch_rows(&setup, &ctx.resources)?;
-    ctx.log(announcement(&setup, micro_rows, &train, dev.as_ref()));
-    let mut trainer = Trainer::new(dev.as_ref(), setup, registry, micro_rows)?;
+    let shared = Shared {
+        train: stages::rows(ctx, "train", &tokenizer)?,
+        val: stages::rows(ctx, "val", &tokenizer)?,
+        token_bytes: tokenizer.token_bytes(),
+        tokens: config.evaluate.tokens,
+        seed: ctx.seed,
+        checkpoints: Checkpoints::new(ctx.scratch()?, exec.keep_checkpoints),
+    };
+    let (vocab, resources) = (tokenizer.vocab_size(), ctx.resources.clone());
+    let on_rank = |comm: &dyn Comm, lead: Option<&mut Ctx>| {
+        let setup = config.setup(registry, vocab, shared.train.row_tokens() - 1)?;
+        let micro_rows = exec.micro_batch_rows(&setup, &resources)?;
+        let dev = super::device(config.precision, &resources)?;
+        if let Some(ctx) = &lead {
+            let ranks = comm.ranks();
+            ctx.log(announcement(&setup, micro_rows, &shared.train, dev.as_ref(), ranks));
+        }
+        let trainer = Trainer::on_ranks(dev.as_ref(), comm, setup, registry, micro_rows)?;
+        let rank = Rank::new(trainer, comm, &shared);
+        match lead {
+            Some(ctx) => train(rank, dev.as_ref(), config, exec, ctx),
+            None => rank.follow(),
+        }
+    };
+    if ctx.resources.ranks == 1 {
+        return on_rank(&One, Some(ctx));
+    }
+    let mut ends = Threads::new(ctx.resources.ranks).into_iter();
+    let first = ends.next().context("a job has at least one rank")?;
+    let results = std::thread::scope(|scope| {
+        let on_rank = &on_rank;
+        let mut others = Vec::new();
+        for end in ends {
+            let thread = std::thread::Builder::new().name(format!("rank {}", end.rank()));
+            let spawned = thread.spawn_scoped(scope, move || on_rank(&end, None));
+            others.push(spawned.context("starting the thread of a rank")?);
+        }
+        let led = on_rank(&first, Some(ctx));
+        // Whoever still waits for the first rank hears that it is gone.
+        drop(first);
+        let joined = others.into_iter().map(|rank| match rank.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        Ok::<_, anyhow::Error>([led].into_iter().chain(joined).collect::<Vec<_>>())
+    })?;
+    first_cause(results)
+}
 
-    let checkpoints = Checkpoints::new(ctx.scratch()?, exec.keep_checkpoints);
+/// The loop, on the first rank.
+fn train(
+    mut rank: Rank<'_>,
+    dev: &dyn Device,
+    config: &TrainConfig,
+    exec: TrainExec,
+    ctx: &mut Ctx,
+) -> Result<()> {
+    let every = exec.checkpoint_interval()?;
     let passed_over = |e: &Error| ctx.log(format!("passing over a checkpoint: {}", e.with_hint()));
-    let resumed = ctx.resumed && trainer.restore(&checkpoints, passed_over)?;
+    let resumed = ctx.resumed && rank.restore(passed_over)?;
     let mut metrics = if resumed {
-        let (step, steps) = (trainer.progress().step, trainer.setup().plan.steps);
+        let (step, steps) = (rank.trainer.progress().step, rank.trainer.setup().plan.steps);
         ctx.log(format!("resuming after step {step} of {steps}"));
-        if let Some(was) = trainer.progress().micro_batch_rows.filter(|was| *was != micro_rows) {
-            ctx.log(format!(
-                "micro-batches have {micro_rows} rows and had {was}: gradients are summed in another order, so that the last bits of the weights may differ"
-            ));
+        if let Some(was) = summed_otherwise(&rank) {
+            ctx.log(was);
         }
         ctx.resume_metrics("metrics", step)?
     } else {
-        trainer.initialize(ctx.seed)?;
+        rank.initialize()?;
         let mut metrics = ctx.metrics("metrics")?;
-        metrics.write(&Record::Run(trainer.describe(serde_json::to_value(config)?)))?;
+        metrics.write(&Record::Run(rank.trainer.describe(serde_json::to_value(config)?)))?;
         metrics
     };
 
-    let token_bytes = tokenizer.token_bytes();
-    let evaluate =
-        |trainer: &mut Trainer<'_>| trainer.evaluate(&val, &token_bytes, config.evaluate.tokens);
-    if trainer.progress().step == 0 {
+    if rank.trainer.progress().step == 0 {
         ctx.progress(0, "tokens").message("evaluating the initial model");
-        let start = evaluate(&mut trainer)?;
+        let start = rank.evaluate()?;
         metrics.write(&Record::Eval(start))?;
         ctx.log(format!("before the first step: {:.4} bits per byte", bits(&start)));
     }
 
-    let steps = trainer.setup().plan.steps;
-    let mut batches = trainer.batches(train, ctx.seed)?;
+    let steps = rank.trainer.setup().plan.steps;
     let out = ctx.output("checkpoint");
     let progress = ctx.progress(steps, "steps");
-    progress.set(trainer.progress().step);
+    progress.set(rank.trainer.progress().step);
     let mut saved = Instant::now();
-    while trainer.progress().step < steps {
-        let record = trainer.step(&mut batches).map_err(|e| diverged(e, &checkpoints))?;
+    while rank.trainer.progress().step < steps {
+        let record = rank.step()?.map_err(|e| diverged(e, &rank.shared.checkpoints))?;
         metrics.write(&Record::Step(record))?;
         progress.advance(1);
         progress.figure("loss", format!("{:.4}", record.loss.unwrap_or(f64::NAN)));
         progress.figure("tokens/s", format!("{:.0}", record.tokens_per_s.unwrap_or(f64::NAN)));
         let last = record.step == steps;
         if last {
-            save_weights(&mut trainer, &out)?;
+            save_weights(&mut rank, &out)?;
         }
         if last || record.step.is_multiple_of(config.evaluate.every_steps) {
-            let result = evaluate(&mut trainer)?;
+            let result = rank.evaluate()?;
             metrics.write(&Record::Eval(result))?;
             if config.keep_best {
-                trainer.keep_best(&checkpoints)?;
+                rank.keep_best()?;
             }
             progress.figure("val bpb", format!("{:.4}", bits(&result)));
         }
         let cancelled = ctx.cancelled();
         let due = exec.checkpoint_every_steps.is_some_and(|n| record.step.is_multiple_of(n.get()));
         if !last && (cancelled || due || saved.elapsed() >= every) {
-            trainer.save(&checkpoints)?;
+            rank.save()?;
             saved = Instant::now();
         }
         if cancelled && !last {
+            rank.end()?;
             return Err(Cancelled.into());
         }
     }
     if !out.join(MODEL_FILE).exists() {
-        save_weights(&mut trainer, &out)?;
+        save_weights(&mut rank, &out)?;
     }
+    rank.end()?;
+    let Rank { mut trainer, shared: Shared { checkpoints, .. }, .. } = rank;
     for note in dev.notes() {
         ctx.log(note);
     }
@@ -131,10 +177,17 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
 }
 
 /// What is about to be trained, in one line.
-fn announcement(setup: &Setup, micro_rows: usize, train: &Rows, dev: &dyn Device) -> String {
+fn announcement(
+    setup: &Setup,
+    micro_rows: usize,
+    train: &Rows,
+    dev: &dyn Device,
+    ranks: usize,
+) -> String {
     let (steps, rows) = (setup.plan.steps, setup.rows);
+    let on = if ranks == 1 { String::new() } else { format!("{ranks} ranks of ") };
     format!(
-        "{} parameters in {} groups, {} steps of {rows} rows of {} tokens ({} micro-batches), {:.1} epochs of {} rows, on {}",
+        "{} parameters in {} groups, {} steps of {rows} rows of {} tokens ({} micro-batches), {:.1} epochs of {} rows, on {on}{}",
         count(setup.elements()),
         setup.summary.len(),
         count(steps),
@@ -146,10 +199,27 @@ fn announcement(setup: &Setup, micro_rows: usize, train: &Rows, dev: &dyn Device
     )
 }
 
+/// Why the last bits of the weights may differ from a run that was not cut off, if they may.
+fn summed_otherwise(rank: &Rank<'_>) -> Option<String> {
+    let (was, trainer) = (rank.trainer.progress(), &rank.trainer);
+    let (rows, ranks) = (trainer.micro_batch_rows(), rank.comm.ranks());
+    let mut changed = Vec::new();
+    if let Some(was) = was.micro_batch_rows.filter(|was| *was != rows) {
+        changed.push(format!("micro-batches have {rows} rows and had {was}"));
+    }
+    if let Some(was) = was.ranks.filter(|was| *was != ranks) {
+        changed.push(format!("there are {ranks} ranks and were {was}"));
+    }
+    let what = (!changed.is_empty()).then(|| changed.join(", "))?;
+    Some(format!(
+        "{what}: gradients are summed in another order, so that the last bits of the weights may differ"
+    ))
+}
+
 /// The weights, where the stage's output belongs: before the last evaluation, which costs nobody the training if it is cut off.
-fn save_weights(trainer: &mut Trainer<'_>, out: &Path) -> Result<()> {
+fn save_weights(rank: &mut Rank<'_>, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
-    Ok(trainer.save_weights(&out.join(MODEL_FILE))?)
+    rank.save_weights(&out.join(MODEL_FILE))
 }
 
 fn bits(result: &EvalRecord) -> f64 {
