@@ -42,19 +42,43 @@ fn files(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-#[test]
-fn the_pipeline_trains_with_it() {
-    let dir = tempfile::tempdir().unwrap();
-    assert_eq!(run(dir.path(), &[]), 0);
+/// The losses of the only run in a folder.
+fn losses(dir: &Path) -> Vec<f64> {
     let mut found = vec![];
-    files(&dir.path().join("runs"), &mut found);
+    files(&dir.join("runs"), &mut found);
     let metrics = found.iter().find(|f| f.ends_with("stages/train/metrics.jsonl")).unwrap();
-    let losses: Vec<f64> = std::fs::read_to_string(metrics)
+    std::fs::read_to_string(metrics)
         .unwrap()
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
         .filter_map(|line| line["loss"].as_f64())
-        .collect();
+        .collect()
+}
+
+#[test]
+fn it_knows_nothing_of_ranks_and_runs_on_several() {
+    let on = |ranks: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        let resources = format!("train.resources={{ ranks = {ranks} }}");
+        // Six rows, so that two and three ranks can share them.
+        let more = ["train.schedule.batch_tokens=384", "train.schedule.steps=10", &resources];
+        assert_eq!(run(dir.path(), &more), 0, "{ranks} ranks");
+        losses(dir.path())
+    };
+    let one = on(1);
+    for ranks in [2, 3] {
+        let many = on(ranks);
+        assert_eq!(many.len(), one.len());
+        let apart = one.iter().zip(&many).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(apart < 1e-3, "{ranks} ranks: {apart}: {one:?} and {many:?}");
+    }
+}
+
+#[test]
+fn the_pipeline_trains_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(dir.path(), &[]), 0);
+    let losses = losses(dir.path());
     assert!(losses.len() >= 60, "{losses:?}");
     assert!(losses[losses.len() - 1] < losses[0] - 0.3, "{losses:?}");
 }
