@@ -140,3 +140,30 @@ pub(super) fn first_cause(results: Vec<Result<()>>) -> Result<()> {
     }
     missed.map_or(Ok(()), Err)
 }
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    fn missed(lost: usize) -> Result<()> {
+        let error = farthing_comm::Error::Lost { lost, ranks: 3, rank: 0, during: "broadcast" };
+        Err(Error::from(error).into())
+    }
+
+    #[test]
+    fn what_a_rank_failed_of_is_told_and_not_that_it_was_missed() {
+        let cause = || Err(anyhow!("no room left"));
+        for results in [
+            vec![missed(2), missed(2), cause()],
+            vec![missed(1), cause(), missed(1)],
+            vec![cause(), missed(0), Err(anyhow!("another"))],
+        ] {
+            assert_eq!(first_cause(results).unwrap_err().to_string(), "no room left");
+        }
+        let only_missed = first_cause(vec![missed(1), Ok(()), missed(0)]).unwrap_err();
+        assert!(only_missed.to_string().starts_with("rank 1 of 3 is gone"), "{only_missed}");
+        assert!(first_cause(vec![Ok(()), Ok(())]).is_ok());
+    }
+}
