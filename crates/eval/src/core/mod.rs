@@ -6,18 +6,23 @@
 //! # Source
 //! Li et al., "DataComp-LM" (arXiv 2406.11794); nanochat's core_eval.
 
+mod archive;
 mod bundle;
+mod files;
 mod item;
 mod plan;
 mod prompt;
+mod published;
 mod report;
 mod sequence;
 
 pub use bundle::{Bundle, TASKS, Task, TaskType};
 pub use item::{Item, Line, read_items};
 pub use prompt::prompts;
-pub use report::{Example, Report, TaskReport};
+pub use report::{Example, Report, TaskReport, centered, core_metric};
 pub use sequence::{Sequence, sequences};
+
+use item::parse_items;
 
 use crate::language_model::score;
 use crate::python_random::PythonRandom;
@@ -111,8 +116,8 @@ fn prepare<'a>(
     max_per_task: Option<usize>,
 ) -> Result<Prepared<'a>> {
     let path = bundle.path(task);
-    let mut items = read_items(&path, task.task_type)?;
-    PythonRandom::new(ORDER_SEED).shuffle(&mut items);
+    let mut items = bundle.items(task)?;
+    shuffle(&mut items);
     items.truncate(max_per_task.unwrap_or(usize::MAX));
     if task.num_fewshot >= items.len() {
         let label = task.label.clone();
@@ -121,8 +126,13 @@ fn prepare<'a>(
     Ok(Prepared { task, path, items })
 }
 
-/// The indices of the examples that stand before item `index` of `items`.
-fn examples_of(index: usize, items: usize, shots: usize) -> Vec<usize> {
+/// Puts a task's items, as its file has them, in the order of evaluation, from which max_per_task takes the first.
+pub fn shuffle(items: &mut [Line]) {
+    PythonRandom::new(ORDER_SEED).shuffle(items);
+}
+
+/// The indices of the solved examples that stand before item `index` of `items`, all of them after the shuffle and within max_per_task.
+pub fn few_shot(index: usize, items: usize, shots: usize) -> Vec<usize> {
     let others = PythonRandom::new(EXAMPLES_SEED + index as u64).sample(items - 1, shots);
     others.into_iter().map(|other| other + usize::from(other >= index)).collect()
 }
@@ -139,13 +149,15 @@ fn chunk(
     let Prepared { task, path, items } = prepared;
     let mut texts = Vec::new();
     let mut counts = Vec::with_capacity(range.len());
+    let mut digests = Vec::with_capacity(range.len());
     for index in range.clone() {
-        let shots: Vec<&Item> = examples_of(index, items.len(), task.num_fewshot)
+        let shots: Vec<&Item> = few_shot(index, items.len(), task.num_fewshot)
             .into_iter()
             .map(|i| &items[i].item)
             .collect();
         let prompts = prompts(&items[index].item, &shots, &task.continuation_delimiter);
         counts.push(prompts.len());
+        digests.push(digest(&prompts));
         texts.extend(prompts);
     }
     let mut encoded = text.encode_all(&texts)?.into_iter();
@@ -181,18 +193,29 @@ fn chunk(
         progress.advance(group.members.len() as u64);
     }
 
-    let judged = range.zip(spans).map(|(index, span)| {
+    let judged = range.zip(spans).zip(digests).map(|((index, span), prompts)| {
         let Line { line, item } = &items[index];
-        let chosen = lowest(&verdicts[span.clone()]);
-        let (chosen, correct) = match item {
-            Item::LanguageModeling { .. } => (None, verdicts[span.start].exact),
+        let verdicts = &verdicts[span];
+        let losses = verdicts.iter().map(|v| Some(v.mean).filter(|mean| !mean.is_nan())).collect();
+        let (gold, chosen, correct) = match item {
+            Item::LanguageModeling { .. } => (None, None, verdicts[0].exact),
             Item::MultipleChoice { gold, .. } | Item::Schema { gold, .. } => {
-                (Some(chosen), chosen == *gold)
+                let chosen = lowest(verdicts);
+                (Some(*gold), Some(chosen), chosen == *gold)
             }
         };
-        Example { index, line: *line, chosen, correct }
+        Example { index, line: *line, prompts, losses, gold, chosen, correct }
     });
     Ok(judged.collect())
+}
+
+/// Which texts an item's prompts are.
+fn digest(prompts: &[String]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for prompt in prompts {
+        hasher.update(prompt.as_bytes()).update(&[0]);
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// What the model said about one sequence.
@@ -237,10 +260,10 @@ mod tests {
     fn examples_never_hold_the_item_itself() {
         // import random
         // [random.Random(1234+3).sample([i for i in range(12) if i != 3], 5), random.Random(1234+40).sample([i for i in range(50) if i != 40], 4)]
-        assert_eq!(examples_of(3, 12, 5), [2, 7, 5, 4, 1]);
-        assert_eq!(examples_of(40, 50, 4), [7, 47, 20, 29]);
+        assert_eq!(few_shot(3, 12, 5), [2, 7, 5, 4, 1]);
+        assert_eq!(few_shot(40, 50, 4), [7, 47, 20, 29]);
         for index in 0..9 {
-            let mut examples = examples_of(index, 9, 8);
+            let mut examples = few_shot(index, 9, 8);
             examples.sort_unstable();
             assert_eq!(examples, (0..9).filter(|&i| i != index).collect::<Vec<_>>());
         }
