@@ -34,6 +34,9 @@ use std::path::PathBuf;
 
 /// Items whose prompts are in memory at once.
 const CHUNK: usize = 512;
+/// Options of an item share the work on their common beginning where that spares the model at least so many tokens; below, batches of many
+/// items do more at once.
+const SPARED: usize = 256;
 /// The seed of the items' order.
 const ORDER_SEED: u64 = 1337;
 /// The seed of an item's examples, less its index.
@@ -74,7 +77,8 @@ struct Prepared<'a> {
 /// [`Error::Config`] for settings that leave nothing to evaluate.
 ///
 /// # Cost
-/// One pass of the model over every option's prompt, examples included.
+/// One pass of the model over every option's prompt, examples included; where a model can share the work on what the options of an item have
+/// in common, and that is long, one over each prompt's end and one over what they share.
 pub fn evaluate(
     model: &mut dyn LanguageModel,
     text: &dyn Encode,
@@ -176,19 +180,36 @@ fn chunk(
         all.extend(own);
     }
 
-    let greedy = task.task_type == TaskType::LanguageModeling;
-    let lengths: Vec<usize> = all.iter().map(|s| s.tokens.len()).collect();
+    let infinite = |loss: f64, line: usize| Error::NotFinite {
+        loss,
+        place: format!("on line {line} of {}", path.display()),
+    };
     let mut verdicts = vec![Verdict::default(); all.len()];
+    // Those that are scored as whole rows.
+    let mut whole = Vec::with_capacity(all.len());
+    for span in &spans {
+        let options = &all[span.clone()];
+        let shared = shared(model, task.task_type, options)?;
+        let Some(shared) = shared else {
+            whole.extend(span.clone());
+            continue;
+        };
+        for (member, losses) in span.clone().zip(shared) {
+            verdicts[member] = verdict(&losses).map_err(|loss| infinite(loss, lines[member]))?;
+        }
+        progress.advance(span.len() as u64);
+    }
+
+    let greedy = task.task_type == TaskType::LanguageModeling;
+    let lengths: Vec<usize> = whole.iter().map(|&member| all[member].tokens.len()).collect();
     let mut scores = Scores::default();
-    for group in plan::groups(&lengths, settings.batch_tokens) {
+    for mut group in plan::groups(&lengths, settings.batch_tokens) {
+        group.members.iter_mut().for_each(|member| *member = whole[*member]);
         let batch = plan::batch(&group, &all, text.bos())?;
         score(model, &batch, greedy, &mut scores)?;
         for (row, &member) in group.members.iter().enumerate() {
             let verdict = judge(&all[member], row * group.tokens, &scores, greedy);
-            verdicts[member] = verdict.map_err(|loss| Error::NotFinite {
-                loss,
-                place: format!("on line {} of {}", lines[member], path.display()),
-            })?;
+            verdicts[member] = verdict.map_err(|loss| infinite(loss, lines[member]))?;
         }
         progress.advance(group.members.len() as u64);
     }
@@ -227,17 +248,43 @@ struct Verdict {
     exact: bool,
 }
 
+/// The losses of each option's own tokens, where options of multiple choice share enough and the model can make use of it.
+fn shared(
+    model: &mut dyn LanguageModel,
+    kind: TaskType,
+    options: &[Sequence],
+) -> Result<Option<Vec<Vec<f64>>>> {
+    // Of these what is scored is all that comes after what they share.
+    let start = options[0].start;
+    if kind != TaskType::MultipleChoice || start * (options.len() - 1) < SPARED {
+        return Ok(None);
+    }
+    let rests: Vec<&[i32]> = options.iter().map(|option| &option.tokens[start..]).collect();
+    let Some(losses) = model.score_shared(&options[0].tokens[..start], &rests)? else {
+        return Ok(None);
+    };
+    let (found, wanted) = (losses.iter().map(Vec::len), rests.iter().map(|rest| rest.len()));
+    if found.clone().ne(wanted.clone()) {
+        let (losses, positions) = (found.sum(), wanted.sum());
+        return Err(Error::Scores { losses, predictions: 0, positions });
+    }
+    Ok(Some(losses))
+}
+
 /// Reads the verdict on `sequence`, whose row begins at `at`. Fails with a loss that is not finite.
 fn judge(sequence: &Sequence, at: usize, scores: &Scores, greedy: bool) -> Result<Verdict, f64> {
     let Sequence { tokens, start } = sequence;
     let scored = at + start - 1..at + tokens.len() - 1;
-    let losses = &scores.losses[scored.clone()];
+    let exact = greedy && scores.predictions[scored.clone()] == tokens[*start..];
+    Ok(Verdict { exact, ..verdict(&scores.losses[scored])? })
+}
+
+/// The verdict on scored tokens of these losses. Fails with one that is not finite.
+fn verdict(losses: &[f64]) -> Result<Verdict, f64> {
     if let Some(&loss) = losses.iter().find(|loss| !loss.is_finite()) {
         return Err(loss);
     }
-    let mean = losses.iter().sum::<f64>() / losses.len() as f64;
-    let exact = greedy && scores.predictions[scored] == tokens[*start..];
-    Ok(Verdict { mean, exact })
+    Ok(Verdict { mean: losses.iter().sum::<f64>() / losses.len() as f64, exact: false })
 }
 
 /// The option with the lowest mean loss, the first of equals. As in Python's `min`, a mean over no tokens (NaN) is chosen

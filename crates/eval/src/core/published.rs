@@ -99,7 +99,8 @@ fn baselines(csv: &str) -> Result<BTreeMap<String, f64>, String> {
 
 /// The first line of a message that shows the place in the text below.
 fn one_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim_end_matches(':').to_owned()
+    let first = text.lines().next().unwrap_or_default();
+    first.trim_start_matches("error: ").trim_end_matches(':').to_owned()
 }
 
 #[cfg(test)]
@@ -144,7 +145,7 @@ mod tests {
             ),
             (entry("").replace("schema", "question_answering"), CSV, TASKS, "question_answering"),
             (entry("").replace("[3]", "[0, 5]"), CSV, TASKS, "num_fewshot of a has 2 numbers"),
-            (entry("").replace("[3]", "[-1]"), CSV, TASKS, "-1"),
+            (entry("").replace("[3]", "[-1]"), CSV, TASKS, "line 5 column 17: "),
             ("icl_tasks: {".into(), CSV, TASKS, ""),
             (entry(""), "Eval Task,Baseline\na,1\n", BASELINES, "\"Random baseline\""),
             (entry(""), "Eval Task,Random baseline\nb,1\n", BASELINES, "no line for a"),

@@ -146,7 +146,7 @@ impl Stage for EvalCore {
                 "centered": task.centered, "examples": task.items,
             }))?;
             ctx.log(format!(
-                "{:<24} {:>5.1}% of {} (chance {:.1}%)",
+                "{:<32} {:>5.1}% of {} (chance {:.1}%)",
                 task.label,
                 100.0 * task.accuracy,
                 task.items,
