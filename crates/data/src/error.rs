@@ -83,6 +83,14 @@ pub enum Error {
         /// What arrived.
         found: String,
     },
+    /// A server delivers another file than the one that was to be fetched; it is thrown away.
+    #[error("{url} is not what was to be fetched: {found}")]
+    OtherFile {
+        /// What was asked for, without its query.
+        url: String,
+        /// What came, or what is wrong with it.
+        found: String,
+    },
     /// The network is needed, and the settings forbid it.
     #[error("{what}, and HF_HUB_OFFLINE is set")]
     Offline {
@@ -366,6 +374,9 @@ impl Hint for Error {
             Self::Answer { .. } => "check HF_ENDPOINT and any proxy between here and there",
             Self::WrongBytes { .. } => {
                 "the file changed, or something between here and there changes it; to take it as it is now, remove its pin from the lock file"
+            }
+            Self::OtherFile { .. } => {
+                "look at the URL in a browser: a login page, a proxy's page or a server's error may have come instead of the file; nothing of it was kept"
             }
             Self::Pin { .. } => {
                 "undo the change to the lock file, or delete it to have it written anew"

@@ -7,6 +7,7 @@ mod cache;
 mod faults;
 pub(crate) mod fixture;
 mod kill;
+mod one;
 mod python;
 mod web;
 mod whole;

@@ -35,6 +35,16 @@ pub enum Error {
         /// What to change.
         hint: String,
     },
+    /// A zip is damaged, or is none that a bundle would come in.
+    #[error("the bundle {} cannot be used: {reason}", path.display())]
+    Archive {
+        /// The zip.
+        path: PathBuf,
+        /// What is wrong with it, with the numbers.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
     /// A line of a task's file is not an item of the task's type.
     #[error("line {line} of {} is not an item: {reason}", path.display())]
     Item {
@@ -156,7 +166,9 @@ impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint: &str = match self {
             &(Self::Read { hint, .. } | Self::Item { hint, .. }) => hint,
-            Self::Tasks { hint, .. } | Self::Config { hint, .. } => hint,
+            Self::Tasks { hint, .. } | Self::Archive { hint, .. } | Self::Config { hint, .. } => {
+                hint
+            }
             Self::FewShot { .. } => "lower num_fewshot, raise max_per_task, or give more items",
             Self::Prompt { .. } => "correct the line, or remove it from the file",
             Self::Batch { .. } => "both must number rows × tokens, and at least 1",

@@ -80,6 +80,19 @@ pub trait LanguageModel {
     /// # Errors
     /// [`Error::Token`] for a token outside the vocabulary; [`Error::Model`].
     fn score(&mut self, batch: &Batch, predictions: bool, scores: &mut Scores) -> Result<()>;
+
+    /// Scores rows that begin with the same tokens, `prefix`, which are computed once: of each of `rests`, −ln of the probability of every
+    /// token after the prefix and the tokens before it, in nats. `None` where the model cannot do that; the rows are then scored whole.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::score`].
+    fn score_shared(
+        &mut self,
+        _prefix: &[i32],
+        _rests: &[&[i32]],
+    ) -> Result<Option<Vec<Vec<f64>>>> {
+        Ok(None)
+    }
 }
 
 /// [`LanguageModel::score`], and a check that everything asked for is there.

@@ -12,3 +12,4 @@ mod golden;
 mod golden_bits;
 mod gpt;
 mod world;
+mod zips;

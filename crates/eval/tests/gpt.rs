@@ -25,8 +25,7 @@ fn gpt(dev: &dyn Device) -> (Gpt, Params) {
     gpt.initialize(dev, &mut params, 7).unwrap();
     // A fresh model's output projections are 0; random ones make every part count.
     for spec in gpt.params() {
-        let view = params.master_mut(spec.id).unwrap();
-        let weights = view.slice::<f64>().unwrap();
+        let mut weights = dev.read_f64(params.weights().master(spec.id).unwrap()).unwrap();
         let mut state = 0x0139_408D_CBBF_7A44 ^ spec.id.0 as u64;
         for weight in weights.iter_mut().filter(|w| **w == 0.0) {
             state ^= state << 13;
@@ -34,7 +33,9 @@ fn gpt(dev: &dyn Device) -> (Gpt, Params) {
             state ^= state << 17;
             *weight = (state >> 11) as f64 / (1u64 << 53) as f64 * 0.4 - 0.2;
         }
+        dev.write_f64(params.master_mut(spec.id).unwrap(), &weights).unwrap();
     }
+    params.refresh_compute(dev).unwrap();
     (gpt, params)
 }
 
@@ -94,6 +95,97 @@ fn bits_per_byte_is_the_model_s_loss_over_bytes() {
     token_bytes[BOS as usize] = 0;
     let found = bits_per_byte(&mut model, [Ok(batch)].into_iter(), &token_bytes, 32, &mut Silent);
     assert!((found.unwrap().bits_per_byte - expected).abs() < 1e-12);
+}
+
+#[test]
+fn options_that_begin_alike_lose_what_whole_rows_lose() {
+    let reference = Reference::new();
+    let cpu = farthing_kernels::cpu::Cpu::new(2).unwrap();
+    for (dev, tolerance) in [(&reference as &dyn Device, 1e-11), (&cpu, 1e-5)] {
+        let (gpt, params) = gpt(dev);
+        let mut model = GptScorer::new(&gpt, dev, &params);
+        let ids = |text: &str| -> Vec<i32> { text.bytes().map(i32::from).collect() };
+        let long = "a beginning that is longer than a piece of it ".repeat(4);
+        let mut scores = Scores::default();
+        for begin in ["", "short", &long] {
+            let prefix = [vec![BOS as i32], ids(begin)].concat();
+            let rests = [" one end", "", "x", " another, much longer end than one"].map(ids);
+            let shared =
+                model.score_shared(&prefix, &rests.each_ref().map(Vec::as_slice)).unwrap().unwrap();
+            for (rest, losses) in rests.iter().zip(shared) {
+                assert_eq!(losses.len(), rest.len());
+                let row = [&prefix[..], rest].concat();
+                let n = row.len() - 1;
+                if n == 0 {
+                    continue;
+                }
+                let batch = Batch::new(row[..n].to_vec(), row[1..].to_vec(), 1, n).unwrap();
+                model.score(&batch, false, &mut scores).unwrap();
+                for (one, whole) in losses.iter().zip(&scores.losses[prefix.len() - 1..]) {
+                    assert!((one - whole).abs() < tolerance, "{begin}: {one} and {whole}");
+                }
+            }
+        }
+        let error = model.score_shared(&[BOS as i32], &[&[1, 300]]).unwrap_err();
+        assert!(matches!(error, Error::Token { token: 300, position: 2, .. }), "{error}");
+    }
+}
+
+#[test]
+fn core_comes_to_the_same_with_shared_beginnings() {
+    /// The model with or without that ability, and how often it was of use.
+    struct Counted<'a>(GptScorer<'a>, bool, usize);
+    impl LanguageModel for Counted<'_> {
+        fn score(
+            &mut self,
+            batch: &Batch,
+            predictions: bool,
+            scores: &mut Scores,
+        ) -> farthing_eval::Result<()> {
+            self.0.score(batch, predictions, scores)
+        }
+
+        fn score_shared(
+            &mut self,
+            prefix: &[i32],
+            rests: &[&[i32]],
+        ) -> farthing_eval::Result<Option<Vec<Vec<f64>>>> {
+            self.2 += 1;
+            if self.1 { self.0.score_shared(prefix, rests) } else { Ok(None) }
+        }
+    }
+    let dev = Reference::new();
+    let (gpt, params) = gpt(&dev);
+    let dir = tempfile::tempdir().unwrap();
+    let items: Vec<String> = (0..8)
+        .map(|i| {
+            let query = "a long way to the question, ".repeat(1 + i % 3);
+            format!(
+                r#"{{"query": "{query}{i} is", "choices": ["odd", "even", "zero"], "gold": 1}}"#
+            )
+        })
+        .collect();
+    std::fs::write(dir.path().join("t.jsonl"), items.join("\n")).unwrap();
+    std::fs::write(
+        dir.path().join("tasks.json"),
+        r#"[{"label": "t", "uri": "t.jsonl", "task_type": "multiple_choice", "num_fewshot": 2, "random_baseline": 33}]"#,
+    )
+    .unwrap();
+    let bundle = Bundle::open(dir.path()).unwrap();
+    let run = |able: bool| {
+        let text = Bytes::default();
+        let mut model = Counted(GptScorer::new(&gpt, &dev, &params), able, 0);
+        let report = evaluate(&mut model, &text, &bundle, &Settings::default(), &mut Silent);
+        assert!((1..=8).contains(&model.2), "asked {} times", model.2);
+        report.unwrap().tasks.remove(0)
+    };
+    let (shared, whole) = (run(true), run(false));
+    for (a, b) in shared.examples.iter().zip(&whole.examples) {
+        assert_eq!((a.chosen, a.correct, &a.prompts), (b.chosen, b.correct, &b.prompts));
+        for (a, b) in a.losses.iter().zip(&b.losses) {
+            assert!((a.unwrap() - b.unwrap()).abs() < 1e-11);
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! The arithmetic is the forward pass's own, told how many tokens came before. Nothing is allocated per token.
 
+use std::ops::Range;
+
 use farthing_base::random::Stream;
 use farthing_kernels::{Device, Tensor, Weights};
 
@@ -52,6 +54,9 @@ pub struct Generator<'a> {
     capacity: Capacity,
     /// Tokens so far.
     past: usize,
+    /// Tokens at the mark, and what was carried over there, where the model carries anything.
+    marked: usize,
+    carried: Option<Tensor>,
     /// Logits after the last token, softcapped, (vocab_size).
     logits: Vec<f64>,
     /// Host bytes that logits pass through, and the candidates of a draw.
@@ -87,6 +92,8 @@ impl Gpt {
             buffers,
             capacity,
             past: 0,
+            marked: 0,
+            carried: None,
             logits: vec![0.0; vocab],
             candidates: (0..vocab as u32).collect(),
         })
@@ -96,7 +103,38 @@ impl Gpt {
 impl Generator<'_> {
     /// Forgets all tokens, to begin another text.
     pub fn reset(&mut self) {
-        self.past = 0;
+        (self.past, self.marked) = (0, 0);
+    }
+
+    /// Marks where the text stands, for [`Generator::rewind`]. Allocates once, where the model carries a token over (smear).
+    ///
+    /// # Errors
+    /// [`Error::Kernel`].
+    pub fn mark(&mut self) -> Result<()> {
+        self.marked = self.past;
+        let Some(previous) = self.buffers.smear.as_ref().and_then(|s| s.previous.as_ref()) else {
+            return Ok(());
+        };
+        let carried = match &mut self.carried {
+            Some(carried) => carried,
+            none => none.insert(self.dev.alloc(previous.dtype(), previous.shape())?),
+        };
+        Ok(self.dev.copy(carried.view_mut(), previous.view())?)
+    }
+
+    /// Forgets the tokens since the mark, or all where there is none: what comes next goes on from there.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`].
+    pub fn rewind(&mut self) -> Result<()> {
+        self.past = self.marked;
+        let previous = self.buffers.smear.as_mut().and_then(|s| s.previous.as_mut());
+        match (previous, &self.carried) {
+            (Some(previous), Some(carried)) if self.marked > 0 => {
+                Ok(self.dev.copy(previous.view_mut(), carried.view())?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tokens so far.
@@ -120,6 +158,36 @@ impl Generator<'_> {
     /// # Cost
     /// 2 FLOPs per weight and token, and attention over the keys each sees.
     pub fn feed(&mut self, tokens: &[i32]) -> Result<&[f64]> {
+        let end = tokens.len();
+        self.append(tokens, &mut |this, piece| {
+            if piece.end == end { this.read_logits(piece.len() - 1) } else { Ok(()) }
+        })?;
+        Ok(&self.logits)
+    }
+
+    /// [`Generator::feed`], and after each of the tokens its number among them and the logits of what comes next go to `each`.
+    ///
+    /// # Errors
+    /// As [`Generator::feed`].
+    ///
+    /// # Cost
+    /// Beside that of [`Generator::feed`], a product with `lm_head` for each token, and its logits on the way to the host.
+    pub fn feed_each(&mut self, tokens: &[i32], each: &mut dyn FnMut(usize, &[f64])) -> Result<()> {
+        self.append(tokens, &mut |this, piece| {
+            for (at, i) in piece.enumerate() {
+                this.read_logits(at)?;
+                each(i, &this.logits);
+            }
+            Ok(())
+        })
+    }
+
+    /// Sends tokens through the trunk, a piece at a time; `after` is told which went.
+    fn append(
+        &mut self,
+        tokens: &[i32],
+        after: &mut dyn FnMut(&mut Self, Range<usize>) -> Result<()>,
+    ) -> Result<()> {
         let refuse = |what: String, hint: &str| Err(Error::Generation { what, hint: hint.into() });
         if tokens.is_empty() {
             return refuse("no tokens".into(), "begin with the <|bos|> token");
@@ -144,16 +212,16 @@ impl Generator<'_> {
                 vocab,
             });
         }
-        let mut last = 0;
+        let mut begin = 0;
         for piece in tokens.chunks(self.capacity.positions) {
             let at = Extent { rows: 1, tokens: piece.len(), past: self.past };
             self.dev.write_i32(first_mut(&mut self.buffers.tokens, piece.len())?, piece)?;
             self.gpt.trunk(self.dev, self.weights, &mut self.buffers, at)?;
             self.past += piece.len();
-            last = piece.len() - 1;
+            after(self, begin..begin + piece.len())?;
+            begin += piece.len();
         }
-        self.read_logits(last)?;
-        Ok(&self.logits)
+        Ok(())
     }
 
     /// Logits of position `last` of the last piece.
@@ -161,7 +229,7 @@ impl Generator<'_> {
         let (dev, buf, config) = (self.dev, &mut self.buffers, self.gpt.config());
         let head = self.weights.get(self.gpt.ids().lm_head)?;
         dev.linear(buf.logits.view_mut(), buf.normed.view().rows(last..last + 1)?, head, false)?;
-        // One position, whose input is read no more: its target stands behind it.
+        // One position of a piece whose inputs are read no more: its target stands behind it.
         dev.write_i32(buf.tokens.view_mut().rows(1..2)?, &[-1])?;
         dev.cross_entropy(
             first_mut(&mut buf.losses, 1)?,
@@ -333,6 +401,39 @@ mod tests {
     fn logits_with_kept_keys_are_the_full_forward_passes() {
         kept_equals_full(&Reference::new(), 1e-11);
         kept_equals_full(&farthing_kernels::cpu::Cpu::new(2).unwrap(), 5e-5);
+    }
+
+    #[test]
+    fn texts_that_begin_alike_go_on_from_a_mark() {
+        let dev = Reference::new();
+        let text = tokens(30);
+        for preset in BOTH {
+            let (gpt, params) = model(preset, &dev);
+            let mut generator = gpt.generator(&dev, params.weights(), 30).unwrap();
+            for shared in [1, 7] {
+                generator.reset();
+                generator.feed(&text[..shared]).unwrap();
+                generator.mark().unwrap();
+                // The second one is longer than what it covers, the third shorter.
+                for from in [10, 3, 20] {
+                    let rest = &text[from..from + 3 + from % 7];
+                    let whole = [&text[..shared], rest].concat();
+                    let full = all_logits(&gpt, &dev, &params, &whole);
+                    generator.rewind().unwrap();
+                    assert_eq!(generator.len(), shared);
+                    let mut seen = 0;
+                    generator
+                        .feed_each(rest, &mut |i, logits| {
+                            let error = furthest(logits, &full[shared + i]);
+                            assert!(error < 1e-11, "{preset:?}, {shared} + {i}: {error:e}");
+                            assert_eq!(i, seen);
+                            seen += 1;
+                        })
+                        .unwrap();
+                    assert_eq!(seen, rest.len());
+                }
+            }
+        }
     }
 
     /// Stored in bf16, a product of one row may round a value the other way than the same row among many.

@@ -67,6 +67,8 @@ pub(crate) trait Job: Send {
     fn config_json(&self) -> Result<String>;
     /// The config as the cache key has it, where that is not [`Job::config_json`].
     fn key(&self, extras: &Extras) -> Result<Option<serde_json::Value>>;
+    /// Completes the config by the names of the inputs that are connected.
+    fn connect(&mut self, inputs: &[&str]) -> Result<()>;
     fn check(&self, extras: &Extras) -> Result<()>;
     /// Files from outside of the pipeline that enter the key.
     fn sources(&self) -> Result<Vec<PathBuf>>;
@@ -104,6 +106,10 @@ impl<S: Stage> Job for Settings<S> {
 
     fn key(&self, extras: &Extras) -> Result<Option<serde_json::Value>> {
         S::key(&self.config, extras)
+    }
+
+    fn connect(&mut self, inputs: &[&str]) -> Result<()> {
+        S::connect(&mut self.config, inputs)
     }
 
     fn check(&self, extras: &Extras) -> Result<()> {

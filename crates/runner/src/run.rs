@@ -375,6 +375,10 @@ impl Step<'_> {
             let path = self.setup.cache.entry(&record.key).join(port.name);
             match port.kind {
                 "metrics" => self.folder.keep_metrics(&stage.name, port.name, &path)?,
+                "results" => {
+                    let beside = format!("stages/{}", stage.name);
+                    self.folder.keep_report(Some(&beside), port.name, &path)?;
+                }
                 "report" => reports.extend(self.folder.keep_report(folder, port.name, &path)?),
                 _ => {}
             }

@@ -12,8 +12,8 @@ use crate::{Ctx, Extras, PlanCtx, Resources, Result};
 /// An end of an edge: a file or a directory that a stage reads or writes.
 ///
 /// An output port is the file or directory `ctx.output(name)`, whatever is inside. Kinds are compared when the graph
-/// is built, so that a tokenizer is never read as rows. Two kinds mean something to the runner: `"metrics"` files are
-/// copied to the run's folder as `metrics.jsonl`, and `"report"` folders are copied into it whole.
+/// is built, so that a tokenizer is never read as rows. Three kinds mean something to the runner: `"metrics"` files are
+/// copied to the run's folder as `metrics.jsonl`, `"results"` folders beside them, and `"report"` folders are copied into it whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
     /// The port's name in pipeline files.
@@ -84,6 +84,15 @@ pub trait Stage: 'static {
     /// As [`Stage::check`].
     fn key(_config: &Self::Config, _extras: &Extras) -> Result<Option<serde_json::Value>> {
         Ok(None)
+    }
+
+    /// Completes the config with what depends on which inputs the pipeline connects, given by their names. Called once, before everything
+    /// else; what it sets is in the key as if it had been written.
+    ///
+    /// # Errors
+    /// A key that makes no sense beside these inputs; an [`At`] error is shown at the key it names.
+    fn connect(_config: &mut Self::Config, _inputs: &[&str]) -> Result<()> {
+        Ok(())
     }
 
     /// Rejects a config that parses but cannot work; runs before any stage does. An [`At`] error is shown at the key it

@@ -13,6 +13,7 @@ mod http;
 mod hub;
 mod list;
 mod local;
+mod one;
 mod pin;
 mod remote;
 mod select;
@@ -134,7 +135,7 @@ impl Fetcher {
     /// [`Error::Refused`], [`Error::Unreachable`], [`Error::Answer`], [`Error::NoRemoteFiles`], [`Error::Offline`],
     /// [`Error::Stopped`], and those of [`Fetcher::pinned`].
     pub fn pin(&mut self, settings: &FetchSettings, progress: &mut dyn Progress) -> Result<()> {
-        remote::pin(self, settings, progress)
+        remote::pin(self, settings, &remote::refuse_others, progress)
     }
 
     /// What a source comes to before anything of it is copied: which files are trained on, what is held out, what is left out and

@@ -11,7 +11,7 @@ use super::{FetchSettings, Fetcher, FileEntry, Files, Pin, PinnedFile, hub, numb
 use crate::many::{Part, side_by_side};
 use crate::{Error, Progress, Result, TextFile};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The wanted files of a pinned source, each with its number; a single one that is divided is to train on.
 pub(crate) struct Chosen {
@@ -74,15 +74,19 @@ impl Part for Item {
     }
 }
 
+/// Looks at a file of the web that has arrived, before anybody pins it: its path, and its URL for the error.
+pub(crate) type Check<'a> = dyn Fn(&Path, &str) -> Result<()> + Sync + 'a;
+
 /// Where the bytes of a source come from.
 struct Origin<'a> {
     client: Client,
     /// The dataset and its cache.
     hub: Option<(&'a str, HubCache)>,
+    check: &'a Check<'a>,
 }
 
 impl<'a> Origin<'a> {
-    fn new(fetcher: &Fetcher, address: &'a Address) -> Self {
+    fn new(fetcher: &Fetcher, address: &'a Address, check: &'a Check<'a>) -> Self {
         let client = Client::new(fetcher.settings.clone());
         let hub = match address {
             Address::Hub(hub) => {
@@ -90,7 +94,7 @@ impl<'a> Origin<'a> {
             }
             _ => None,
         };
-        Self { client, hub }
+        Self { client, hub, check }
     }
 
     fn item(&self, file: &PinnedFile, commit: Option<&str>) -> Result<Item> {
@@ -164,7 +168,7 @@ impl<'a> Origin<'a> {
             download(&self.client, &wanted, &place, &|fault| self.refused(fault), stop, tell)?;
         if self.hub.is_none() {
             if place.blob.is_none() {
-                if let Err(error) = refuse_others(&place.partial, &item.url) {
+                if let Err(error) = (self.check)(&place.partial, &item.url) {
                     let _ = fs::remove_file(&place.partial);
                     let _ = fs::remove_file(place.version());
                     return Err(error);
@@ -195,7 +199,7 @@ fn as_pinned(error: Error, name: &str) -> Error {
 }
 
 /// Refuses what a server sent that is not parquet, before anybody pins it.
-fn refuse_others(partial: &Path, url: &str) -> Result<()> {
+pub(crate) fn refuse_others(partial: &Path, url: &str) -> Result<()> {
     let hint = "look at the URL in a browser: a login page, a proxy's page or a server's error may have come instead of the file; nothing of it was kept";
     match TextFile::check(partial) {
         Err(Error::NotParquet { found, .. }) => {
@@ -224,7 +228,7 @@ fn last(url: &str) -> String {
 pub(crate) fn cached(fetcher: &Fetcher, settings: &FetchSettings) -> Result<(usize, u64)> {
     let address = Address::parse(&settings.source)?;
     let Some(chosen) = chosen(&fetcher.pins, settings)? else { return Ok((0, 0)) };
-    let origin = Origin::new(fetcher, &address);
+    let origin = Origin::new(fetcher, &address, &refuse_others);
     let (mut files, mut bytes) = (0, 0);
     for (_, file) in chosen.train.iter().chain(&chosen.val) {
         let item = origin.item(file, chosen.commit.as_deref())?;
@@ -237,10 +241,11 @@ pub(crate) fn cached(fetcher: &Fetcher, settings: &FetchSettings) -> Result<(usi
     Ok((files, bytes))
 }
 
-/// Pins a source that is not pinned.
+/// Pins a source that is not pinned; `check` refuses files of the web that are not what they should be.
 pub(crate) fn pin(
     fetcher: &mut Fetcher,
     settings: &FetchSettings,
+    check: &Check<'_>,
     progress: &mut dyn Progress,
 ) -> Result<()> {
     let source = settings.source.as_str();
@@ -256,7 +261,7 @@ pub(crate) fn pin(
                     .into(),
         });
     }
-    let origin = Origin::new(fetcher, &address);
+    let origin = Origin::new(fetcher, &address, check);
     match &address {
         Address::Hub(hub_address) => {
             progress.message("asking for the list of files");
@@ -315,7 +320,7 @@ pub(crate) fn fetch(
         reason: "it does not have the files that are asked for".into(),
     };
     let chosen = chosen(&fetcher.pins, settings)?.ok_or_else(unpinned)?;
-    let origin = Origin::new(fetcher, address);
+    let origin = Origin::new(fetcher, address, &refuse_others);
     let commit = chosen.commit.as_deref();
     let wanted: Vec<&(usize, PinnedFile)> = chosen.train.iter().chain(&chosen.val).collect();
     let items: Vec<Item> =
@@ -363,6 +368,24 @@ pub(crate) fn fetch(
     }
     let val = entries.split_off(chosen.train.len());
     Ok(Files { train: entries, val, tasks: None })
+}
+
+/// Brings the one file of a pinned URL into the cache, and says where it is.
+pub(crate) fn bring_one(
+    fetcher: &Fetcher,
+    file: &PinnedFile,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf> {
+    let address = Address::Web(vec![file.path.clone()]);
+    let origin = Origin::new(fetcher, &address, &refuse_others);
+    let item = origin.item(file, None)?;
+    side_by_side(std::slice::from_ref(&item), 1, progress, |item, stop, tell| {
+        origin.bring(item, stop, tell)
+    })?;
+    item.place.blob.ok_or_else(|| Error::Pin {
+        source_text: file.path.clone(),
+        reason: "it has no digest".into(),
+    })
 }
 
 /// Gives the bytes of a blob a name in `out`: a second one (hard link), so that a cleaned cache takes nothing away, and where

@@ -1,10 +1,12 @@
-//! A bundle of tasks on disk: the list of tasks, and where their items are. Knows the project's own `tasks.json`; another list
-//! (the published bundle's) becomes the same [`Task`]s, which is all that the evaluation sees.
+//! A bundle of tasks on disk: the list of tasks, and where their items are. The project's own `tasks.json` and the published bundle's lists
+//! become the same [`Task`]s, which is all that the evaluation sees.
 
+use super::files::Files;
+use super::{Line, parse_items, published};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The list of tasks in a bundle's directory.
 pub const TASKS: &str = "tasks.json";
@@ -38,7 +40,7 @@ impl TaskType {
 pub struct Task {
     /// Its name, unique in the bundle.
     pub label: String,
-    /// The file of items, JSON lines, relative to the bundle's directory.
+    /// The file of items, JSON lines, relative to the bundle's folder and inside of it.
     pub uri: PathBuf,
     /// How items are scored.
     pub task_type: TaskType,
@@ -51,47 +53,64 @@ pub struct Task {
     pub continuation_delimiter: String,
 }
 
-fn space() -> String {
+pub(super) fn space() -> String {
     " ".into()
 }
 
-/// Tasks and the directory that their files are in.
-#[derive(Debug, Clone, PartialEq)]
+/// Tasks and the folder or zip that their files are in.
+#[derive(Debug, Clone)]
 pub struct Bundle {
-    root: PathBuf,
+    files: Files,
+    /// The lists of tasks that were read.
+    lists: Vec<&'static str>,
     tasks: Vec<Task>,
 }
 
 impl Bundle {
-    /// Reads `tasks.json` in the directory `root`. Items are read when they are evaluated.
+    /// Reads the list of tasks in a folder or in a zip: a `tasks.json`, or the published bundle's `core.yaml` and `eval_meta_data.csv`.
+    /// Items are read when they are evaluated. Nothing of a zip is ever written to the disk.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Tasks`].
-    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
-        let list = root.as_ref().join(TASKS);
-        let hint = "a bundle is a directory with a tasks.json and the files that it names";
-        let text = std::fs::read_to_string(&list).map_err(|source| Error::Read {
-            path: list.clone(),
-            source,
-            hint,
-        })?;
-        let tasks = serde_json::from_str(&text).map_err(|e| Error::Tasks {
-            path: list.clone(),
-            reason: e.to_string(),
-            hint: "it must be a list of objects with label, uri, task_type (multiple_choice, schema or language_modeling), num_fewshot, random_baseline in percent and, if not a space, continuation_delimiter".into(),
-        })?;
-        Self::checked(root.as_ref(), tasks, &list)
+    /// [`Error::Read`], [`Error::Tasks`]; [`Error::Archive`] for a zip that is damaged, or made to do harm.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let (files, list) = Files::open(path.as_ref(), &[TASKS, published::TASKS])?;
+        let hint = "the list of tasks is part of the bundle";
+        let text = files.read(list.as_ref(), hint)?;
+        let bad = |list: &str, reason, hint: &str| Error::Tasks {
+            path: files.shown(list.as_ref()),
+            reason,
+            hint: hint.into(),
+        };
+        let (lists, tasks) = if list == TASKS {
+            let hint = "it must be a list of objects with label, uri, task_type (multiple_choice, schema or language_modeling), num_fewshot, random_baseline in percent and, if not a space, continuation_delimiter";
+            let tasks = serde_json::from_str(&text).map_err(|e| bad(list, e.to_string(), hint))?;
+            (vec![TASKS], tasks)
+        } else {
+            let csv = files.read(published::BASELINES.as_ref(), hint)?;
+            let tasks = published::tasks(&text, &csv)
+                .map_err(|(list, reason)| bad(list, reason, published::HINT))?;
+            (vec![published::TASKS, published::BASELINES], tasks)
+        };
+        let shown = files.shown(list.as_ref());
+        Self::checked(files, lists, tasks, &shown)
     }
 
-    /// A bundle of `tasks` whose files are under `root`, for lists that are not a `tasks.json`.
+    /// A bundle of `tasks` whose files are under the folder `root`, for other lists.
     ///
     /// # Errors
-    /// [`Error::Tasks`] when there are none, when two have one label, or when a baseline is not a percentage below 100.
+    /// [`Error::Tasks`] when there are none, when two have one label, when a baseline is not a percentage below 100, or when a file is not
+    /// inside of the folder.
     pub fn new(root: impl AsRef<Path>, tasks: Vec<Task>) -> Result<Self> {
-        Self::checked(root.as_ref(), tasks, root.as_ref())
+        let root = root.as_ref();
+        Self::checked(Files::Folder(root.into()), vec![], tasks, root)
     }
 
-    fn checked(root: &Path, tasks: Vec<Task>, list: &Path) -> Result<Self> {
+    fn checked(
+        files: Files,
+        lists: Vec<&'static str>,
+        tasks: Vec<Task>,
+        list: &Path,
+    ) -> Result<Self> {
         let bad = |reason, hint: &str| {
             Err(Error::Tasks { path: list.into(), reason, hint: hint.to_string() })
         };
@@ -113,8 +132,19 @@ impl Bundle {
                     "it is the accuracy of guessing in percent, at least 0 and below 100",
                 );
             }
+            let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+            if !task.uri.components().all(inside) {
+                return bad(
+                    format!(
+                        "the items of {} are not inside of the bundle: {}",
+                        task.label,
+                        task.uri.display()
+                    ),
+                    "name a file in the bundle's folder or below it, without `..`",
+                );
+            }
         }
-        Ok(Self { root: root.into(), tasks })
+        Ok(Self { files, lists, tasks })
     }
 
     /// The tasks, in the order of the list.
@@ -122,8 +152,25 @@ impl Bundle {
         &self.tasks
     }
 
-    /// Where the items of `task` are.
+    /// Where the items of `task` are, for messages: inside of a zip it is the zip's path and the name in it.
     pub fn path(&self, task: &Task) -> PathBuf {
-        self.root.join(&task.uri)
+        self.files.shown(&task.uri)
+    }
+
+    /// Reads the items of `task`.
+    ///
+    /// # Errors
+    /// Those of [`read_items`](super::read_items); [`Error::Archive`].
+    pub fn items(&self, task: &Task) -> Result<Vec<Line>> {
+        let text = self.files.read(&task.uri, super::item::HINT)?;
+        parse_items(&text, &self.path(task), task.task_type)
+    }
+
+    /// The files on the disk that the bundle is made of, each once: the lists and the items, or the zip.
+    pub fn sources(&self) -> Vec<PathBuf> {
+        let lists = self.lists.iter().map(Path::new);
+        let names = lists.chain(self.tasks.iter().map(|task| task.uri.as_path()));
+        let mut seen = BTreeSet::new();
+        names.map(|name| self.files.source(name)).filter(|path| seen.insert(path.clone())).collect()
     }
 }

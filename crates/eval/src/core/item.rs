@@ -102,8 +102,17 @@ pub fn read_items(path: &Path, kind: TaskType) -> Result<Vec<Line>> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
         path: path.into(),
         source,
-        hint: "the task list names this file; fetch or generate the bundle again, or correct the uri",
+        hint: HINT,
     })?;
+    parse_items(&text, path, kind)
+}
+
+/// What helps where a file of items cannot be read.
+pub(super) const HINT: &str =
+    "the task list names this file; fetch or generate the bundle again, or correct the uri";
+
+/// The items of a file's text; `path` is what errors call it.
+pub(super) fn parse_items(text: &str, path: &Path, kind: TaskType) -> Result<Vec<Line>> {
     let mut items = Vec::new();
     for (at, json) in text.lines().enumerate().filter(|(_, json)| !json.trim().is_empty()) {
         let line = at + 1;

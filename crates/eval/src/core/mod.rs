@@ -6,18 +6,23 @@
 //! # Source
 //! Li et al., "DataComp-LM" (arXiv 2406.11794); nanochat's core_eval.
 
+mod archive;
 mod bundle;
+mod files;
 mod item;
 mod plan;
 mod prompt;
+mod published;
 mod report;
 mod sequence;
 
 pub use bundle::{Bundle, TASKS, Task, TaskType};
 pub use item::{Item, Line, read_items};
 pub use prompt::prompts;
-pub use report::{Example, Report, TaskReport};
+pub use report::{Example, Report, TaskReport, centered, core_metric};
 pub use sequence::{Sequence, sequences};
+
+use item::parse_items;
 
 use crate::language_model::score;
 use crate::python_random::PythonRandom;
@@ -29,6 +34,9 @@ use std::path::PathBuf;
 
 /// Items whose prompts are in memory at once.
 const CHUNK: usize = 512;
+/// Options of an item share the work on their common beginning where that spares the model at least so many tokens; below, batches of many
+/// items do more at once.
+const SPARED: usize = 256;
 /// The seed of the items' order.
 const ORDER_SEED: u64 = 1337;
 /// The seed of an item's examples, less its index.
@@ -69,7 +77,8 @@ struct Prepared<'a> {
 /// [`Error::Config`] for settings that leave nothing to evaluate.
 ///
 /// # Cost
-/// One pass of the model over every option's prompt, examples included.
+/// One pass of the model over every option's prompt, examples included; where a model can share the work on what the options of an item have
+/// in common, and that is long, one over each prompt's end and one over what they share.
 pub fn evaluate(
     model: &mut dyn LanguageModel,
     text: &dyn Encode,
@@ -111,8 +120,8 @@ fn prepare<'a>(
     max_per_task: Option<usize>,
 ) -> Result<Prepared<'a>> {
     let path = bundle.path(task);
-    let mut items = read_items(&path, task.task_type)?;
-    PythonRandom::new(ORDER_SEED).shuffle(&mut items);
+    let mut items = bundle.items(task)?;
+    shuffle(&mut items);
     items.truncate(max_per_task.unwrap_or(usize::MAX));
     if task.num_fewshot >= items.len() {
         let label = task.label.clone();
@@ -121,8 +130,13 @@ fn prepare<'a>(
     Ok(Prepared { task, path, items })
 }
 
-/// The indices of the examples that stand before item `index` of `items`.
-fn examples_of(index: usize, items: usize, shots: usize) -> Vec<usize> {
+/// Puts a task's items, as its file has them, in the order of evaluation, from which max_per_task takes the first.
+pub fn shuffle(items: &mut [Line]) {
+    PythonRandom::new(ORDER_SEED).shuffle(items);
+}
+
+/// The indices of the solved examples that stand before item `index` of `items`, all of them after the shuffle and within max_per_task.
+pub fn few_shot(index: usize, items: usize, shots: usize) -> Vec<usize> {
     let others = PythonRandom::new(EXAMPLES_SEED + index as u64).sample(items - 1, shots);
     others.into_iter().map(|other| other + usize::from(other >= index)).collect()
 }
@@ -139,13 +153,15 @@ fn chunk(
     let Prepared { task, path, items } = prepared;
     let mut texts = Vec::new();
     let mut counts = Vec::with_capacity(range.len());
+    let mut digests = Vec::with_capacity(range.len());
     for index in range.clone() {
-        let shots: Vec<&Item> = examples_of(index, items.len(), task.num_fewshot)
+        let shots: Vec<&Item> = few_shot(index, items.len(), task.num_fewshot)
             .into_iter()
             .map(|i| &items[i].item)
             .collect();
         let prompts = prompts(&items[index].item, &shots, &task.continuation_delimiter);
         counts.push(prompts.len());
+        digests.push(digest(&prompts));
         texts.extend(prompts);
     }
     let mut encoded = text.encode_all(&texts)?.into_iter();
@@ -164,35 +180,63 @@ fn chunk(
         all.extend(own);
     }
 
-    let greedy = task.task_type == TaskType::LanguageModeling;
-    let lengths: Vec<usize> = all.iter().map(|s| s.tokens.len()).collect();
+    let infinite = |loss: f64, line: usize| Error::NotFinite {
+        loss,
+        place: format!("on line {line} of {}", path.display()),
+    };
     let mut verdicts = vec![Verdict::default(); all.len()];
+    // Those that are scored as whole rows.
+    let mut whole = Vec::with_capacity(all.len());
+    for span in &spans {
+        let options = &all[span.clone()];
+        let shared = shared(model, task.task_type, options)?;
+        let Some(shared) = shared else {
+            whole.extend(span.clone());
+            continue;
+        };
+        for (member, losses) in span.clone().zip(shared) {
+            verdicts[member] = verdict(&losses).map_err(|loss| infinite(loss, lines[member]))?;
+        }
+        progress.advance(span.len() as u64);
+    }
+
+    let greedy = task.task_type == TaskType::LanguageModeling;
+    let lengths: Vec<usize> = whole.iter().map(|&member| all[member].tokens.len()).collect();
     let mut scores = Scores::default();
-    for group in plan::groups(&lengths, settings.batch_tokens) {
+    for mut group in plan::groups(&lengths, settings.batch_tokens) {
+        group.members.iter_mut().for_each(|member| *member = whole[*member]);
         let batch = plan::batch(&group, &all, text.bos())?;
         score(model, &batch, greedy, &mut scores)?;
         for (row, &member) in group.members.iter().enumerate() {
             let verdict = judge(&all[member], row * group.tokens, &scores, greedy);
-            verdicts[member] = verdict.map_err(|loss| Error::NotFinite {
-                loss,
-                place: format!("on line {} of {}", lines[member], path.display()),
-            })?;
+            verdicts[member] = verdict.map_err(|loss| infinite(loss, lines[member]))?;
         }
         progress.advance(group.members.len() as u64);
     }
 
-    let judged = range.zip(spans).map(|(index, span)| {
+    let judged = range.zip(spans).zip(digests).map(|((index, span), prompts)| {
         let Line { line, item } = &items[index];
-        let chosen = lowest(&verdicts[span.clone()]);
-        let (chosen, correct) = match item {
-            Item::LanguageModeling { .. } => (None, verdicts[span.start].exact),
+        let verdicts = &verdicts[span];
+        let losses = verdicts.iter().map(|v| Some(v.mean).filter(|mean| !mean.is_nan())).collect();
+        let (gold, chosen, correct) = match item {
+            Item::LanguageModeling { .. } => (None, None, verdicts[0].exact),
             Item::MultipleChoice { gold, .. } | Item::Schema { gold, .. } => {
-                (Some(chosen), chosen == *gold)
+                let chosen = lowest(verdicts);
+                (Some(*gold), Some(chosen), chosen == *gold)
             }
         };
-        Example { index, line: *line, chosen, correct }
+        Example { index, line: *line, prompts, losses, gold, chosen, correct }
     });
     Ok(judged.collect())
+}
+
+/// Which texts an item's prompts are.
+fn digest(prompts: &[String]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for prompt in prompts {
+        hasher.update(prompt.as_bytes()).update(&[0]);
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// What the model said about one sequence.
@@ -204,17 +248,43 @@ struct Verdict {
     exact: bool,
 }
 
+/// The losses of each option's own tokens, where options of multiple choice share enough and the model can make use of it.
+fn shared(
+    model: &mut dyn LanguageModel,
+    kind: TaskType,
+    options: &[Sequence],
+) -> Result<Option<Vec<Vec<f64>>>> {
+    // Of these what is scored is all that comes after what they share.
+    let start = options[0].start;
+    if kind != TaskType::MultipleChoice || start * (options.len() - 1) < SPARED {
+        return Ok(None);
+    }
+    let rests: Vec<&[i32]> = options.iter().map(|option| &option.tokens[start..]).collect();
+    let Some(losses) = model.score_shared(&options[0].tokens[..start], &rests)? else {
+        return Ok(None);
+    };
+    let (found, wanted) = (losses.iter().map(Vec::len), rests.iter().map(|rest| rest.len()));
+    if found.clone().ne(wanted.clone()) {
+        let (losses, positions) = (found.sum(), wanted.sum());
+        return Err(Error::Scores { losses, predictions: 0, positions });
+    }
+    Ok(Some(losses))
+}
+
 /// Reads the verdict on `sequence`, whose row begins at `at`. Fails with a loss that is not finite.
 fn judge(sequence: &Sequence, at: usize, scores: &Scores, greedy: bool) -> Result<Verdict, f64> {
     let Sequence { tokens, start } = sequence;
     let scored = at + start - 1..at + tokens.len() - 1;
-    let losses = &scores.losses[scored.clone()];
+    let exact = greedy && scores.predictions[scored.clone()] == tokens[*start..];
+    Ok(Verdict { exact, ..verdict(&scores.losses[scored])? })
+}
+
+/// The verdict on scored tokens of these losses. Fails with one that is not finite.
+fn verdict(losses: &[f64]) -> Result<Verdict, f64> {
     if let Some(&loss) = losses.iter().find(|loss| !loss.is_finite()) {
         return Err(loss);
     }
-    let mean = losses.iter().sum::<f64>() / losses.len() as f64;
-    let exact = greedy && scores.predictions[scored] == tokens[*start..];
-    Ok(Verdict { mean, exact })
+    Ok(Verdict { mean: losses.iter().sum::<f64>() / losses.len() as f64, exact: false })
 }
 
 /// The option with the lowest mean loss, the first of equals. As in Python's `min`, a mean over no tokens (NaN) is chosen
@@ -237,10 +307,10 @@ mod tests {
     fn examples_never_hold_the_item_itself() {
         // import random
         // [random.Random(1234+3).sample([i for i in range(12) if i != 3], 5), random.Random(1234+40).sample([i for i in range(50) if i != 40], 4)]
-        assert_eq!(examples_of(3, 12, 5), [2, 7, 5, 4, 1]);
-        assert_eq!(examples_of(40, 50, 4), [7, 47, 20, 29]);
+        assert_eq!(few_shot(3, 12, 5), [2, 7, 5, 4, 1]);
+        assert_eq!(few_shot(40, 50, 4), [7, 47, 20, 29]);
         for index in 0..9 {
-            let mut examples = examples_of(index, 9, 8);
+            let mut examples = few_shot(index, 9, 8);
             examples.sort_unstable();
             assert_eq!(examples, (0..9).filter(|&i| i != index).collect::<Vec<_>>());
         }

@@ -164,9 +164,10 @@ fn read_one<'a>(
     let edges = edges::resolve(&wanted, header, headers, vars, faults);
     let resources = resources(keys.remove("resources"), header, vars, setting, faults);
     let exec = keys.remove("exec");
-    let job = header
-        .kind
-        .and_then(|kind| job(kind, keys, span, exec, header, vars, setting.extras, faults));
+    let connected: Vec<&str> = edges.inputs.iter().map(|edge| edge.port.name).collect();
+    let job = header.kind.and_then(|kind| {
+        job(kind, keys, span, exec, &connected, header, vars, setting.extras, faults)
+    });
     let mut draft = Draft {
         name: header.name.clone(),
         at: header.at.clone(),
@@ -234,6 +235,7 @@ fn job<'a>(
     keys: DeTable<'a>,
     span: Span,
     exec: Option<Value<'_>>,
+    connected: &[&str],
     header: &Header,
     vars: &Vars<'a>,
     extras: &Extras,
@@ -256,7 +258,7 @@ fn job<'a>(
     if faults.len() > before {
         return None;
     }
-    let job = match (kind.build)(table.clone(), exec) {
+    let mut job = match (kind.build)(table.clone(), exec) {
         Ok(job) => job,
         Err(error) => {
             let span = error.span().unwrap_or_else(|| header.at.clone());
@@ -264,7 +266,7 @@ fn job<'a>(
             return None;
         }
     };
-    if let Err(error) = job.check(extras) {
+    if let Err(error) = job.connect(connected).and_then(|()| job.check(extras)) {
         faults.push(check_fault(&error, &table, header));
         return None;
     }

@@ -1,23 +1,29 @@
 //! `eval-core`: accuracy on a bundle of CORE-format tasks, each centred on what guessing reaches.
 
-use farthing_eval::core::{Bundle, Settings, evaluate};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use farthing_eval::core::{Bundle, Report, Settings, evaluate};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{device, loaded::Loaded, watch::Watched};
+use super::{core_bundle, device, loaded::Loaded, watch::Watched};
 use crate::{At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Items per task, after the shuffle; all of them when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_task: Option<usize>,
+    /// The tasks, where no input gives them: a folder or a zip, relative to the working directory, or the URL of a zip. When absent, the
+    /// published bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
 }
-
-const NO_TASKS: &str = "no tasks are connected, and the published CORE bundle is not fetched by this version\n\
-    hint: connect a folder with a tasks.json: `inputs = { …, tasks = \"fetch.tasks\" }`";
 
 const NOTHING: &str = "nothing to evaluate: there are no tasks about this text";
 
@@ -26,7 +32,12 @@ fn without_tasks(ctx: &PlanCtx) -> bool {
     ctx.promise("tasks", "folders") == Some(0)
 }
 
-/// Evaluates the tasks; where the stage behind them has none about its text, there is nothing to evaluate, and no figure.
+/// Evaluates the tasks of the input `tasks`; where the stage behind it has none about its text, there is nothing to evaluate, and no
+/// figure. Without that input, those of `bundle`: by default the published ones, which are downloaded when they are first needed and pinned in
+/// the [`LockFile`](crate::LockFile) like a source.
+///
+/// `results` has the table as nanochat's `base_eval` writes it, `core.csv`, and the same as `core.json`; `items` has a line of JSON for
+/// every item.
 pub struct EvalCore;
 
 impl Stage for EvalCore {
@@ -34,44 +45,87 @@ impl Stage for EvalCore {
     type Exec = NoExec;
     const KIND: &'static str = "eval-core";
     const ABOUT: &'static str = "accuracy on CORE-format tasks against chance";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const COMPUTES: bool = true;
     const INPUTS: &'static [Port] =
         &[port("model", "checkpoint"), port("bpe", "tokenizer"), port("tasks", "tasks").optional()];
-    const OUTPUTS: &'static [Port] = &[port("metrics", "metrics")];
+    const OUTPUTS: &'static [Port] = &[
+        port("metrics", "metrics"),
+        port("results", "results").optional(),
+        port("items", "items").optional(),
+    ];
     const USES_SEED: bool = false;
     const FIGURES: &'static [&'static str] = &["core", "accuracy", "chance"];
+
+    fn connect(config: &mut Config, inputs: &[&str]) -> Result<()> {
+        if !inputs.contains(&"tasks") {
+            config.bundle.get_or_insert_with(|| core_bundle::PUBLISHED.into());
+        } else if config.bundle.is_some() {
+            let fault = At::new("bundle", "the input `tasks` names tasks already");
+            return Err(fault.hint("leave one of the two out").into());
+        }
+        Ok(())
+    }
+
+    fn key(config: &Config, _: &Extras) -> Result<Option<serde_json::Value>> {
+        // What it holds is in the key, not where it is.
+        Ok(Some(serde_json::to_value(Config { bundle: None, ..config.clone() })?))
+    }
 
     fn check(config: &Config, _: &Extras) -> Result<()> {
         if config.max_per_task == Some(0) {
             let fault = At::new("max_per_task", "0 items per task");
             return Err(fault.hint("at least 1; leave it out for all").into());
         }
-        Ok(())
+        config.bundle.as_deref().map_or(Ok(()), core_bundle::check)
     }
 
-    fn plan(_: &Config, _: &NoExec, _: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
-        let lines = without_tasks(ctx).then(|| PlanLine::new("tasks", NOTHING));
-        Ok(lines.into_iter().collect())
+    fn sources(config: &Config) -> Result<Vec<PathBuf>> {
+        config.bundle.as_deref().map_or_else(|| Ok(Vec::new()), core_bundle::sources)
     }
 
-    fn preflight(_: &Config, _: &NoExec, resources: &Resources, ctx: &PlanCtx) -> Result<()> {
-        if !ctx.is_connected("tasks") {
-            anyhow::bail!(NO_TASKS);
-        }
+    fn origin(config: &Config) -> Option<String> {
+        config.bundle.clone()
+    }
+
+    fn pins(config: &Config, extras: &Extras) -> Result<Option<Vec<String>>> {
+        let bundle = config.bundle.as_deref();
+        bundle.map_or_else(|| Ok(Some(Vec::new())), |bundle| core_bundle::pins(bundle, extras))
+    }
+
+    fn resolve(config: &Config, _: &NoExec, ctx: &Ctx) -> Result<()> {
+        config.bundle.as_deref().map_or(Ok(()), |bundle| core_bundle::resolve(bundle, ctx))
+    }
+
+    fn plan(config: &Config, _: &NoExec, _: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
+        let text = match &config.bundle {
+            Some(bundle) => core_bundle::planned(bundle, ctx.extras())?,
+            None if without_tasks(ctx) => NOTHING.into(),
+            None => return Ok(Vec::new()),
+        };
+        Ok(vec![PlanLine::new("tasks", text)])
+    }
+
+    fn preflight(config: &Config, _: &NoExec, resources: &Resources, ctx: &PlanCtx) -> Result<()> {
         if without_tasks(ctx) {
             return Ok(());
+        }
+        if let Some(bundle) = &config.bundle {
+            core_bundle::preflight(bundle, ctx.extras())?;
         }
         device::open(resources).map(drop)
     }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
-        let Some(tasks) = ctx.input_if_any("tasks") else {
-            // `preflight` has seen that they are connected: there are none about this text.
-            ctx.log(NOTHING);
-            return ctx.metrics("metrics").map(drop);
+        let bundle = match (&config.bundle, ctx.input_if_any("tasks")) {
+            (Some(bundle), _) => core_bundle::open(bundle, ctx)?,
+            (None, Some(tasks)) => Bundle::open(tasks)?,
+            (None, None) => {
+                // `tasks` is connected, or there would be a bundle: there are none about this text.
+                ctx.log(NOTHING);
+                return ctx.metrics("metrics").map(drop);
+            }
         };
-        let bundle = Bundle::open(tasks)?;
         let loaded = Loaded::open(ctx)?;
         let settings = Settings { max_per_task: config.max_per_task, ..Settings::default() };
         let report = evaluate(
@@ -92,7 +146,7 @@ impl Stage for EvalCore {
                 "centered": task.centered, "examples": task.items,
             }))?;
             ctx.log(format!(
-                "{:<24} {:>5.1}% of {} (chance {:.1}%)",
+                "{:<32} {:>5.1}% of {} (chance {:.1}%)",
                 task.label,
                 100.0 * task.accuracy,
                 task.items,
@@ -102,9 +156,29 @@ impl Stage for EvalCore {
         metrics.write(&json!({
             "record": "core", "core": report.core, "accuracy": accuracy, "chance": chance,
         }))?;
+        write_results(&ctx.output("results"), &report)?;
+        write_items(&ctx.output("items"), &report)?;
         ctx.summary("core", report.core);
         ctx.summary("accuracy", accuracy);
         ctx.summary("chance", chance);
         Ok(())
     }
+}
+
+/// The tables, as nanochat's evaluation writes them.
+fn write_results(folder: &Path, report: &Report) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let json = serde_json::to_string_pretty(&report.to_json())? + "\n";
+    for (name, text) in [("core.csv", report.to_csv()), ("core.json", json)] {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// A line per item.
+fn write_items(path: &Path, report: &Report) -> Result<()> {
+    let file = File::create(path).map(BufWriter::new);
+    file.and_then(|mut out| report.write_items(&mut out).and_then(|()| out.flush()))
+        .with_context(|| format!("writing {}", path.display()))
 }

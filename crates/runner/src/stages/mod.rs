@@ -12,6 +12,7 @@ pub mod train_bpe;
 pub mod train_gpt;
 pub mod use_tokenizer;
 
+mod core_bundle;
 mod device;
 mod loaded;
 mod watch;

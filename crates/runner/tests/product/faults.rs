@@ -146,8 +146,14 @@ fn the_long_run_says_all_that_it_lacks() {
 }
 
 #[test]
-fn tasks_that_are_not_connected() {
-    assert_snapshot!(refused(&with(", tasks = \"fetch.tasks\"", ""), &[]));
+fn a_bundle_that_was_never_fetched_where_no_network_may_be_asked() {
+    let place = with(", tasks = \"fetch.tasks\"", "");
+    let caches = place.path("caches");
+    let vars = [("HF_HUB_OFFLINE", "1"), ("XDG_CACHE_HOME", caches.to_str().unwrap())];
+    let output = place.output(place.spawn_with(&["p.toml"], &vars));
+    assert_eq!(output.code, Some(2), "{}", output.screen());
+    assert!(!place.path("store").exists(), "something ran: {}", output.screen());
+    assert_snapshot!(output.fault());
 }
 
 #[test]

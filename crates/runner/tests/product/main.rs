@@ -2,6 +2,7 @@
 //! The framework around the stages has its own tests in `tests/runner`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bundle;
 mod cache;
 mod damage;
 mod faults;
