@@ -383,7 +383,9 @@ impl Hint for Error {
             }
             Self::Stopped => "run again to go on from here",
             Self::ColumnType { .. } => "name another column",
-            Self::Compression { .. } => "write the file with snappy, zstd or no compression",
+            Self::Compression { .. } => {
+                "write the file with zstd, snappy, gzip, lz4, brotli or no compression"
+            }
             Self::Parquet { .. } => "the file is damaged or not parquet; fetch it again",
             Self::InvalidUtf8 { .. } => {
                 "the file is damaged, or its writer did not write text; fetch it again, or leave the file out"

@@ -1,25 +1,22 @@
-//! Text to tokens, beat by beat: while one chunk of documents is packed, the next is encoded and the one after that is read and decoded,
-//! all on the caller's thread pool, so that no thread waits for another while there is work. Memory is bounded by three chunks; the order
-//! of documents is that of the files, whatever the number of threads. It knows neither rows nor shards.
+//! Text to tokens, beat by beat: while one chunk of documents is packed, the next is encoded and the one after that is read, row groups
+//! side by side, all on the caller's thread pool, so that no thread waits for another while there is work. Memory is bounded by three
+//! chunks; the order of documents is that of the files, whatever the number of threads. It knows neither rows nor shards.
 
-use crate::text::{Row, Span, Spans};
+use crate::text::{Group, Groups, Row};
 use crate::token::{Token, Tokens};
-use crate::{Error, Position, Progress, ReadStats, Result, Text, Texts, Tokenizer};
+use crate::{Error, Position, Progress, ReadStats, Result, Texts, Tokenizer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of text that travel together: little memory, and enough work that what a core must fetch again when it turns from one kind of
 /// work to another does not show. The first chunk is small, because until it is read there is nothing else to do.
-const CHUNK_BYTES: u64 = 24 << 20;
-const FIRST_BYTES: u64 = 4 << 20;
+const CHUNK_BYTES: usize = if cfg!(test) { 4 << 10 } else { 24 << 20 };
+const FIRST_BYTES: usize = if cfg!(test) { 4 << 10 } else { 4 << 20 };
 
 /// Rows that make a chunk, however little text they have.
 const CHUNK_ROWS: u64 = 1 << 16;
-
-/// Bytes of text after which the rest of a chunk's spans waits until their beginnings are packed. Only spans that refer to the texts
-/// of a dictionary many times over have so much more text than bytes.
-const TEXT_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 
 /// What was read until after a document, and where to go on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,30 +46,23 @@ pub(crate) fn feed<T: Token>(
     progress: &mut dyn Progress,
     mut take: impl FnMut(Document<T>) -> Result<()> + Send,
 ) -> Result<Mark> {
-    let mut spans = texts.into_spans();
+    let mut reading = Reading { groups: texts.into_groups(), open: VecDeque::new() };
     let mut read = from.read;
     let beats = || {
         let (mut ready, mut tokens): (Vec<Part>, _) = (vec![], vec![].into_iter());
-        let mut parts = read_chunk(&mut spans, FIRST_BYTES);
+        let mut parts = reading.chunk(FIRST_BYTES);
         let mut seen = read.rows();
         while !(ready.is_empty() && parts.is_empty()) {
             if progress.stopped() {
                 return Err(Error::Stopped);
             }
             let pack = || {
-                std::mem::take(&mut ready).into_iter().try_for_each(|mut part| -> Result<()> {
-                    part.give(&mut tokens, &mut read, &mut take)?;
-                    while !part.span.is_empty() {
-                        part.decode(&AtomicUsize::new(0));
-                        let rest = encode(std::slice::from_mut(&mut part), tokenizer)?;
-                        part.give(&mut rest.into_iter(), &mut read, &mut take)?;
-                    }
-                    Ok(())
-                })
+                let give = |part: Part| part.give(&mut tokens, &mut read, &mut take);
+                std::mem::take(&mut ready).into_iter().try_for_each(give)
             };
             // The first is done here, the others by whichever threads have nothing to do.
             let ((packed, next), encoded) = rayon::join(
-                || rayon::join(pack, || read_chunk(&mut spans, CHUNK_BYTES)),
+                || rayon::join(pack, || reading.chunk(CHUNK_BYTES)),
                 || encode(&mut parts, tokenizer),
             );
             packed?;
@@ -80,42 +70,62 @@ pub(crate) fn feed<T: Token>(
             seen = read.rows();
             (ready, tokens) = (std::mem::replace(&mut parts, next), encoded?.into_iter());
         }
-        Ok(Mark { position: spans.position(), read })
+        Ok(Mark { position: reading.groups.position(), read })
     };
     // Inside the pool from the first beat to the last, so that it is entered once.
     rayon::join(beats, || ()).0
 }
 
-/// The next spans, read in order and decoded side by side; none once reading has ended.
-fn read_chunk(spans: &mut Spans, most: u64) -> Vec<Part> {
-    let (mut bytes, mut rows) = (0, 0);
-    let mut chunk = vec![];
-    while bytes < most && rows < CHUNK_ROWS {
-        let Some(span) = spans.next() else { break };
-        bytes += span.bytes();
-        rows += span.rows();
-        chunk.push(span);
+/// Row groups that are being read, in their order. Those before the last one are small, as their footers have it.
+struct Reading {
+    groups: Groups,
+    open: VecDeque<Part>,
+}
+
+impl Reading {
+    /// The next texts, about `most` bytes; nothing once reading has ended.
+    fn chunk(&mut self, most: usize) -> Vec<Part> {
+        let announced = |part: &Part| part.group.as_ref().map_or(0, Group::bytes);
+        let (mut bytes, mut rows) = (self.open.iter().map(announced).sum::<u64>(), 0);
+        while bytes < most as u64 && rows < CHUNK_ROWS {
+            let Some(group) = self.groups.next() else { break };
+            bytes += group.bytes();
+            rows += group.rows();
+            self.open.push_back(Part { group: Some(group), ..Part::default() });
+        }
+        // The first goes on in any case; the others have what it leaves over. Only dictionaries whose texts come again and again make
+        // so much more of a row group than its footer announces.
+        let held = AtomicUsize::new(0);
+        let unbounded = AtomicUsize::new(0);
+        self.open.par_iter_mut().enumerate().with_max_len(1).for_each(|(i, part)| {
+            part.read(if i == 0 { &unbounded } else { &held }, most);
+        });
+        let mut chunk = vec![];
+        while let Some(part) = self.open.front_mut() {
+            let group = part.group.take();
+            chunk.push(std::mem::take(part));
+            if group.is_some() {
+                part.group = group;
+                break;
+            }
+            self.open.pop_front();
+        }
+        chunk
     }
-    let decoded = AtomicUsize::new(0);
-    let begin = |span| {
-        let read = ReadStats::default();
-        let mut part = Part { span, texts: vec![], marks: vec![], read, fault: None };
-        part.decode(&decoded);
-        part
-    };
-    chunk.into_par_iter().with_max_len(1).map(begin).collect()
 }
 
 /// The tokens of the texts of `parts`, one after another.
 fn encode<T: Token>(parts: &mut [Part], tokenizer: &Tokenizer) -> Result<Vec<Tokens<T>>> {
-    let texts: Vec<&Text> = parts.iter().flat_map(|part| &part.texts).collect();
+    let texts: Vec<&String> = parts.iter().flat_map(|part| &part.texts).collect();
     tokenizer.encode_shared(&texts)
 }
 
-/// A span, as far as it is decoded.
+/// What was read of a row group and is not packed.
+#[derive(Default)]
 struct Part {
-    span: Span,
-    texts: Vec<Text>,
+    /// The rest of the row group.
+    group: Option<Group>,
+    texts: Vec<String>,
     /// What was read until after each text, from the part's beginning, and until its end.
     marks: Vec<Mark>,
     read: ReadStats,
@@ -124,22 +134,26 @@ struct Part {
 }
 
 impl Part {
-    /// Goes on with the span, nearly always to its end: until `decoded`, to which it adds the bytes of its texts, is enough.
-    fn decode(&mut self, decoded: &AtomicUsize) {
-        while self.fault.is_none() && decoded.load(Ordering::Relaxed) < TEXT_BYTES {
-            let mut position = self.span.position();
-            let Some(rows) = self.span.read() else { return };
-            for row in rows {
-                position.row += 1;
-                match row {
-                    Row::Text(text) => {
-                        decoded.fetch_add(text.len(), Ordering::Relaxed);
-                        self.read.count_read(&text);
-                        self.texts.push(text);
-                        self.marks.push(Mark { position, read: self.read });
-                    }
-                    Row::Rejected(rejected) => self.read.count_rejected(rejected),
-                    Row::Fault(fault) => self.fault = Some(fault),
+    /// Goes on with the row group, to its end or until `held`, to which it adds the bytes of its texts, is `most`.
+    fn read(&mut self, held: &AtomicUsize, most: usize) {
+        let Some(group) = &mut self.group else { return };
+        held.fetch_add(self.texts.iter().map(String::len).sum(), Ordering::Relaxed);
+        while held.load(Ordering::Relaxed) < most {
+            match group.next() {
+                Some(Row::Text(text)) => {
+                    held.fetch_add(text.len(), Ordering::Relaxed);
+                    self.read.count_read(&text);
+                    self.texts.push(text);
+                    self.marks.push(Mark { position: group.at(), read: self.read });
+                }
+                Some(Row::Rejected(rejected)) => self.read.count_rejected(rejected),
+                Some(Row::Fault(fault)) => {
+                    (self.fault, self.group) = (Some(fault), None);
+                    return;
+                }
+                None => {
+                    self.group = None;
+                    return;
                 }
             }
         }
@@ -148,18 +162,17 @@ impl Part {
     /// Gives to `take` a document for each text; their tokens are the next of `tokens`. `read` is what was read before, and
     /// afterwards also for them.
     fn give<T: Token>(
-        &mut self,
+        self,
         tokens: &mut impl Iterator<Item = Tokens<T>>,
         read: &mut ReadStats,
         take: &mut impl FnMut(Document<T>) -> Result<()>,
     ) -> Result<()> {
-        self.texts = vec![];
-        for (mut mark, tokens) in std::mem::take(&mut self.marks).into_iter().zip(tokens) {
+        for (mut mark, tokens) in self.marks.into_iter().zip(tokens) {
             mark.read += *read;
             take(Document { tokens, mark })?;
         }
-        *read += std::mem::take(&mut self.read);
-        self.fault.take().map_or(Ok(()), Err)
+        *read += self.read;
+        self.fault.map_or(Ok(()), Err)
     }
 }
 

@@ -34,6 +34,6 @@ pub use source::{
     FILES, FetchSettings, Fetcher, FileEntry, Files, HubSettings, Pin, PinnedFile, ShardRange,
     Survey, fetch, is_remote, local_files,
 };
-pub use text::{Position, ReadStats, Text, TextColumn, TextFile, TextFilter, Texts};
+pub use text::{Position, ReadStats, TextColumn, TextFile, TextFilter, Texts};
 pub use token::{Token, TokenType};
 pub use tokenizer::{BpeSettings, BpeStats, Compression, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};

@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use common::{write_parquet, write_parquet_with};
 use farthing_base::Hint;
 use farthing_data::{
-    BpeSettings, Error, PackConfig, PackSettings, Position, ReadStats, Silent, Text, TextColumn,
+    BpeSettings, Error, PackConfig, PackSettings, Position, ReadStats, Silent, TextColumn,
     TextFilter, Texts, pack, train_bpe,
 };
 use parquet::basic::{Compression, Encoding};
@@ -193,10 +193,10 @@ fn reading_goes_on_at_any_position_with_the_same_counts() {
         let (whole, stats) = all(open()).unwrap();
         for k in 0..=whole.len() {
             let mut first = open();
-            let head: Vec<Text> = (0..k).map(|_| first.next_text().unwrap().unwrap()).collect();
+            let head: Vec<String> = (0..k).map(|_| first.next_text().unwrap().unwrap()).collect();
             let rest = Texts::open_at(&paths, "text", first.position()).unwrap();
             let (tail, tail_stats) = all(rest.with_filter(&filter).unwrap()).unwrap();
-            let joined: Vec<String> = head.iter().map(ToString::to_string).chain(tail).collect();
+            let joined: Vec<String> = head.into_iter().chain(tail).collect();
             assert_eq!(joined, whole, "after {k}");
             let mut sum = *first.stats();
             sum += tail_stats;

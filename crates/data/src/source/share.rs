@@ -2,6 +2,7 @@
 
 use super::select::held_out_rows;
 use super::{FileEntry, Files, entry};
+use crate::text::contained;
 use crate::{Error, Progress, Result, TextFile};
 use arrow::record_batch::RecordBatch;
 use farthing_base::files::NewFile;
@@ -57,7 +58,7 @@ pub(super) fn divide(
     let val = enough(source, rows)?;
     if columns.is_empty() {
         let found = metadata.schema().fields().iter().map(|f| f.name().clone()).collect();
-        let hint = "name a file with a column of text, in snappy, zstd or not compressed".into();
+        let hint = "name a file with a column of text that is not compressed with LZO".into();
         return Err(Error::MissingColumn { path: from.into(), column: "text".into(), found, hint });
     }
     progress.total(Some(rows), "rows");
@@ -110,7 +111,7 @@ fn write(
     };
     let input = File::open(from).map_err(Error::io("open", from))?;
     let mask = ProjectionMask::leaves(metadata.parquet_schema(), columns.iter().copied());
-    let mut reader = TextFile::contained(|| {
+    let mut reader = contained(|| {
         ParquetRecordBatchReaderBuilder::new_with_metadata(input, metadata.clone())
             .with_projection(mask)
             .with_batch_size(BATCH_ROWS)
@@ -129,7 +130,7 @@ fn write(
             return Err(Error::Stopped);
         }
         let batch: Option<RecordBatch> =
-            TextFile::contained(|| reader.next().transpose().map_err(ParquetError::from))
+            contained(|| reader.next().transpose().map_err(ParquetError::from))
                 .map_err(|e| damaged(first + done, &e))?;
         let Some(batch) = batch else { break };
         writer.write(&batch).map_err(failed)?;

@@ -1,17 +1,15 @@
 //! One parquet file: its footer, checked, and its columns by name. It decodes no page.
 
-use super::codec::Codec;
-use super::column::{Column, Number, contained};
 use super::filter::TextFilter;
-use super::memory::Pool;
-use super::stored::{Source, StoredPages};
+use super::pages::contained;
 use crate::source::{FORMATS, pointer};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use farthing_base::names::did_you_mean;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use rayon::prelude::*;
 use std::fs::File;
 use std::io::Read;
@@ -29,8 +27,6 @@ pub struct TextFile {
     column: usize,
     pub(super) text: usize,
     pub(super) score: Option<usize>,
-    /// How the numbers of the score are stored.
-    pub(super) number: Number,
     pub(super) language: Option<usize>,
 }
 
@@ -64,10 +60,7 @@ impl TextFile {
     /// # Errors
     /// Those of [`TextFile::check`].
     pub(crate) fn readable(path: &Path) -> Result<(ArrowReaderMetadata, Vec<usize>)> {
-        let metadata = footer(path)?;
-        let (number, language) = (Number::Plain, None);
-        let this =
-            Self { path: path.into(), metadata, column: 0, text: 0, score: None, number, language };
+        let this = Self::unread(path)?;
         let fields = this.metadata.schema().fields().clone();
         let found = fields.iter().filter_map(|field| {
             let kinds = [Kind::Text, Kind::Number].into_iter();
@@ -77,11 +70,10 @@ impl TextFile {
         Ok((this.metadata, leaves))
     }
 
-    /// Runs what decodes a file; a panic inside it becomes an error.
-    pub(crate) fn contained<T>(
-        decode: impl FnOnce() -> Result<T, ParquetError>,
-    ) -> Result<T, ParquetError> {
-        contained(decode)
+    /// With its footer, and no column found yet.
+    fn unread(path: &Path) -> Result<Self> {
+        let metadata = footer(path)?;
+        Ok(Self { path: path.into(), metadata, column: 0, text: 0, score: None, language: None })
     }
 
     /// Whether files have the columns for text and filter, from their footers alone, side by side; files that are no parquet, or cannot
@@ -108,11 +100,7 @@ impl TextFile {
     /// [`Error::Io`]; [`Error::Parquet`] for a bad footer; [`Error::MissingColumn`] with the columns there are;
     /// [`Error::ColumnType`]; [`Error::Compression`].
     pub fn open(path: impl AsRef<Path>, column: &str) -> Result<Self> {
-        let path = path.as_ref();
-        let metadata = footer(path)?;
-        let (number, language) = (Number::Plain, None);
-        let mut this =
-            Self { path: path.into(), metadata, column: 0, text: 0, score: None, number, language };
+        let mut this = Self::unread(path.as_ref())?;
         (this.column, this.text) = this.find(column, Kind::Text)?;
         Ok(this)
     }
@@ -124,9 +112,6 @@ impl TextFile {
         };
         (self.score, self.language) =
             (find(filter.score(), Kind::Number)?, find(filter.language(), Kind::Text)?);
-        let schema = self.metadata.schema();
-        let score = filter.score().and_then(|name| schema.field_with_name(name).ok());
-        self.number = score.and_then(|field| Number::of(field.data_type())).unwrap_or_default();
         Ok(())
     }
 
@@ -155,30 +140,18 @@ impl TextFile {
         self.metadata.schema().field(self.column).name()
     }
 
-    /// The pages of a column of a row group.
-    pub(super) fn stored(&self, group: usize, leaf: usize, pool: &Pool) -> Result<StoredPages> {
-        let file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
-        let chunk = self.metadata.metadata().row_group(group).column(leaf);
-        StoredPages::new(file, chunk, self.group_rows(group), pool)
-            .map_err(|e| self.damaged(group, None, &e))
+    /// The row group in which a row of the file lies: which it is, its first row and the one after its last.
+    pub(super) fn group_at(&self, row: u64) -> Option<(usize, u64, u64)> {
+        let mut end = 0;
+        (0..self.row_groups()).find_map(|index| {
+            let start = end;
+            end += self.group_rows(index);
+            (row < end).then_some((index, start, end))
+        })
     }
 
-    /// A column of a row group after `skip` rows of it.
-    pub(super) fn read(&self, group: usize, leaf: usize, skip: u64, pool: &Pool) -> Result<Column> {
-        let pages = self.stored(group, leaf, pool)?;
-        self.decode(group, leaf, pages, skip, pool).map_err(|e| self.damaged(group, None, &e))
-    }
-
-    /// What `pages` of a column of a row group hold, after `skip` rows of them.
-    pub(super) fn decode(
-        &self,
-        group: usize,
-        leaf: usize,
-        pages: impl Source + 'static,
-        skip: u64,
-        pool: &Pool,
-    ) -> Result<Column, ParquetError> {
-        Column::open(pages, self.metadata.metadata().row_group(group), leaf, skip, pool)
+    pub(super) fn metadata(&self) -> &ParquetMetaData {
+        self.metadata.metadata()
     }
 
     pub(super) fn damaged(&self, group: usize, row: Option<u64>, reason: &impl ToString) -> Error {
@@ -196,14 +169,14 @@ impl TextFile {
             .iter()
             .filter_map(|group| group.columns().get(leaf))
             .map(ColumnChunkMetaData::compression)
-            .find(|&compression| !Codec::is_built_in(compression));
+            // All others are built in: the features of `parquet` in the workspace table.
+            .find(|&compression| compression == Compression::LZO);
         match unknown {
             None => Ok(()),
             Some(found) => Err(Error::Compression {
                 path: self.path.clone(),
                 column: column.into(),
-                // Without its level.
-                found: found.to_string().split('(').next().unwrap_or_default().into(),
+                found: found.to_string(),
             }),
         }
     }
@@ -249,7 +222,7 @@ impl Kind {
     fn accepts(self, kind: &DataType) -> bool {
         match self {
             Self::Text => matches!(kind, DataType::Utf8 | DataType::Binary),
-            Self::Number => Number::of(kind).is_some(),
+            Self::Number => kind.is_numeric(),
         }
     }
 

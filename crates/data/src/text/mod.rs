@@ -1,65 +1,19 @@
-//! Text out of parquet: one column, by name, in bounded memory and without copying it; documents are filtered by what stands beside
-//! them in the row. What cannot be read is named by file, row group and row.
+//! Text out of parquet: one column, by name, in bounded memory; documents are filtered by what stands beside them in the row. What
+//! cannot be read is named by file, row group and row.
 
-mod codec;
-mod column;
 mod file;
 mod filter;
-mod guard;
-mod memory;
-mod snappy;
-mod span;
-mod stored;
+mod group;
+mod pages;
 
 pub use file::TextFile;
 pub use filter::{ReadStats, TextColumn, TextFilter};
-pub(crate) use span::{Row, Span, Spans};
+pub(crate) use group::{Group, Groups, Row};
+pub(crate) use pages::contained;
 
 use crate::{Error, Result};
-use parquet::data_type::ByteArray;
 use serde::{Deserialize, Serialize};
-use std::ops::Deref;
 use std::path::Path;
-
-/// A text as it lies in its decoded page: shared, not copied. As long as it lives, so does the page.
-#[derive(Clone)]
-pub struct Text(ByteArray);
-
-impl Text {
-    /// Checks that the bytes are UTF-8.
-    fn new(bytes: ByteArray) -> Result<Self, std::str::Utf8Error> {
-        std::str::from_utf8(bytes.data())?;
-        Ok(Self(bytes))
-    }
-}
-
-impl Deref for Text {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        // SAFETY: `new` has found these bytes to be UTF-8, and nothing can change them: the only owner of the `ByteArray` is
-        // this `Text`, which never gives out more than a shared reference.
-        unsafe { std::str::from_utf8_unchecked(self.0.data()) }
-    }
-}
-
-impl AsRef<str> for Text {
-    fn as_ref(&self) -> &str {
-        self
-    }
-}
-
-impl std::fmt::Display for Text {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self)
-    }
-}
-
-impl std::fmt::Debug for Text {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        (**self).fmt(f)
-    }
-}
 
 /// Where reading stands: the next row, counted from the start of a file, null and rejected ones included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,15 +25,13 @@ pub struct Position {
     pub row: u64,
 }
 
-/// The texts of several parquet files, in order, ending at the first error. [`Texts::next_text`] gives them without a copy, the
-/// iterator as strings.
+/// The texts of several parquet files, in order, ending at the first error.
 ///
 /// # Cost
 /// Memory for about a megabyte of text, or one document if that is larger, and its pages; one thread.
 pub struct Texts {
-    spans: Spans,
-    span: Option<Span>,
-    batch: std::vec::IntoIter<Row>,
+    groups: Groups,
+    group: Option<Group>,
     at: Position,
     rows: u64,
     stats: ReadStats,
@@ -89,7 +41,7 @@ pub struct Texts {
 impl std::fmt::Debug for Texts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Texts")
-            .field("files", &self.spans.files())
+            .field("files", &self.groups.files())
             .field("at", &self.at)
             .finish_non_exhaustive()
     }
@@ -105,9 +57,8 @@ impl Texts {
             paths.iter().map(|path| TextFile::open(path, column)).collect::<Result<_>>()?;
         Ok(Self {
             rows: files.iter().map(TextFile::rows).sum(),
-            spans: Spans::new(files),
-            span: None,
-            batch: vec![].into_iter(),
+            groups: Groups::new(files),
+            group: None,
             at: Position::default(),
             stats: ReadStats::default(),
             ended: false,
@@ -132,7 +83,7 @@ impl Texts {
     /// # Errors
     /// [`Error::Config`] for a position beyond the end.
     pub(crate) fn go_to(&mut self, at: Position) -> Result<()> {
-        let files = self.spans.files();
+        let files = self.groups.files();
         let rows = files.get(at.file).map_or(0, |file| file.rows());
         if at.file > files.len() || at.row > rows {
             return Err(Error::Config {
@@ -146,7 +97,7 @@ impl Texts {
             });
         }
         self.at = at;
-        self.spans.go_to(at);
+        self.groups.go_to(at);
         Ok(())
     }
 
@@ -156,7 +107,7 @@ impl Texts {
     /// Those of [`TextFilter::check`]; [`Error::MissingColumn`] and [`Error::ColumnType`] for the columns that it looks at.
     pub fn with_filter(mut self, filter: &TextFilter) -> Result<Self> {
         filter.check()?;
-        self.spans.set_filter(filter)?;
+        self.groups.set_filter(filter)?;
         Ok(self)
     }
 
@@ -175,9 +126,9 @@ impl Texts {
         self.stats.null_texts
     }
 
-    /// What lies before the texts are decoded, from where reading begins.
-    pub(crate) fn into_spans(self) -> Spans {
-        self.spans
+    /// The row groups from where reading begins, of which nothing has been read.
+    pub(crate) fn into_groups(self) -> Groups {
+        self.groups
     }
 
     /// Where to go on after the text that came last: [`Texts::open_at`].
@@ -185,12 +136,12 @@ impl Texts {
         self.at
     }
 
-    /// The next text, without a copy; `None` at the end and after an error.
+    /// The next text; `None` at the end and after an error.
     ///
     /// # Errors
     /// [`Error::Parquet`] for a damaged page and [`Error::InvalidUtf8`], both with row group and row; every text before it
     /// has been given. [`Error::Io`].
-    pub fn next_text(&mut self) -> Option<Result<Text>> {
+    pub fn next_text(&mut self) -> Option<Result<String>> {
         if self.ended {
             return None;
         }
@@ -199,29 +150,26 @@ impl Texts {
         item
     }
 
-    fn advance(&mut self) -> Result<Option<Text>> {
+    fn advance(&mut self) -> Result<Option<String>> {
         loop {
-            if let Some(row) = self.batch.next() {
-                match row {
-                    Row::Fault(error) => return Err(error),
-                    Row::Rejected(rejected) => self.stats.count_rejected(rejected),
-                    Row::Text(text) => {
-                        self.at.row += 1;
-                        self.stats.count_read(&text);
-                        return Ok(Some(text));
+            match self.group.as_mut().and_then(Group::next) {
+                Some(Row::Fault(error)) => return Err(error),
+                Some(Row::Rejected(rejected)) => {
+                    self.at.row += 1;
+                    self.stats.count_rejected(rejected);
+                }
+                Some(Row::Text(text)) => {
+                    self.at.row += 1;
+                    self.stats.count_read(&text);
+                    return Ok(Some(text));
+                }
+                None => {
+                    self.group = self.groups.next();
+                    self.at = self.group.as_ref().map_or(self.groups.position(), Group::at);
+                    if self.group.is_none() {
+                        return Ok(None);
                     }
                 }
-                self.at.row += 1;
-                continue;
-            }
-            if let Some(rows) = self.span.as_mut().and_then(Span::read) {
-                self.batch = rows.into_iter();
-                continue;
-            }
-            self.span = self.spans.next();
-            self.at = self.span.as_ref().map_or(self.spans.position(), Span::position);
-            if self.span.is_none() {
-                return Ok(None);
             }
         }
     }
@@ -231,6 +179,6 @@ impl Iterator for Texts {
     type Item = Result<String>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.next_text()?.map(|text| text.to_string()))
+        self.next_text()
     }
 }

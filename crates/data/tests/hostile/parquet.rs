@@ -51,18 +51,16 @@ fn a_compression_that_is_not_built_in_is_named_before_anything_is_read() {
     let path = dir.path().join("x.parquet");
     let text: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
     write_parquet(&path, vec![("text", text)], 10);
-    // In the footer, after a column's path comes its codec: none is 0, gzip 2 (doubled, as Thrift writes it).
+    // In the footer, after a column's path comes its codec: none is 0, LZO 3 (doubled, as Thrift writes it).
     let mut bytes = fs::read(&path).unwrap();
     let codec = b"\x04text\x15\x00";
     let at = bytes.windows(codec.len()).rposition(|w| w == codec).unwrap();
-    bytes[at + codec.len() - 1] = 4;
+    bytes[at + codec.len() - 1] = 6;
     fs::write(&path, bytes).unwrap();
     let error = Texts::open(&[&path], "text").unwrap_err();
     assert!(matches!(error, Error::Compression { .. }), "{error}");
     let error = error.with_hint();
-    assert!(
-        error.contains("column `text` of") && error.contains("is compressed with GZIP\nhint: ")
-    );
+    assert!(error.contains("column `text` of") && error.contains("is compressed with LZO\nhint: "));
 }
 
 #[test]
