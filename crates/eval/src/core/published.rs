@@ -160,12 +160,12 @@ mod tests {
 
     #[test]
     fn aliases_that_multiply_are_refused() {
-        let mut yaml = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-        for i in 1..10 {
+        let first = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]".to_owned();
+        let line = |i: usize| {
             let of = vec![format!("*a{}", i - 1); 10].join(", ");
-            yaml += &format!("a{i}: &a{i} [{of}]\n");
-        }
-        yaml += "icl_tasks: *a9\n";
-        assert!(tasks(&yaml, CSV).is_err());
+            format!("a{i}: &a{i} [{of}]")
+        };
+        let lines: Vec<String> = std::iter::once(first).chain((1..10).map(line)).collect();
+        assert!(tasks(&(lines.join("\n") + "\nicl_tasks: *a9\n"), CSV).is_err());
     }
 }
