@@ -146,7 +146,18 @@ impl Stage for PackBestfit {
             if matches!(packed, Err(farthing_data::Error::Stopped)) {
                 return Err(Cancelled.into());
             }
-            let manifest = packed.with_context(|| format!("packing `{split}`"))?;
+            // Text that is too small has no place in a file: whose it is, is said here.
+            let of = match (&packed, &files[..]) {
+                (Err(farthing_data::Error::NoRows { .. }), [first, rest @ ..]) => {
+                    let more = match rest.len() {
+                        0 => String::new(),
+                        n => format!(" and {n} more"),
+                    };
+                    format!(", {}{more}", first.display())
+                }
+                _ => String::new(),
+            };
+            let manifest = packed.with_context(|| format!("packing `{split}`{of}"))?;
             let rejected = match manifest.read.rejected() {
                 0 => String::new(),
                 n => format!(" ({} filtered out)", count(n)),

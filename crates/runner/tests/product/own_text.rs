@@ -384,3 +384,18 @@ fn screens_that_cannot_be_written_are_no_success() {
         assert!(error.contains("cannot write to standard output: No space left"), "{error}");
     }
 }
+
+#[test]
+fn text_that_does_not_fill_a_row_is_named_by_the_users_file() {
+    let place = on("text");
+    two(&place);
+    let failed = place.go(&["--until", "pack", "--set", "pack.row_tokens=1000000"]);
+    assert_eq!(failed.code, Some(1), "{}", failed.screen());
+    assert!(failed.stderr.contains("do not fill one row of 1000001"), "{}", failed.screen());
+    assert!(failed.stderr.contains("text/a.parquet"), "{}", failed.screen());
+    // Parts of it are said to be parts.
+    write(&place, &["text/a.parquet", "text/b.parquet", "text/c.parquet"]);
+    let failed = place.go(&["--until", "pack", "--set", "pack.row_tokens=1000000"]);
+    assert!(failed.stderr.contains("text/a.parquet"), "{}", failed.screen());
+    assert!(failed.stderr.contains(" and 1 more"), "{}", failed.screen());
+}
