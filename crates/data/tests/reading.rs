@@ -18,7 +18,7 @@ use std::sync::Arc;
 fn all(mut texts: Texts) -> Result<(Vec<String>, ReadStats), Error> {
     let mut found = vec![];
     while let Some(text) = texts.next_text() {
-        found.push(text?.to_string());
+        found.push(text?);
     }
     Ok((found, *texts.stats()))
 }

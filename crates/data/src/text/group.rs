@@ -317,9 +317,9 @@ fn judge(batch: &RecordBatch, filter: &TextFilter) -> ParquetResult<Vec<Option<R
         column.map(|column| cast(column, kind)).transpose()
     };
     let scores = column(filter.score(), &DataType::Float64)?;
-    let scores = scores.as_ref().map(|scores| scores.as_primitive::<Float64Type>());
+    let scores = scores.as_ref().map(AsArray::as_primitive::<Float64Type>);
     let languages = column(filter.language(), &DataType::Binary)?;
-    let languages = languages.as_ref().map(|languages| languages.as_binary::<i32>());
+    let languages = languages.as_ref().map(AsArray::as_binary::<i32>);
     let judge = |i: usize| {
         let low = scores.is_some_and(|scores| {
             let score = scores.is_valid(i).then(|| scores.value(i));
