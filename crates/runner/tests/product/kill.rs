@@ -34,7 +34,7 @@ fn recorded(place: &Place) -> u64 {
 }
 
 /// Waits until the training under way has recorded this step, or the process is over.
-fn wait_for(place: &Place, child: &mut Child, step: u64) {
+pub(crate) fn wait_for(place: &Place, child: &mut Child, step: u64) {
     let began = Instant::now();
     while recorded(place) < step && child.try_wait().unwrap().is_none() {
         assert!(began.elapsed() < Duration::from_mins(2), "step {step} did not come");

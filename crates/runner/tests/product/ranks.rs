@@ -1,10 +1,9 @@
 //! A training on several ranks: led by one screen, the same but for rounding, cut off and gone on with by any number of them.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::harness::{Place, json_lines};
+use crate::kill::wait_for;
 
 fn losses(place: &Place) -> Vec<f64> {
     let records = json_lines(&place.entry("train").join("metrics"));
@@ -51,30 +50,31 @@ fn ranks_learn_what_one_learns_and_the_same_bits_every_time() {
 #[test]
 fn killed_at_three_moments_and_gone_on_with_by_other_numbers_of_ranks() {
     let steps =
-        ["--set", "train.schedule.steps=120", "--set", "train.exec.checkpoint_every_steps=2"];
+        ["--set", "train.schedule.steps=240", "--set", "train.exec.checkpoint_every_steps=5"];
     let until = ["p.toml", "--until", "train"];
     let whole = Place::new();
     whole.done(&[&until[1..], &steps].concat());
 
     let place = Place::new();
-    let mut resumed = 0;
-    for ranks in [2, 4, 1] {
+    for (attempt, ranks) in [2, 4, 1].into_iter().enumerate() {
         let set = format!("train.resources={{ ranks = {ranks} }}");
         let args = [&until[..], &steps, &["--set", &set]].concat();
         let mut child = place.spawn(&args);
-        std::thread::sleep(Duration::from_millis(1_500));
-        let alive = child.try_wait().unwrap().is_none();
+        wait_for(&place, &mut child, 20 + 40 * attempt as u64);
+        assert!(child.try_wait().unwrap().is_none(), "it was over before it was killed");
         child.kill().unwrap();
         let output = place.output(child);
-        resumed += usize::from(alive && output.stderr.contains("resuming"));
+        assert_eq!(output.stderr.contains("resuming after step"), attempt > 0, "{}", output.stderr);
     }
     let set = "train.resources={ ranks = 8 }";
     let end = place.go(&[&until[1..], &steps, &["--set", set]].concat());
     assert_eq!(end.code, Some(0), "{}", end.screen());
+    assert!(end.stderr.contains("there are 8 ranks and were 1"), "{}", end.stderr);
     let (a, b) = (losses(&whole), losses(&place));
+    assert_eq!(b.len(), 240);
     assert!(apart(&a[..10], &b[..10]) < 1e-5, "{a:?} and {b:?}");
     let ends = [&whole, &place].map(|place| *bits(place).last().unwrap());
-    assert!((ends[0] - ends[1]).abs() < 0.05, "{ends:?}, resumed {resumed} times");
+    assert!((ends[0] - ends[1]).abs() < 0.05, "{ends:?}");
 }
 
 #[test]
