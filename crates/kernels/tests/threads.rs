@@ -1,6 +1,13 @@
-//! Every operation of the `cpu` device gives the same bits with 1, 2 and 3 threads, on shapes of several blocks of work.
+//! Every operation of the `cpu` device gives the same bits with 1, 2 and 3 threads, on shapes of several blocks of work; and with AVX2 as with AVX-512.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and one of them is read by another"
+)]
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::process::Command;
 
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::{AdamW, AttentionShape, Coef, Device, Expr, Shape, Tensor};
@@ -53,6 +60,39 @@ impl Case<'_> {
     }
 }
 
+/// Asks [`same_bits`] to print a digest of what it saw, after this word.
+const PRINT: &str = "FARTHING_TEST_BITS";
+
+/// The instructions are the process's: so the tests of this file run in two more, once with the machine's and once with AVX2's.
+#[test]
+fn avx2_gives_the_bits_of_wider_vectors() {
+    let digests = |vectors: &str| {
+        let mut tests = Command::new(std::env::current_exe().unwrap());
+        tests.args(["threads::", "--skip", "avx2", "--nocapture", "--test-threads=1"]);
+        let output = tests.env(PRINT, "1").env("FARTHING_VECTORS", vectors).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let digest = |line: &str| line.split_once(PRINT).map(|(_, digest)| digest.to_owned());
+        text.lines().filter_map(digest).collect::<Vec<_>>()
+    };
+    let widest = digests("");
+    assert!(widest.len() > 10, "{widest:?}");
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        assert_eq!(digests("avx2"), widest);
+    }
+}
+
+#[test]
+fn unknown_instructions_are_refused() {
+    let mut tests = Command::new(std::env::current_exe().unwrap());
+    tests.args(["threads::memory", "--exact"]).env("FARTHING_VECTORS", "avx3");
+    let output = tests.output().unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("FARTHING_VECTORS is `avx3`"), "{text}");
+}
+
 /// Runs `body` with 1, 2 and 3 threads, and again on the same device with its scratch used.
 fn same_bits(body: fn(&mut Case<'_>)) {
     let run = |dev: &Cpu| {
@@ -62,6 +102,11 @@ fn same_bits(body: fn(&mut Case<'_>)) {
         case.results
     };
     let expected = run(&Cpu::new(1).unwrap());
+    if std::env::var_os(PRINT).is_some() {
+        let mut digest = DefaultHasher::new();
+        expected.hash(&mut digest);
+        println!("{PRINT} {} {:x}", expected.len(), digest.finish());
+    }
     for threads in [2, 3] {
         let dev = Cpu::new(threads).unwrap();
         for repeat in 0..3 {

@@ -2,15 +2,9 @@
 
 use super::gemm::Start;
 use super::matrix::{Mat, MatMut};
-use super::work::{Workers, rows};
 use super::{Cpu, DTYPES};
 use crate::Result;
 use crate::ops::{Linear, LinearDims, LinearDw, LinearDx};
-
-/// From this many rows of x on, w is transposed once rather than packed from its columns for every tile: up to 1.4 times as fast.
-const TRANSPOSE_ROWS: usize = 128;
-/// Above this many elements w is multiplied as it lies, so that scratch stays below 16 MiB.
-const TRANSPOSE_ELEMENTS: usize = 1 << 22;
 
 impl Cpu {
     pub(super) fn linear(&self, op: Linear<'_>) -> Result<()> {
@@ -18,15 +12,7 @@ impl Cpu {
         let Linear { y, x, w, accumulate } = op;
         let y = MatMut::new(y.slice()?, n, o);
         let (x, w) = (Mat::new(x.slice()?, n, i), Mat::new(w.slice()?, o, i));
-        if n < TRANSPOSE_ROWS || o * i > TRANSPOSE_ELEMENTS {
-            self.workers.multiply(y, start(accumulate), x, w.t());
-            return Ok(());
-        }
-        self.workers.scratch(o * i, |transposed: &mut [f32]| {
-            transpose(&self.workers, transposed, w);
-            let w = Mat::new(transposed, i, o);
-            self.workers.multiply(y, start(accumulate), x, w);
-        });
+        self.workers.multiply(y, start(accumulate), x, w.t());
         Ok(())
     }
 
@@ -51,23 +37,4 @@ impl Cpu {
 
 fn start(accumulate: bool) -> Start<'static> {
     if accumulate { Start::Old } else { Start::Zero }
-}
-
-/// to = fromᵀ, row-major.
-fn transpose(workers: &Workers, to: &mut [f32], from: Mat<'_>) {
-    // Squares of this side stay in the first-level cache, on both sides.
-    const SIDE: usize = 32;
-    if from.rows == 0 {
-        return;
-    }
-    workers.blocks(from.cols, SIDE, rows(to, from.rows), |first, to| {
-        for start in (0..from.rows).step_by(SIDE) {
-            let span = start..from.rows.min(start + SIDE);
-            for (col, to) in (first..).zip(to.data.chunks_exact_mut(from.rows)) {
-                for (to, row) in to[span.clone()].iter_mut().zip(span.clone()) {
-                    *to = from.row(row)[col];
-                }
-            }
-        }
-    });
 }

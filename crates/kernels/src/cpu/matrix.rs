@@ -53,6 +53,13 @@ impl<'a> Mat<'a> {
         Self { address, rows: rows.len(), cols: cols.len(), ..self }
     }
 
+    /// One element.
+    pub(super) fn at(self, row: usize, col: usize) -> f32 {
+        assert!(row < self.rows && col < self.cols);
+        // SAFETY: inside, and borrowed for 'a.
+        unsafe { *self.address.add(row * self.row_stride + col * self.col_stride) }
+    }
+
     /// Row `i` of a matrix whose rows are contiguous.
     pub(super) fn row(self, i: usize) -> &'a [f32] {
         assert!(i < self.rows && self.col_stride == 1);
@@ -90,18 +97,6 @@ impl<'a> MatMut<'a> {
         unsafe { part(self.address, self.row_stride, (self.rows, self.cols), &rows, &cols) }
     }
 
-    /// A shared view.
-    pub(super) fn view(&self) -> Mat<'_> {
-        Mat {
-            address: self.address,
-            rows: self.rows,
-            cols: self.cols,
-            row_stride: self.row_stride,
-            col_stride: 1,
-            borrow: PhantomData,
-        }
-    }
-
     /// For tasks that take disjoint parts.
     pub(super) fn share(self) -> Shared<'a> {
         Shared(self)
@@ -125,6 +120,15 @@ impl<'a> Shared<'a> {
         let m = &self.0;
         // SAFETY: the caller's promise.
         unsafe { part(m.address, m.row_stride, (m.rows, m.cols), &rows, &cols) }
+    }
+}
+
+impl Shared<'_> {
+    /// Where an element is.
+    pub(super) fn address(&self, row: usize, col: usize) -> *mut f32 {
+        let m = &self.0;
+        assert!(row < m.rows && col < m.cols);
+        m.address.wrapping_add(row * m.row_stride + col)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The `cpu` device: f32 on all cores.
 //!
-//! Compute and master type are both F32. Matrix products come from the `gemm` crate, everything else is plain loops
+//! Compute and master type are both F32. Matrix products are tiles of our own (`gemm/`), everything else is plain loops
 //! compiled for the widest vectors the machine has. How work is cut depends on shapes alone, so that every result is
 //! bit-equal for any number of threads. What this device does not do: BF16 arithmetic, or more than one machine.
 
@@ -63,6 +63,13 @@ impl Cpu {
     /// # Ok::<(), farthing_kernels::Error>(())
     /// ```
     pub fn new(threads: usize) -> Result<Self> {
+        simd::chosen().map_err(|what| Error::Unavailable {
+            what: format!("cpu: {what}"),
+            hint: format!(
+                "unset {}, or set it to `avx2` on a processor that has AVX2",
+                simd::VECTORS
+            ),
+        })?;
         let workers = work::Workers::new(threads).map_err(|e| Error::Unavailable {
             what: format!("cpu: could not start {threads} threads: {e}"),
             hint: "ask for fewer threads".into(),

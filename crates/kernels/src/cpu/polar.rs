@@ -3,7 +3,7 @@
 //! Each of a step's three products is one round over the tiles of all matrices of a group, so that many small matrices
 //! and one large one both fill all threads. A group is as many matrices as keep scratch small.
 
-use super::gemm::{Product, Start};
+use super::gemm::{Product, Start, Symmetry};
 use super::matrix::{Mat, MatMut};
 use super::slab::scale_matrices;
 use super::work::{BLOCK_ELEMENTS, Workers, rows};
@@ -67,18 +67,18 @@ fn iterate(
     [a, b, c]: [f32; 3],
 ) {
     let (k, small, wide) = (x.len() / (r * s), r.min(s), r <= s);
-    workers.multiply_all(k, MatMut::new(gram, k * small, small), |i| {
+    workers.multiply_all(k, MatMut::new(gram, k * small, small), Symmetry::Known, |i| {
         let x = nth(x, i, r, s);
         let (a, b) = if wide { (x, x.t()) } else { (x.t(), x) };
         Product { start: Start::Zero, alpha: 1.0, a, b }
     });
     let gram = &*gram;
-    workers.multiply_all(k, MatMut::new(poly, k * small, small), |i| {
+    workers.multiply_all(k, MatMut::new(poly, k * small, small), Symmetry::Known, |i| {
         let gram = nth(gram, i, small, small);
         Product { start: Start::Scaled(b, gram), alpha: c, a: gram, b: gram }
     });
     let poly = &*poly;
-    workers.multiply_all(k, MatMut::new(next, k * r, s), |i| {
+    workers.multiply_all(k, MatMut::new(next, k * r, s), Symmetry::Unknown, |i| {
         let (x, poly) = (nth(x, i, r, s), nth(poly, i, small, small));
         let (left, right) = if wide { (poly, x) } else { (x, poly) };
         Product { start: Start::Scaled(a, x), alpha: 1.0, a: left, b: right }

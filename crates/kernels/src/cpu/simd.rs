@@ -4,11 +4,43 @@
 //! chosen at run time; everything they call is `inline(always)`. Sums go to a fixed number of lanes, whatever the vectors.
 
 use std::f32::consts::LOG2_E;
+use std::ffi::OsStr;
+use std::sync::OnceLock;
+
+/// The environment's variable that says which instructions to use; `avx2` leaves AVX-512 alone.
+pub(super) const VECTORS: &str = "FARTHING_VECTORS";
+
+/// The instructions that loops are compiled for: the widest vectors of this machine, or what the environment says.
+pub(super) fn arch() -> pulp::Arch {
+    static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
+    *ARCH.get_or_init(|| chosen().unwrap_or_default())
+}
+
+/// What [`arch`] is.
+///
+/// # Errors
+/// The environment asks for what is not there; in words.
+pub(super) fn chosen() -> Result<pulp::Arch, String> {
+    named(std::env::var_os(VECTORS).unwrap_or_default().as_os_str())
+}
+
+/// The instructions of that name; nothing names the widest.
+fn named(name: &OsStr) -> Result<pulp::Arch, String> {
+    if name.is_empty() {
+        return Ok(pulp::Arch::new());
+    }
+    #[cfg(target_arch = "x86_64")]
+    if name == "avx2" {
+        let v3 = pulp::x86::V3::try_new().map(pulp::Arch::V3);
+        return v3.ok_or_else(|| format!("{VECTORS} is `avx2`, and this processor has no AVX2"));
+    }
+    Err(format!("{VECTORS} is `{}`, which names no instructions of this processor", name.display()))
+}
 
 /// Runs `f` compiled for the widest vectors of this machine. `f` must only call what is `inline(always)`.
 #[inline(always)]
 pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+    arch().dispatch(f)
 }
 
 /// Lanes of a sum: two AVX-512 registers.
@@ -95,25 +127,6 @@ pub(super) fn max(x: &[f32]) -> f32 {
     max
 }
 
-/// x = f(x), and Σ f(x).
-#[inline(always)]
-pub(super) fn map_sum(x: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let mut chunks = x.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
-        for i in 0..LANES {
-            let y = f(chunk[i]);
-            chunk[i] = y;
-            lanes[i] += y;
-        }
-    }
-    for (lane, x) in lanes.iter_mut().zip(chunks.into_remainder()) {
-        *x = f(*x);
-        *lane += *x;
-    }
-    add_up(lanes)
-}
-
 /// Functions of one number, as the machine computes them best: with fused multiply-add where it has one.
 #[derive(Clone, Copy)]
 pub(super) struct Math {
@@ -124,7 +137,7 @@ pub(super) struct Math {
 #[inline(always)]
 pub(super) fn with_math<R>(f: impl FnOnce(Math) -> R) -> R {
     // A constant in each of the compiled variants, so that nothing is decided inside a loop.
-    match pulp::Arch::new() {
+    match arch() {
         #[cfg(target_arch = "x86_64")]
         pulp::Arch::V4(arch) => arch.vectorize(
             #[inline(always)]
@@ -238,6 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn instructions_have_names() {
+        named(OsStr::new("")).unwrap();
+        let error = named(OsStr::new("avx3")).unwrap_err();
+        assert!(error.contains("FARTHING_VECTORS is `avx3`"), "{error}");
+        #[cfg(target_arch = "x86_64")]
+        if let Ok(arch) = named(OsStr::new("avx2")) {
+            assert!(matches!(arch, pulp::Arch::V3(_)), "{arch:?}");
+        }
+    }
+
+    #[test]
     fn exp_is_within_2_ulp() {
         let near = worst(-1.0, 1.0, Math::exp, f64::exp);
         let wide = worst(-87.0, 88.7, Math::exp, f64::exp);
@@ -274,13 +298,11 @@ mod tests {
     #[test]
     fn sums_take_every_element() {
         for n in [0, 1, 31, 32, 33, 100] {
-            let mut x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            let x: Vec<f32> = (1..=n).map(|i| i as f32).collect();
             let total = (n * (n + 1) / 2) as f32;
             assert_eq!(vectorised(|| sum_of(&x, |x| x)), total);
             assert_eq!(vectorised(|| dot(&x, &vec![2.0; n as usize])), 2.0 * total);
             assert_eq!(vectorised(|| max(&x)), if n == 0 { f32::NEG_INFINITY } else { n as f32 });
-            assert_eq!(vectorised(|| map_sum(&mut x, |x| 3.0 * x)), 3.0 * total);
-            assert!(x.iter().zip(1..).all(|(&x, i)| x == 3.0 * i as f32));
         }
     }
 }

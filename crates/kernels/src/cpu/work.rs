@@ -8,12 +8,16 @@ use std::sync::{Mutex, PoisonError};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::gemm::Kernel;
+use super::simd;
+
 /// Elements of a block of an elementwise operation: 64 KiB of f32, several blocks in a core's cache.
 pub(super) const BLOCK_ELEMENTS: usize = 16_384;
 
 /// A thread pool of this device's own, and its scratch memory.
 pub(super) struct Workers {
     pool: Option<rayon::ThreadPool>,
+    kernel: Kernel,
     scratch: Mutex<Vec<Vec<Line>>>,
 }
 
@@ -37,11 +41,28 @@ impl Workers {
                     .build()?,
             ),
         };
-        Ok(Self { pool, scratch: Mutex::new(Vec::new()) })
+        let kernel = Kernel::of(simd::arch());
+        Ok(Self { pool, kernel, scratch: Mutex::new(Vec::new()) })
+    }
+
+    /// The same with another kernel, which the machine must have.
+    #[cfg(test)]
+    pub(super) fn with_kernel(self, kernel: Kernel) -> Self {
+        Self { kernel, ..self }
     }
 
     pub(super) fn threads(&self) -> usize {
         self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+    }
+
+    /// What multiplies.
+    pub(super) fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// As [`Workers::tasks`], or on this thread alone, when other threads are not worth waking.
+    pub(super) fn tasks_if(&self, worth: bool, tasks: usize, f: impl Fn(usize) + Sync + Send) {
+        if worth { self.tasks(tasks, f) } else { (0..tasks).for_each(f) }
     }
 
     /// Runs `f(0)`, `f(1)`, … `f(tasks - 1)`, in any order.

@@ -1,0 +1,465 @@
+//! Matrix products of f32: tiles in registers, b in panels, all threads.
+//!
+//! An element of the result is `start`, then for each block of k (fixed by k alone) one chain of fused multiply-adds in the order of k, added to what is
+//! there. So its bits don't depend on how the result is cut, on the number of threads, or on whether the machine has AVX2 or AVX-512. Other machines
+//! multiply with the `gemm` crate, whose bits are its own.
+
+mod few;
+#[cfg(target_arch = "x86_64")]
+mod pack;
+mod panels;
+#[cfg(target_arch = "x86_64")]
+mod tile;
+
+pub(super) use panels::{Kernel, Left, Right};
+
+use std::ops::Range;
+
+use super::matrix::{Mat, MatMut, Shared};
+use super::work::Workers;
+
+/// Most steps of k between two additions to the result.
+const STEPS: usize = 512;
+/// Elements of b that are packed at once, unless one panel has more: 16 MiB.
+const PACKED: usize = 1 << 20;
+/// Rows of the result that one task works through a panel with, at most. What it reads of a stays in the second-level cache.
+const ROWS: usize = 224;
+/// Tasks that a product is cut into at least, unless they would be smaller than 56 × 64.
+const TASKS: usize = 16;
+/// Multiplications of a product that is not worth waking another thread for.
+const SMALL: usize = 1 << 17;
+/// Panels that one task packs.
+const PANELS: usize = 8;
+/// Elements to pack that are not worth it.
+const SMALL_PACK: usize = 1 << 15;
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// Nothing.
+    Zero,
+    /// What the result's place holds.
+    Old,
+    /// A number times a matrix of the result's size.
+    Scaled(f32, Mat<'a>),
+}
+
+impl Start<'_> {
+    fn part(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+        match self {
+            Self::Scaled(factor, of) => Self::Scaled(factor, of.part(rows, cols)),
+            start => start,
+        }
+    }
+}
+
+/// start + alpha·a·b.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub(super) start: Start<'a>,
+    pub(super) alpha: f32,
+    pub(super) a: Mat<'a>,
+    pub(super) b: Mat<'a>,
+}
+
+/// Whether a result is known to be symmetric, start included: then half of it is computed, and the other half copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Symmetry {
+    Unknown,
+    Known,
+}
+
+/// The number of blocks of k: of about the same length, at most [`STEPS`]. One, if there is nothing to sum.
+fn k_blocks(k: usize) -> usize {
+    k.div_ceil(STEPS).max(1)
+}
+
+/// One of them.
+fn k_block(k: usize, block: usize) -> Range<usize> {
+    let blocks = k_blocks(k);
+    k * block / blocks..k * (block + 1) / blocks
+}
+
+/// How results of one size, below each other, are cut into tasks.
+#[derive(Clone, Copy)]
+struct Cut {
+    m: usize,
+    n: usize,
+    /// Rows of a task.
+    rows: usize,
+    /// Columns of a task; whole panels but for the last.
+    cols: usize,
+}
+
+impl Cut {
+    fn new(m: usize, n: usize, count: usize, width: usize) -> Self {
+        let (mut rows, mut cols) = (ROWS, n.next_multiple_of(width));
+        while rows > ROWS / 4 && count * m.div_ceil(rows) < TASKS {
+            rows /= 2;
+        }
+        while cols > 64 && count * m.div_ceil(rows) * n.div_ceil(cols) < TASKS {
+            cols = (cols / 2).next_multiple_of(width);
+        }
+        // Even parts, so that no thread waits for another's larger one.
+        let rows = m.div_ceil(m.div_ceil(rows).max(1)).max(1);
+        Self { m, n, rows, cols }
+    }
+
+    /// Tasks below each other in one result.
+    fn down(&self) -> usize {
+        self.m.div_ceil(self.rows)
+    }
+
+    fn across(&self) -> usize {
+        self.n.div_ceil(self.cols)
+    }
+
+    fn rows_of(&self, row: usize) -> Range<usize> {
+        row * self.rows..self.m.min((row + 1) * self.rows)
+    }
+
+    fn cols_of(&self, col: usize) -> Range<usize> {
+        col * self.cols..self.n.min((col + 1) * self.cols)
+    }
+}
+
+/// What of some products is packed and multiplied at once.
+#[derive(Clone, Copy)]
+struct Portion {
+    /// Products.
+    count: usize,
+    rows: usize,
+    cols: usize,
+    /// Blocks of k.
+    blocks: usize,
+}
+
+impl Portion {
+    /// The largest that keeps what is packed below [`PACKED`] elements, or about that.
+    fn new(kernel: Kernel, count: usize, [m, n, k]: [usize; 3], pack_left: bool) -> Self {
+        let (blocks, width) = (k_blocks(k), kernel.width());
+        let steps = k.div_ceil(blocks).max(1);
+        let half = PACKED / 2 / steps;
+        let cols = n.min((half / width).max(1) * width);
+        let rows = if pack_left { m.min(half.max(ROWS)) } else { m };
+        let left = if pack_left { kernel.strips_len(rows, steps) } else { 0 };
+        let fit = PACKED / (kernel.packed_len(steps, cols) + left).max(1);
+        let whole = rows == m && cols == n && fit >= blocks;
+        let count = if whole { (fit / blocks).min(count) } else { 1 };
+        Self { count, rows, cols, blocks: fit.clamp(1, blocks) }
+    }
+}
+
+/// A portion of some products: the rows and columns that `product` gives, and some blocks of k.
+struct Part<'p, P> {
+    kernel: Kernel,
+    blocks: Range<usize>,
+    pack_left: bool,
+    /// Rows minus columns of the first element, where what is below the diagonal is left out.
+    below: Option<isize>,
+    product: &'p P,
+}
+
+impl Workers {
+    /// dst = product, on all threads.
+    pub(super) fn multiply(&self, dst: MatMut<'_>, start: Start<'_>, a: Mat<'_>, b: Mat<'_>) {
+        let product = |_| Product { start, alpha: 1.0, a, b };
+        self.multiply_all(1, dst, Symmetry::Unknown, product);
+    }
+
+    /// `count` results of one size, below each other in `dst`: the i-th = product(i), on all threads.
+    pub(super) fn multiply_all<'a>(
+        &self,
+        count: usize,
+        mut dst: MatMut<'_>,
+        symmetry: Symmetry,
+        product: impl Fn(usize) -> Product<'a> + Sync + Send,
+    ) {
+        if count == 0 || dst.rows == 0 || dst.cols == 0 {
+            return;
+        }
+        let (m, n) = (dst.rows / count, dst.cols);
+        let Product { a, b, .. } = product(0);
+        let k = a.cols;
+        assert!(a.rows == m && b.cols == n && b.rows == k, "({m}, {k}) by ({}, {n})", b.rows);
+        if m <= few::ROWS && b.row_stride == 1 && a.col_stride == 1 && count == 1 {
+            return few::multiply(self, dst, product(0));
+        }
+        let kernel = self.kernel();
+        // By columns, a is read better once it is packed; unless that is seldom.
+        let pack_left = kernel.packs_left() && a.col_stride != 1 && n > 2 * kernel.width();
+        let portion = Portion::new(kernel, count, [m, n, k], pack_left);
+        let blocks = k_blocks(k);
+        for first in (0..count).step_by(portion.count) {
+            let count = portion.count.min(count - first);
+            for col in (0..n).step_by(portion.cols) {
+                let cols = col..n.min(col + portion.cols);
+                for row in (0..m).step_by(portion.rows) {
+                    let rows = row..m.min(row + portion.rows);
+                    for block in (0..blocks).step_by(portion.blocks) {
+                        let part = |i: usize| {
+                            let Product { start, alpha, a, b } = product(first + i);
+                            let start = match block {
+                                0 => start.part(rows.clone(), cols.clone()),
+                                _ => Start::Old,
+                            };
+                            let a = a.part(rows.clone(), 0..k);
+                            Product { start, alpha, a, b: b.part(0..k, cols.clone()) }
+                        };
+                        let dst = match count {
+                            1 => dst.part(first * m + row..first * m + rows.end, cols.clone()),
+                            _ => dst.part(first * m..(first + count) * m, cols.clone()),
+                        };
+                        let part = Part {
+                            kernel,
+                            blocks: block..blocks.min(block + portion.blocks),
+                            pack_left,
+                            // Rows minus columns of the first element.
+                            below: (symmetry == Symmetry::Known)
+                                .then_some(row as isize - col as isize),
+                            product: &part,
+                        };
+                        self.part(count, dst, &part);
+                    }
+                }
+            }
+        }
+        if symmetry == Symmetry::Known {
+            self.mirror(count, dst);
+        }
+    }
+
+    /// Packs and multiplies a portion.
+    fn part<'a>(
+        &self,
+        count: usize,
+        dst: MatMut<'_>,
+        of: &Part<'_, impl Fn(usize) -> Product<'a> + Sync + Send>,
+    ) {
+        let Part { kernel, pack_left, .. } = *of;
+        let (m, n, k, width) = (dst.rows / count, dst.cols, (of.product)(0).a.cols, kernel.width());
+        let cut = Cut::new(m, n, count, width);
+        let (panels, down, across) = (n.div_ceil(width), cut.down(), cut.across());
+        let blocks: usize = of.blocks.len();
+        let steps = k.div_ceil(k_blocks(k));
+        // Places of a block of k of one product: its panels, then its strips.
+        let of_panels = panels * steps * width;
+        let of_strips = if pack_left { kernel.strips_len(cut.rows, steps) } else { 0 };
+        let place = of_panels + down * of_strips;
+        let right_packs = panels.div_ceil(PANELS);
+        let packs = right_packs + if pack_left { down } else { 0 };
+        let few = count * m * n * k <= SMALL;
+        self.scratch(count * blocks * place, |packed: &mut [f32]| {
+            let all = MatMut::new(&mut *packed, 1, count * blocks * place).share();
+            let worth = count * blocks * place > SMALL_PACK;
+            self.tasks_if(worth, count * blocks * packs, |task| {
+                let (i, block, pack) = (task / packs / blocks, task / packs % blocks, task % packs);
+                let Product { a, b, .. } = (of.product)(i);
+                let k = k_block(k, of.blocks.start + block);
+                let first = (i * blocks + block) * place;
+                // SAFETY: each task has a place of its own.
+                let place = |from: usize, len: usize| unsafe {
+                    all.part(0..1, first + from..first + from + len)
+                };
+                if let Some(row) = pack.checked_sub(right_packs) {
+                    let mut to = place(of_panels + row * of_strips, of_strips);
+                    kernel.pack_left(to.row(0), a.part(cut.rows_of(row), k));
+                } else {
+                    let first = pack * PANELS * width;
+                    let b = b.part(k, first..n.min(first + PANELS * width));
+                    let mut to = place(first * b.rows, kernel.packed_len(b.rows, b.cols));
+                    kernel.pack(to.row(0), b);
+                }
+            });
+            let packed = &*packed;
+            let dst = dst.share();
+            self.tasks_if(!few, count * down * across, |task| {
+                let (i, row, col) = (task / across / down, task / across % down, task % across);
+                let (rows, cols) = (cut.rows_of(row), cut.cols_of(col));
+                // SAFETY: each task has a part of the result of its own.
+                let mut dst =
+                    unsafe { dst.part(i * m + rows.start..i * m + rows.end, cols.clone()) };
+                let Product { start, alpha, a, .. } = (of.product)(i);
+                let mut start = start.part(rows.clone(), cols.clone());
+                let below = of.below.map(|below| below + rows.start as isize - cols.start as isize);
+                for block in 0..blocks {
+                    let k = k_block(k, of.blocks.start + block);
+                    let packed = &packed[(i * blocks + block) * place..][..place];
+                    let (right, strips) = packed.split_at(of_panels);
+                    let right = &right[cols.start * k.len()..];
+                    let a = a.part(rows.clone(), k.clone());
+                    let left = if pack_left {
+                        Left::Strips(&strips[row * of_strips..], a)
+                    } else {
+                        Left::Matrix(a)
+                    };
+                    let right = Right::packed(right, k.len(), width, 0..k.len());
+                    kernel.block(&mut dst, start, alpha, left, right, below);
+                    start = Start::Old;
+                }
+            });
+        });
+    }
+
+    /// Copies what is above the diagonal of square matrices, below each other, to below it.
+    fn mirror(&self, count: usize, dst: MatMut<'_>) {
+        /// Rows of a task.
+        const SIDE: usize = 64;
+        let (kernel, n) = (self.kernel(), dst.cols);
+        assert!(dst.rows == count * n && dst.row_stride == n);
+        let bands = n.div_ceil(SIDE);
+        let dst: Shared<'_> = dst.share();
+        self.tasks_if(count * n * n > SMALL_PACK, count * bands, |task| {
+            let (i, band) = (task / bands, task % bands);
+            let rows = band * SIDE..n.min((band + 1) * SIDE);
+            // SAFETY: tasks write below the diagonal, each its rows, and read above it.
+            unsafe { kernel.mirror(dst.address(i * n, 0), n, rows) }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernels of this machine, and the crate's.
+    fn kernels() -> Vec<Kernel> {
+        let mut kernels = vec![Kernel::Library];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if pulp::x86::V3::try_new().is_some() {
+                kernels.push(Kernel::Avx2);
+            }
+            if pulp::x86::V4::try_new().is_some() {
+                kernels.push(Kernel::Avx512);
+            }
+        }
+        kernels
+    }
+
+    fn random(len: usize, seed: u64) -> Vec<f32> {
+        let mut draws = farthing_base::random::Draws::new(seed, "gemm", 0);
+        (0..len).map(|_| draws.unit() as f32 - 0.5).collect()
+    }
+
+    /// Which way an operand lies.
+    #[derive(Clone, Copy, Debug)]
+    enum Lies {
+        ByRows,
+        ByColumns,
+    }
+
+    fn view(data: &[f32], rows: usize, cols: usize, lies: Lies) -> Mat<'_> {
+        match lies {
+            Lies::ByRows => Mat::new(data, rows, cols),
+            Lies::ByColumns => Mat::new(data, cols, rows).t(),
+        }
+    }
+
+    /// (m, n, k): single rows and columns, one more and one less than a tile's, several blocks of k, several portions of b, of a and of k.
+    const SIZES: [[usize; 3]; 14] = [
+        [1, 1, 1],
+        [1, 100, 70],
+        [12, 33, 65],
+        [13, 31, 17],
+        [14, 32, 16],
+        [15, 33, 15],
+        [29, 65, 0],
+        [57, 16, 513],
+        [6, 17, 1025],
+        [225, 97, 1030],
+        [300, 70, 2100],
+        [20, 3000, 520],
+        [2300, 80, 516],
+        [1100, 1050, 530],
+    ];
+
+    #[test]
+    fn products_are_those_of_the_definition_whatever_the_kernel() {
+        for [m, n, k] in SIZES {
+            let (a, b) = (random(m * k, 1), random(k * n, 2));
+            let (old, other) = (random(m * n, 3), random(m * n, 4));
+            for lies in [
+                [Lies::ByRows, Lies::ByRows],
+                [Lies::ByRows, Lies::ByColumns],
+                [Lies::ByColumns, Lies::ByRows],
+                [Lies::ByColumns, Lies::ByColumns],
+            ] {
+                let (a, b) = (view(&a, m, k, lies[0]), view(&b, k, n, lies[1]));
+                for which in 0..3 {
+                    let what = format!("({m}, {n}, {k}), {lies:?}, start {which}");
+                    let start = match which {
+                        0 => Start::Zero,
+                        1 => Start::Old,
+                        _ => Start::Scaled(0.3, Mat::new(&other, m, n)),
+                    };
+                    let mut results = Vec::new();
+                    for kernel in kernels() {
+                        let workers = Workers::new(2).unwrap().with_kernel(kernel);
+                        let mut dst = old.clone();
+                        workers.multiply_all(
+                            1,
+                            MatMut::new(&mut dst, m, n),
+                            Symmetry::Unknown,
+                            |_| Product { start, alpha: 0.7, a, b },
+                        );
+                        results.push(dst);
+                    }
+                    for (r, c) in places(m, n) {
+                        let sum: f64 =
+                            (0..k).map(|k| f64::from(a.at(r, k)) * f64::from(b.at(k, c))).sum();
+                        let from = match which {
+                            0 => 0.0,
+                            1 => f64::from(old[r * n + c]),
+                            _ => 0.3 * f64::from(other[r * n + c]),
+                        };
+                        let exact = from + 0.7 * sum;
+                        for result in &results {
+                            let got = f64::from(result[r * n + c]);
+                            let near = 1e-5 * (1.0 + (k as f64).sqrt());
+                            assert!((got - exact).abs() < near, "{what}: {got} for {exact}");
+                        }
+                    }
+                    // The crate's bits are its own.
+                    assert!(results[1..].windows(2).all(|two| two[0] == two[1]), "{what}");
+                }
+            }
+        }
+    }
+
+    /// All places of a small result, some of a large one.
+    fn places(m: usize, n: usize) -> impl Iterator<Item = (usize, usize)> {
+        let step = (m * n / 4000).max(1);
+        (0..m * n).step_by(step).chain([m * n - 1]).map(move |i| (i / n, i % n))
+    }
+
+    #[test]
+    fn stacks_of_symmetric_products_are_symmetric_to_the_bit() {
+        for (count, n, k) in [(1, 1, 3), (3, 13, 20), (2, 33, 40), (5, 70, 600), (2, 260, 100)] {
+            let x = random(count * n * k, 5);
+            let nth = |i: usize| Mat::new(&x[i * n * k..(i + 1) * n * k], n, k);
+            let mut results = Vec::new();
+            for kernel in kernels() {
+                let workers = Workers::new(2).unwrap().with_kernel(kernel);
+                let product =
+                    |i| Product { start: Start::Zero, alpha: 1.0, a: nth(i), b: nth(i).t() };
+                let mut whole = vec![f32::NAN; count * n * n];
+                let dst = MatMut::new(&mut whole, count * n, n);
+                workers.multiply_all(count, dst, Symmetry::Unknown, product);
+                let mut half = vec![f32::NAN; count * n * n];
+                let dst = MatMut::new(&mut half, count * n, n);
+                workers.multiply_all(count, dst, Symmetry::Known, product);
+                if kernel != Kernel::Library {
+                    assert!(half == whole, "{kernel:?}, {count} of {n} by {k}");
+                }
+                for i in 0..count {
+                    let at = |r: usize, c: usize| half[(i * n + r) * n + c];
+                    let same = (0..n).all(|r| (0..r).all(|c| at(r, c) == at(c, r)));
+                    assert!(same, "{kernel:?}, {count} of {n} by {k}");
+                }
+                results.push(half);
+            }
+            assert!(results[1..].windows(2).all(|two| two[0] == two[1]));
+        }
+    }
+}
