@@ -7,7 +7,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -16,8 +15,8 @@ pub use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensors};
 use serde_json::{Map, Value, json};
 
-use crate::files::NewFile;
-use crate::{FileError, Hint};
+use crate::files::{self, NewFile};
+use crate::{FileError, Hint, unique};
 
 /// The metadata entry with the checksum of a whole file: its BLAKE3, with the entry's own 64 digits read as zeros.
 pub const WHOLE_CHECKSUM: &str = "farthing.blake3";
@@ -342,7 +341,7 @@ impl Mapped {
     /// allocation.
     pub fn open(path: &Path, most: u64) -> Result<Self> {
         let bad = |reason: String| TensorError::Header { path: path.to_owned(), reason };
-        let file = File::open(path).map_err(FileError::at("open", path))?;
+        let file = files::open(path).map_err(FileError::at("open", path))?;
         let found = file.metadata().map_err(FileError::at("read the size of", path))?.len();
         if found < LENGTH_BYTES as u64 {
             return Err(bad(format!("the file has {found} bytes, a header has at least 8")));
@@ -411,6 +410,9 @@ impl TensorFile {
     /// Reads the file once.
     pub fn open(path: &Path) -> Result<Self> {
         let mapped = Mapped::open(path, MOST_HEADER_BYTES)?;
+        if let Err(e) = unique::check(mapped.header()) {
+            return Err(TensorError::Header { path: path.to_owned(), reason: e.to_string() });
+        }
         let (_, header) = SafeTensors::read_metadata(&mapped.map).map_err(|e| {
             let (header, all) = (mapped.header().len(), mapped.map.len());
             let reason = format!("{e} (the file has {all} bytes, {header} of them its header)");

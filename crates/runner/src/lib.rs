@@ -17,6 +17,7 @@ mod extras;
 mod failure;
 mod figure;
 mod grammar;
+mod hidden;
 mod kind;
 mod lock_file;
 mod metrics;

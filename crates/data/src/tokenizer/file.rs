@@ -3,6 +3,7 @@
 use super::choose::Way;
 use super::{BOS_NAMES, Parts, Spelling, Tokenizer};
 use crate::{Error, Result};
+use farthing_base::files;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ impl Tokenizer {
     }
 
     fn load_json(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = files::read(path).map_err(Error::io("read", path))?;
         Self::parse(&bytes).map_err(|(reason, hint)| Error::TokenizerFile {
             path: path.into(),
             reason,
@@ -136,7 +137,7 @@ impl Tokenizer {
 
     /// GPT-2's own two files.
     fn load_gpt2(merges: &Path, vocab: &Path) -> Result<Self> {
-        let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io("read", path));
+        let read = |path: &Path| files::read_to_string(path).map_err(Error::io("read", path));
         let bad = |path: &Path| {
             let path = path.to_path_buf();
             move |(reason, hint)| Error::TokenizerFile { path, reason, hint }

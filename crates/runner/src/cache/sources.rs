@@ -3,7 +3,7 @@
 //! system's own, where it has one: a file that was replaced by another of its size and age is not taken for it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::parts_digest;
 use super::files::{read_json, write_json};
 use crate::Result;
+use crate::hidden::Hidden;
 use crate::progress::format::amount;
 
 /// A file that changed less than this long ago may change again without its time showing it, so it is not remembered.
@@ -39,6 +40,7 @@ const MUCH_BYTES: u64 = 256 << 20;
 pub(super) fn digest(
     memory: &Path,
     files: &[PathBuf],
+    hidden: &Hidden,
     tell: &dyn Fn(&str),
 ) -> Result<Option<String>> {
     if files.is_empty() {
@@ -48,7 +50,7 @@ pub(super) fn digest(
     // Without a store yet, as before a first plan, there is nowhere to remember.
     let remember = |known: &BTreeMap<String, Known>| {
         if memory.parent().is_some_and(Path::is_dir) {
-            let _ = write_json(memory, known);
+            let _ = write_json(memory, known, &Hidden::default());
         }
     };
     let mut places = Vec::new();
@@ -59,7 +61,7 @@ pub(super) fn digest(
         places.push((path, before));
     }
     let is_known = |known: &BTreeMap<String, Known>, path: &Path, stamp: &Stamp| {
-        let k = known.get(path.to_str()?)?;
+        let k = known.get(&*hidden.named(path.to_str()?))?;
         let same = Some(k.modified_ns) == stamp.modified_ns
             && (k.bytes, k.changed_ns) == (stamp.bytes, stamp.changed_ns);
         same.then(|| k.digest.clone())
@@ -79,7 +81,9 @@ pub(super) fn digest(
             continue;
         }
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(&path).with_context(about)?).with_context(about)?;
+        hasher
+            .update_reader(farthing_base::files::open(&path).with_context(about)?)
+            .with_context(about)?;
         let digest = hasher.finalize().to_hex().to_string();
         let after = stamp(&path).with_context(about)?;
         // A name that is no text could be taken for another one.
@@ -90,7 +94,7 @@ pub(super) fn digest(
             let Stamp { bytes, changed_ns, .. } = after;
             let digest = digest.clone();
             let new = Known { bytes, modified_ns, changed_ns, digest };
-            known.insert(name.to_owned(), new);
+            known.insert(hidden.named(name).into_owned(), new);
             learnt = true;
             since += bytes;
             // Whoever is cut off goes on from here.
@@ -142,6 +146,7 @@ fn settled(modified_ns: u128) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn contents_count_and_settled_files_are_remembered() {
@@ -155,7 +160,7 @@ mod tests {
         };
         let digest = |files: &[&PathBuf]| {
             let files: Vec<PathBuf> = files.iter().map(|p| (*p).clone()).collect();
-            super::digest(&memory, &files, &|_| {}).unwrap()
+            super::digest(&memory, &files, &Hidden::default(), &|_| {}).unwrap()
         };
         assert_eq!(digest(&[]), None);
         write(&a, "one", old);
@@ -190,7 +195,7 @@ mod tests {
         write(&c, "two", old);
         assert_eq!(digest(&[&b]), digest(&[&c]));
         fs::remove_file(&b).unwrap();
-        let error = super::digest(&memory, &[b], &|_| {}).unwrap_err();
+        let error = super::digest(&memory, &[b], &Hidden::default(), &|_| {}).unwrap_err();
         assert!(error.to_string().starts_with("reading "), "{error}");
     }
 }
