@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::Hint;
 
 /// The system refused something about a file or a folder.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("cannot {action} {}: {source}", path.display())]
 pub struct FileError {
     /// What was tried: "open", "write", "map", …
@@ -28,6 +28,8 @@ impl FileError {
         move |source| Self { action, path, source }
     }
 }
+
+crate::debug_with_hint!(FileError);
 
 impl Hint for FileError {
     fn hint(&self) -> Option<Cow<'_, str>> {

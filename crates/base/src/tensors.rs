@@ -34,7 +34,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub type Result<T, E = TensorError> = std::result::Result<T, E>;
 
 /// Why a tensor file could not be written or read.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
     /// The system refused.
@@ -87,6 +87,8 @@ pub enum TensorError {
         what: String,
     },
 }
+
+crate::debug_with_hint!(TensorError);
 
 impl Hint for TensorError {
     fn hint(&self) -> Option<Cow<'_, str>> {
@@ -527,6 +529,35 @@ mod tests {
             );
             fs::write(&path, &good[..at]).unwrap();
             assert!(TensorFile::open(&path).is_err());
+        }
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let entry = |name: &str, at: usize| {
+            format!(
+                "\"{name}\":{{\"dtype\":\"U16\",\"shape\":[1],\"data_offsets\":[{at},{}]}}",
+                at + 2
+            )
+        };
+        let metadata = "\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}";
+        for (json, twice) in [
+            (format!("{{{},{}}}", entry("a", 0), entry("a", 0)), "a"),
+            (format!("{{{},{},{}}}", entry("a", 0), entry("b", 2), entry("a", 4)), "a"),
+            // The same name, spelt otherwise.
+            (format!("{{{},{}}}", entry("a", 0), entry("\\u0061", 2)), "a"),
+            (format!("{{{metadata},{}}}", entry("a", 0)), "k"),
+        ] {
+            let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(json.as_bytes());
+            bytes.extend([0; 6]);
+            fs::write(&path, &bytes[..8 + json.len() + if json.contains("\"b\"") { 6 } else { 2 }])
+                .unwrap();
+            let error = TensorFile::open(&path).unwrap_err();
+            assert!(matches!(error, TensorError::Header { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("`{twice}` stands twice")), "{error}");
         }
     }
 

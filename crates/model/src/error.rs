@@ -11,7 +11,7 @@ use farthing_kernels::Shape;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a model could not be built, run, saved or loaded.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A key of the configuration makes no model.
@@ -117,6 +117,8 @@ pub enum Error {
         name: String,
     },
 }
+
+farthing_base::debug_with_hint!(Error);
 
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {

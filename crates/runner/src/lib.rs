@@ -5,6 +5,7 @@
 //! [`Stage`] is a thin adapter over one of the other crates, and [`App`] is the explicit registry of them.
 //!
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod app;
 mod cache;

@@ -9,7 +9,7 @@ use farthing_base::Hint;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why training could not be set up, go on, be saved or resumed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The device refused or failed.
@@ -99,6 +99,8 @@ fn not_finite(step: u64, loss: f64, grad_norm: f64) -> String {
         format!("the loss is {loss} at step {step}")
     }
 }
+
+farthing_base::debug_with_hint!(Error);
 
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {

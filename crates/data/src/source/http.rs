@@ -516,6 +516,57 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_sent_to_another_machine_only_where_nobody_can_read_it() {
+        for endpoint in
+            ["http://192.0.2.1", "http://user:pass@192.0.2.1:8080", "http://hub.example"]
+        {
+            let mut settings = HubSettings::new(endpoint, "c", "d");
+            settings.token = Some("hf_secret".into());
+            let fault = Client::new(settings).get(&format!("{endpoint}/x?q=secret"), 0).err();
+            let Some(Fault::Final(error @ Error::OpenToken { .. })) = fault else {
+                panic!("{endpoint}: {fault:?}")
+            };
+            let text = farthing_base::Hint::with_hint(&error);
+            assert!(text.contains("is not encrypted") && text.contains("HF_ENDPOINT"), "{text}");
+            assert!(!text.contains("secret") && !text.contains("pass"), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_error_quotes_what_a_url_keeps_secret() {
+        let url = "https://user:secret@h/a?X-Amz-Signature=secret#secret";
+        let refusal = |status| Refusal {
+            url: url.into(),
+            status,
+            code: String::new(),
+            message: String::new(),
+            token_sent: true,
+        };
+        let settings = HubSettings::new("https://h", "c", "d");
+        let client = Client::new(settings);
+        let long = Some(Duration::from_hours(9));
+        let redirect = |to: &str| match Client::follow("https://h/a?secret", to) {
+            Err(Fault::Final(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        for error in [
+            answer(url, "it is odd".into()),
+            refusal(404).of_url(),
+            refusal(403).of_dataset("a/b"),
+            Tries::new(&client, url).again("429".into(), long, &|| false).unwrap_err(),
+            redirect("http://user:secret@h/b?secret"),
+            redirect("ftp://h/b?secret"),
+            Error::UnknownSource { given: "s3://key:secret@b/x".into() },
+            Error::Unreachable { url: url.into(), attempts: 1, reason: format!("at {url}") },
+            Error::Pin { source_text: url.into(), reason: "odd".into() },
+            Error::NotParquet { name: url.into(), found: "x".into(), hint: "y".into() },
+        ] {
+            let text = farthing_base::Hint::with_hint(&error);
+            assert!(!text.contains("secret") && text.contains("://"), "{text}");
+        }
+    }
+
+    #[test]
     fn pages_and_paths() {
         let link = r#"<https://h/a?cursor=1>; rel="prev", <https://h/a?cursor=2&x>; rel="next""#;
         assert_eq!(next_page(link).as_deref(), Some("https://h/a?cursor=2&x"));

@@ -353,6 +353,15 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_that_is_over_before_its_display_looks_is_not_waited_for() {
+        // Without a place to draw, the display would look again in an hour.
+        let watch = Watch::silent();
+        *lock(&watch.shared.over) = true;
+        watch.shared.wake.notify_all();
+        draw(&watch.shared);
+    }
+
+    #[test]
     fn parts_have_lines_until_they_are_done() {
         let progress = Progress::new(0, "bytes");
         progress.part("b", 500_000, None);

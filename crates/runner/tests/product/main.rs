@@ -7,6 +7,7 @@ mod cache;
 mod damage;
 mod faults;
 mod harness;
+mod hostile;
 mod hub;
 mod kill;
 mod own_text;
