@@ -637,13 +637,23 @@ fn rewrite(path: &Path, change: impl FnOnce(&mut Value, &mut Vec<u8>)) {
     change(&mut header, &mut data);
     let mut json = header.to_string().into_bytes();
     json.resize(json.len().next_multiple_of(8), b' ');
-    let mut new = [&(json.len() as u64).to_le_bytes()[..], &json, &data].concat();
+    let new = [&(json.len() as u64).to_le_bytes()[..], &json, &data].concat();
+    fs::write(path, sealed(new)).unwrap();
+}
+
+/// A model's bytes with the checksum that they have now, if there is room for one.
+pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     let mark = b"\"farthing.blake3\":\"";
-    let at = new.windows(mark.len()).position(|w| w == mark).unwrap() + mark.len();
-    new[at..at + 64].fill(b'0');
-    let digest = blake3::hash(&new).to_hex();
-    new[at..at + 64].copy_from_slice(digest.as_bytes());
-    fs::write(path, new).unwrap();
+    let at = bytes
+        .windows(mark.len())
+        .position(|w| w == mark)
+        .map_or(usize::MAX / 2, |at| at + mark.len());
+    if at + 64 <= bytes.len() {
+        bytes[at..at + 64].fill(b'0');
+        let digest = blake3::hash(&bytes).to_hex();
+        bytes[at..at + 64].copy_from_slice(digest.as_bytes());
+    }
+    bytes
 }
 
 type Change = Box<dyn FnOnce(&mut Value, &mut Vec<u8>)>;

@@ -6,6 +6,7 @@ mod bundle;
 mod cache;
 mod damage;
 mod faults;
+mod fuzz;
 mod harness;
 mod hostile;
 mod hub;
