@@ -68,6 +68,14 @@ impl Hidden {
         text
     }
 
+    /// A text with as many `*` in place of values as they have bytes.
+    pub(crate) fn with_stars(&self, text: &str) -> String {
+        let stars = |text: String, Secret { value, .. }: &Secret| {
+            text.replace(value.as_str(), &"*".repeat(value.len()))
+        };
+        self.0.iter().fold(text.to_owned(), stars)
+    }
+
     /// The other way round, for what this crate wrote with names.
     pub(crate) fn revealed(&self, text: &str) -> String {
         let all = self.0.iter();
@@ -141,6 +149,7 @@ mod tests {
         assert_eq!(hidden.shown(sets[0]), "vars.api_token=${vars.api_token}");
         assert_eq!(hidden.shown(sets[1]), sets[1]);
         assert_eq!(hidden.shown("pass word"), "${x.password}");
+        assert_eq!(hidden.with_stars(sets[0]), "vars.api_token=*************");
     }
 
     #[test]

@@ -180,6 +180,8 @@ impl Parts<'_> {
             .map_err(|e| lacks(format!("the training state cannot be read: {e}")))?;
         let other = |what: String| Error::OtherTraining { path: path.to_owned(), what };
         if checkpoint.config() != gpt.config() {
+            // Which tensor, where that tells them apart.
+            checkpoint.check(gpt)?;
             return Err(other("it is of a model of another configuration".into()));
         }
         let (here, there) = (words(plan), checkpoint.metadata(PLAN));

@@ -58,6 +58,7 @@ pub(crate) enum Lookup {
 /// A store on disk.
 pub(crate) struct Cache {
     root: PathBuf,
+    sources: sources::Memory,
     /// Where it is said that much is read.
     screen: Screen,
 }
@@ -65,7 +66,8 @@ pub(crate) struct Cache {
 impl Cache {
     /// A store to look into; nothing is created.
     pub(crate) fn at(root: &Path, screen: Screen) -> Self {
-        Self { root: root.to_owned(), screen }
+        let sources = sources::Memory::at(root.join("sources.json"));
+        Self { root: root.to_owned(), sources, screen }
     }
 
     /// Whether there is a store at all, and so anything that could be cached.
@@ -254,8 +256,7 @@ impl Cache {
     /// # Errors
     /// A file cannot be read.
     pub(crate) fn sources_digest(&self, files: &[PathBuf]) -> Result<Option<String>> {
-        let memory = self.root.join("sources.json");
-        sources::digest(&memory, files, self.hidden(), &|line| self.screen.line(line))
+        self.sources.digest(files, self.hidden(), &|line| self.screen.line(line))
     }
 
     /// What a stage of a pipeline was the last time.

@@ -84,6 +84,12 @@ impl Faults {
         renderer.render(&[group])
     }
 
+    /// A source as it is quoted, every place where it was. The renderer spells control characters out, but for those of two bytes.
+    fn quoted(&self, text: &str) -> String {
+        let text = self.hidden.with_stars(text);
+        with_stars(&text).replace(|c| ('\u{80}'..='\u{9f}').contains(&c), "¿")
+    }
+
     /// A snippet per source, the blamed one first.
     fn snippets<'a>(
         &'a self,
@@ -104,18 +110,14 @@ impl Faults {
                     snippets.insert(at, (index, snippet.annotation(annotation)));
                 }
                 None => {
-                    let snippet = Snippet::source(quoted(&source.text)).path(source.name.as_str());
+                    let snippet =
+                        Snippet::source(self.quoted(&source.text)).path(source.name.as_str());
                     snippets.push((index, snippet.annotation(annotation)));
                 }
             }
         }
         snippets.into_iter().map(|(_, snippet)| snippet).collect()
     }
-}
-
-/// A source as it is quoted, every place where it was. The renderer spells control characters out, but for those of two bytes.
-fn quoted(text: &str) -> String {
-    with_stars(text).replace(|c| ('\u{80}'..='\u{9f}').contains(&c), "¿")
 }
 
 /// "did you mean …?", or the names there are.

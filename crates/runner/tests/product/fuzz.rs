@@ -199,7 +199,7 @@ fn models() {
 #[test]
 fn tokenizers() {
     let place = Place::until("tokenizer");
-    let good = file(&place, "tokenizer", "bpe/tokenizer.json");
+    let good = file(&place, "tokenizer", "bpe");
     let mut random = Random(Congruential(4));
     let text = "[pipeline]\nname = \"p\"\nformat = 1\n[stage.fetch]\nuses = \"fetch-parquet\"\nsource = \"embedded://world\"\nworld = { train_shards = 1, documents_per_shard = 20, val_documents = 20 }\n\
         [stage.t]\nuses = \"use-tokenizer\"\npath = \"tokenizer.json\"\n\

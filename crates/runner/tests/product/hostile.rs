@@ -89,13 +89,15 @@ fn vars_that_grow_beyond_measure_are_named() {
     let screen = refused(&chain("\"x\"", &|i| format!("\"${{a{i}}}\""), 5_000), &["--plan"]);
     assert!(screen.contains("stands 16 vars deep"), "{screen}");
     // From the command line.
+    let none: Vec<String> = (0..=9).map(|i| format!("a{i} = \"\"\n")).collect();
+    let none = none.concat();
     let sets: Vec<String> =
         (1..=9).map(|i| format!("vars.a{i}={}", format!("${{a{}}}", i - 1).repeat(10))).collect();
     let mut args = vec!["--plan", "--set", "vars.a0=xxxxxxxxxx", "--set", "fetch.source=${a9}"];
     for set in &sets {
         args.extend(["--set", set]);
     }
-    let screen = refused(&head(WORLD), &args);
+    let screen = refused(&head(&format!("[vars]\n{none}{WORLD}")), &args);
     assert!(screen.contains(" MiB of this file's values"), "{screen}");
 }
 
@@ -243,9 +245,11 @@ fn what_is_no_file_is_refused_where_a_file_belongs() {
     pipe(&place.path("text/b.txt"));
     pipe(&place.path("tokenizer.json"));
     for source in ["text", "text/a.parquet", "text/b.txt", "text/*", "/dev/zero"] {
-        let source = format!("fetch.source={source}");
-        let output = place.go(&["--set", &source, "--set", "fetch.world={}", "--until", "fetch"]);
-        assert!(matches!(output.code, Some(1 | 2)), "{source}: {}", output.screen());
+        place.file(&head(&WORLD.replace("embedded://world", source)));
+        for args in [&["--plan"][..], &[]] {
+            let output = place.go(args);
+            assert!(matches!(output.code, Some(1 | 2)), "{source}: {}", output.screen());
+        }
     }
     place.file(&head("[stage.t]\nuses = \"use-tokenizer\"\npath = \"tokenizer.json\"\n"));
     let output = place.go(&[]);
@@ -326,8 +330,8 @@ fn a_record_is_believed_as_far_as_it_agrees_with_the_store() {
         assert_eq!(output.ran(), ["tokenizer"], "{at}: {}", output.screen());
         untouched(&victim);
         assert_eq!(
-            read_json(&place.entry("tokenizer").join("stage.json"))["outputs"],
-            good["outputs"]
+            read_json(&place.entry("tokenizer").join("stage.json"))["outputs"]["bpe"],
+            good["outputs"]["bpe"]
         );
     }
 }
@@ -335,19 +339,19 @@ fn a_record_is_believed_as_far_as_it_agrees_with_the_store() {
 #[test]
 fn outputs_that_are_gone_or_others_are_not_cached() {
     let place = Place::until("tokenizer");
-    let tokenizer = place.entry("tokenizer").join("bpe/tokenizer.json");
+    let tokenizer = place.entry("tokenizer").join("bpe");
     let whole = fs::read(&tokenizer).unwrap();
     fs::remove_file(&tokenizer).unwrap();
     assert_eq!(place.done(&["--until", "tokenizer"]).ran(), ["tokenizer"]);
     // As many bytes, and other ones: who asks, hears which.
-    let tokenizer = place.entry("tokenizer").join("bpe/tokenizer.json");
+    let tokenizer = place.entry("tokenizer").join("bpe");
     let mut other = whole.clone();
     other.swap(0, 1);
     fs::write(&tokenizer, other).unwrap();
     let output = place.done(&["--plan", "--verify", "--until", "tokenizer"]);
-    assert!(output.stdout.contains("the bytes of bpe/tokenizer.json changed"), "{}", output.stdout);
+    assert!(output.stdout.contains("the bytes of bpe changed"), "{}", output.stdout);
     assert_eq!(place.done(&["--verify", "--until", "tokenizer"]).ran(), ["tokenizer"]);
-    assert_eq!(fs::read(place.entry("tokenizer").join("bpe/tokenizer.json")).unwrap(), whole);
+    assert_eq!(fs::read(place.entry("tokenizer").join("bpe")).unwrap(), whole);
 }
 
 #[cfg(unix)]
@@ -521,6 +525,19 @@ fn a_token_is_written_nowhere_whatever_way_it_is_given() {
                 run["stages"][0]["config"]["source"].as_str().unwrap().contains("a_{0..1}.parquet")
             );
         }
+    }
+}
+
+#[test]
+fn a_fault_quotes_no_secret() {
+    let place = Place::new();
+    let set = format!("vars.token={TOKEN}");
+    let url = format!("fetch.source=https://u:{TOKEN}@h/a?{TOKEN}");
+    for args in [["--set", set.as_str()], ["--set", url.as_str()]] {
+        let output = place.go(&args);
+        assert_eq!(output.code, Some(2), "{}", output.screen());
+        is_silent(&place, &output, args[1]);
+        assert!(output.stderr.contains("***"), "{}", output.stderr);
     }
 }
 
