@@ -470,7 +470,9 @@ fn web(source: &dyn Fn(&str) -> String) -> Place {
     });
     let place = Place::new();
     let source = source(&url);
-    place.file(&head(&format!("[stage.fetch]\nuses = \"fetch-parquet\"\nsource = \"{source}\"\n")));
+    place.file(&head(&format!(
+        "[vars]\ntoken = \"\"\n[stage.fetch]\nuses = \"fetch-parquet\"\nsource = \"{source}\"\n"
+    )));
     place
 }
 
@@ -531,6 +533,7 @@ fn a_token_is_written_nowhere_whatever_way_it_is_given() {
 #[test]
 fn a_fault_quotes_no_secret() {
     let place = Place::new();
+    place.file(&head(&WORLD.replace("embedded://world", "x")));
     let set = format!("vars.token={TOKEN}");
     let url = format!("fetch.source=https://u:{TOKEN}@h/a?{TOKEN}");
     for args in [["--set", set.as_str()], ["--set", url.as_str()]] {
