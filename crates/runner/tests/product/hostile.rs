@@ -144,17 +144,7 @@ fn numbers_at_the_ends_of_their_range_abort_nothing() {
         "pipeline.seed",
     ];
     for key in keys {
-        for number in [
-            "0",
-            "1",
-            "9223372036854775807",
-            "-9223372036854775808",
-            "4611686018427387904",
-            "1073741824",
-            "1e300",
-            "nan",
-            "-inf",
-        ] {
+        for number in ["0", "9223372036854775807", "-1", "1e300"] {
             let set = format!("{key}={number}");
             let output = within(&place, GIGABYTES_4, &["--plan", "--set", &set]);
             let screen = format!("{set}: {}{}", output.stdout, output.stderr);
