@@ -3,14 +3,14 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Hint;
 
 /// The system refused something about a file or a folder.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("cannot {action} {}: {source}", path.display())]
 pub struct FileError {
     /// What was tried: "open", "write", "map", …
@@ -28,6 +28,8 @@ impl FileError {
         move |source| Self { action, path, source }
     }
 }
+
+crate::debug_with_hint!(FileError);
 
 impl Hint for FileError {
     fn hint(&self) -> Option<Cow<'_, str>> {
@@ -71,7 +73,13 @@ impl NewFile {
     }
 
     fn at(temporary: PathBuf, path: PathBuf) -> Result<Self, FileError> {
-        let file = File::create(&temporary).map_err(FileError::at("create", &temporary))?;
+        let mut file = File::create_new(&temporary);
+        if file.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists) {
+            // What a killed run left gives way; where somebody put a link there, it does, and not what it leads to.
+            let removed = fs::remove_file(&temporary);
+            file = removed.and_then(|()| File::create_new(&temporary));
+        }
+        let file = file.map_err(FileError::at("create", &temporary))?;
         Ok(Self { path, temporary, file, whole: false })
     }
 
@@ -160,6 +168,75 @@ fn write_to(mut file: NewFile, parts: &[&[u8]]) -> Result<(), FileError> {
     file.finish()
 }
 
+/// Opens a file to read, following links. What is no file and no folder is refused: a pipe would hold whoever opens it until somebody
+/// writes, and a device may have no end.
+///
+/// # Errors
+/// The system's; [`io::ErrorKind::InvalidInput`] with what is there instead.
+pub fn open(path: &Path) -> io::Result<File> {
+    // Asked before it is opened, since opening a pipe waits.
+    if let Some(other) = other_than_a_file(fs::metadata(path)?.file_type()) {
+        let what = format!("it is {other}, where a file belongs");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    File::open(path)
+}
+
+/// The bytes of a file: see [`open`].
+///
+/// # Errors
+/// Those of [`open`] and of reading.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The text of a file: see [`open`].
+///
+/// # Errors
+/// Those of [`open`] and of reading; [`io::ErrorKind::InvalidData`] for what is not UTF-8.
+pub fn read_to_string(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The bytes of a file that has at most `most` of them: see [`open`].
+///
+/// # Errors
+/// Those of [`open`] and of reading; [`io::ErrorKind::FileTooLarge`] with both sizes.
+pub fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let found = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    // One more, to learn of a file that grows.
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let found = found.max(bytes.len() as u64);
+        let what = format!("it has {found} bytes, at most {most} are read");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn other_than_a_file(kind: fs::FileType) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt;
+    [
+        (kind.is_fifo(), "a pipe"),
+        (kind.is_char_device() || kind.is_block_device(), "a device"),
+        (kind.is_socket(), "a socket"),
+    ]
+    .into_iter()
+    .find_map(|(is, name)| is.then_some(name))
+}
+
+#[cfg(not(unix))]
+fn other_than_a_file(_: fs::FileType) -> Option<&'static str> {
+    None
+}
+
 /// Gives `path` to a file that was written as `temporary`: sync, rename, sync of the folder. For those who keep the temporary file when
 /// they fail, such as a download that goes on later.
 ///
@@ -222,6 +299,57 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         assert!(bytes.len() == 2000 && bytes.iter().all(|b| *b == bytes[0]));
         assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let linked = dir.path().join("linked");
+        std::os::unix::fs::symlink(&pipe, &linked).unwrap();
+        let socket = dir.path().join("socket");
+        let _held = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let zeros = PathBuf::from("/dev/zero");
+        for (path, what) in
+            [(&pipe, "a pipe"), (&linked, "a pipe"), (&socket, "a socket"), (&zeros, "a device")]
+        {
+            for error in [
+                open(path).unwrap_err(),
+                read(path).unwrap_err(),
+                read_to_string(path).unwrap_err(),
+                read_at_most(path, 10).unwrap_err(),
+            ] {
+                assert_eq!(error.to_string(), format!("it is {what}, where a file belongs"));
+            }
+        }
+        let file = dir.path().join("file");
+        fs::write(&file, "12345").unwrap();
+        assert_eq!(read_at_most(&file, 5).unwrap(), read(&file).unwrap());
+        let error = read_at_most(&file, 4).unwrap_err();
+        assert_eq!(error.to_string(), "it has 5 bytes, at most 4 are read");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_where_a_temporary_file_belongs_gives_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let (precious, path) = (dir.path().join("precious"), dir.path().join("a"));
+        fs::write(&precious, "precious").unwrap();
+        for target in [&precious, &dir.path().join("nowhere")] {
+            std::os::unix::fs::symlink(target, temporary(&path)).unwrap();
+            write(&path, &[b"new"]).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+            assert_eq!(fs::read(&precious).unwrap(), b"precious");
+        }
+        // The file itself is replaced, too, where it is a link.
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        write(&path, &[b"newer"]).unwrap();
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
+        assert_eq!(names(dir.path()), ["a", "precious"]);
     }
 
     #[test]

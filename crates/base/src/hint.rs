@@ -17,11 +17,24 @@ pub trait Hint: std::error::Error {
     }
 }
 
+/// Shows an error with [`Hint::with_hint`] where its `Debug` is asked for, too: it is what `main` prints of a `Result<_, Box<dyn Error>>`,
+/// and what `unwrap` panics with.
+#[macro_export]
+macro_rules! debug_with_hint {
+    ($error:ty) => {
+        impl ::std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(&$crate::Hint::with_hint(self))
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[derive(Debug, thiserror::Error)]
+    #[derive(thiserror::Error)]
     #[error("row {0} is short")]
     struct Short(u32);
 
@@ -29,6 +42,15 @@ mod tests {
         fn hint(&self) -> Option<Cow<'_, str>> {
             (self.0 > 0).then(|| format!("delete row {}", self.0).into())
         }
+    }
+
+    crate::debug_with_hint!(Short);
+
+    #[test]
+    fn main_and_unwrap_show_the_hint() {
+        let boxed: Box<dyn std::error::Error> = Box::new(Short(8));
+        assert_eq!(format!("{boxed:?}"), "row 8 is short\nhint: delete row 8");
+        assert_eq!(format!("{:?}", Short(0)), "row 0 is short");
     }
 
     #[test]

@@ -5,7 +5,9 @@ pub mod files;
 mod hint;
 pub mod names;
 pub mod random;
+pub mod shown;
 pub mod tensors;
+pub mod unique;
 
 pub use files::FileError;
 pub use hint::Hint;

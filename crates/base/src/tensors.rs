@@ -7,7 +7,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -16,8 +15,8 @@ pub use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensors};
 use serde_json::{Map, Value, json};
 
-use crate::files::NewFile;
-use crate::{FileError, Hint};
+use crate::files::{self, NewFile};
+use crate::{FileError, Hint, unique};
 
 /// The metadata entry with the checksum of a whole file: its BLAKE3, with the entry's own 64 digits read as zeros.
 pub const WHOLE_CHECKSUM: &str = "farthing.blake3";
@@ -35,7 +34,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub type Result<T, E = TensorError> = std::result::Result<T, E>;
 
 /// Why a tensor file could not be written or read.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
     /// The system refused.
@@ -88,6 +87,8 @@ pub enum TensorError {
         what: String,
     },
 }
+
+crate::debug_with_hint!(TensorError);
 
 impl Hint for TensorError {
     fn hint(&self) -> Option<Cow<'_, str>> {
@@ -342,7 +343,7 @@ impl Mapped {
     /// allocation.
     pub fn open(path: &Path, most: u64) -> Result<Self> {
         let bad = |reason: String| TensorError::Header { path: path.to_owned(), reason };
-        let file = File::open(path).map_err(FileError::at("open", path))?;
+        let file = files::open(path).map_err(FileError::at("open", path))?;
         let found = file.metadata().map_err(FileError::at("read the size of", path))?.len();
         if found < LENGTH_BYTES as u64 {
             return Err(bad(format!("the file has {found} bytes, a header has at least 8")));
@@ -411,6 +412,9 @@ impl TensorFile {
     /// Reads the file once.
     pub fn open(path: &Path) -> Result<Self> {
         let mapped = Mapped::open(path, MOST_HEADER_BYTES)?;
+        if let Err(e) = unique::check(mapped.header()) {
+            return Err(TensorError::Header { path: path.to_owned(), reason: e.to_string() });
+        }
         let (_, header) = SafeTensors::read_metadata(&mapped.map).map_err(|e| {
             let (header, all) = (mapped.header().len(), mapped.map.len());
             let reason = format!("{e} (the file has {all} bytes, {header} of them its header)");
@@ -525,6 +529,35 @@ mod tests {
             );
             fs::write(&path, &good[..at]).unwrap();
             assert!(TensorFile::open(&path).is_err());
+        }
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let entry = |name: &str, at: usize| {
+            format!(
+                "\"{name}\":{{\"dtype\":\"U16\",\"shape\":[1],\"data_offsets\":[{at},{}]}}",
+                at + 2
+            )
+        };
+        let metadata = "\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}";
+        for (json, twice) in [
+            (format!("{{{},{}}}", entry("a", 0), entry("a", 0)), "a"),
+            (format!("{{{},{},{}}}", entry("a", 0), entry("b", 2), entry("a", 4)), "a"),
+            // The same name, spelt otherwise.
+            (format!("{{{},{}}}", entry("a", 0), entry("\\u0061", 2)), "a"),
+            (format!("{{{metadata},{}}}", entry("a", 0)), "k"),
+        ] {
+            let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(json.as_bytes());
+            bytes.extend([0; 6]);
+            fs::write(&path, &bytes[..8 + json.len() + if json.contains("\"b\"") { 6 } else { 2 }])
+                .unwrap();
+            let error = TensorFile::open(&path).unwrap_err();
+            assert!(matches!(error, TensorError::Header { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("`{twice}` stands twice")), "{error}");
         }
     }
 

@@ -8,7 +8,7 @@ use farthing_base::Hint;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a collective failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The device refused or failed.
@@ -47,6 +47,8 @@ pub enum Error {
         what: String,
     },
 }
+
+farthing_base::debug_with_hint!(Error);
 
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {

@@ -15,11 +15,15 @@ pub struct Batch {
     targets: Vec<i32>,
     /// Empty in a batch without it.
     sorted: Vec<i32>,
+    /// Empty where the vocabulary is too large to have a number for each entry.
     starts: Vec<u32>,
     vocab: usize,
     rows: usize,
     tokens: usize,
 }
+
+/// Entries of a vocabulary that get a number each: no tokenizer comes near, and more is what a file says that lies.
+const MOST_COUNTED: usize = 1 << 22;
 
 impl Batch {
     /// Buffers for `rows` rows (B) of `tokens` positions (T) over a vocabulary of `vocab` entries.
@@ -28,19 +32,20 @@ impl Batch {
     /// [`Error::Config`] when a size is zero or B·T exceeds the range of an i32.
     pub fn new(rows: usize, tokens: usize, vocab: usize) -> Result<Self> {
         let n = rows.checked_mul(tokens).filter(|&n| n > 0 && i32::try_from(n).is_ok());
-        let Some(n) = n.filter(|_| vocab > 0) else {
+        let Some(n) = n.filter(|_| vocab > 0 && vocab <= 1 << 31) else {
             return Err(Error::Config {
                 what: format!(
                     "a batch of {rows} rows of {tokens} tokens over {vocab} entries cannot be made"
                 ),
-                hint: "each must be at least 1, and rows × tokens below 2^31".into(),
+                hint: "each must be at least 1, rows × tokens below 2^31, and entries at most 2^31"
+                    .into(),
             });
         };
         Ok(Self {
             inputs: vec![0; n],
             targets: vec![0; n],
             sorted: vec![0; n],
-            starts: vec![0; vocab],
+            starts: vec![0; if vocab <= MOST_COUNTED { vocab } else { 0 }],
             vocab,
             rows,
             tokens,
@@ -139,8 +144,15 @@ impl Batch {
         Ok(())
     }
 
-    /// Counting sort of the positions by token.
+    /// Counting sort of the positions by token, where every entry has its number.
     fn sort(&mut self) {
+        if self.starts.is_empty() {
+            let places = self.sorted.iter_mut().enumerate();
+            places.for_each(|(position, place)| *place = position as i32);
+            let Self { inputs, sorted, .. } = self;
+            sorted.sort_unstable_by_key(|&position| (inputs[position as usize], position));
+            return;
+        }
         self.starts.fill(0);
         for &token in &self.inputs {
             self.starts[token as usize] += 1;

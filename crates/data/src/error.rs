@@ -1,5 +1,6 @@
 //! The one error type of the crate: what is wrong, where, with the numbers, and beside the message a hint.
 
+use farthing_base::shown::without_secrets;
 use farthing_base::tensors::TensorError;
 use farthing_base::{FileError, Hint};
 use std::borrow::Cow;
@@ -9,20 +10,20 @@ use std::path::PathBuf;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong between a source of text and a batch.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read, write or map a file.
     #[error(transparent)]
     Io(#[from] FileError),
     /// A source of data names a scheme or a form that this version does not read.
-    #[error("source `{given}` is not one this version reads")]
+    #[error("source `{}` is not one this version reads", without_secrets(given))]
     UnknownSource {
         /// The source as written.
         given: String,
     },
     /// A source is of a kind that this version reads, but is written wrongly.
-    #[error("source `{given}` cannot be read: {reason}")]
+    #[error("source `{}` cannot be read: {reason}", without_secrets(given))]
     Address {
         /// The source as written.
         given: String,
@@ -32,7 +33,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// Nothing in a dataset of the Hub matches.
-    #[error("no parquet file of the commit {commit} matches `{given}`")]
+    #[error("no parquet file of the commit {commit} matches `{}`", without_secrets(given))]
     NoRemoteFiles {
         /// The source as written.
         given: String,
@@ -42,7 +43,7 @@ pub enum Error {
         hint: String,
     },
     /// A server understood a request and refused it: no token, a gated dataset, a name that is not there.
-    #[error("{reason}: {url} answered {status}")]
+    #[error("{reason}: {} answered {status}", without_secrets(url))]
     Refused {
         /// What was asked for, without its query.
         url: String,
@@ -54,7 +55,11 @@ pub enum Error {
         hint: String,
     },
     /// A server was not there, or did not deliver, for as many attempts as are made.
-    #[error("{url} cannot be fetched: {reason}; gave up after {attempts} attempts in a row")]
+    #[error(
+        "{} cannot be fetched: {}; gave up after {attempts} attempts in a row",
+        without_secrets(url),
+        without_secrets(reason)
+    )]
     Unreachable {
         /// What was asked for, without its query.
         url: String,
@@ -64,7 +69,7 @@ pub enum Error {
         reason: String,
     },
     /// A server's answer is not what the protocol says.
-    #[error("the answer of {url} cannot be used: {reason}")]
+    #[error("the answer of {} cannot be used: {}", without_secrets(url), without_secrets(reason))]
     Answer {
         /// What was asked for, without its query.
         url: String,
@@ -72,7 +77,10 @@ pub enum Error {
         reason: String,
     },
     /// A server delivers other bytes than were announced or pinned; they are thrown away.
-    #[error("{name} of {url} is not what it should be: found {found}, expected {expected}")]
+    #[error(
+        "{name} of {} is not what it should be: found {found}, expected {expected}",
+        without_secrets(url)
+    )]
     WrongBytes {
         /// The file.
         name: String,
@@ -84,15 +92,21 @@ pub enum Error {
         found: String,
     },
     /// A server delivers another file than the one that was to be fetched; it is thrown away.
-    #[error("{url} is not what was to be fetched: {found}")]
+    #[error("{} is not what was to be fetched: {found}", without_secrets(url))]
     OtherFile {
         /// What was asked for, without its query.
         url: String,
         /// What came, or what is wrong with it.
         found: String,
     },
+    /// A token would be sent to another machine for everybody on the way to read.
+    #[error("{} is not encrypted, and the token would be sent to it", without_secrets(url))]
+    OpenToken {
+        /// What was to be asked for, without its query.
+        url: String,
+    },
     /// The network is needed, and the settings forbid it.
-    #[error("{what}, and HF_HUB_OFFLINE is set")]
+    #[error("{}, and HF_HUB_OFFLINE is set", without_secrets(what))]
     Offline {
         /// What is missing.
         what: String,
@@ -100,7 +114,7 @@ pub enum Error {
         hint: String,
     },
     /// A pin, the record of what a remote source was, cannot be used.
-    #[error("the pin of `{source_text}` cannot be used: {reason}")]
+    #[error("the pin of `{}` cannot be used: {reason}", without_secrets(source_text))]
     Pin {
         /// The source or the file that it pins.
         source_text: String,
@@ -135,7 +149,7 @@ pub enum Error {
         hint: String,
     },
     /// A file is not parquet at all.
-    #[error("{name} is not parquet: {found}")]
+    #[error("{} is not parquet: {found}", without_secrets(name))]
     NotParquet {
         /// The file's path, or its URL.
         name: String,
@@ -177,7 +191,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// The selection of files leaves none to train on, or none to hold out.
-    #[error("{what}")]
+    #[error("{}", without_secrets(what))]
     Selection {
         /// What is left over, with the numbers.
         what: String,
@@ -329,6 +343,8 @@ pub enum Error {
     },
 }
 
+farthing_base::debug_with_hint!(Error);
+
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint: &str = match self {
@@ -374,6 +390,9 @@ impl Hint for Error {
             Self::Answer { .. } => "check HF_ENDPOINT and any proxy between here and there",
             Self::WrongBytes { .. } => {
                 "the file changed, or something between here and there changes it; to take it as it is now, remove its pin from the lock file"
+            }
+            Self::OpenToken { .. } => {
+                "use an `https://` address (HF_ENDPOINT), or leave the token out; where the network is yours alone, FARTHING_OPEN_TOKEN=1 sends it all the same"
             }
             Self::OtherFile { .. } => {
                 "look at the URL in a browser: a login page, a proxy's page or a server's error may have come instead of the file; nothing of it was kept"

@@ -2,7 +2,8 @@
 
 use crate::many::{AsOne, Part, side_by_side};
 use crate::{Error, Progress, Result};
-use std::fs::{self, File};
+use farthing_base::files;
+use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
@@ -26,7 +27,7 @@ pub(crate) fn digest_files<P: AsRef<Path>>(
     let threads = rayon::current_num_threads();
     let mut progress = AsOne { what: "reading digests", progress };
     side_by_side(&files, threads, &mut progress, |file, stopped, far| {
-        let mut open = File::open(file.path).map_err(Error::io("read", file.path))?;
+        let mut open = files::open(file.path).map_err(Error::io("read", file.path))?;
         let (mut hasher, mut done) = (blake3::Hasher::new(), 0);
         let mut piece = vec![0; PIECE_BYTES];
         while !stopped() {

@@ -104,7 +104,7 @@ pub(crate) fn load<T: Token>(
     settings: &PackSettings,
     bos: T,
 ) -> Result<Option<Point<T>>> {
-    let bytes = match std::fs::read(path(dir)) {
+    let bytes = match files::read(&path(dir)) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io("read", path(dir))(e)),

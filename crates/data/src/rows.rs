@@ -4,6 +4,7 @@ use crate::many::{AsOne, Part, side_by_side};
 use crate::shard::{Row, Shard};
 use crate::token::TokenType;
 use crate::{Error, PackSettings, PackStats, Progress, ReadStats, Result, Silent};
+use farthing_base::files;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,9 @@ pub const MANIFEST: &str = "manifest.json";
 
 /// The value of the manifest's key `format`.
 pub const MANIFEST_FORMAT: &str = "farthing-manifest-2";
+
+/// Entries that a vocabulary can have: ids are 32-bit numbers that are not negative.
+const MOST_VOCAB: usize = 1 << 31;
 
 /// `manifest.json`: the shards of one packed corpus, in order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,7 +65,7 @@ impl Manifest {
     /// [`Error::Io`], [`Error::Manifest`].
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let path = dir.as_ref().join(MANIFEST);
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = files::read(&path).map_err(Error::io("read", &path))?;
         let bad = |reason: String| Error::Manifest { path: path.clone(), reason };
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         if manifest.format != MANIFEST_FORMAT {
@@ -77,6 +81,15 @@ impl Manifest {
                 manifest.rows,
                 manifest.shards.len(),
                 sum.map_or_else(|| "more than 2^64".into(), |s| s.to_string())
+            )));
+        }
+        if manifest.vocab == 0
+            || manifest.vocab > MOST_VOCAB
+            || manifest.bos as usize >= manifest.vocab
+        {
+            return Err(bad(format!(
+                "it announces a vocabulary of {} entries that begins documents with {}; a vocabulary has at most 2^31 entries, and that one is among them",
+                manifest.vocab, manifest.bos
             )));
         }
         for shard in &manifest.shards {

@@ -5,6 +5,7 @@ use crate::rows::ManifestShard;
 use crate::token::{Token, TokenType, le_bytes};
 use crate::{PackSettings, PackStats, Result};
 use farthing_base::tensors::{self, DATA_CHECKSUM, GrowingWriter, Mapped, TensorError, TensorInfo};
+use farthing_base::unique;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -155,6 +156,7 @@ impl Shard {
         let path = path.as_ref();
         let bad = |reason: String| TensorError::Header { path: path.into(), reason }.into();
         let mapped = Mapped::open(path, MAX_HEADER_BYTES)?;
+        unique::check(mapped.header()).map_err(|e| bad(e.to_string()))?;
         let header: Header =
             serde_json::from_slice(mapped.header()).map_err(|e| bad(e.to_string()))?;
         let kind = match header.rows.dtype.as_str() {

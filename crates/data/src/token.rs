@@ -144,7 +144,6 @@ impl<T: Token> Tokens<T> {
     }
 
     /// Tokens that this view keeps in memory.
-    #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.all.len()
     }
@@ -152,6 +151,14 @@ impl<T: Token> Tokens<T> {
     /// Leaves the first `n` out.
     pub(crate) fn advance(&mut self, n: usize) {
         self.start = (self.start + n).min(self.end);
+    }
+
+    /// Moves into memory of its own where it keeps more than `most` tokens and has less than half of them: what was left out is let go,
+    /// and over all calls no more is copied than that.
+    pub(crate) fn let_go(&mut self, most: usize) {
+        if self.held() > most && self.len() < self.held() / 2 {
+            *self = self.as_slice().to_vec().into();
+        }
     }
 
     /// Keeps the first `n` alone, in memory of their own.

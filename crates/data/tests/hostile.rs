@@ -13,6 +13,8 @@ mod flips;
 #[path = "../fuzz/src/lib.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a library of its own, of which tests use a part")]
 mod fuzz;
+#[path = "hostile/long.rs"]
+mod long;
 #[path = "hostile/memory.rs"]
 mod memory;
 #[path = "hostile/parquet.rs"]

@@ -167,6 +167,47 @@ fn what_this_version_does_not_write_out_is_encoded_the_slow_way() {
 }
 
 #[test]
+fn a_normalizer_that_blows_text_up_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    TRAINED.save(&path).unwrap();
+    let good = fs::read_to_string(&path).unwrap();
+    let none = "\"normalizer\": null";
+    assert_eq!(good.matches(none).count(), 1);
+    let load = |normalizer: &str| {
+        fs::write(&path, good.replace(none, &format!("\"normalizer\": {normalizer}"))).unwrap();
+        Tokenizer::load(&path)
+    };
+    let replace = |pattern: &str, content: &str| {
+        format!("{{\"type\": \"Replace\", \"pattern\": {{{pattern}}}, \"content\": \"{content}\"}}")
+    };
+    let sequence = |parts: &[String]| {
+        format!("{{\"type\": \"Sequence\", \"normalizers\": [{}]}}", parts.join(", "))
+    };
+    let long = "x".repeat(1_000_000);
+    let doubled = replace("\"String\": \"e\"", "ee");
+    for normalizer in [
+        replace("\"String\": \"e\"", &long),
+        replace("\"Regex\": \"e*\"", &long),
+        sequence(&vec![doubled.clone(); 30]),
+        sequence(&[sequence(&vec![doubled.clone(); 4]), sequence(&vec![doubled.clone(); 4])]),
+        sequence(&vec![doubled.clone(); 5_000]),
+        format!("{{\"type\": \"Prepend\", \"prepend\": \"{long}\"}}"),
+    ] {
+        let error = load(&normalizer).unwrap_err().with_hint();
+        assert!(error.contains("its normalizer can make "), "{error}");
+        assert!(error.contains("\nhint: take the replacements out"), "{error}");
+    }
+    let usual = "{\"type\": \"NFKC\"}, {\"type\": \"Lowercase\"}";
+    for normalizer in
+        [usual.split(", ").next().unwrap().to_owned(), sequence(&[usual.into()]), doubled]
+    {
+        let slow = load(&normalizer).unwrap();
+        assert!(slow.slow_because().is_some() && !slow.encode(MIXED).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn compression_counts_whole_documents() {
     let texts = texts();
     let read = || texts.iter().cloned().map(Ok);

@@ -12,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Everything that can go wrong in an evaluation.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read a file of the bundle.
@@ -161,6 +161,8 @@ pub enum Error {
         source: BoxError,
     },
 }
+
+farthing_base::debug_with_hint!(Error);
 
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {

@@ -339,3 +339,40 @@ fn what_cannot_be_scored_is_named() {
         message(&tasks, Some(good), &nothing, &mut vowels()).contains("leave nothing to evaluate")
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn items_stay_inside_of_the_bundle() {
+    use std::os::unix::fs::symlink;
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(outside.path().join("t.jsonl"), "a secret of somebody").unwrap();
+    let list = |uri: &str| {
+        let uri = serde_json::to_string(uri).unwrap();
+        format!(
+            r#"[{{"label": "t", "uri": {uri}, "task_type": "schema", "num_fewshot": 0, "random_baseline": 50}}]"#
+        )
+    };
+    let absolute = outside.path().join("t.jsonl");
+    for uri in ["../t.jsonl", absolute.to_str().unwrap(), "a/../../t.jsonl"] {
+        let error = bundle(dir.path(), &list(uri), &[]).map(drop).unwrap_err().with_hint();
+        assert!(
+            error.contains("not inside of the bundle") && error.contains("\nhint: "),
+            "{error}"
+        );
+    }
+    // Links that lead out: the file, and the folder that it is in.
+    symlink(&absolute, dir.path().join("t.jsonl")).unwrap();
+    symlink(outside.path(), dir.path().join("folder")).unwrap();
+    for uri in ["t.jsonl", "folder/t.jsonl"] {
+        let opened = bundle(dir.path(), &list(uri), &[]).unwrap();
+        let error = opened.items(&opened.tasks()[0]).unwrap_err().with_hint();
+        assert!(error.contains("leads out of the bundle"), "{error}");
+        assert!(!error.contains("a secret of somebody"), "{error}");
+    }
+    // One that stays is as good as the file.
+    std::fs::write(dir.path().join("real.jsonl"), CONTEXTS).unwrap();
+    std::fs::remove_file(dir.path().join("t.jsonl")).unwrap();
+    symlink("real.jsonl", dir.path().join("t.jsonl")).unwrap();
+    let opened = bundle(dir.path(), &list("t.jsonl"), &[]).unwrap();
+    assert_eq!(opened.items(&opened.tasks()[0]).unwrap().len(), 2);
+}

@@ -10,7 +10,7 @@ use crate::{DType, Place, Shape};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation was refused or failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An argument's shape does not fit the operation's others.
@@ -128,6 +128,8 @@ pub enum Error {
 
 /// What a driver's error says of itself where a kernel's fault has cost the context.
 pub(crate) const LOST: &str = " in a kernel launched before; no later call will succeed";
+
+farthing_base::debug_with_hint!(Error);
 
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {

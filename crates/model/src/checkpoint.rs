@@ -19,6 +19,8 @@ pub const STATE_PREFIX: &str = "state.";
 const FORMAT: &str = "farthing.format";
 const CONFIG: &str = "farthing.config";
 const STEP: &str = "farthing.step";
+/// Layers whose tensors are looked for, however few there are.
+const MOST_LAYERS: usize = 1 << 12;
 /// The version of the format that this crate writes and reads.
 const FORMAT_VERSION: &str = "1";
 
@@ -184,6 +186,12 @@ impl Checkpoint {
             )
         })?;
         config.check()?;
+        // A layer has a tensor at least. Which one a few layers lack is said when they are looked for; the names of many are not made.
+        let tensors = file.names().len();
+        if config.depth > tensors.max(MOST_LAYERS) {
+            let what = format!("announces {} layers, the file has {tensors} tensors", config.depth);
+            return Err(bad(CONFIG, what, "the file is damaged; use an earlier checkpoint"));
+        }
         let step = get(STEP)?.parse();
         let step = step.map_err(|e| bad(STEP, format!("is no number: {e}"), foreign))?;
         Ok(Self { file, config, step })
@@ -217,6 +225,24 @@ impl Checkpoint {
     /// The names of tensors that are not parameters.
     pub fn state_names(&self) -> Vec<String> {
         self.file.names().into_iter().filter(|name| name.starts_with(STATE_PREFIX)).collect()
+    }
+
+    /// Whether the checkpoint has the weights of a model, and that they are numbers.
+    ///
+    /// # Errors
+    /// As [`load_weights`], but for the device's.
+    pub fn check(&self, gpt: &Gpt) -> Result<()> {
+        check_weights(&self.file, gpt)
+    }
+
+    /// Whether the checkpoint has a tensor of this shape that is not a parameter, and its floats are numbers.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load_state`], and [`Error::NotFinite`].
+    pub fn check_state(&self, name: &str, shape: Shape) -> Result<()> {
+        let (dtype, found) = found(&self.file, name)?;
+        check_shape(&self.file, name, found, shape)?;
+        if dtype == DType::I32 { Ok(()) } else { check_finite(&self.file, name) }
     }
 
     /// Copies the weights to a device and refreshes their compute copies; on several ranks, those that this rank has.
@@ -255,7 +281,7 @@ impl Checkpoint {
 /// Copies the weights of a model from any safetensors file with the recipe's names, and refreshes the compute copies.
 ///
 /// # Errors
-/// [`Error::ParameterShape`], [`Error::File`] when one is missing, [`Error::Unknown`], [`Error::ElementType`], before anything is written;
+/// [`Error::ParameterShape`], [`Error::File`] when one is missing, [`Error::Unknown`], [`Error::ElementType`], [`Error::NotFinite`], before anything is written;
 /// [`Error::Kernel`].
 pub fn load_weights(
     file: &TensorFile,
@@ -263,20 +289,53 @@ pub fn load_weights(
     dev: &dyn Device,
     params: &mut Params,
 ) -> Result<()> {
-    for spec in gpt.params() {
-        check_shape(file, &spec.name, found(file, &spec.name)?.1, spec.shape)?;
-        found_float(file, &spec.name)?;
-    }
-    let known = |name: &String| name.starts_with(STATE_PREFIX) || gpt.find(name).is_some();
-    if let Some(name) = file.names().into_iter().find(|name| !known(name)) {
-        return Err(Error::Unknown { path: file.path().to_owned(), name });
-    }
+    check_weights(file, gpt)?;
     for spec in gpt.params() {
         if let Some(Part { range, master }) = params.part_mut(spec.id)? {
             copy_part(file, &spec.name, spec.shape, range, dev, master)?;
         }
     }
     Ok(params.refresh_compute(dev)?)
+}
+
+/// Whether a file has every parameter of a model, in its shape, of floats that are numbers, and nothing else beside what is called
+/// [`STATE_PREFIX`]. Nothing is allocated for what the model would take.
+///
+/// # Errors
+/// Those of [`load_weights`], but for the device's.
+fn check_weights(file: &TensorFile, gpt: &Gpt) -> Result<()> {
+    for spec in gpt.params() {
+        check_shape(file, &spec.name, found(file, &spec.name)?.1, spec.shape)?;
+        found_float(file, &spec.name)?;
+    }
+    let mut known: Vec<&str> = gpt.params().iter().map(|spec| spec.name.as_str()).collect();
+    known.sort_unstable();
+    let is_known =
+        |name: &str| name.starts_with(STATE_PREFIX) || known.binary_search(&name).is_ok();
+    if let Some(name) = file.names().into_iter().find(|name| !is_known(name)) {
+        return Err(Error::Unknown { path: file.path().to_owned(), name });
+    }
+    gpt.params().iter().try_for_each(|spec| check_finite(file, &spec.name))
+}
+
+/// Refuses a tensor with an element that is no number or infinite: whatever is computed from it is nothing.
+pub(crate) fn check_finite(file: &TensorFile, name: &str) -> Result<()> {
+    let (dtype, _) = found_float(file, name)?;
+    let width = dtype.bytes();
+    let bytes = file.bytes(name)?;
+    // A sign and an exponent of ones, in the upper bytes; whole chunks, so that the compiler makes vectors of it.
+    let fine = match dtype {
+        DType::F64 => bytes.as_chunks::<8>().0.iter().all(|b| f64::from_le_bytes(*b).is_finite()),
+        DType::F32 => bytes.as_chunks::<4>().0.iter().all(|b| f32::from_le_bytes(*b).is_finite()),
+        _ => bytes.chunks_exact(width).all(|b| widen(b).is_finite()),
+    };
+    if fine {
+        return Ok(());
+    }
+    let mut values = bytes.chunks_exact(width).map(widen).enumerate();
+    let (at, value) = values.find(|(_, value)| !value.is_finite()).unwrap_or((0, f64::NAN));
+    let (path, name) = (file.path().to_owned(), name.to_owned());
+    Err(Error::NotFinite { path, name, at, value })
 }
 
 /// A model and its weights from a checkpoint alone, each parameter in a slab of its own.
@@ -286,16 +345,19 @@ pub fn load_weights(
 pub fn load_model(path: &Path, dev: &dyn Device) -> Result<(Gpt, Params)> {
     let checkpoint = Checkpoint::open(path)?;
     let gpt = Gpt::new(checkpoint.config().clone())?;
-    // Before memory for what the configuration promises is asked for: are the tensors there?
-    for spec in gpt.params() {
-        found(&checkpoint.file, &spec.name)?;
-    }
+    // Before memory for what the configuration promises is asked for: does the file have it?
+    check_weights(&checkpoint.file, &gpt)?;
     let mut params = Params::new(dev, gpt.single_group())?;
     checkpoint.load(&gpt, dev, &mut params)?;
     Ok((gpt, params))
 }
 
-fn check_shape(file: &TensorFile, name: &str, found: Shape, expected: Shape) -> Result<()> {
+pub(crate) fn check_shape(
+    file: &TensorFile,
+    name: &str,
+    found: Shape,
+    expected: Shape,
+) -> Result<()> {
     if found == expected {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use farthing_kernels::Shape;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a model could not be built, run, saved or loaded.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A key of the configuration makes no model.
@@ -96,6 +96,18 @@ pub enum Error {
         /// The type in the file.
         found: String,
     },
+    /// An element of a tensor is no number, or infinite.
+    #[error("{}: element {at} of `{name}` is {value}", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Which of its elements, counted from 0.
+        at: usize,
+        /// What it is.
+        value: f64,
+    },
     /// The file has a tensor that the model has not.
     #[error("{}: tensor `{name}` is not a parameter of the model", path.display())]
     Unknown {
@@ -105,6 +117,8 @@ pub enum Error {
         name: String,
     },
 }
+
+farthing_base::debug_with_hint!(Error);
 
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {
@@ -130,6 +144,9 @@ impl Hint for Error {
             },
             Self::ParameterShape { .. } => {
                 "the checkpoint is of another model: load it with the configuration in its own metadata, or change depth, head_dim or the vocabulary back"
+            }
+            Self::NotFinite { .. } => {
+                "the training that wrote it had diverged, or the file is damaged; use an earlier checkpoint"
             }
             Self::ElementType { .. } => "F32, F64 and BF16 can be loaded",
             Self::Unknown { .. } => {

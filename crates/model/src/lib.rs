@@ -3,6 +3,7 @@
 //! [`Gpt`] is structure only; its weights live in [`farthing_kernels::Params`], in whatever slabs an optimizer wants them. Any
 //! [`farthing_kernels::Device`] runs it. This crate never names an optimizer and reads no files but checkpoints.
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod backward;
 mod checkpoint;

@@ -363,3 +363,110 @@ fn a_model_is_exported_as_f32_and_as_bf16() {
     assert!(refused.to_string().contains("F32 or BF16, not I32"), "{refused}");
     assert!(!folder.path().join("no").exists());
 }
+
+/// The file with one tensor's element replaced, whole again.
+fn with_element(path: &Path, name: &str, at: usize, value: f32) {
+    let file = TensorFile::open(path).unwrap();
+    let infos: Vec<TensorInfo> = file.names().iter().map(|n| file.info(n).unwrap()).collect();
+    let keys = ["farthing.format", "farthing.config", "farthing.step"];
+    let metadata: BTreeMap<String, String> =
+        keys.iter().map(|k| ((*k).to_owned(), file.metadata(k).unwrap().to_owned())).collect();
+    let mut writer = TensorWriter::create(&path.with_extension("new"), &infos, &metadata).unwrap();
+    for info in &infos {
+        let mut bytes = file.bytes(&info.name).unwrap().to_vec();
+        if info.name == name {
+            match info.dtype {
+                Dtype::F64 => bytes[at * 8..][..8].copy_from_slice(&f64::from(value).to_le_bytes()),
+                Dtype::F32 => bytes[at * 4..][..4].copy_from_slice(&value.to_le_bytes()),
+                _ => bytes[at * 2..][..2].copy_from_slice(&value.to_le_bytes()[2..]),
+            }
+        }
+        writer.write(&bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    drop(file);
+    fs::rename(path.with_extension("new"), path).unwrap();
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_refused_by_whoever_reads_them() {
+    let (folder, path) = in_folder();
+    let model = model(Preset::Nanochat202607);
+    save(&model, &path);
+    let good = fs::read(&path).unwrap();
+    for dtype in [None, Some(DType::F32), Some(DType::BF16)] {
+        fs::write(&path, &good).unwrap();
+        if let Some(dtype) = dtype {
+            let other = folder.path().join("other");
+            Checkpoint::open(&path).unwrap().export(&other, dtype).unwrap();
+            fs::rename(other, &path).unwrap();
+        }
+        let whole = fs::read(&path).unwrap();
+        // In a matrix, in a scalar, the first and the last element; every kind of no number.
+        for (name, at, value) in [
+            ("transformer.wte.weight", 17, f32::NAN),
+            ("lm_head.weight", 0, f32::INFINITY),
+            ("resid_lambdas", 1, f32::NEG_INFINITY),
+        ] {
+            fs::write(&path, &whole).unwrap();
+            with_element(&path, name, at, value);
+            let export = Checkpoint::open(&path).unwrap();
+            let export = export.export(&folder.path().join("out"), DType::BF16).unwrap_err();
+            let loaded = load_model(&path, DEV).map(drop).unwrap_err();
+            for error in [loaded, failure(&path, None), export] {
+                assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+                let text = error.with_hint();
+                assert!(text.contains(&format!("element {at} of `{name}` is {value}")), "{text}");
+                assert!(text.contains("\nhint: "), "{text}");
+            }
+            assert!(!folder.path().join("out").exists());
+        }
+    }
+}
+
+#[test]
+fn a_configuration_that_lies_is_refused_before_anything_is_made_of_it() {
+    let (_folder, path) = in_folder();
+    let model = model(Preset::Nanochat202601);
+    let lie = |change: &dyn Fn(&mut GptConfig)| {
+        let mut config = model.gpt.config().clone();
+        change(&mut config);
+        let metadata: BTreeMap<String, String> = [
+            ("farthing.format", "1".to_owned()),
+            ("farthing.config", serde_json::to_string(&config).unwrap()),
+            ("farthing.step", "7".to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        let infos: Vec<TensorInfo> = model
+            .gpt
+            .params()
+            .iter()
+            .map(|spec| TensorInfo {
+                name: spec.name.clone(),
+                dtype: Dtype::F64,
+                shape: spec.shape.to_vec(),
+            })
+            .collect();
+        let mut writer = TensorWriter::create(&path, &infos, &metadata).unwrap();
+        for spec in model.gpt.params() {
+            writer.write(&vec![0; spec.shape.elements() * 8]).unwrap();
+        }
+        writer.finish().unwrap();
+        load_model(&path, DEV).map(drop)
+    };
+    lie(&|_| ()).unwrap();
+    // What each promises are terabytes.
+    let error = lie(&|c| c.depth = 1 << 20).unwrap_err().to_string();
+    assert!(error.contains("announces 1048576 layers"), "{error}");
+    for change in [
+        &(|c: &mut GptConfig| (c.heads, c.kv_heads) = (1 << 20, 1)) as &dyn Fn(&mut GptConfig),
+        &|c| c.vocab_size = 1 << 30,
+        &|c| c.model_dim = 1 << 20,
+        &|c| c.head_dim = 1 << 20,
+        &|c| (c.heads, c.kv_heads) = (1 << 20, 1 << 20),
+    ] {
+        let error = lie(change).unwrap_err();
+        assert!(matches!(error, Error::ParameterShape { .. }), "{error}");
+    }
+}

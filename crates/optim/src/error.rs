@@ -10,7 +10,7 @@ use farthing_kernels::Shape;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a group, a plan or an update was refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The device refused or failed.
@@ -158,6 +158,8 @@ pub enum Error {
     #[error(transparent)]
     Foreign(Box<dyn std::error::Error + Send + Sync>),
 }
+
+farthing_base::debug_with_hint!(Error);
 
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {

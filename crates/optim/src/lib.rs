@@ -6,6 +6,7 @@
 //! groups, [`resolve`] the slabs, [`Scaling::plan`] the horizon and factors, [`Schedule`] the course over the run, and
 //! [`Registry`] the rule behind each `uses`.
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod adamw;
 mod error;

@@ -86,6 +86,17 @@ impl From<MuonConfig> for NorMuonConfig {
 /// Keller Jordan, Muon (2024); orthogonalisation by Polar Express, arXiv 2505.16932.
 pub enum Muon {}
 
+impl Muon {
+    /// As [`NorMuon::new`], with what Muon has not left off.
+    ///
+    /// # Errors
+    /// Those of [`NorMuon::new`].
+    #[allow(clippy::new_ret_no_self, reason = "Muon is a setting of NorMuon, and has no values")]
+    pub fn new(config: MuonConfig, dev: &dyn Device, spec: &SlabSpec) -> Result<NorMuon> {
+        NorMuon::new(config.into(), dev, spec)
+    }
+}
+
 impl OptimizerKind for Muon {
     type Config = MuonConfig;
 
@@ -94,7 +105,7 @@ impl OptimizerKind for Muon {
     }
 
     fn build(config: MuonConfig, dev: &dyn Device, spec: &SlabSpec) -> Result<Box<dyn Optimizer>> {
-        Ok(Box::new(NorMuon::new(config.into(), dev, spec)?))
+        Ok(Box::new(Self::new(config, dev, spec)?))
     }
 }
 

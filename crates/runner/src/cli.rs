@@ -1,6 +1,5 @@
 //! The command line: arguments in, screens and an exit code out.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,8 +10,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cache::Cache;
 use crate::grammar::{self, Pipeline, Setting};
+use crate::hidden::Hidden;
 use crate::plan::Selection;
 use crate::progress::Screen;
+use crate::resources::MOST_THREADS;
 use crate::run::{Setup, lacking, run as run_stages};
 use crate::runs::{Lineage, RunFolder};
 use crate::{App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen};
@@ -86,10 +87,16 @@ enum Graph {
     Mermaid,
 }
 
+/// A pipeline that somebody wrote is a hundredth of this.
+const MOST_FILE_BYTES: u64 = 16 << 20;
+
 /// What `--threads` says.
 fn threads(text: &str) -> Result<usize, String> {
     match text.trim().parse() {
         Ok(0) => Err("0 threads do no work; leave --threads out to use every core".to_owned()),
+        Ok(n) if n > MOST_THREADS => Err(format!(
+            "{n} threads, at most {MOST_THREADS} can be asked for; leave --threads out to use every core"
+        )),
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}; leave --threads out to use every core")),
     }
@@ -108,28 +115,50 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
     if let Some(Command::List) = args.command {
         return out(&plan_screen::list(&app.kinds), DONE);
     }
+    let nothing = Hidden::default();
     let Some(file) = &args.file else {
-        err("error: no pipeline file was given\nhint: run `runner --help`\n");
+        err(&nothing, "error: no pipeline file was given\nhint: run `runner --help`\n");
         return BAD_INPUT;
     };
     let App { kinds, mut extras } = app;
-    extras.insert(LockFile::of(file));
-    let pipeline = match read(file, &args, &kinds, &extras) {
-        Ok(pipeline) => pipeline,
+    let text = match text(file) {
+        Ok(text) => text,
         Err(screen) => {
-            err(&screen);
+            err(&nothing, &screen);
+            return BAD_INPUT;
+        }
+    };
+    let texts = args.set.iter().chain([&text]).map(String::as_str);
+    let environment = grammar::environment(texts);
+    let token = farthing_data::HubSettings::from_env().token;
+    let hidden = Hidden::of(&environment, token, &args.set);
+    extras.insert(LockFile::of(file).hiding(hidden.clone()));
+    let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
+    let setting = Setting {
+        kinds: &kinds,
+        extras: &extras,
+        threads: args.threads,
+        environment: &environment,
+        hidden: &hidden,
+    };
+    let pipeline = match grammar::read(&file.display().to_string(), text, &args.set, &setting) {
+        Ok(pipeline) => pipeline,
+        Err(faults) => {
+            // What is quoted in it has lost its control sequences; the screen's own are colours.
+            write_err(&faults.render(colours()));
             return BAD_INPUT;
         }
     };
     match args.graph {
-        Some(Graph::Dot) => out(&plan_screen::dot(&pipeline.0), DONE),
-        Some(Graph::Mermaid) => out(&plan_screen::mermaid(&pipeline.0), DONE),
+        Some(Graph::Dot) => out(&hidden.shown(&plan_screen::dot(&pipeline)), DONE),
+        Some(Graph::Mermaid) => out(&hidden.shown(&plan_screen::mermaid(&pipeline)), DONE),
         None => {
             let program = argv.first().map(|p| p.to_string_lossy().into_owned());
-            match work(pipeline, file, &args, extras, &program.unwrap_or_default()) {
+            let program = program.unwrap_or_default();
+            match work((pipeline, digest), file, &args, extras, &hidden, &program) {
                 Ok(code) => code,
                 Err(error) => {
-                    err(&format!("error: {}\n", failure::lines(&error).join("\n")));
+                    err(&hidden, &format!("error: {}\n", failure::lines(&error).join("\n")));
                     BAD_INPUT
                 }
             }
@@ -142,26 +171,15 @@ fn colours() -> bool {
     !matches!(anstream::AutoStream::choice(&std::io::stderr()), anstream::ColorChoice::Never)
 }
 
-/// The pipeline and its text's digest, or the error screen.
-fn read(
-    file: &Path,
-    args: &Args,
-    kinds: &BTreeMap<&'static str, crate::kind::Kind>,
-    extras: &Extras,
-) -> Result<(Pipeline, String), String> {
-    let shown = file.display().to_string();
-    let bytes = std::fs::read(file).map_err(|error| {
+/// The text of a pipeline file, or the error screen.
+fn text(file: &Path) -> Result<String, String> {
+    let shown = file.display();
+    let bytes = farthing_base::files::read_at_most(file, MOST_FILE_BYTES).map_err(|error| {
         let hint = if file.is_dir() { "name a file in it" } else { "check the path" };
         format!("error: cannot read the pipeline file {shown}: {error}\nhint: {hint}\n")
     })?;
-    let text = encoding::text(bytes)
-        .map_err(|fault| format!("error: cannot read the pipeline file {shown}: {fault}\n"))?;
-    let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
-    let setting = Setting { kinds, extras, threads: args.threads };
-    match grammar::read(&shown, text, &args.set, &setting) {
-        Ok(pipeline) => Ok((pipeline, digest)),
-        Err(faults) => Err(faults.render(colours())),
-    }
+    encoding::text(bytes)
+        .map_err(|fault| format!("error: cannot read the pipeline file {shown}: {fault}\n"))
 }
 
 /// Plans or runs.
@@ -170,6 +188,7 @@ fn work(
     file: &Path,
     args: &Args,
     extras: Extras,
+    hidden: &Hidden,
     program: &str,
 ) -> Result<u8> {
     let selection = Selection {
@@ -178,7 +197,7 @@ fn work(
         until: args.until.clone(),
         force: args.force.clone(),
     };
-    let screen = Screen::of_stderr();
+    let screen = Screen::of_stderr(hidden.clone());
     let setup = Setup {
         cache: Cache::at(&args.store, screen.clone()),
         selected: selection.resolve(&pipeline)?,
@@ -192,17 +211,17 @@ fn work(
         let Setup { selected, cache, verify, extras, .. } = &setup;
         let (screen, sound) =
             plan_screen::plan(&pipeline, &shown, selected, cache, *verify, extras)?;
-        return Ok(out(&screen, if sound { DONE } else { BAD_INPUT }));
+        return Ok(out(&hidden.shown(&screen), if sound { DONE } else { BAD_INPUT }));
     }
     let lacking = lacking(&pipeline, &setup)?;
     if !lacking.is_empty() {
         let screens: Vec<String> =
             lacking.iter().map(|e| format!("error: {}\n", failure::lines(e).join("\n"))).collect();
-        err(&screens.join("\n"));
+        err(hidden, &screens.join("\n"));
         return Ok(BAD_INPUT);
     }
     setup.cache.prepare()?;
-    let folder = RunFolder::create(&args.runs, &pipeline.name)?;
+    let folder = RunFolder::create(&args.runs, &pipeline.name, hidden.clone())?;
     let lineage = Lineage {
         pipeline: pipeline.name.clone(),
         file: shown,
@@ -217,9 +236,9 @@ fn work(
     };
     stop_on_ctrl_c(&setup.cancel, &setup.screen);
     let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
-    let code = out(&result_screen::result(&outcome, &folder.path), DONE);
+    let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path)), DONE);
     let Some((stage, error)) = &outcome.failure else { return Ok(code) };
-    err(&result_screen::failed(stage, error, &resume_command(program, args)));
+    err(hidden, &result_screen::failed(stage, error, &resume_command(program, args)));
     Ok(FAILED)
 }
 
@@ -272,7 +291,7 @@ fn out(text: &str, code: u8) -> u8 {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            err(&format!(
+            write_err(&format!(
                 "error: cannot write to standard output: {error}\n\
                  hint: look at where it leads; what stages did is kept\n"
             ));
@@ -282,7 +301,11 @@ fn out(text: &str, code: u8) -> u8 {
     }
 }
 
-/// Prints an error screen.
-fn err(text: &str) {
+/// Prints an error screen, but for what is hidden.
+fn err(hidden: &Hidden, text: &str) {
+    write_err(&hidden.shown(text));
+}
+
+fn write_err(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

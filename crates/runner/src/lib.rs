@@ -5,6 +5,7 @@
 //! [`Stage`] is a thin adapter over one of the other crates, and [`App`] is the explicit registry of them.
 //!
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod app;
 mod cache;
@@ -17,6 +18,7 @@ mod extras;
 mod failure;
 mod figure;
 mod grammar;
+mod hidden;
 mod kind;
 mod lock_file;
 mod metrics;

@@ -2,27 +2,36 @@
 //! later trains on the same bytes. It lies beside the pipeline file and belongs under version control with it.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use farthing_base::files;
+use farthing_base::shown::printable;
 use farthing_data::Pin;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::hidden::Hidden;
 
 /// Says how the file is laid out.
 const FORMAT: u32 = 1;
 
 /// Where the pins of a pipeline's sources are: `gpt2.lock` for `gpt2.toml`. The command line hands it to the stages as an extra;
 /// without one a stage pins nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct LockFile {
     pipeline: PathBuf,
     path: PathBuf,
+    hidden: Hidden,
 }
+
+/// What a lock file has at most: a hundred thousand files are a tenth of it.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// What a name in it has at most.
+const MOST_NAME_BYTES: usize = 8_192;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,7 +44,13 @@ struct Contents {
 impl LockFile {
     /// The lock file of a pipeline file.
     pub fn of(pipeline: &Path) -> Self {
-        Self { pipeline: pipeline.to_owned(), path: pipeline.with_extension("lock") }
+        let (path, hidden) = (pipeline.with_extension("lock"), Hidden::default());
+        Self { pipeline: pipeline.to_owned(), path, hidden }
+    }
+
+    /// The same, with names in place of these values.
+    pub(crate) fn hiding(self, hidden: Hidden) -> Self {
+        Self { hidden, ..self }
     }
 
     /// Where it is, or would be.
@@ -49,7 +64,7 @@ impl LockFile {
     /// The file cannot be read, or is another one than [`LockFile::write`] leaves.
     pub fn read(&self) -> Result<Vec<Pin>> {
         let path = self.path.display();
-        let bytes = match fs::read(&self.path) {
+        let bytes = match files::read_at_most(&self.path, MOST_BYTES) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.with_context(|| format!("reading the lock file {path}"))?,
         };
@@ -57,12 +72,28 @@ impl LockFile {
             .map_err(|fault| anyhow!("the lock file {path} cannot be read: {fault}"))?;
         let hint =
             "hint: undo the change to it; or delete it, and what the sources hold now is pinned";
-        let contents: Contents = toml::from_str(&text).map_err(|e| {
+        let mut contents: Contents = toml::from_str(&text).map_err(|e| {
             anyhow!("{path} is no lock file of this version: {}\n{hint}", e.message())
         })?;
         if contents.format != FORMAT {
             let found = contents.format;
             return Err(anyhow!("{path} has format {found}, expected {FORMAT}\n{hint}"));
+        }
+        let names = |pin: &Pin| {
+            let files = pin.files.iter().flat_map(|file| [file.path.clone(), file.digest.clone()]);
+            files.chain([pin.source.clone()]).chain(pin.commit.clone()).collect::<Vec<_>>()
+        };
+        let odd = |name: &String| name.len() > MOST_NAME_BYTES || *name != printable(name);
+        if let Some(name) = contents.pins.iter().flat_map(names).find(odd) {
+            let start: String = name.chars().take(80).collect();
+            let what = format!("{start:?} and so on, of {} bytes", name.len());
+            return Err(anyhow!("{path} has a name that nobody gives: {what}\n{hint}"));
+        }
+        for pin in &mut contents.pins {
+            pin.source = self.hidden.revealed(&pin.source);
+            for file in &mut pin.files {
+                file.path = self.hidden.revealed(&file.path);
+            }
         }
         let mut sources = BTreeSet::new();
         if let Some(twice) = contents.pins.iter().find(|pin| !sources.insert(&pin.source)) {
@@ -81,7 +112,9 @@ impl LockFile {
         // locks, they are two.
         let turn = File::open(&self.pipeline).ok();
         let _ = turn.as_ref().map(File::lock);
-        let mut pins = self.read()?;
+        let pin = pin.without_queries();
+        let read = self.read()?;
+        let mut pins: Vec<Pin> = read.into_iter().map(Pin::without_queries).collect();
         match pins.iter_mut().find(|old| old.source == pin.source) {
             None => pins.push(pin),
             Some(old) if old.commit.is_none() && pin.commit.is_none() => {
@@ -104,7 +137,14 @@ impl LockFile {
     /// # Errors
     /// The folder cannot be written.
     pub fn write(&self, pins: &[Pin]) -> Result<()> {
-        let contents = Contents { format: FORMAT, pins: pins.to_vec() };
+        let mut pins: Vec<Pin> = pins.iter().cloned().map(Pin::without_queries).collect();
+        for pin in &mut pins {
+            pin.source = self.hidden.named(&pin.source).into_owned();
+            for file in &mut pin.files {
+                file.path = self.hidden.named(&file.path).into_owned();
+            }
+        }
+        let contents = Contents { format: FORMAT, pins };
         let text = format!(
             "# What this pipeline's sources held when they were first asked for. Keep it with the pipeline file;\n\
              # delete it to train on what they hold now.\n{}",
@@ -125,6 +165,7 @@ impl LockFile {
 mod tests {
     use super::*;
     use farthing_data::PinnedFile;
+    use std::fs;
 
     fn lock(dir: &tempfile::TempDir) -> LockFile {
         LockFile::of(&dir.path().join("gpt2.toml"))

@@ -52,12 +52,18 @@ impl Selection {
         }
         if let Some(from) = &self.from {
             let from = index("--from", from)?;
-            let below = closure(pipeline, &from, |i, j| behind(&pipeline.stages[j]).contains(&i));
+            let mut readers = vec![Vec::new(); pipeline.stages.len()];
+            for (i, stage) in pipeline.stages.iter().enumerate() {
+                for up in behind(stage) {
+                    readers[up].push(i);
+                }
+            }
+            let below = closure(&from, |i| readers[i].iter().copied());
             run.retain(|i| below.contains(i));
         }
         if let Some(until) = &self.until {
             let until = index("--until", until)?;
-            let above = closure(pipeline, &until, |i, j| behind(&pipeline.stages[i]).contains(&j));
+            let above = closure(&until, |i| behind(&pipeline.stages[i]));
             run.retain(|i| above.contains(i));
         }
         let force = self.force.iter().map(|name| index("--force", name));
@@ -71,19 +77,15 @@ pub(crate) fn behind(stage: &Declared) -> BTreeSet<usize> {
     stage.inputs.iter().map(|e| e.from).chain(stage.needs.iter().copied()).collect()
 }
 
-fn closure(
-    pipeline: &Pipeline,
+/// What can be reached from `start`, and it.
+fn closure<I: IntoIterator<Item = usize>>(
     start: &[usize],
-    next: impl Fn(usize, usize) -> bool,
+    next: impl Fn(usize) -> I,
 ) -> BTreeSet<usize> {
     let mut found: BTreeSet<usize> = start.iter().copied().collect();
     let mut open = start.to_vec();
     while let Some(i) = open.pop() {
-        for j in 0..pipeline.stages.len() {
-            if next(i, j) && found.insert(j) {
-                open.push(j);
-            }
-        }
+        open.extend(next(i).into_iter().filter(|j| found.insert(*j)));
     }
     found
 }
@@ -125,6 +127,7 @@ pub(crate) fn assess(
 ) -> Result<Assessed> {
     let stage = &pipeline.stages[index];
     let chosen = selected.run.contains(&index);
+    let outputs_of = stage.kind.outputs;
     let identity = identity(pipeline, index, outputs, cache, extras, chosen)?;
     let last = cache.last(&pipeline.name, &stage.name);
     let changes = last.as_ref().map(|last| identity.changes_since(last));
@@ -137,8 +140,10 @@ pub(crate) fn assess(
             Unknown::No | Unknown::Unread => false,
         };
         if serves
-            && let Some(key) = last.key()
-            && let Lookup::Whole(record) = cache.lookup(&key, verify)
+            // What is hidden was the same, or there is nothing under the key.
+            && let as_last = (Identity { own: identity.own.clone(), ..last.clone() })
+            && let Some(key) = as_last.key()
+            && let Lookup::Whole(record) = cache.lookup(&key, &as_last, outputs_of, verify)
         {
             let reason = match identity.unknown {
                 Unknown::Unpinned => "its source is not pinned any more; as it was the last time",
@@ -146,7 +151,7 @@ pub(crate) fn assess(
                 _ => "its source cannot be read; as it was the last time",
             };
             let (action, reason) = (Action::Cached(record), reason.to_owned());
-            let identity = last.clone();
+            let identity = as_last;
             return Ok(Assessed { identity, key: Some(key), action, reason, damage: None });
         }
     }
@@ -184,7 +189,7 @@ pub(crate) fn assess(
     };
 
     let mut damage = None;
-    let (action, reason) = match cache.lookup(&key, verify) {
+    let (action, reason) = match cache.lookup(&key, &identity, outputs_of, verify) {
         Lookup::Whole(record) if !forced => {
             let reason = match &changes {
                 Some(changes) if changes.is_empty() => "same config and inputs".to_owned(),
@@ -294,19 +299,24 @@ fn identity(
     }
     let config = stage.job.as_ref().map_or(Ok(None), |job| job.key(extras)).map_err(named)?;
     let device = stage.resources.device;
+    let config = config.unwrap_or_else(|| stage.config.clone());
+    let shown = cache.hidden().json(&config);
+    let own = (shown != config).then_some(config);
+    let origin = stage.job.as_ref().and_then(|job| job.origin());
     if pins.is_none() {
         unknown = Unknown::Unpinned;
     }
     Ok(Identity {
         kind: stage.kind.name.to_owned(),
         version: stage.kind.version,
-        config: config.unwrap_or_else(|| stage.config.clone()),
+        config: shown,
+        own,
         device: (stage.kind.computes && device != Accelerator::Cpu).then(|| device.to_string()),
         seed: stage.kind.uses_seed.then_some(pipeline.seed),
         inputs,
         sources,
         figures: figures_before(pipeline, index, outputs),
-        origin: stage.job.as_ref().and_then(|job| job.origin()),
+        origin: origin.map(|origin| cache.hidden().shown(&origin)),
         unknown,
     })
 }
@@ -322,8 +332,8 @@ pub(crate) fn figures_before(
     if wanted.is_empty() {
         return found;
     }
-    let before = closure(pipeline, &[index], |i, j| {
-        pipeline.stages[i].inputs.iter().any(|edge| edge.from == j)
+    let before = closure(&[index], |i| {
+        pipeline.stages[i].inputs.iter().map(|edge| edge.from).collect::<Vec<_>>()
     });
     for i in before.into_iter().filter(|&i| i != index) {
         let Some(Some(record)) = outputs.get(i) else { continue };

@@ -50,6 +50,9 @@ impl Resources {
 /// More ranks than this on one machine are a slip.
 const MOST_RANKS: usize = 256;
 
+/// Threads in all, of all ranks: no machine has so many, and a system that is asked for more starts them for minutes or not at all.
+pub(crate) const MOST_THREADS: usize = 4_096;
+
 impl Default for Resources {
     fn default() -> Self {
         Self { device: Accelerator::Cpu, gpus: 0, ranks: 1, threads: available_threads() }
@@ -97,6 +100,11 @@ impl ResourcesTable {
         };
         let threads = match threads.or(self.threads) {
             Some(0) => return Err("`threads = 0`, expected at least 1".to_owned()),
+            Some(n) if n.saturating_mul(ranks) > MOST_THREADS => {
+                let each =
+                    if ranks > 1 { format!(" on each of {ranks} ranks") } else { String::new() };
+                return Err(format!("{n} threads{each}, expected at most {MOST_THREADS} in all"));
+            }
             Some(n) => n,
             None => (available_threads() / ranks).max(1),
         };

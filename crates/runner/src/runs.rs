@@ -9,6 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::cache::files::write_json;
+use crate::hidden::Hidden;
 use crate::{Figure, Result};
 
 /// The `run.json` of a run, rewritten after each stage.
@@ -51,6 +52,7 @@ pub(crate) struct StageLineage {
 /// The folder `runs/NAME/TIME-ID`.
 pub(crate) struct RunFolder {
     pub(crate) path: PathBuf,
+    hidden: Hidden,
 }
 
 impl RunFolder {
@@ -58,7 +60,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// It cannot be made; the message says what to do.
-    pub(crate) fn create(root: &Path, pipeline: &str) -> Result<Self> {
+    pub(crate) fn create(root: &Path, pipeline: &str, hidden: Hidden) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let salt = format!("{}.{}", std::process::id(), now.as_nanos());
         let id = blake3::hash(salt.as_bytes()).to_hex();
@@ -70,7 +72,7 @@ impl RunFolder {
                 "the runs folder {root} cannot be written\nhint: name another one with --runs DIR"
             )
         })?;
-        Ok(Self { path })
+        Ok(Self { path, hidden })
     }
 
     /// A stage's folder with its log, opened.
@@ -134,7 +136,8 @@ impl RunFolder {
     /// The disk refuses.
     pub(crate) fn write(&self, lineage: &Lineage) -> Result<()> {
         let path = self.path.join("run.json");
-        write_json(&path, lineage).with_context(|| format!("writing {}", path.display()))
+        write_json(&path, lineage, &self.hidden)
+            .with_context(|| format!("writing {}", path.display()))
     }
 }
 

@@ -218,7 +218,7 @@ impl PlanLine {
 }
 
 /// A fault of one config key, for [`Stage::check`]: the screen shows the key's line in the pipeline file.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct At {
     /// The key, dotted where it is nested: `model.depth`.
@@ -249,6 +249,8 @@ impl At {
         Self { hint: Some(hint.into()), ..self }
     }
 }
+
+farthing_base::debug_with_hint!(At);
 
 impl Hint for At {
     fn hint(&self) -> Option<Cow<'_, str>> {

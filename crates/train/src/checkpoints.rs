@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use farthing_comm::Comm;
 use farthing_kernels::{Blocks, Device, Params};
 use farthing_model::{Checkpoint, CheckpointWriter, Gpt, STATE_PREFIX};
-use farthing_optim::{Optimizers, State};
+use farthing_optim::{Optimizers, Plan, State};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +20,8 @@ pub const MODEL_FILE: &str = "model.safetensors";
 
 /// The metadata that has the training's own numbers.
 const STATE: &str = "farthing.train";
+/// The metadata that has the plan in words; absent in checkpoints of older versions.
+const PLAN: &str = "farthing.plan";
 const PREFIX: &str = "step-";
 const BEST: &str = "best-";
 const SUFFIX: &str = ".safetensors";
@@ -90,6 +92,12 @@ pub(crate) struct Parts<'a> {
     pub(crate) gpt: &'a Gpt,
     pub(crate) params: &'a mut Params,
     pub(crate) optimizers: &'a mut Optimizers,
+    pub(crate) plan: &'a Plan,
+}
+
+/// What a checkpoint says of the plan that it is of.
+fn words(plan: &Plan) -> String {
+    format!("{} steps of {} tokens", plan.steps, plan.batch_tokens)
 }
 
 /// A state tensor's name, elements, and elements of a block: what other ranks must know of it.
@@ -102,7 +110,8 @@ impl Parts<'_> {
         let path = to.dir.join(format!("{PREFIX}{:010}{SUFFIX}", progress.step));
         let numbers = serde_json::to_string(progress)
             .map_err(|e| Error::NoTraining { path: path.clone(), what: e.to_string() })?;
-        let metadata = BTreeMap::from([(STATE.to_owned(), numbers)]);
+        let metadata =
+            BTreeMap::from([(STATE.to_owned(), numbers), (PLAN.to_owned(), words(self.plan))]);
         self.write(&path, progress.step, true, &metadata)?;
         if self.comm.rank() != 0 {
             return Ok(());
@@ -125,7 +134,7 @@ impl Parts<'_> {
         with_state: bool,
         metadata: &BTreeMap<String, String>,
     ) -> Result<()> {
-        let Self { dev, comm, gpt, params, optimizers } = self;
+        let Self { dev, comm, gpt, params, optimizers, .. } = self;
         let states = if with_state { optimizers.state() } else { vec![] };
         let listed: Vec<Listed> = states
             .iter()
@@ -159,15 +168,38 @@ impl Parts<'_> {
         all.writer.map_or(Ok(()), |writer| Ok(writer.finish()?))
     }
 
-    /// Restores what this rank has of weights and optimizer state; returns the training's own numbers.
+    /// Restores what this rank has of weights and optimizer state; returns the training's own numbers. Whatever is refused is refused before
+    /// anything is written.
     pub(crate) fn load(&mut self, path: &Path) -> Result<Progress> {
-        let Self { dev, gpt, params, optimizers, .. } = self;
+        let Self { dev, gpt, params, optimizers, plan, .. } = self;
         let checkpoint = Checkpoint::open(path)?;
         let lacks = |what: String| Error::NoTraining { path: path.to_owned(), what };
         let numbers =
             checkpoint.metadata(STATE).ok_or_else(|| lacks("holds no training state".into()))?;
-        let progress = serde_json::from_str(numbers)
+        let progress: Progress = serde_json::from_str(numbers)
             .map_err(|e| lacks(format!("the training state cannot be read: {e}")))?;
+        let other = |what: String| Error::OtherTraining { path: path.to_owned(), what };
+        if checkpoint.config() != gpt.config() {
+            // Which tensor, where that tells them apart.
+            checkpoint.check(gpt)?;
+            return Err(other("it is of a model of another configuration".into()));
+        }
+        let (here, there) = (words(plan), checkpoint.metadata(PLAN));
+        if let Some(there) = there.filter(|there| *there != here) {
+            return Err(other(format!("it is of a training of {there}, this one is of {here}")));
+        }
+        if progress.step > plan.steps || progress.step != checkpoint.step() {
+            let what = format!(
+                "its state is of step {}, its weights are of step {}, and the training has {}",
+                progress.step,
+                checkpoint.step(),
+                plan.steps
+            );
+            return Err(other(what));
+        }
+        for State { name, shape, .. } in optimizers.state() {
+            checkpoint.check_state(&format!("{STATE_PREFIX}{name}"), shape)?;
+        }
         checkpoint.load(gpt, *dev, params)?;
         for State { name, shape, blocks, tensor } in optimizers.state() {
             let name = format!("{STATE_PREFIX}{name}");

@@ -9,7 +9,7 @@ use farthing_base::Hint;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why training could not be set up, go on, be saved or resumed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The device refused or failed.
@@ -82,6 +82,14 @@ pub enum Error {
         /// What it lacks.
         what: String,
     },
+    /// A checkpoint of another training than the one that is to go on.
+    #[error("{}: {what}", path.display())]
+    OtherTraining {
+        /// The file.
+        path: PathBuf,
+        /// What tells them apart, with the figures.
+        what: String,
+    },
 }
 
 fn not_finite(step: u64, loss: f64, grad_norm: f64) -> String {
@@ -91,6 +99,8 @@ fn not_finite(step: u64, loss: f64, grad_norm: f64) -> String {
         format!("the loss is {loss} at step {step}")
     }
 }
+
+farthing_base::debug_with_hint!(Error);
 
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {
@@ -110,6 +120,9 @@ impl Hint for Error {
                 "lower the learning rates (`lr` of the groups under `optim`), or raise `schedule.warmup_steps`; the metrics up to here are kept".into(),
             ),
             Self::Io { .. } => Some("check that the folder exists, is writable and has room".into()),
+            Self::OtherTraining { .. } => {
+                Some("keep the checkpoints of each training in a folder of their own".into())
+            }
             Self::NoTraining { .. } => Some("give a checkpoint that a training wrote on its way".into()),
         }
     }

@@ -4,6 +4,7 @@
 //! allocated once: [`Trainer::step`] takes micro-batches and gives a [`StepRecord`], [`Trainer::evaluate`] gives bits per byte of held-out rows,
 //! [`Trainer::save`] and [`Trainer::restore`] let training that was cut off go on, bit-equal on a CPU.
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod checkpoints;
 mod error;

@@ -336,7 +336,7 @@ impl<'a> Trainer<'a> {
 
     fn parts(&mut self) -> Parts<'_> {
         let Self { dev, comm, setup, params, optimizers, .. } = self;
-        Parts { dev: *dev, comm: *comm, gpt: &setup.gpt, params, optimizers }
+        Parts { dev: *dev, comm: *comm, gpt: &setup.gpt, params, optimizers, plan: &setup.plan }
     }
 
     /// Goes on from the newest checkpoint that is whole; says whether there was one. Those passed over are renamed to `.refused`, each with a word to `log`.

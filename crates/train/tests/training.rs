@@ -105,6 +105,94 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before_it() {
     assert!(!newest.exists() && newest.with_extension("refused").exists());
 }
 
+type Change = fn(&mut Setup);
+
+#[test]
+fn a_checkpoint_of_another_training_is_passed_over() {
+    let (registry, dir) = (Registry::standard(), tempfile::tempdir().unwrap());
+    let cpu = Cpu::new(1).unwrap();
+    let checkpoints = Checkpoints::new(dir.path(), NonZeroUsize::MIN);
+    let mut trainer = Trainer::new(&cpu, setup(&registry), &registry, 4).unwrap();
+    trainer.initialize(5).unwrap();
+    let fresh = weights(&mut trainer, dir.path());
+    let mut batches = Counting::from(0, 4);
+    for _ in 0..3 {
+        trainer.step(&mut batches).unwrap();
+    }
+    trainer.save(&checkpoints).unwrap();
+    let path = checkpoints.newest_before(99).unwrap().unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let steps = setup(&registry).plan.steps;
+
+    let changes: [(Change, &str); 4] = [
+        (|s| s.plan.steps += 1, "it is of a training of "),
+        (|s| s.plan.batch_tokens *= 2, "it is of a training of "),
+        // Fewer steps than are done.
+        (|s| s.plan.steps = 2, "this one is of 2 steps"),
+        (|s| s.gpt = other_model(&s.gpt), "a model of another configuration"),
+    ];
+    for (change, what) in changes {
+        std::fs::write(&path, &good).unwrap();
+        let mut setup = setup(&registry);
+        change(&mut setup);
+        let mut other = Trainer::new(&cpu, setup, &registry, 4).unwrap();
+        other.initialize(5).unwrap();
+        let mut said = Vec::new();
+        assert!(!other.restore(&checkpoints, |e| said.push(e.to_string())).unwrap());
+        assert!(said.len() == 1 && said[0].contains(what), "{said:?}");
+        assert!(!path.exists() && path.with_extension("refused").exists());
+    }
+    // One that says that it has done more than there is to do, and one whose state is no number: nothing of them stays.
+    let text = |from: &str, to: &str| {
+        let at = good.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+        let mut bytes = good.clone();
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        bytes
+    };
+    let beyond = text("\\\"step\\\":3", "\\\"step\\\":9");
+    assert!(steps > 9 && beyond != good);
+    let state = {
+        let mut bytes = good.clone();
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        bytes
+    };
+    for (bytes, what) in [(beyond, "its state is of step 9"), (state, " is NaN")] {
+        std::fs::write(&path, sealed(bytes)).unwrap();
+        let mut other = Trainer::new(&cpu, self::setup(&registry), &registry, 4).unwrap();
+        other.initialize(5).unwrap();
+        let mut said = Vec::new();
+        assert!(!other.restore(&checkpoints, |e| said.push(e.to_string())).unwrap());
+        assert!(said.len() == 1 && said[0].contains(what), "{said:?}");
+        assert!(weights(&mut other, dir.path()) == fresh, "something of it stays");
+    }
+    std::fs::write(&path, &good).unwrap();
+    assert!(trainer.restore(&checkpoints, |e| panic!("{e}")).unwrap());
+}
+
+fn weights(trainer: &mut Trainer<'_>, dir: &std::path::Path) -> Vec<u8> {
+    let path = dir.join("weights");
+    trainer.save_weights(&path).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+/// Of the same tensors, with another base of the rotary angles.
+fn other_model(gpt: &farthing_model::Gpt) -> farthing_model::Gpt {
+    let mut config = gpt.config().clone();
+    config.rope_base *= 2.0;
+    farthing_model::Gpt::new(config).unwrap()
+}
+
+/// The bytes of a checkpoint with the checksum that they have now.
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let mark = b"\"farthing.blake3\":\"";
+    let at = bytes.windows(mark.len()).position(|w| w == mark).unwrap() + mark.len();
+    bytes[at..at + 64].fill(b'0');
+    let digest = blake3::hash(&bytes).to_hex();
+    bytes[at..at + 64].copy_from_slice(digest.as_bytes());
+    bytes
+}
+
 #[test]
 fn batches_that_do_not_fit_are_refused() {
     struct Some2(Batch, usize);

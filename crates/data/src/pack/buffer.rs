@@ -56,6 +56,8 @@ pub(super) struct Buffer<T> {
     oldest: u32,
     youngest: u32,
     count: usize,
+    /// Tokens of all pieces that are in memory.
+    tokens: usize,
     /// Pieces that ever came.
     pub(super) born: u64,
     /// Pairs that were ever searched.
@@ -76,6 +78,7 @@ impl<T: Token> Buffer<T> {
             oldest: NONE,
             youngest: NONE,
             count: 0,
+            tokens: 0,
             born: 0,
             searches: 0,
         }
@@ -83,6 +86,11 @@ impl<T: Token> Buffer<T> {
 
     pub(super) fn count(&self) -> usize {
         self.count
+    }
+
+    /// Tokens that wait, as far as they are kept in memory.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens
     }
 
     pub(super) fn insert(&mut self, piece: Piece<T>) {
@@ -94,6 +102,7 @@ impl<T: Token> Buffer<T> {
     /// Puts a piece back that came when `born` others had; pieces must be put back in the order they came in.
     pub(super) fn insert_born(&mut self, piece: Piece<T>, born: u64) {
         let length = piece.len();
+        self.tokens += piece.tokens.len();
         let node =
             Node { piece: Some(piece), born, same: NONE, older: self.youngest, younger: NONE };
         let id = if let Some(id) = self.free.pop() {
@@ -158,6 +167,7 @@ impl<T: Token> Buffer<T> {
         }
         self.free.push(id);
         self.count -= 1;
+        self.tokens -= piece.as_ref().map_or(0, |piece| piece.tokens.len());
         piece
     }
 
@@ -260,6 +270,7 @@ mod tests {
             for &room in &rooms {
                 let room = room.min(cap);
                 prop_assert_eq!(buffer.count(), list.len());
+                prop_assert_eq!(buffer.tokens(), list.iter().map(|&(l, _)| l - 1).sum::<usize>());
                 let oldest = list.first().map(|&(l, born)| (l, lengths.len() as u64 - born - 1));
                 prop_assert_eq!(buffer.oldest(), oldest);
                 let by_age: Vec<_> = buffer.by_age().map(|(p, born)| (p.len(), born)).collect();

@@ -12,6 +12,7 @@ mod stats;
 
 use crate::Result;
 use crate::token::{Token, Tokens};
+use crate::tokenizer::GROUP_BYTES;
 use buffer::{Buffer, Piece};
 use rule::Choice;
 pub use rule::PackRule;
@@ -22,14 +23,17 @@ pub use stats::{LengthCount, Lengths, PackStats};
 /// Turns a stream of documents into a stream of rows. The same documents give the same rows, always. Tokens are `u32` or `u16`.
 ///
 /// # Cost
-/// O(log T) per document, O(T/64) words for a search for a pair, one copy of the tokens; memory for `buffer_documents` documents
-/// (128 more under the best-fit rules).
+/// O(log T) per document, O(T/64) words for a search for a pair, one copy of the tokens (two of those of a document that is cut into many
+/// rows); memory for `buffer_documents` documents (128 more under the best-fit rules), or for those that hold
+/// [`PackSettings::buffer_tokens`] and one more, if these are fewer: at most twice as many bytes as they have tokens left.
 #[derive(Debug)]
 pub struct Packer<T: Token = u32> {
     rule: PackRule,
     cap: usize,
     bos: T,
     capacity: usize,
+    /// Tokens that wait at most, but for one document.
+    most_tokens: usize,
     requeue: bool,
     buffer: Buffer<T>,
     /// Rows, of which the first `whole` tokens are whole rows that nobody has taken, and the rest is the one that is being filled.
@@ -55,6 +59,7 @@ impl<T: Token> Packer<T> {
             cap,
             bos,
             capacity: settings.buffer_documents,
+            most_tokens: settings.buffer_tokens(),
             requeue: settings.remainder == Remainder::Requeue,
             buffer: Buffer::new(cap, settings.buffer_documents),
             rows: Vec::with_capacity(cap),
@@ -134,14 +139,15 @@ impl<T: Token> Packer<T> {
     /// left.
     pub(crate) fn fill_row(&mut self, at_end: bool) -> bool {
         let least = if at_end { 1 } else { self.capacity };
-        if !at_end && !self.stats.documents.is_multiple_of(self.rule.batch()) {
+        let between = !self.stats.documents.is_multiple_of(self.rule.batch());
+        if !at_end && between && !self.holds_enough() {
             return false;
         }
         while self.room() > 0 {
             if self.closes_alone() {
                 self.rows.push(self.bos);
                 self.added += 1;
-            } else if self.buffer.count() < least {
+            } else if self.buffer.count() < least && !self.holds_enough() {
                 return false;
             } else {
                 self.place();
@@ -176,6 +182,11 @@ impl<T: Token> Packer<T> {
     /// Those who crop do cut one, and so do their rules here where what is cut off is not kept.
     fn closes_alone(&self) -> bool {
         self.room() == 1 && (self.requeue || self.rule == PackRule::OldestFirst)
+    }
+
+    /// Whether as many tokens wait as may, however few documents they are.
+    fn holds_enough(&self) -> bool {
+        self.buffer.tokens() >= self.most_tokens
     }
 
     /// Tokens that the row still takes.
@@ -214,10 +225,89 @@ impl<T: Token> Packer<T> {
         if rest > 0 {
             if self.requeue {
                 piece.continuation = true;
+                piece.tokens.let_go(GROUP_BYTES);
                 self.buffer.insert(piece);
             } else {
                 self.stats.tokens_cropped += rest as u64;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RULES: [PackRule; 4] = [
+        PackRule::OldestFirst,
+        PackRule::BestFitCrop,
+        PackRule::BestFitCropFirst,
+        PackRule::GreedyCrop,
+    ];
+
+    /// Rows, counts, and the most tokens that ever waited.
+    fn pack(
+        settings: &PackSettings,
+        most_tokens: Option<usize>,
+        lengths: &[usize],
+    ) -> (Vec<Vec<u32>>, PackStats, usize) {
+        let mut rows = vec![];
+        let mut sink = |row: &[u32]| {
+            rows.push(row.to_vec());
+            Ok(())
+        };
+        let mut packer = Packer::new(settings, 0).unwrap();
+        packer.most_tokens = most_tokens.unwrap_or(packer.most_tokens);
+        let mut held = 0;
+        for &length in lengths {
+            packer.push((1..=length as u32).collect(), &mut sink).unwrap();
+            held = held.max(packer.buffer.tokens());
+        }
+        let stats = packer.finish(&mut sink).unwrap();
+        (rows, stats, held)
+    }
+
+    proptest! {
+        /// A bound on tokens that is not reached changes no row; one that is reached is held, and nothing is lost to it.
+        #[test]
+        fn the_buffer_is_bounded_by_tokens_too(
+            context in 1usize..60,
+            buffer_documents in 1usize..40,
+            rule in prop::sample::select(RULES.to_vec()),
+            requeue in any::<bool>(),
+            lengths in prop::collection::vec(prop_oneof![0usize..12, 0usize..900], 1..300),
+            most in 1usize..3000,
+        ) {
+            let remainder = if requeue { Remainder::Requeue } else { Remainder::Discard };
+            let settings = PackSettings { rule, context, buffer_documents, remainder };
+            let free = pack(&settings, None, &lengths);
+            let room = pack(&settings, Some(free.2 + 1_000_000), &lengths);
+            prop_assert_eq!(&free, &room);
+            let (_, stats, held) = pack(&settings, Some(most), &lengths);
+            prop_assert!(held < most, "{} of {}", held, most);
+            prop_assert_eq!(stats.tokens_in, free.1.tokens_in);
+            prop_assert_eq!(
+                stats.tokens_in,
+                stats.tokens_kept + stats.tokens_cropped + stats.tokens_dropped_at_end
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_in_rows_is_let_go() {
+        let (most, all) = (GROUP_BYTES, 40 * GROUP_BYTES);
+        let mut tokens: Tokens<u32> = (0..all as u32).collect::<Vec<_>>().into();
+        while tokens.len() > 10 {
+            tokens.advance(1 + tokens.len() / 7);
+            tokens.let_go(most);
+            assert!(
+                tokens.held() <= most.max(2 * tokens.len()),
+                "{} {}",
+                tokens.held(),
+                tokens.len()
+            );
+            assert_eq!(tokens.as_slice().last(), Some(&(all as u32 - 1)));
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct PackSettings {
     /// T: positions that a model sees; rows have one token more.
     pub context: usize,
     /// Documents waiting before one is placed. Under [`PackRule::GreedyCrop`], which takes them in their order, it only decides
-    /// where the rest of a cut document is queued.
+    /// where the rest of a cut document is queued. Where documents are long, fewer wait: see [`PackSettings::buffer_tokens`].
     pub buffer_documents: usize,
     /// What becomes of cut-off text.
     pub remainder: Remainder,
@@ -45,6 +45,13 @@ impl PackSettings {
     /// T + 1.
     pub fn row_tokens(&self) -> usize {
         self.context + 1
+    }
+
+    /// Tokens that wait at most, so that memory follows what documents hold and not how many they are: with as many, documents are placed
+    /// as if the buffer had all of its documents, until fewer are left. That is room for `buffer_documents` documents, or 1,000 if that is
+    /// more, of 65,536 tokens each; where they are shorter on average, the bound is never reached and changes nothing.
+    pub fn buffer_tokens(&self) -> usize {
+        self.buffer_documents.max(1000).saturating_mul(1 << 16)
     }
 
     /// Whether the settings mean something.

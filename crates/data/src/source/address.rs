@@ -5,6 +5,7 @@ use super::glob::escaped;
 use super::local::LocalAddress;
 use crate::{Error, Result};
 use globset::{GlobBuilder, GlobMatcher};
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// The source that is made here, from nothing.
@@ -263,6 +264,25 @@ fn web(source: &str) -> Result<Vec<String>> {
     Ok((from..=to).map(|i| format!("{}{i:0width$}{rest}", &source[..open])).collect())
 }
 
+/// What a source, or the URL of a file, is called wherever it is noted: a URL's query may be a secret, and another one may be another file,
+/// so that its digest stands for it. A name stays the name that it is.
+pub(crate) fn public(source: &str) -> Cow<'_, str> {
+    const DIGEST: &str = "blake3=";
+    const DIGITS: usize = 16;
+    if !source.starts_with("https://") && !source.starts_with("http://") {
+        return source.into();
+    }
+    let Some(at) = source.find(['?', '#']) else { return source.into() };
+    let query = &source[at + 1..];
+    let hex =
+        |digits: &str| digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if query.strip_prefix(DIGEST).is_some_and(hex) {
+        return source.into();
+    }
+    let digest = blake3::hash(query.as_bytes()).to_hex();
+    format!("{}{DIGEST}{}", &source[..=at], &digest[..DIGITS]).into()
+}
+
 /// Whether a host, with or without a port, is this machine.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
@@ -318,6 +338,24 @@ mod tests {
             let error = Address::parse(text).unwrap_err();
             assert!(matches!(error, Error::Address { .. }), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn queries_are_noted_by_their_digests() {
+        for (source, name) in [
+            ("hf://datasets/a/b/?.parquet", "hf://datasets/a/b/?.parquet"),
+            ("a?.parquet", "a?.parquet"),
+            ("https://h/{0..1}.parquet", "https://h/{0..1}.parquet"),
+            ("https://h/a?token=secret", "https://h/a?blake3=4b0a6a1a38d1c1b0"),
+        ] {
+            let found = public(source);
+            assert!(!found.contains("secret"));
+            assert_eq!(public(&found), found, "twice");
+            if !source.contains("token") {
+                assert_eq!(found, name);
+            }
+        }
+        assert_ne!(public("https://h/a?id=1"), public("https://h/a?id=2"));
     }
 
     #[test]

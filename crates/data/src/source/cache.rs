@@ -5,6 +5,7 @@
 use super::digest::{Digest, Found, Hasher};
 use super::http::sleep;
 use crate::{Error, Result};
+use farthing_base::files;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::BuildHasher;
 use std::io::Read;
@@ -190,7 +191,7 @@ pub(crate) fn kept(
     stop: &dyn Fn() -> bool,
     tell: &mut dyn FnMut(u64),
 ) -> Result<Kept> {
-    let Ok(mut file) = File::open(blob) else { return Ok(Kept::Absent) };
+    let Ok(mut file) = files::open(blob) else { return Ok(Kept::Absent) };
     let size = file.metadata().map_err(Error::io("read the size of", blob))?.len();
     if size != bytes {
         return Ok(Kept::Damaged);

@@ -3,6 +3,7 @@
 
 use super::settings::HubSettings;
 use crate::Error;
+use farthing_base::files;
 use rustls::CertificateError;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ fn add(path: &Path, found: &mut Vec<Certificate<'static>>) -> std::io::Result<()
         files.iter().filter(|file| file.is_file()).for_each(|file| drop(add(file, found)));
         return Ok(());
     }
-    let items = fs::read(path)?;
+    let items = files::read(path)?;
     for item in parse_pem(&items) {
         let item = item.map_err(|e| std::io::Error::other(e.to_string()))?;
         if let PemItem::Certificate(certificate) = item

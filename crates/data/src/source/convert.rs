@@ -10,6 +10,7 @@ use aho_corasick::AhoCorasick;
 use arrow::array::{ArrayRef, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
+use farthing_base::files;
 use farthing_base::files::NewFile;
 use farthing_base::names::did_you_mean;
 use flate2::bufread::MultiGzDecoder;
@@ -18,7 +19,6 @@ use parquet::errors::ParquetError;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -218,7 +218,7 @@ fn documents(path: &Path, format: Format, settings: &FetchSettings) -> Result<Do
 
 /// A file's bytes, unpacked where they are packed, after a mark of UTF-8.
 fn open(path: &Path) -> Result<Input> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = files::open(path).map_err(Error::io("open", path))?;
     let mut file = BufReader::with_capacity(1 << 17, file);
     let head = file.fill_buf().map_err(Error::io("read", path))?;
     let text = String::from_utf8_lossy(&head[..head.len().min(64)]);

@@ -1,6 +1,7 @@
 //! Which format a file of text is in: by its name, and where that is wrong, by its first bytes.
 
-use std::fs::File;
+use farthing_base::files;
+
 use std::io::Read;
 use std::path::Path;
 
@@ -74,7 +75,7 @@ impl Format {
 /// By its first bytes.
 pub(crate) fn begins_as_parquet(path: &Path) -> bool {
     let mut magic = [0; 4];
-    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"PAR1"
+    files::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"PAR1"
 }
 
 /// How a file is compressed as a whole.

@@ -5,6 +5,7 @@ use super::address::is_loopback;
 use super::certificates::{self, Certificates};
 use super::settings::HubSettings;
 use crate::{Error, Result};
+use farthing_base::shown::without_secrets;
 use std::hash::BuildHasher;
 use std::io::Read;
 use std::time::{Duration, Instant, SystemTime};
@@ -113,6 +114,13 @@ impl Client {
         for _ in 0..=MOST_REDIRECTS {
             let token = self.settings.token.as_ref().filter(|_| self.is_endpoint(&url));
             let local = authority(&url).is_some_and(|host| is_loopback(&host));
+            if token.is_some()
+                && !local
+                && !url.starts_with("https://")
+                && !self.settings.open_token
+            {
+                return Err(Error::OpenToken { url: bare(&url) }.into());
+            }
             let ask = |agent: &ureq::Agent| {
                 let mut request = agent.get(&url);
                 if let Some(token) = token {
@@ -179,12 +187,14 @@ impl Client {
 
     /// Where a redirect or a next page leads; never from https to http.
     fn follow(from: &str, to: &str) -> Result<String, Fault> {
-        let next = join(from, to)
-            .ok_or_else(|| answer(from, format!("its redirect to `{to}` cannot be read")))?;
+        let next = join(from, to).ok_or_else(|| {
+            answer(from, format!("its redirect to `{}` cannot be read", bare(to)))
+        })?;
         if next.starts_with("https://") || !from.starts_with("https://") {
             return Ok(next);
         }
-        Err(answer(from, format!("it redirects to `{next}`, which is not encrypted")).into())
+        Err(answer(from, format!("it redirects to `{}`, which is not encrypted", bare(&next)))
+            .into())
     }
 
     /// Whether a URL is on the endpoint: same scheme, same host, same port.
@@ -209,7 +219,7 @@ pub(crate) struct Tries<'c> {
 
 impl<'c> Tries<'c> {
     pub(crate) fn new(client: &'c Client, url: &str) -> Self {
-        Self { client, url: url.to_owned(), failed: 0 }
+        Self { client, url: bare(url), failed: 0 }
     }
 
     /// Something came: the next failure is a first one.
@@ -282,9 +292,10 @@ pub(crate) fn answer(url: &str, reason: String) -> Error {
     Error::Answer { url: bare(url), reason }
 }
 
-/// A URL without its query, which may be a signature.
+/// A URL without its query, which may be a signature, and without user and password.
 pub(crate) fn bare(url: &str) -> String {
-    url.split(['?', '#']).next().unwrap_or_default().to_owned()
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    without_secrets(url).into_owned()
 }
 
 /// Why a body ended early.
@@ -306,6 +317,8 @@ fn words(error: &ureq::Error) -> String {
             "the connection was closed in the middle".into()
         }
         ureq::Error::Io(error) => error.to_string(),
+        // It would be quoted, query and all.
+        ureq::Error::BadUri(_) => "the URL cannot be read".into(),
         other => other.to_string(),
     }
 }
@@ -390,7 +403,7 @@ fn join(base: &str, to: &str) -> Option<String> {
     if to.contains("://") {
         return None;
     }
-    let path = bare(rest);
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
     let folder = path.rfind('/').map_or("/", |end| &path[path.find('/').unwrap_or(end)..=end]);
     Some(format!("{scheme}://{host}{folder}{to}"))
 }
@@ -500,6 +513,57 @@ mod tests {
             assert!(matches!(fault, Fault::Final(Error::Answer { .. })), "{to}");
         }
         assert_eq!(join("http://h", "d").unwrap(), "http://h/d");
+    }
+
+    #[test]
+    fn a_token_is_sent_to_another_machine_only_where_nobody_can_read_it() {
+        for endpoint in
+            ["http://192.0.2.1", "http://user:pass@192.0.2.1:8080", "http://hub.example"]
+        {
+            let mut settings = HubSettings::new(endpoint, "c", "d");
+            settings.token = Some("hf_secret".into());
+            let fault = Client::new(settings).get(&format!("{endpoint}/x?q=secret"), 0).err();
+            let Some(Fault::Final(error @ Error::OpenToken { .. })) = fault else {
+                panic!("{endpoint}: {fault:?}")
+            };
+            let text = farthing_base::Hint::with_hint(&error);
+            assert!(text.contains("is not encrypted") && text.contains("HF_ENDPOINT"), "{text}");
+            assert!(!text.contains("secret") && !text.contains("pass"), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_error_quotes_what_a_url_keeps_secret() {
+        let url = "https://user:secret@h/a?X-Amz-Signature=secret#secret";
+        let refusal = |status| Refusal {
+            url: url.into(),
+            status,
+            code: String::new(),
+            message: String::new(),
+            token_sent: true,
+        };
+        let settings = HubSettings::new("https://h", "c", "d");
+        let client = Client::new(settings);
+        let long = Some(Duration::from_hours(9));
+        let redirect = |to: &str| match Client::follow("https://h/a?secret", to) {
+            Err(Fault::Final(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        for error in [
+            answer(url, "it is odd".into()),
+            refusal(404).of_url(),
+            refusal(403).of_dataset("a/b"),
+            Tries::new(&client, url).again("429".into(), long, &|| false).unwrap_err(),
+            redirect("http://user:secret@h/b?secret"),
+            redirect("ftp://h/b?secret"),
+            Error::UnknownSource { given: "s3://key:secret@b/x".into() },
+            Error::Unreachable { url: url.into(), attempts: 1, reason: format!("at {url}") },
+            Error::Pin { source_text: url.into(), reason: "odd".into() },
+            Error::NotParquet { name: url.into(), found: "x".into(), hint: "y".into() },
+        ] {
+            let text = farthing_base::Hint::with_hint(&error);
+            assert!(!text.contains("secret") && text.contains("://"), "{text}");
+        }
     }
 
     #[test]

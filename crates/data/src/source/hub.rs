@@ -159,7 +159,7 @@ fn no_revision(
         None => format!("it has {}", names.join(", ")),
     };
     Error::Refused {
-        url: refusal.url.clone(),
+        url: super::http::bare(&refusal.url),
         status: refusal.status,
         reason: format!("dataset {} has no revision `{}`", address.repo, address.revision),
         hint,

@@ -1,6 +1,7 @@
 //! The list of the parquet files of a directory, as fetching leaves it.
 
 use crate::{Error, Result};
+use farthing_base::files;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +41,7 @@ impl Files {
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let path = dir.join(FILES);
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = files::read(&path).map_err(Error::io("read", &path))?;
         let bad = |reason: String| Error::Manifest { path: path.clone(), reason };
         let files: Self = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         for entry in files.train.iter().chain(&files.val) {

@@ -13,6 +13,7 @@ use super::formats::{Format, begins_as_parquet};
 use super::glob::{Alternative, Part, is_glob, parse};
 use super::list::{FILES, Files};
 use crate::{Error, Result};
+use farthing_base::files;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
@@ -549,14 +550,14 @@ fn is_store(dir: &Path) -> bool {
         return true;
     }
     let record = dir.join("stage.json");
-    let Ok(text) = fs::read(&record) else { return false };
+    let Ok(text) = files::read(&record) else { return false };
     let value: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
     value.is_some_and(|v| ["key", "stage", "outputs"].iter().all(|name| v.get(name).is_some()))
 }
 
 /// Whether [`fetch`](super::fetch) filled a folder.
 fn has_fetched(dir: &Path) -> bool {
-    let Ok(text) = fs::read(dir.join(FILES)) else { return false };
+    let Ok(text) = files::read(&dir.join(FILES)) else { return false };
     serde_json::from_slice::<Files>(&text).is_ok()
 }
 

@@ -263,6 +263,7 @@ fn chosen(
 
 fn world_files(settings: &FetchSettings, out: &Path, progress: &mut dyn Progress) -> Result<Files> {
     let world = &settings.world;
+    world.check()?;
     let names: Vec<_> = (0..=world.train_shards).map(|i| i.to_string()).collect();
     let Selected { train, val, .. } = select(&settings.shards, &names, WORLD)?;
     let paths = world::write_parquet(out, world, progress)?;

@@ -60,6 +60,6 @@ impl Fetcher {
             reason: "it does not have the file that is asked for".into(),
         };
         let file = self.pinned_file(url)?.ok_or_else(unpinned)?;
-        remote::bring_one(self, &file, progress)
+        remote::bring_one(self, url, &file, progress)
     }
 }

@@ -1,6 +1,7 @@
 //! What a remote source was when it was first looked at: the commit, and every file's size and digest. Whoever keeps a
 //! [`Pin`] gets the same bytes a year later, or an error.
 
+use super::address::public;
 use super::digest::Digest;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
-    /// The source as a pipeline writes it.
+    /// The source as a pipeline writes it, the query of a URL apart, of which the digest stands here.
     pub source: String,
     /// The commit of a dataset; files elsewhere on the web have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,7 +24,7 @@ pub struct Pin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinnedFile {
-    /// Its path in the dataset, or its URL.
+    /// Its path in the dataset, or its URL with the digest of its query.
     pub path: String,
     /// Its size.
     pub bytes: u64,
@@ -45,6 +46,21 @@ impl PinnedFile {
 }
 
 impl Pin {
+    /// Whether it is the pin of this source.
+    pub fn is_of(&self, source: &str) -> bool {
+        public(&self.source) == public(source)
+    }
+
+    /// The same, with the digests of queries in place of queries, as older versions noted them.
+    #[must_use]
+    pub fn without_queries(mut self) -> Self {
+        self.source = public(&self.source).into_owned();
+        for file in &mut self.files {
+            file.path = public(&file.path).into_owned();
+        }
+        self
+    }
+
     /// Refuses what nobody would have pinned: a pin comes from a file that people edit and merge.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Sources that are far: which of their files are wanted, whether they are here, and how they come.
 
-use super::address::Address;
+use super::address::{Address, public};
 use super::cache::{HubCache, Kept, Place, kept, put_aside, web_place};
 use super::digest::{Digest, Found};
 use super::download::{Wanted, download};
@@ -10,6 +10,8 @@ use super::share;
 use super::{FetchSettings, Fetcher, FileEntry, Files, Pin, PinnedFile, hub, numbered};
 use crate::many::{Part, side_by_side};
 use crate::{Error, Progress, Result, TextFile};
+use farthing_base::shown::without_secrets;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,11 +28,13 @@ pub(crate) struct Chosen {
 /// What the pins say of a source; `None` where they are silent about it, or where it is near.
 pub(crate) fn chosen(pins: &[Pin], settings: &FetchSettings) -> Result<Option<Chosen>> {
     let address = Address::parse(&settings.source)?;
-    let pin = pins.iter().find(|pin| pin.source == settings.source);
+    let pin = pins.iter().find(|pin| pin.is_of(&settings.source));
     let (pin, numbered): (&Pin, Vec<Option<&PinnedFile>>) = match (&address, pin) {
         (Address::Hub(_), Some(pin)) => (pin, pin.files.iter().map(Some).collect()),
         (Address::Web(urls), Some(pin)) => {
-            let known = |url: &String| pin.files.iter().find(|file| file.path == *url);
+            let files: BTreeMap<_, _> =
+                pin.files.iter().map(|file| (public(&file.path), file)).collect();
+            let known = |url: &String| files.get(&public(url)).copied();
             (pin, urls.iter().map(known).collect())
         }
         _ => return Ok(None),
@@ -97,7 +101,9 @@ impl<'a> Origin<'a> {
         Self { client, hub, check }
     }
 
-    fn item(&self, file: &PinnedFile, commit: Option<&str>) -> Result<Item> {
+    /// The file, which is at `url` where it is not of a dataset.
+    fn item(&self, file: &PinnedFile, url: Option<&str>, commit: Option<&str>) -> Result<Item> {
+        let url = url.unwrap_or(&file.path);
         let digest = file.wanted()?;
         Ok(match (&self.hub, commit) {
             (Some((repo, cache)), Some(commit)) => Item {
@@ -110,8 +116,8 @@ impl<'a> Origin<'a> {
             },
             _ => Item {
                 name: last(&file.path),
-                url: file.path.clone(),
-                place: web_place(&self.client.settings.downloads, &file.path, Some(&digest)),
+                url: url.to_owned(),
+                place: web_place(&self.client.settings.downloads, url, Some(&digest)),
                 bytes: Some(file.bytes),
                 digest: Some(digest),
                 path: None,
@@ -219,6 +225,14 @@ fn offline(name: &str) -> Error {
     }
 }
 
+/// Where file `i` of a source of URLs is.
+fn url_of(address: &Address, i: usize) -> Option<&str> {
+    match address {
+        Address::Web(urls) => urls.get(i).map(String::as_str),
+        _ => None,
+    }
+}
+
 /// The last part of a URL's path.
 fn last(url: &str) -> String {
     bare(url).rsplit('/').next().unwrap_or_default().to_owned()
@@ -230,8 +244,8 @@ pub(crate) fn cached(fetcher: &Fetcher, settings: &FetchSettings) -> Result<(usi
     let Some(chosen) = chosen(&fetcher.pins, settings)? else { return Ok((0, 0)) };
     let origin = Origin::new(fetcher, &address, &refuse_others);
     let (mut files, mut bytes) = (0, 0);
-    for (_, file) in chosen.train.iter().chain(&chosen.val) {
-        let item = origin.item(file, chosen.commit.as_deref())?;
+    for (i, file) in chosen.train.iter().chain(&chosen.val) {
+        let item = origin.item(file, url_of(&address, *i), chosen.commit.as_deref())?;
         let size = item.place.blob.and_then(|blob| fs::metadata(blob).ok()).map(|meta| meta.len());
         if size == Some(file.bytes) {
             files += 1;
@@ -255,7 +269,7 @@ pub(crate) fn pin(
     }
     if fetcher.settings.offline {
         return Err(Error::Offline {
-            what: format!("what `{source}` holds has never been asked"),
+            what: format!("what `{}` holds has never been asked", without_secrets(source)),
             hint:
                 "run once where there is a network; its lock file then says what the source holds"
                     .into(),
@@ -267,18 +281,20 @@ pub(crate) fn pin(
             progress.message("asking for the list of files");
             let pin = hub::pin(&origin.client, hub_address, source, &|| progress.stopped())?;
             progress.message("");
-            fetcher.pins.retain(|old| old.source != source);
+            fetcher.pins.retain(|old| !old.is_of(source));
             fetcher.pins.push(pin);
         }
         Address::Web(urls) => {
-            let old = fetcher.pins.iter().find(|pin| pin.source == source);
-            let mut files = old.map(|pin| pin.files.clone()).unwrap_or_default();
+            let old = fetcher.pins.iter().find(|pin| pin.is_of(source));
+            let old = old.map(|pin| pin.clone().without_queries());
+            let mut files = old.map(|pin| pin.files).unwrap_or_default();
             let names: Vec<String> = urls.iter().map(|url| bare(url)).collect();
             let Selected { train, val, .. } = select(&settings.shards, &names, source)?;
             let mut wanted: Vec<usize> = train.into_iter().chain(val).collect();
             wanted.dedup();
             let missing = wanted.into_iter().map(|i| &urls[i]);
-            let missing = missing.filter(|url| files.iter().all(|file| file.path != **url));
+            let known: BTreeSet<String> = files.iter().map(|file| file.path.clone()).collect();
+            let missing = missing.filter(|url| !known.contains(&*public(url)));
             let items: Vec<Item> = missing
                 .map(|url| Item {
                     name: last(url),
@@ -293,13 +309,14 @@ pub(crate) fn pin(
                 origin.bring(item, stop, tell)
             })?;
             files.extend(items.iter().zip(found).map(|(item, found)| PinnedFile {
-                path: item.url.clone(),
+                path: public(&item.url).into_owned(),
                 bytes: found.bytes,
                 digest: found.digest.to_string(),
             }));
             files.sort_by(|a, b| a.path.cmp(&b.path));
-            fetcher.pins.retain(|old| old.source != source);
-            fetcher.pins.push(Pin { source: source.into(), commit: None, files });
+            fetcher.pins.retain(|old| !old.is_of(source));
+            let source = public(source).into_owned();
+            fetcher.pins.push(Pin { source, commit: None, files });
         }
         Address::World | Address::Local(_) => {}
     }
@@ -323,8 +340,10 @@ pub(crate) fn fetch(
     let origin = Origin::new(fetcher, address, &refuse_others);
     let commit = chosen.commit.as_deref();
     let wanted: Vec<&(usize, PinnedFile)> = chosen.train.iter().chain(&chosen.val).collect();
-    let items: Vec<Item> =
-        wanted.iter().map(|(_, file)| origin.item(file, commit)).collect::<Result<_>>()?;
+    let items: Vec<Item> = wanted
+        .iter()
+        .map(|(i, file)| origin.item(file, url_of(address, *i), commit))
+        .collect::<Result<_>>()?;
     if fetcher.settings.offline {
         let absent = items.iter().filter(|i| i.place.blob.as_ref().is_none_or(|b| !b.exists()));
         let absent: Vec<&Item> = absent.collect();
@@ -373,12 +392,13 @@ pub(crate) fn fetch(
 /// Brings the one file of a pinned URL into the cache, and says where it is.
 pub(crate) fn bring_one(
     fetcher: &Fetcher,
+    url: &str,
     file: &PinnedFile,
     progress: &mut dyn Progress,
 ) -> Result<PathBuf> {
-    let address = Address::Web(vec![file.path.clone()]);
+    let address = Address::Web(vec![url.to_owned()]);
     let origin = Origin::new(fetcher, &address, &refuse_others);
-    let item = origin.item(file, None)?;
+    let item = origin.item(file, Some(url), None)?;
     side_by_side(std::slice::from_ref(&item), 1, progress, |item, stop, tell| {
         origin.bring(item, stop, tell)
     })?;

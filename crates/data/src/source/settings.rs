@@ -1,6 +1,8 @@
 //! How the Hub is reached and where its files are kept: Hugging Face's own environment variables, read here and nowhere else.
 
 use super::certificates::VARIABLES;
+use farthing_base::files;
+use farthing_base::shown::without_secrets;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ pub struct HubSettings {
     pub endpoint: String,
     /// Sent to the endpoint and to no other host: `HF_TOKEN`, else the file `$HF_HOME/token`.
     pub token: Option<String>,
+    /// Whether the token is sent to another machine without encryption, too: `FARTHING_OPEN_TOKEN`.
+    pub open_token: bool,
     /// Hugging Face's cache, shared with Python: `HF_HUB_CACHE`, else `$HF_HOME/hub`, else `~/.cache/huggingface/hub`.
     pub cache: PathBuf,
     /// Files from elsewhere on the web: `$XDG_CACHE_HOME/farthing/downloads`, else `~/.cache/farthing/downloads`.
@@ -47,6 +51,7 @@ impl HubSettings {
         Self {
             endpoint: endpoint.into().trim_end_matches('/').to_owned(),
             token: None,
+            open_token: false,
             cache: cache.into(),
             downloads: downloads.into(),
             certificates: vec![],
@@ -83,7 +88,7 @@ impl HubSettings {
             caches.join("farthing").join("downloads"),
         );
         let file = var("HF_TOKEN_PATH").map_or_else(|| home.join("token"), &path);
-        let token = var("HF_TOKEN").or_else(|| std::fs::read_to_string(file).ok());
+        let token = var("HF_TOKEN").or_else(|| files::read_to_string(&file).ok());
         settings.token = token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
         let named = |name: &'static str| Some((name, path(var(name)?)));
         let [file, folder, others @ ..] = VARIABLES;
@@ -94,9 +99,13 @@ impl HubSettings {
         if settings.certificates.is_empty() {
             settings.certificates = others.into_iter().find_map(named).into_iter().collect();
         }
-        settings.offline = var("HF_HUB_OFFLINE").is_some_and(|v| {
-            ["1", "ON", "YES", "TRUE"].contains(&v.trim().to_uppercase().as_str())
-        });
+        let is_on = |name: &str| {
+            var(name).is_some_and(|v| {
+                ["1", "ON", "YES", "TRUE"].contains(&v.trim().to_uppercase().as_str())
+            })
+        };
+        settings.offline = is_on("HF_HUB_OFFLINE");
+        settings.open_token = is_on("FARTHING_OPEN_TOKEN");
         settings
     }
 }
@@ -105,7 +114,7 @@ impl HubSettings {
 impl std::fmt::Debug for HubSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HubSettings")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &without_secrets(&self.endpoint))
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("cache", &self.cache)
             .field("downloads", &self.downloads)

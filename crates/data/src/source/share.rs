@@ -5,13 +5,14 @@ use super::{FileEntry, Files, entry};
 use crate::text::contained;
 use crate::{Error, Progress, Result, TextFile};
 use arrow::record_batch::RecordBatch;
+use farthing_base::files;
 use farthing_base::files::NewFile;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
-use std::fs::File;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -109,7 +110,7 @@ fn write(
         row: Some(row),
         reason: e.to_string(),
     };
-    let input = File::open(from).map_err(Error::io("open", from))?;
+    let input = files::open(from).map_err(Error::io("open", from))?;
     let mask = ProjectionMask::leaves(metadata.parquet_schema(), columns.iter().copied());
     let mut reader = contained(|| {
         ParquetRecordBatchReaderBuilder::new_with_metadata(input, metadata.clone())

@@ -5,6 +5,7 @@ use super::pages::contained;
 use crate::source::{FORMATS, pointer};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
+use farthing_base::files;
 use farthing_base::names::did_you_mean;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::Compression;
@@ -288,7 +289,7 @@ fn recognise(path: &Path, file: &File) -> Result<()> {
 }
 
 fn footer(path: &Path) -> Result<ArrowReaderMetadata> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = files::open(path).map_err(Error::io("open", path))?;
     let bad = |e: ParquetError| Error::Parquet {
         path: path.into(),
         row_group: None,

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
+use farthing_base::files;
 use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReader, RowGroups, RowSelection, RowSelector,
 };
@@ -136,13 +137,14 @@ impl Group {
     fn decode(&mut self) -> Result<()> {
         let damaged = |e: ParquetError| self.file.damaged(self.index, Some(self.at.row), &e);
         if self.columns.is_none() {
-            let file = || File::open(self.file.path()).map_err(Error::io("open", self.file.path()));
+            let file =
+                || files::open(self.file.path()).map_err(Error::io("open", self.file.path()));
             let (text, skip) = (file()?, self.at.row - self.start);
             let open = || Columns::open(&self.file, self.index, text, skip);
             self.columns = Some(Box::new(contained(open).map_err(damaged)?));
         }
         let Some(columns) = &mut self.columns else { return Ok(()) };
-        let most = if self.careful { 1 } else { BATCH_ROWS };
+        let most = if self.careful { 1 } else { BATCH_ROWS.min(columns.at_once()) };
         let n =
             columns.in_page(self.at.row - self.start).clamp(1, most.min(self.end - self.at.row));
         let rows = contained(|| {
@@ -234,6 +236,8 @@ struct Columns {
     nullable: bool,
     /// Rows of the row group that the pages of the text hold as far as they are read.
     reached: Arc<AtomicU64>,
+    /// Rows of the page that is being read that may be decoded at a time.
+    at_once: Arc<AtomicU64>,
     /// Score and language, where they are asked.
     beside: Option<ParquetRecordBatchReader>,
     /// What they say of the next rows.
@@ -248,6 +252,7 @@ impl Columns {
         let column = chunk.column_descr_ptr();
         let pages = Pages::new(text, chunk, file.group_rows(index))?;
         let (nullable, reached) = (column.max_def_level() > 0, pages.reached());
+        let at_once = pages.at_once();
         let ColumnReader::ByteArrayColumnReader(mut text) =
             get_column_reader(column, Box::new(pages))
         else {
@@ -277,12 +282,17 @@ impl Columns {
                 Some(rows),
             )?)
         };
-        Ok(Self { text, nullable, reached, beside, judged: vec![].into_iter() })
+        Ok(Self { text, nullable, reached, at_once, beside, judged: vec![].into_iter() })
     }
 
     /// Rows after the first `row` of the row group in the page that is being read.
     fn in_page(&self, row: u64) -> u64 {
         self.reached.load(Ordering::Relaxed).saturating_sub(row)
+    }
+
+    /// Rows of the page that is being read that may be decoded at a time.
+    fn at_once(&self) -> u64 {
+        self.at_once.load(Ordering::Relaxed)
     }
 
     /// The next `n` texts, views into their pages; fewer only at the end of the column.
@@ -350,7 +360,7 @@ impl RowGroups for OneGroup<'_> {
 
     fn column_chunks(&self, leaf: usize) -> ParquetResult<Box<dyn PageIterator>> {
         let group = self.file.metadata().row_group(self.index);
-        let file = File::open(self.file.path())?;
+        let file = files::open(self.file.path())?;
         let pages = Pages::new(file, group.column(leaf), self.file.group_rows(self.index))?;
         Ok(Box::new(OneChunk(Some(Box::new(pages)))))
     }

@@ -43,7 +43,12 @@ pub(super) struct Pages {
     peeked: u64,
     /// Rows of the pages that were given or passed over.
     reached: Arc<AtomicU64>,
+    /// Rows of the last page that may be decoded at a time.
+    at_once: Arc<AtomicU64>,
 }
+
+/// Bytes that the values of a few rows may have which a page holds once, each beginning as the one before it does.
+const SHARED_BYTES: u64 = 64 << 20;
 
 impl Pages {
     /// Those of a column chunk in a row group of `rows` rows. Nothing else may read from `file` meanwhile.
@@ -81,7 +86,14 @@ impl Pages {
             },
             peeked: 0,
             reached: Arc::default(),
+            at_once: Arc::new(AtomicU64::new(1)),
         })
+    }
+
+    /// How many rows of the page that was given last may be decoded at a time, one at least: with prefixes that values share, a page of a
+    /// megabyte can hold many values of a megabyte each.
+    pub(super) fn at_once(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.at_once)
     }
 
     /// How many rows of the row group the pages hold that were given or passed over: it grows as they are.
@@ -156,6 +168,10 @@ impl PageReader for Pages {
         self.check(&page)?;
         if page.is_data_page() {
             self.reached.fetch_add(u64::from(page.num_values()), Ordering::Relaxed);
+            let shares = page.encoding() == Encoding::DELTA_BYTE_ARRAY;
+            let bytes = page.buffer().len().max(1) as u64;
+            let rows = if shares { (SHARED_BYTES / bytes).max(1) } else { u64::MAX };
+            self.at_once.store(rows, Ordering::Relaxed);
         }
         Ok(Some(page))
     }

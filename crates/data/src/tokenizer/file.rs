@@ -3,7 +3,9 @@
 use super::choose::Way;
 use super::{BOS_NAMES, Parts, Spelling, Tokenizer};
 use crate::{Error, Result};
+use farthing_base::files;
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +21,39 @@ const DAMAGED: &str =
 /// Why a file is refused, and what to do.
 type Refusal = (String, &'static str);
 
+/// The most bytes that a normalizer may make of one: more than any of Unicode's forms does, one after another.
+const MOST_GROWTH: f64 = 64.0;
+
+/// How many bytes a normalizer can make of each, at most; and how many it adds to a text.
+///
+/// # Source
+/// Unicode Standard Annex 15: the longest compatibility decomposition makes 33 bytes of 3.
+fn growth(normalizer: &Value) -> f64 {
+    let text = |of: &Value| of.as_str().map_or(0, str::len) as f64;
+    match normalizer["type"].as_str().unwrap_or_default() {
+        "Sequence" => {
+            let parts = normalizer["normalizers"].as_array().map_or(&[][..], Vec::as_slice);
+            parts.iter().map(growth).product()
+        }
+        "Replace" => {
+            let (content, pattern) = (text(&normalizer["content"]), &normalizer["pattern"]);
+            // A regex may match nothing at all, before and after each byte.
+            let least = pattern.get("String").map_or(0.0, text);
+            if least > 0.0 { (content / least).max(1.0) } else { 1.0 + content }
+        }
+        "Prepend" => 1.0 + text(&normalizer["prepend"]),
+        "NFC" | "NFD" | "Lowercase" => 3.0,
+        "NFKC" | "NFKD" | "Nmt" | "Precompiled" | "BertNormalizer" => 11.0,
+        "ByteLevel" => 2.0,
+        _ => 1.0,
+    }
+}
+
 /// What is checked before the `tokenizers` crate sees a file.
 #[derive(Deserialize)]
 struct View {
+    #[serde(default)]
+    normalizer: Value,
     #[serde(default)]
     added_tokens: Vec<Added>,
     #[serde(default)]
@@ -96,7 +128,7 @@ impl Tokenizer {
     }
 
     fn load_json(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let bytes = files::read(path).map_err(Error::io("read", path))?;
         Self::parse(&bytes).map_err(|(reason, hint)| Error::TokenizerFile {
             path: path.into(),
             reason,
@@ -115,6 +147,11 @@ impl Tokenizer {
         if let Some(dropout) = view.model.dropout.filter(|d| *d != 0.0) {
             let reason = format!("its dropout of {dropout} makes every encoding different");
             return Err((reason, "set `dropout` to null in the file"));
+        }
+        let grows = growth(&view.normalizer);
+        if grows.is_nan() || grows > MOST_GROWTH {
+            let reason = format!("its normalizer can make {grows:.0} bytes of one of the text");
+            return Err((reason, "take the replacements out of its `normalizer`"));
         }
         let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| damaged(&e))?;
         // The crate numbers added tokens itself and only warns when the file says otherwise.
@@ -136,7 +173,7 @@ impl Tokenizer {
 
     /// GPT-2's own two files.
     fn load_gpt2(merges: &Path, vocab: &Path) -> Result<Self> {
-        let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io("read", path));
+        let read = |path: &Path| files::read_to_string(path).map_err(Error::io("read", path));
         let bad = |path: &Path| {
             let path = path.to_path_buf();
             move |(reason, hint)| Error::TokenizerFile { path, reason, hint }

@@ -52,7 +52,7 @@ const PART_BYTES: usize = 1 << 20;
 
 /// Bytes of texts whose tokens share memory, at most, so that one allocation serves many texts; a text that waits for long in a
 /// packer's buffer keeps no more than that.
-const GROUP_BYTES: usize = 1 << 16;
+pub(crate) const GROUP_BYTES: usize = 1 << 16;
 
 /// A byte-level BPE tokenizer. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -172,7 +172,8 @@ fn count(
         let (mut batch, mut bytes, before) = (vec![], 0, cut.stats.chars);
         while bytes < batch_bytes {
             let Some(text) = cut.next() else { break };
-            bytes += text.len();
+            // What it takes in memory: an empty one is something, too.
+            bytes += text.capacity() + size_of::<String>();
             batch.push(text);
         }
         let chars = cut.stats.chars - before;
@@ -246,7 +247,8 @@ impl<I: Iterator<Item = Result<String>>> Iterator for Cut<'_, I> {
             chars += 1;
         }
         if let Some(end) = end {
-            text.truncate(end);
+            // In memory of its own: what is cut off a long one would be held with it.
+            text = text[..end].to_owned();
         }
         self.stats.documents += 1;
         self.stats.chars += chars as u64;

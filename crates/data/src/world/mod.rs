@@ -8,6 +8,8 @@ mod tasks;
 mod write;
 
 pub use documents::{Document, Split};
+
+use crate::{Error, Result};
 use farthing_base::random::Draws;
 use names::{
     COLOURS, FOODS, JOBS, LANDMARKS, MEN, PET_NAMES, PETS, PRODUCTS, REGIONS, RIVERS, TOWNS, WOMEN,
@@ -33,6 +35,50 @@ pub struct WorldSettings {
 impl Default for WorldSettings {
     fn default() -> Self {
         Self { seed: 1337, train_shards: 4, documents_per_shard: 6_000, val_documents: 1_000 }
+    }
+}
+
+/// More documents than this are no small world.
+const MOST_DOCUMENTS: usize = 1_000_000_000;
+
+/// More files than this have no names of five digits.
+const MOST_SHARDS: usize = 99_999;
+
+impl WorldSettings {
+    /// Whether there is something in it, and not more than can be made.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn check(&self) -> Result<()> {
+        self.fault().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// What is wrong, and with which setting.
+    pub fn fault(&self) -> Option<(&'static str, Error)> {
+        let wrong = |what: String, hint: &str| Error::Config { what, hint: hint.into() };
+        let documents = self.train_shards.checked_mul(self.documents_per_shard);
+        let sizes = [
+            ("train_shards", self.train_shards),
+            ("documents_per_shard", self.documents_per_shard),
+            ("val_documents", self.val_documents),
+        ];
+        if let Some((key, _)) = sizes.iter().find(|(_, n)| *n == 0) {
+            return Some((key, wrong("a world of 0 documents".into(), "at least 1")));
+        }
+        if self.train_shards > MOST_SHARDS {
+            let what = format!("a world of {} files to train on", self.train_shards);
+            return Some(("train_shards", wrong(what, "at most 99,999")));
+        }
+        let many = |n: String| format!("a world of {n} documents");
+        if documents.is_none_or(|n| n > MOST_DOCUMENTS) {
+            let what = many(format!("{} times {}", self.train_shards, self.documents_per_shard));
+            return Some(("documents_per_shard", wrong(what, "at most 1,000,000,000 in all")));
+        }
+        if self.val_documents > MOST_DOCUMENTS {
+            let what = many(self.val_documents.to_string());
+            return Some(("val_documents", wrong(what, "at most 1,000,000,000")));
+        }
+        None
     }
 }
 

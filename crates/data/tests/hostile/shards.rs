@@ -190,8 +190,8 @@ fn duplicate_keys_and_extra_fields_are_refused() {
     let metadata = r#""__metadata__":{"format":"farthing-rows-1"}"#;
     let rows = r#""rows":{"dtype":"U16","shape":[2,5],"data_offsets":[0,20]}"#;
     for (header, expected) in [
-        (format!("{{{metadata},{rows},{rows}}}"), "duplicate field"),
-        (format!("{{{metadata},{metadata},{rows}}}"), "duplicate field"),
+        (format!("{{{metadata},{rows},{rows}}}"), "`rows` stands twice"),
+        (format!("{{{metadata},{metadata},{rows}}}"), "`__metadata__` stands twice"),
         (format!("{{{metadata},{rows},\"more\":{{}}}}"), "unknown field"),
     ] {
         let padded = padded_to(&header, header.len().next_multiple_of(8));

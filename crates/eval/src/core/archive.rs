@@ -2,6 +2,7 @@
 //! zip says decides where something is written.
 
 use crate::{Error, Result};
+use farthing_base::files;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -85,7 +86,7 @@ fn refused(path: &Path, reason: String) -> Error {
 fn checked(path: &Path) -> Result<(ZipArchive<BufReader<File>>, Vec<String>)> {
     let io = |source| Error::Read { path: path.into(), source, hint: "check the path" };
     let refused = |reason: String| refused(path, reason);
-    let mut file = File::open(path).map_err(io)?;
+    let mut file = files::open(path).map_err(io)?;
     let bytes = file.metadata().map_err(io)?.len();
     if bytes > LARGEST_ZIP {
         return Err(refused(format!("it has {bytes} bytes, at most {LARGEST_ZIP} are read")));

@@ -2,6 +2,7 @@
 
 use super::archive::Archive;
 use crate::{Error, Result};
+use farthing_base::files;
 use std::path::{Path, PathBuf};
 
 /// A folder, or a zip and the folder in it.
@@ -51,7 +52,9 @@ impl Files {
     pub(crate) fn read(&self, name: &Path, hint: &'static str) -> Result<String> {
         let refused = |source| Error::Read { path: self.shown(name), source, hint };
         match self {
-            Self::Folder(root) => std::fs::read_to_string(root.join(name)).map_err(refused),
+            Self::Folder(root) => inside(root, name)
+                .and_then(|()| files::read_to_string(&root.join(name)))
+                .map_err(refused),
             Self::Zip(zip, prefix) => {
                 let bytes = zip.read(&in_zip(prefix, name))?;
                 let no_text = |e| std::io::Error::new(std::io::ErrorKind::InvalidData, e);
@@ -75,6 +78,16 @@ impl Files {
             Self::Zip(zip, _) => zip.path().into(),
         }
     }
+}
+
+/// Whether a file is in a folder where links are followed, too.
+fn inside(root: &Path, name: &Path) -> std::io::Result<()> {
+    let (root, file) = (root.canonicalize()?, root.join(name).canonicalize()?);
+    if file.starts_with(&root) {
+        return Ok(());
+    }
+    let what = format!("it is a link that leads out of the bundle, to {}", file.display());
+    Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, what))
 }
 
 /// A name in a zip, which has `/` between its parts on every system.

@@ -2,6 +2,7 @@
 
 use super::TaskType;
 use crate::{Error, Result};
+use farthing_base::files;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -99,7 +100,7 @@ impl TaskType {
 /// [`Error::Read`]; [`Error::Item`] with the line for one that is not JSON, lacks a field, has fewer than two options or a
 /// `gold` that is none of them, and for a file without items.
 pub fn read_items(path: &Path, kind: TaskType) -> Result<Vec<Line>> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+    let text = files::read_to_string(path).map_err(|source| Error::Read {
         path: path.into(),
         source,
         hint: HINT,

@@ -43,12 +43,16 @@ pub(crate) fn output(path: &Path) -> io::Result<OutputDigest> {
     for (name, _) in sizes(path)? {
         let file = if name.is_empty() { path.to_owned() } else { path.join(&name) };
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(std::fs::File::open(&file)?)?;
+        hasher.update_reader(farthing_base::files::open(&file)?)?;
         let digest = hasher.finalize().to_hex().to_string();
         files.push(FileDigest { path: name, bytes: hasher.count(), digest });
     }
-    let parts = files.iter().flat_map(|f| [f.path.as_bytes(), f.digest.as_bytes()]);
-    Ok(OutputDigest { digest: parts_digest(parts), files })
+    Ok(OutputDigest { digest: of(&files), files })
+}
+
+/// The digest of an output of these files.
+pub(crate) fn of(files: &[FileDigest]) -> String {
+    parts_digest(files.iter().flat_map(|f| [f.path.as_bytes(), f.digest.as_bytes()]))
 }
 
 /// Every file under a path with its size, sorted by relative name.
@@ -102,7 +106,7 @@ pub(crate) fn is_stray(name: &str) -> bool {
 /// It cannot be read.
 pub(crate) fn file(recorded: &FileDigest, path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(recorded.under(path))?)?;
+    hasher.update_reader(farthing_base::files::open(&recorded.under(path))?)?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 

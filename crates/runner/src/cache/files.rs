@@ -7,19 +7,31 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Writes JSON so that it is whole or not there, whoever else writes it.
+use crate::hidden::Hidden;
+
+/// Writes JSON, without what is hidden, so that it is whole or not there, whoever else writes it.
 ///
 /// # Errors
 /// The folder cannot be written.
-pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(value)?;
+pub(crate) fn write_json(path: &Path, value: &impl Serialize, hidden: &Hidden) -> io::Result<()> {
+    let json = serde_json::to_value(value)?;
+    let shown = hidden.json(&json);
+    // Where nothing is hidden, keys stand in the order of their type.
+    let mut text = if shown == json {
+        serde_json::to_vec_pretty(value)?
+    } else {
+        serde_json::to_vec_pretty(&shown)?
+    };
     text.push(b'\n');
     farthing_base::files::write_unique(path, &[&text]).map_err(|error| error.source)
 }
 
+/// What a file of ours has at most: a record of a million files.
+const MOST_BYTES: u64 = 256 << 20;
+
 /// Reads JSON; `None` where the file is absent or not what it should be.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    serde_json::from_slice(&farthing_base::files::read_at_most(path, MOST_BYTES).ok()?).ok()
 }
 
 /// Makes a file or a whole folder durable.

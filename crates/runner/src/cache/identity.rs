@@ -13,8 +13,11 @@ use super::digest::parts_digest;
 pub(crate) struct Identity {
     pub(crate) kind: String,
     pub(crate) version: u32,
-    /// The typed config after defaults.
+    /// The typed config after defaults, as it is written down: without what is hidden.
     pub(crate) config: Value,
+    /// The config as it is, where that is another one. Nothing of an entry.
+    #[serde(skip)]
+    pub(crate) own: Option<Value>,
     /// `None` where the stage makes no use of it.
     pub(crate) seed: Option<u64>,
     pub(crate) inputs: BTreeMap<String, Input>,
@@ -65,7 +68,7 @@ impl Identity {
             return None;
         }
         let version = self.version.to_string();
-        let config = canonical(&self.config);
+        let config = canonical(self.own.as_ref().unwrap_or(&self.config));
         let seed = self.seed.map_or("no seed".to_owned(), |s| s.to_string());
         let mut parts = vec!["farthing stage 1", &*self.kind, &version, &config, &seed];
         for (port, input) in &self.inputs {
@@ -79,6 +82,18 @@ impl Identity {
             parts.extend(self.figures.iter().flat_map(|(name, text)| [name.as_str(), text]));
         }
         Some(parts_digest(parts.into_iter().map(str::as_bytes))[..32].to_owned())
+    }
+
+    /// Whether what was written down is what is written down of `other`, names of stages and sources apart.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        let digests = |this: &Self| -> Vec<(String, Option<String>)> {
+            this.inputs.iter().map(|(port, input)| (port.clone(), input.digest.clone())).collect()
+        };
+        (&self.kind, self.version, self.seed) == (&other.kind, other.version, other.seed)
+            && self.config == other.config
+            && (&self.device, &self.sources) == (&other.device, &other.sources)
+            && self.figures == other.figures
+            && digests(self) == digests(other)
     }
 
     /// Whether an earlier run of the same stage did the same to sources of the same name, whatever they held.
@@ -196,6 +211,7 @@ mod tests {
             kind: "train".into(),
             version: 1,
             config,
+            own: None,
             seed: Some(1),
             inputs: [("rows".to_owned(), input)].into(),
             device: None,

@@ -10,12 +10,13 @@ mod sources;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::ctx::SCRATCH;
+use crate::hidden::Hidden;
 use crate::progress::Screen;
 use crate::{Cancel, Figure, Port, Result};
 use digest::OutputDigest;
@@ -57,6 +58,7 @@ pub(crate) enum Lookup {
 /// A store on disk.
 pub(crate) struct Cache {
     root: PathBuf,
+    sources: sources::Memory,
     /// Where it is said that much is read.
     screen: Screen,
 }
@@ -64,7 +66,8 @@ pub(crate) struct Cache {
 impl Cache {
     /// A store to look into; nothing is created.
     pub(crate) fn at(root: &Path, screen: Screen) -> Self {
-        Self { root: root.to_owned(), screen }
+        let sources = sources::Memory::at(root.join("sources.json"));
+        Self { root: root.to_owned(), sources, screen }
     }
 
     /// Whether there is a store at all, and so anything that could be cached.
@@ -82,7 +85,11 @@ impl Cache {
             for folder in ["stages", "locks", "last"] {
                 fs::create_dir_all(self.root.join(folder))?;
             }
-            fs::write(&probe, "")?;
+            // Not through a link that somebody put there.
+            if fs::symlink_metadata(&probe).is_ok() {
+                fs::remove_file(&probe)?;
+            }
+            fs::File::create_new(&probe)?;
             fs::remove_file(&probe)
         };
         try_all().map_err(|error| {
@@ -103,16 +110,37 @@ impl Cache {
         self.root.join("stages").join(format!("{key}.partial"))
     }
 
-    /// Looks a key up; sizes are compared with the record every time, contents if `verify` says so.
-    pub(crate) fn lookup(&self, key: &str, verify: bool) -> Lookup {
+    /// What is not written down.
+    pub(crate) fn hidden(&self) -> &Hidden {
+        &self.screen.hidden
+    }
+
+    /// Looks up the work that an identity is, under its key, and what it wrote to `ports`; sizes are compared with the record every time,
+    /// contents if `verify` says so. The record is a file that others can write to: it is believed only as far as it agrees with all that.
+    pub(crate) fn lookup(
+        &self,
+        key: &str,
+        identity: &Identity,
+        ports: &[Port],
+        verify: bool,
+    ) -> Lookup {
         let entry = self.entry(key);
-        if !entry.exists() {
-            return if self.partial(key).exists() { Lookup::Partial } else { Lookup::Missing };
+        if fs::symlink_metadata(&entry).is_err() {
+            let partial = fs::symlink_metadata(self.partial(key));
+            return if partial.is_ok() { Lookup::Partial } else { Lookup::Missing };
         }
-        let Some(record) = read_json::<Record>(&entry.join(RECORD)) else {
+        let Some(mut record) = read_json::<Record>(&entry.join(RECORD)) else {
             return Lookup::Damaged(format!("its {RECORD} cannot be read"));
         };
-        match damage(&entry, &record, verify) {
+        if record.key != key {
+            return Lookup::Damaged(format!("its {RECORD} has the key of another entry"));
+        }
+        // Older versions wrote down what is hidden now.
+        record.identity.config = self.hidden().json(&record.identity.config);
+        if !record.identity.is_of(identity) {
+            return Lookup::Damaged(format!("its {RECORD} is of other work than its key"));
+        }
+        match foreign(&record, ports).or_else(|| damage(&entry, &record, verify)) {
             Some(what) => Lookup::Damaged(what),
             None => Lookup::Whole(Box::new(record)),
         }
@@ -131,21 +159,31 @@ impl Cache {
         Lock::take(&self.root.join("locks").join(format!("{key}.lock")), cancel, waiting)
     }
 
-    /// The folder to work in, and whether an earlier attempt left it; `fresh` starts from nothing.
+    /// The folder to work in, and whether an earlier attempt left it; `fresh` starts from nothing, and so does what holds links to
+    /// elsewhere: whoever works in it would write there.
     ///
     /// # Errors
     /// The folder cannot be made.
     pub(crate) fn begin(&self, key: &str, fresh: bool) -> Result<(PathBuf, bool)> {
         let partial = self.partial(key);
-        let resumed = partial.exists();
         let make = || {
-            if resumed && fresh {
-                fs::remove_dir_all(&partial)?;
+            let there = match fs::symlink_metadata(&partial) {
+                Ok(meta) => Some(meta.is_dir() && !leads_out(&partial, true)?),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            if there == Some(false) {
+                let name = partial.display();
+                self.screen.line(&format!("{name} has links to elsewhere; the stage starts anew"));
             }
-            fs::create_dir_all(&partial)
+            if there == Some(false) || there == Some(true) && fresh {
+                remove_any(&partial)?;
+            }
+            fs::create_dir_all(&partial)?;
+            Ok(there == Some(true) && !fresh)
         };
-        make().with_context(|| format!("making {}", partial.display()))?;
-        Ok((partial, resumed && !fresh))
+        let resumed = make().with_context(|| format!("making {}", partial.display()))?;
+        Ok((partial, resumed))
     }
 
     /// Digests the outputs of finished work, makes them durable and moves them into place under the key.
@@ -170,11 +208,11 @@ impl Cache {
                 ));
             }
         }
-        write_json(&partial.join(RECORD), &record).with_context(about)?;
+        write_json(&partial.join(RECORD), &record, self.hidden()).with_context(about)?;
         sync(&partial).with_context(about)?;
         let entry = self.entry(&record.key);
         let aside = self.root.join("stages").join(format!("{}.old", record.key));
-        if entry.exists() {
+        if fs::symlink_metadata(&entry).is_ok() {
             remove_any(&aside).with_context(about)?;
             fs::rename(&entry, &aside).with_context(about)?;
         }
@@ -189,7 +227,12 @@ impl Cache {
     /// while sealing costs no checkpoint. Where the disk refuses, as a network disk does while somebody has a file open, the entry is
     /// whole all the same, and the next run tries again.
     pub(crate) fn tidy(&self, key: &str) {
-        let scratch = self.entry(key).join(SCRATCH);
+        let entry = self.entry(key);
+        // An entry that was moved elsewhere, with a link in its place, is read; nothing is deleted there.
+        if fs::symlink_metadata(&entry).is_ok_and(|meta| meta.is_symlink()) {
+            return;
+        }
+        let scratch = entry.join(SCRATCH);
         if let Err(error) = remove_any(&scratch) {
             self.screen.line(&format!("{} is left over and stays: {error}", scratch.display()));
         }
@@ -213,7 +256,7 @@ impl Cache {
     /// # Errors
     /// A file cannot be read.
     pub(crate) fn sources_digest(&self, files: &[PathBuf]) -> Result<Option<String>> {
-        sources::digest(&self.root.join("sources.json"), files, &|line| self.screen.line(line))
+        self.sources.digest(files, self.hidden(), &|line| self.screen.line(line))
     }
 
     /// What a stage of a pipeline was the last time.
@@ -232,7 +275,7 @@ impl Cache {
         let path = self.last_path(pipeline, stage);
         let write = || {
             fs::create_dir_all(self.root.join("last").join(pipeline))?;
-            write_json(&path, identity)
+            write_json(&path, identity, self.hidden())
         };
         write().with_context(|| format!("writing {}", path.display()))
     }
@@ -275,12 +318,56 @@ fn damage(entry: &Path, record: &Record, verify: bool) -> Option<String> {
     None
 }
 
+/// What a record says that cannot be of this work, whatever lies beside it.
+fn foreign(record: &Record, ports: &[Port]) -> Option<String> {
+    let lacks = |port: &&Port| !port.optional && !record.outputs.contains_key(port.name);
+    if let Some(port) = ports.iter().find(lacks) {
+        return Some(format!("its {RECORD} has no output `{}`", port.name));
+    }
+    for (port, output) in &record.outputs {
+        if !ports.iter().any(|known| known.name == port) {
+            return Some(format!("its {RECORD} has an output `{port}`, which the stage has not"));
+        }
+        let inside = |file: &&digest::FileDigest| {
+            file.path.is_empty()
+                || Path::new(&file.path)
+                    .components()
+                    .all(|part| matches!(part, Component::Normal(_)))
+        };
+        if let Some(file) = output.files.iter().find(|file| !inside(file)) {
+            return Some(format!("its {RECORD} names `{}`, outside of it", file.path));
+        }
+        if output.digest != digest::of(&output.files) {
+            return Some(format!("the digest of {port} is not that of its files"));
+        }
+    }
+    None
+}
+
+/// Whether a folder has a link that a stage which writes there would follow out of it: one at its top, or one to a folder or to nothing.
+/// Links to files further down are how fetched files are shared with a cache; whatever replaces one replaces the link.
+fn leads_out(folder: &Path, top: bool) -> std::io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let path = entry.path();
+        if kind.is_symlink() {
+            if top || !fs::metadata(&path).is_ok_and(|meta| meta.is_file()) {
+                return Ok(true);
+            }
+        } else if kind.is_dir() && leads_out(&path, false)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Removes a file, a folder or a link, and nothing that a link leads to.
 fn remove_any(path: &Path) -> std::io::Result<()> {
-    if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else if path.exists() {
-        fs::remove_file(path)
-    } else {
-        Ok(())
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }

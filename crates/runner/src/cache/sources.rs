@@ -3,8 +3,9 @@
 //! system's own, where it has one: a file that was replaced by another of its size and age is not taken for it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::parts_digest;
 use super::files::{read_json, write_json};
 use crate::Result;
+use crate::hidden::Hidden;
 use crate::progress::format::amount;
 
 /// A file that changed less than this long ago may change again without its time showing it, so it is not remembered.
@@ -32,25 +34,68 @@ struct Known {
 /// More than this is not read in silence.
 const MUCH_BYTES: u64 = 256 << 20;
 
-/// One digest over the contents of files in their order, whatever they are called; `None` for no files.
-///
-/// # Errors
-/// A file cannot be read. A memory that cannot be read or written costs time and is no error.
-pub(super) fn digest(
+/// What is remembered of all files, read from the disk once.
+pub(super) struct Memory {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    known: Option<BTreeMap<String, Known>>,
+    /// Files that were learnt and are not written down.
+    new: usize,
+}
+
+impl Memory {
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path, state: Mutex::default() }
+    }
+
+    /// One digest over the contents of files in their order, whatever they are called; `None` for no files.
+    ///
+    /// # Errors
+    /// A file cannot be read. A memory that cannot be read or written costs time and is no error.
+    pub(super) fn digest(
+        &self,
+        files: &[PathBuf],
+        hidden: &Hidden,
+        tell: &dyn Fn(&str),
+    ) -> Result<Option<String>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { known, new } = &mut *state;
+        let known = known.get_or_insert_with(|| read_json(&self.path).unwrap_or_default());
+        digest(&self.path, known, new, files, hidden, tell)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(known), 1..) = (&state.known, state.new) {
+            remember(&self.path, known);
+        }
+    }
+}
+
+/// Without a store yet, as before a first plan, there is nowhere to remember.
+fn remember(memory: &Path, known: &BTreeMap<String, Known>) {
+    if memory.parent().is_some_and(Path::is_dir) {
+        let _ = write_json(memory, known, &Hidden::default());
+    }
+}
+
+fn digest(
     memory: &Path,
+    known: &mut BTreeMap<String, Known>,
+    new_files: &mut usize,
     files: &[PathBuf],
+    hidden: &Hidden,
     tell: &dyn Fn(&str),
 ) -> Result<Option<String>> {
     if files.is_empty() {
         return Ok(None);
     }
-    let mut known: BTreeMap<String, Known> = read_json(memory).unwrap_or_default();
-    // Without a store yet, as before a first plan, there is nowhere to remember.
-    let remember = |known: &BTreeMap<String, Known>| {
-        if memory.parent().is_some_and(Path::is_dir) {
-            let _ = write_json(memory, known);
-        }
-    };
     let mut places = Vec::new();
     for path in files {
         let about = || format!("reading {}", path.display());
@@ -59,27 +104,29 @@ pub(super) fn digest(
         places.push((path, before));
     }
     let is_known = |known: &BTreeMap<String, Known>, path: &Path, stamp: &Stamp| {
-        let k = known.get(path.to_str()?)?;
+        let k = known.get(&*hidden.named(path.to_str()?))?;
         let same = Some(k.modified_ns) == stamp.modified_ns
             && (k.bytes, k.changed_ns) == (stamp.bytes, stamp.changed_ns);
         same.then(|| k.digest.clone())
     };
-    let unknown = places.iter().filter(|(path, stamp)| is_known(&known, path, stamp).is_none());
+    let unknown = places.iter().filter(|(path, stamp)| is_known(known, path, stamp).is_none());
     let (n, bytes) = unknown.fold((0, 0), |(n, sum), (_, stamp)| (n + 1, sum + stamp.bytes));
     if bytes > MUCH_BYTES {
         let (s, bytes) = (if n == 1 { "" } else { "s" }, amount(bytes, "bytes"));
         tell(&format!("reading {n} source file{s}, {bytes}, which are new or changed; once"));
     }
-    let (mut learnt, mut since) = (false, 0);
+    let mut since = 0;
     let mut digests = Vec::new();
     for (path, before) in places {
         let about = || format!("reading {}", path.display());
-        if let Some(digest) = is_known(&known, &path, &before) {
+        if let Some(digest) = is_known(known, &path, &before) {
             digests.push(digest);
             continue;
         }
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(&path).with_context(about)?).with_context(about)?;
+        hasher
+            .update_reader(farthing_base::files::open(&path).with_context(about)?)
+            .with_context(about)?;
         let digest = hasher.finalize().to_hex().to_string();
         let after = stamp(&path).with_context(about)?;
         // A name that is no text could be taken for another one.
@@ -90,19 +137,16 @@ pub(super) fn digest(
             let Stamp { bytes, changed_ns, .. } = after;
             let digest = digest.clone();
             let new = Known { bytes, modified_ns, changed_ns, digest };
-            known.insert(name.to_owned(), new);
-            learnt = true;
+            known.insert(hidden.named(name).into_owned(), new);
+            *new_files += 1;
             since += bytes;
-            // Whoever is cut off goes on from here.
-            if since > MUCH_BYTES {
-                remember(&known);
-                (learnt, since) = (false, 0);
+            // Whoever is cut off goes on from here. Not after each of many files, since all are written every time.
+            if since > MUCH_BYTES || *new_files * 8 >= known.len() {
+                remember(memory, known);
+                (*new_files, since) = (0, 0);
             }
         }
         digests.push(digest);
-    }
-    if learnt {
-        remember(&known);
     }
     Ok(Some(parts_digest(digests.iter().map(String::as_bytes))))
 }
@@ -142,6 +186,7 @@ fn settled(modified_ns: u128) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn contents_count_and_settled_files_are_remembered() {
@@ -155,7 +200,7 @@ mod tests {
         };
         let digest = |files: &[&PathBuf]| {
             let files: Vec<PathBuf> = files.iter().map(|p| (*p).clone()).collect();
-            super::digest(&memory, &files, &|_| {}).unwrap()
+            Memory::at(memory.clone()).digest(&files, &Hidden::default(), &|_| {}).unwrap()
         };
         assert_eq!(digest(&[]), None);
         write(&a, "one", old);
@@ -190,7 +235,7 @@ mod tests {
         write(&c, "two", old);
         assert_eq!(digest(&[&b]), digest(&[&c]));
         fs::remove_file(&b).unwrap();
-        let error = super::digest(&memory, &[b], &|_| {}).unwrap_err();
+        let error = Memory::at(memory).digest(&[b], &Hidden::default(), &|_| {}).unwrap_err();
         assert!(error.to_string().starts_with("reading "), "{error}");
     }
 }

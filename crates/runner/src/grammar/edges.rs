@@ -8,7 +8,7 @@ use toml::de::{DeValue, ValueDeserializer};
 use super::fault::{Fault, suggest};
 use super::matrix::{Coord, agree, words};
 use super::source::Span;
-use super::stage::Header;
+use super::stage::{Header, Headers};
 use super::tree::{Value, type_name};
 use super::vars::Vars;
 use super::{Edge, Expectation, expect_table, strict};
@@ -33,7 +33,7 @@ pub(super) struct Edges {
 pub(super) fn resolve(
     wanted: &Wanted<'_>,
     header: &Header,
-    headers: &[Header],
+    headers: &Headers,
     vars: &Vars<'_>,
     faults: &mut Vec<Fault>,
 ) -> Edges {
@@ -58,7 +58,7 @@ type Given = Vec<(String, Option<usize>)>;
 fn inputs(
     table: Option<&Value<'_>>,
     header: &Header,
-    headers: &[Header],
+    headers: &Headers,
     edges: &mut Edges,
     faults: &mut Vec<Fault>,
 ) -> Given {
@@ -158,12 +158,12 @@ fn who_makes(kind: &str, reader: &Header, headers: &[Header]) -> Option<String> 
 
 /// The stages that a name means to a reader: the one of that name, or those of that table that stand where the reader
 /// stands.
-fn instances(name: &str, reader: &Header, headers: &[Header]) -> Vec<usize> {
-    if let Some(exact) = headers.iter().position(|h| h.name == name) {
+fn instances(name: &str, reader: &Header, headers: &Headers) -> Vec<usize> {
+    if let Some(exact) = headers.named(name) {
         return vec![exact];
     }
-    let fits = |h: &Header| h.base == name && agree(&h.coords, &reader.coords);
-    (0..headers.len()).filter(|&i| fits(&headers[i])).collect()
+    let fits = |i: &usize| agree(&headers[*i].coords, &reader.coords);
+    headers.of_table(name).iter().copied().filter(fits).collect()
 }
 
 /// The names of the file's tables, but for one.
@@ -178,7 +178,7 @@ fn others<'h>(headers: &'h [Header], but: &str) -> Vec<&'h str> {
 fn target(
     from: &Value<'_>,
     header: &Header,
-    headers: &[Header],
+    headers: &Headers,
     faults: &mut Vec<Fault>,
 ) -> Option<(Vec<usize>, String)> {
     let example = "write `PORT = \"STAGE.PORT\"`".to_owned();
@@ -231,7 +231,7 @@ fn missing_ports(
 fn needs(
     value: Option<&Value<'_>>,
     header: &Header,
-    headers: &[Header],
+    headers: &Headers,
     edges: &mut Edges,
     faults: &mut Vec<Fault>,
 ) {

@@ -1,9 +1,14 @@
 //! What is wrong with a pipeline file, and how it looks on the screen.
 
+use std::fmt::Write;
+
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use farthing_base::names::did_you_mean;
 
+use farthing_base::shown::with_stars;
+
 use super::source::{Sources, Span};
+use crate::hidden::Hidden;
 
 /// One fault: what, where, and how to fix it.
 pub(crate) struct Fault {
@@ -35,10 +40,14 @@ impl Fault {
     }
 }
 
+/// Faults that one screen shows; nobody mends more at a time, and each costs a look at the whole file.
+const MOST_SHOWN: usize = 50;
+
 /// Every fault of one pipeline, with the texts to show them in.
 pub(crate) struct Faults {
     pub(crate) sources: Sources,
     pub(crate) list: Vec<Fault>,
+    pub(crate) hidden: Hidden,
 }
 
 impl Faults {
@@ -47,16 +56,25 @@ impl Faults {
         let mut list: Vec<&Fault> = self.list.iter().collect();
         list.sort_by_key(|f| f.span().start);
         let mut out = String::new();
-        for fault in &list {
+        for fault in list.iter().take(MOST_SHOWN) {
             out.push_str(&self.render_one(fault, colour));
             out.push_str("\n\n");
         }
         let n = list.len();
+        if n > MOST_SHOWN {
+            let _ = write!(out, "the first {MOST_SHOWN} of ");
+        }
         let file = self.sources.get(0).map_or("", |s| &s.name);
         out + &format!("{n} fault{} in {file}\n", if n == 1 { "" } else { "s" })
     }
 
     fn render_one(&self, fault: &Fault, colour: bool) -> String {
+        let shown = |text: &String| self.hidden.shown(text);
+        let fault = &Fault {
+            title: shown(&fault.title),
+            labels: fault.labels.iter().map(|(at, text)| (at.clone(), shown(text))).collect(),
+            help: fault.help.iter().map(shown).collect(),
+        };
         let mut group =
             Level::ERROR.primary_title(fault.title.as_str()).elements(self.snippets(fault));
         for help in &fault.help {
@@ -64,6 +82,12 @@ impl Faults {
         }
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         renderer.render(&[group])
+    }
+
+    /// A source as it is quoted, every place where it was. The renderer spells control characters out, but for those of two bytes.
+    fn quoted(&self, text: &str) -> String {
+        let text = self.hidden.with_stars(text);
+        with_stars(&text).replace(|c| ('\u{80}'..='\u{9f}').contains(&c), "¿")
     }
 
     /// A snippet per source, the blamed one first.
@@ -86,7 +110,8 @@ impl Faults {
                     snippets.insert(at, (index, snippet.annotation(annotation)));
                 }
                 None => {
-                    let snippet = Snippet::source(source.text.as_str()).path(source.name.as_str());
+                    let snippet =
+                        Snippet::source(self.quoted(&source.text)).path(source.name.as_str());
                     snippets.push((index, snippet.annotation(annotation)));
                 }
             }

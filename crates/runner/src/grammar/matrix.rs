@@ -12,7 +12,7 @@
 //! swiglu   = { model.mlp = "swiglu" }
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::{DeTable, DeValue};
 
@@ -263,31 +263,40 @@ fn spread<'a>(
     vars: &mut Vars<'a>,
     setting: &Setting<'_>,
 ) -> Vec<BTreeSet<usize>> {
-    let reads: Vec<BTreeSet<usize>> =
-        tables.iter().map(|(_, _, table)| reads(table, tables, vars, setting)).collect();
+    let mut places = BTreeMap::new();
+    for (i, (name, ..)) in tables.iter().enumerate() {
+        places.entry(name.as_str()).or_insert(i);
+    }
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); tables.len()];
+    for (stage, (_, _, table)) in tables.iter().enumerate() {
+        for up in reads(table, &places, vars, setting) {
+            readers[up].push(stage);
+        }
+    }
     let own = |stage| {
         let mine = axes.iter().enumerate().filter(move |(_, axis)| axis.stage == stage);
         mine.map(|(i, _)| i).collect::<BTreeSet<_>>()
     };
     let mut spread: Vec<BTreeSet<usize>> = (0..tables.len()).map(own).collect();
-    loop {
-        let before: usize = spread.iter().map(BTreeSet::len).sum();
-        for stage in 0..tables.len() {
-            for &up in &reads[stage] {
-                let above = spread[up].clone();
-                spread[stage].extend(above);
+    // Whoever has axes hands them on; a stage that has new ones does so again.
+    let mut open: Vec<usize> = (0..tables.len()).filter(|&i| !spread[i].is_empty()).collect();
+    while let Some(up) = open.pop() {
+        let above = spread[up].clone();
+        for &stage in &readers[up] {
+            let before = spread[stage].len();
+            spread[stage].extend(&above);
+            if spread[stage].len() > before {
+                open.push(stage);
             }
         }
-        if spread.iter().map(BTreeSet::len).sum::<usize>() == before {
-            return spread;
-        }
     }
+    spread
 }
 
 /// The tables behind the inputs of a table, as far as they can be read, those of ports that take many left out.
 fn reads<'a>(
     table: &Value<'a>,
-    tables: &[(String, Span, Value<'_>)],
+    places: &BTreeMap<&str, usize>,
     vars: &mut Vars<'a>,
     setting: &Setting<'_>,
 ) -> BTreeSet<usize> {
@@ -301,7 +310,7 @@ fn reads<'a>(
     let DeValue::Table(inputs) = inputs.get_ref() else { return BTreeSet::new() };
     let stages = inputs.iter().filter(|(port, _)| !many(port.get_ref())).filter_map(|(_, from)| {
         let (stage, _) = from.get_ref().as_str()?.rsplit_once('.')?;
-        tables.iter().position(|(name, _, _)| name == stage)
+        places.get(stage).copied()
     });
     stages.collect()
 }

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use crate::hidden::Hidden;
 use crate::kind::{Job, Kind};
 use crate::{Extras, Port, Resources};
 
@@ -25,6 +26,7 @@ use fault::{Fault, Faults, suggest};
 use source::Sources;
 use tree::{Value, type_name};
 use vars::Vars;
+pub(crate) use vars::{Environment, environment};
 
 /// The version of the grammar that this crate reads.
 const FORMAT: i64 = 1;
@@ -95,6 +97,8 @@ pub(crate) struct Setting<'s> {
     pub(crate) kinds: &'s BTreeMap<&'static str, Kind>,
     pub(crate) extras: &'s Extras,
     pub(crate) threads: Option<usize>,
+    pub(crate) environment: &'s Environment,
+    pub(crate) hidden: &'s Hidden,
 }
 
 /// Reads a pipeline.
@@ -116,12 +120,11 @@ pub(crate) fn read(
     let pipeline = parse(&sources, setting, &mut list);
     match pipeline {
         Some(pipeline) if list.is_empty() => Ok(pipeline),
-        _ => Err(Faults { sources, list }),
+        _ => Err(Faults { sources, list, hidden: setting.hidden.clone() }),
     }
 }
 
 fn parse(sources: &Sources, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> Option<Pipeline> {
-    let environment = vars::environment(sources.iter().map(|s| s.text.as_str()));
     let mut sources = sources.iter();
     let file = sources.next()?;
     let (root, errors) = DeTable::parse_recoverable(&file.text);
@@ -149,9 +152,10 @@ fn parse(sources: &Sources, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> O
             DeTable::new()
         }
     };
-    let mut vars = Vars::new(table, &environment);
+    let mut vars = Vars::new(table, setting.environment);
     let heading = heading(root.remove("pipeline"), &mut vars, faults);
     let stages = stage::read_all(root.remove("stage"), &mut vars, setting, faults);
+    faults.extend(vars.too_much());
     let stages = order::arrange(stages, faults)?;
     let (name, seed) = heading?;
     Some(Pipeline { name, seed, stages })

@@ -1,6 +1,9 @@
 //! Puts the stages into an order in which they can run, or finds the cycle that forbids it. Among stages that could come
 //! next, the one that stands first in the file does.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::Declared;
 use super::fault::Fault;
 use super::stage::Draft;
@@ -10,18 +13,29 @@ use super::stage::Draft;
 pub(super) fn arrange(drafts: Vec<Draft>, faults: &mut Vec<Fault>) -> Option<Vec<Declared>> {
     let n = drafts.len();
     let mut order: Vec<usize> = Vec::with_capacity(n);
-    while order.len() < n {
-        let ready = |i: &usize| {
-            !order.contains(i) && drafts[*i].places.iter().all(|(up, _)| order.contains(up))
-        };
-        match (0..n).find(ready) {
-            Some(next) => order.push(next),
-            None => {
-                let start = (0..n).find(|i| !order.contains(i))?;
-                faults.push(cycle(&drafts, &order, start));
-                return None;
+    // Edges that a stage still waits for, and the stages that wait for it.
+    let mut waits: Vec<usize> = drafts.iter().map(|draft| draft.places.len()).collect();
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); n];
+    for (i, draft) in drafts.iter().enumerate() {
+        for (up, _) in &draft.places {
+            readers[*up].push(i);
+        }
+    }
+    let mut ready: BinaryHeap<Reverse<usize>> =
+        (0..n).filter(|&i| waits[i] == 0).map(Reverse).collect();
+    while let Some(Reverse(next)) = ready.pop() {
+        order.push(next);
+        for &reader in &readers[next] {
+            waits[reader] -= 1;
+            if waits[reader] == 0 {
+                ready.push(Reverse(reader));
             }
         }
+    }
+    if let Some(start) = (0..n).find(|&i| waits[i] > 0) {
+        let done: Vec<bool> = waits.iter().map(|&waits| waits == 0).collect();
+        faults.push(cycle(&drafts, &done, start));
+        return None;
     }
     let mut renumbered = vec![0; n];
     for (new, &old) in order.iter().enumerate() {
@@ -41,12 +55,12 @@ pub(super) fn arrange(drafts: Vec<Draft>, faults: &mut Vec<Fault>) -> Option<Vec
 }
 
 /// Walks up from a stage that never becomes ready until one comes again.
-fn cycle(drafts: &[Draft], done: &[usize], start: usize) -> Fault {
+fn cycle(drafts: &[Draft], done: &[bool], start: usize) -> Fault {
     let mut path = vec![start];
     let mut places = Vec::new();
     loop {
         let at = path[path.len() - 1];
-        let blocked = drafts[at].places.iter().find(|(up, _)| !done.contains(up));
+        let blocked = drafts[at].places.iter().find(|(up, _)| !done[*up]);
         let Some((up, span)) = blocked else { break };
         places.push(span.clone());
         if let Some(first) = path.iter().position(|p| p == up) {

@@ -45,6 +45,41 @@ pub(super) struct Header {
     pub(super) kind_at: Option<Span>,
 }
 
+/// All headers, found by what they are called.
+#[derive(Default)]
+pub(super) struct Headers {
+    list: Vec<Header>,
+    named: BTreeMap<String, usize>,
+    of_table: BTreeMap<String, Vec<usize>>,
+}
+
+impl Headers {
+    fn push(&mut self, header: Header) {
+        let i = self.list.len();
+        self.named.entry(header.name.clone()).or_insert(i);
+        self.of_table.entry(header.base.clone()).or_default().push(i);
+        self.list.push(header);
+    }
+
+    /// The first stage of that name.
+    pub(super) fn named(&self, name: &str) -> Option<usize> {
+        self.named.get(name).copied()
+    }
+
+    /// The stages that a table stands for.
+    pub(super) fn of_table(&self, name: &str) -> &[usize] {
+        self.of_table.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl std::ops::Deref for Headers {
+    type Target = [Header];
+
+    fn deref(&self) -> &[Header] {
+        &self.list
+    }
+}
+
 /// Reads every stage, in the order of the file.
 pub(super) fn read_all<'a>(
     table: Option<Value<'a>>,
@@ -61,7 +96,7 @@ pub(super) fn read_all<'a>(
     let variants = matrix::expand(tables, vars, setting, faults);
     // What is wrong with a table is said once, not for every stage that it stands for.
     let mut reported: BTreeMap<String, BTreeSet<(usize, usize)>> = BTreeMap::new();
-    let mut headers = Vec::new();
+    let mut headers = Headers::default();
     for variant in &variants {
         let mut found = Vec::new();
         headers.push(header(variant, setting, &mut found));
@@ -138,7 +173,7 @@ fn header(variant: &Variant<'_>, setting: &Setting<'_>, faults: &mut Vec<Fault>)
 fn read_one<'a>(
     index: usize,
     table: Value<'a>,
-    headers: &[Header],
+    headers: &Headers,
     vars: &Vars<'a>,
     setting: &Setting<'_>,
     faults: &mut Vec<Fault>,

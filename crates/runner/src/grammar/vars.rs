@@ -21,9 +21,22 @@ pub(crate) struct Vars<'a> {
     uses: Vec<(Span, String, Span)>,
     /// The vars being resolved, to find one that is made of itself.
     open: Vec<String>,
+    /// Bytes that replacing has made so far.
+    made: usize,
+    /// What is wrong if that was too much; nothing is replaced from then on.
+    too_much: Option<Fault>,
     /// Where a stage stands on the axes of its matrix; they come before the file's vars.
     locals: Vec<Local<'a>>,
 }
+
+/// Vars that stand in one another's values; a chain of more is a slip.
+const MOST_DEPTH: usize = 16;
+
+/// What all values that are put in place of `${…}` may have in bytes, however often each is used.
+const MOST_BYTES: usize = 16 << 20;
+
+/// What putting one value in place costs at least, be it empty.
+const LEAST_BYTES: usize = 64;
 
 /// A name that means something in one stage alone.
 pub(crate) struct Local<'a> {
@@ -36,7 +49,7 @@ pub(crate) struct Local<'a> {
 impl<'a> Vars<'a> {
     pub(crate) fn new(table: DeTable<'a>, environment: &'a Environment) -> Self {
         let (uses, open, locals, texts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { table, environment, texts, uses, open, locals }
+        Self { table, environment, texts, uses, open, made: 0, too_much: None, locals }
     }
 
     /// Puts text where `read` wants a string and a var gave a number, a date or the like: `DAY=2024-05-01` is a date or a name, as it is
@@ -77,8 +90,16 @@ impl<'a> Vars<'a> {
         self.table.get_key_value(name).map(|(key, _)| key.span())
     }
 
+    /// That vars grow beyond all measure, if they do: said once for the whole file.
+    pub(crate) fn too_much(&mut self) -> Option<Fault> {
+        self.too_much.take()
+    }
+
     /// Replaces everywhere below a value.
     pub(crate) fn substitute(&mut self, value: &mut Value<'a>, faults: &mut Vec<Fault>) {
+        if self.too_much.is_some() {
+            return;
+        }
         let span = value.span();
         match value.get_mut() {
             DeValue::Table(table) => {
@@ -130,6 +151,18 @@ impl<'a> Vars<'a> {
             };
             let name = &rest[at + 2..at + len];
             let value = self.value(name, span, faults)?;
+            self.made += bytes_of(&value);
+            if self.made > MOST_BYTES && self.too_much.is_none() {
+                let place = self.place(name).unwrap_or_else(|| span.clone());
+                let mib = MOST_BYTES >> 20;
+                let title = format!("var `{name}` makes more than {mib} MiB of this file's values");
+                let help = "each `${…}` stands for a whole value: let vars name each other less";
+                let fault = Fault::new(title, place, "").also(span.clone(), "used here");
+                self.too_much = Some(fault.help(help.to_owned()));
+            }
+            if self.too_much.is_some() {
+                return Ok(DeValue::String(text.to_owned().into()));
+            }
             let after = &rest[at + len + 1..];
             let text = self.text(name, &value);
             if out.is_empty() && after.is_empty() && at == 0 {
@@ -210,6 +243,11 @@ impl<'a> Vars<'a> {
             let title = format!("var `{name}` is made of itself");
             return Err(Box::new(Fault::new(title, set, "")));
         }
+        if self.open.len() >= MOST_DEPTH {
+            let title = format!("var `{name}` stands {MOST_DEPTH} vars deep in others");
+            let help = "write its value where it is used, or let fewer vars name each other";
+            return Err(Box::new(Fault::new(title, set, "").help(help.to_owned())));
+        }
         let mut value = value.clone();
         self.open.push(name.to_owned());
         self.substitute(&mut value, faults);
@@ -217,6 +255,19 @@ impl<'a> Vars<'a> {
         self.uses.push((span.clone(), name.to_owned(), set));
         Ok(value.into_inner())
     }
+}
+
+/// About what a value takes in memory.
+fn bytes_of(value: &DeValue<'_>) -> usize {
+    LEAST_BYTES
+        + match value {
+            DeValue::String(text) => text.len(),
+            DeValue::Array(array) => array.iter().map(|v| bytes_of(v.get_ref())).sum(),
+            DeValue::Table(table) => {
+                table.iter().map(|(key, v)| key.get_ref().len() + bytes_of(v.get_ref())).sum()
+            }
+            _ => 0,
+        }
 }
 
 /// What is set in the environment; none for what is no text.

@@ -134,7 +134,7 @@ impl Watch {
             over: Mutex::new(false),
             wake: Condvar::new(),
         });
-        let silent = matches!(shared.screen, Screen::Silent);
+        let silent = shared.screen.is_silent();
         let drawn = Arc::clone(&shared);
         let spawn =
             || std::thread::Builder::new().name("progress".into()).spawn(move || draw(&drawn));
@@ -145,7 +145,7 @@ impl Watch {
 
     /// Shows nothing.
     pub(crate) fn silent() -> Self {
-        Self::start("", Screen::Silent, None)
+        Self::start("", Screen::silent(), None)
     }
 
     /// Replaces the count.
@@ -200,6 +200,7 @@ impl Shared {
         if let Some(file) = lock(&self.log).as_mut() {
             let seconds = self.started.elapsed().as_secs_f64();
             // The log is a convenience: a full disk will stop the stage itself.
+            let line = self.screen.hidden.shown(line);
             let _ = writeln!(file, "{seconds:>9.1}  {line}");
         }
     }
@@ -212,7 +213,8 @@ fn draw(shared: &Shared) {
     let mut rates = Rates::default();
     let mut next_log = Duration::from_secs(5);
     let mut over = lock(&shared.over);
-    loop {
+    // Over may be said before this thread waits for it, and is not said again.
+    while !*over {
         let elapsed = shared.started.elapsed();
         let interval = shared.screen.interval(elapsed);
         let (guard, _) =
@@ -237,13 +239,13 @@ fn draw(shared: &Shared) {
                     bar.set_length(count.total.load(Ordering::Relaxed));
                     bar.set_position(count.done.load(Ordering::Relaxed));
                 }
-                bar.set_message(text.clone());
+                bar.set_message(shared.screen.hidden.shown(&text));
                 bar.tick();
             }
         }
         if elapsed >= next_log {
             shared.log_only(&text);
-            next_log = elapsed + Screen::Lines.interval(elapsed);
+            next_log = elapsed + Screen::thinned(elapsed);
         }
     }
     shared.screen.parts(&mut part_bars, &[]);
@@ -348,6 +350,15 @@ mod tests {
         let unknown = Progress::new(0, "bytes");
         unknown.advance(12_500_000);
         assert!(describe(Some(&unknown), second, &mut Rates::default()).starts_with("12.5 MB"));
+    }
+
+    #[test]
+    fn a_stage_that_is_over_before_its_display_looks_is_not_waited_for() {
+        // Without a place to draw, the display would look again in an hour.
+        let watch = Watch::silent();
+        *lock(&watch.shared.over) = true;
+        watch.shared.wake.notify_all();
+        draw(&watch.shared);
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(super) fn resolve(bundle: &str, ctx: &Ctx) -> Result<()> {
     let Some(lock) = ctx.extra::<LockFile>() else { return Ok(()) };
     let mut fetcher = fetcher(ctx.extras())?;
     fetcher.fetch_file(bundle, &look, &mut Watched::new(ctx, "bytes")).map_err(cut_off)?;
-    let Some(pin) = fetcher.pins.into_iter().find(|pin| pin.source == bundle) else {
+    let Some(pin) = fetcher.pins.into_iter().find(|pin| pin.is_of(bundle)) else {
         return Ok(());
     };
     let what = described(&pin);
@@ -97,7 +97,7 @@ pub(super) fn planned(bundle: &str, extras: &Extras) -> Result<String> {
         };
     }
     let fetcher = fetcher(extras)?;
-    let Some(pin) = fetcher.pins.iter().find(|pin| pin.source == bundle) else {
+    let Some(pin) = fetcher.pins.iter().find(|pin| pin.is_of(bundle)) else {
         let lock = extras.get::<LockFile>();
         let lock = lock
             .map_or_else(String::new, |lock| format!(" and pins it in {}", lock.path().display()));

@@ -129,7 +129,7 @@ impl Stage for FetchParquet {
         let Some(lock) = ctx.extra::<LockFile>() else { return Ok(()) };
         let mut fetcher = fetcher(*exec, ctx.extras())?;
         fetcher.pin(config, &mut Watched::new(ctx, "bytes")).map_err(cut_off)?;
-        let Some(pin) = fetcher.pins.iter().find(|pin| pin.source == config.source).cloned() else {
+        let Some(pin) = fetcher.pins.iter().find(|pin| pin.is_of(&config.source)).cloned() else {
             return Ok(());
         };
         let (files, commit) = (count(pin.files.len() as u64), commit(pin.commit.as_deref()));
@@ -149,7 +149,8 @@ impl Stage for FetchParquet {
         let fetcher = fetcher(*exec, ctx.extras())?;
         let text = if config.source == WORLD {
             let world = &config.world;
-            let documents = world.train_shards * world.documents_per_shard;
+            // `check` has refused a product that is none.
+            let documents = world.train_shards.saturating_mul(world.documents_per_shard);
             format!(
                 "made here: {} documents to train on, {} held out",
                 count(documents as u64),
@@ -341,7 +342,7 @@ fn planned(config: &FetchSettings, fetcher: &Fetcher, lock: Option<&LockFile>) -
             .map_or_else(String::new, |lock| format!(" and pins it in {}", lock.path().display()));
         return Ok(format!("{source}: not pinned yet; the first run asks what it holds{lock}"));
     };
-    let pin = fetcher.pins.iter().find(|pin| pin.source == *source);
+    let pin = fetcher.pins.iter().find(|pin| pin.is_of(source));
     let commit = pin.map_or_else(String::new, |pin| commit(pin.commit.as_deref()));
     let bytes = files.iter().map(|file| file.bytes).sum();
     let (here, bytes_here) = fetcher.cached(config)?;
@@ -361,13 +362,8 @@ fn commit(commit: Option<&str>) -> String {
 
 fn check_world(config: &FetchSettings) -> Result<()> {
     let world = &config.world;
-    let sizes = [
-        ("world.train_shards", world.train_shards),
-        ("world.documents_per_shard", world.documents_per_shard),
-        ("world.val_documents", world.val_documents),
-    ];
-    if let Some((key, _)) = sizes.iter().find(|(_, n)| *n == 0) {
-        return Err(At::new(*key, "a world of 0 documents").hint("at least 1").into());
+    if let Some((key, error)) = world.fault() {
+        return Err(At::of(format!("world.{key}"), &error).into());
     }
     let files = world.train_shards + 1;
     let shards = &config.shards;
@@ -537,6 +533,21 @@ mod tests {
                 "source = 'embedded://world'\nworld = { train_shards = 0 }",
                 "world.train_shards",
                 "0",
+            ),
+            (
+                "source = 'embedded://world'\nworld = { train_shards = 9223372036854775807 }",
+                "world.train_shards",
+                "9223372036854775807 files",
+            ),
+            (
+                "source = 'embedded://world'\nworld = { documents_per_shard = 4611686018427387904 }",
+                "world.documents_per_shard",
+                "4 times 4611686018427387904",
+            ),
+            (
+                "source = 'embedded://world'\nworld = { val_documents = 9223372036854775807 }",
+                "world.val_documents",
+                "9223372036854775807",
             ),
             ("source = 'embedded://world'\nshards = { val = 5 }", "shards.val", "file 5"),
             ("source = 'embedded://world'\nshards = { first = 5 }", "shards.first", "file 5"),

@@ -82,7 +82,7 @@ impl Stage for PackBestfit {
     type Exec = NoExec;
     const KIND: &'static str = "pack-bestfit";
     const ABOUT: &'static str = "text as rows of tokens without padding";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const INPUTS: &'static [Port] =
         &[port("train", "parquet files"), port("val", "parquet files"), port("bpe", "tokenizer")];
     const OUTPUTS: &'static [Port] = &[

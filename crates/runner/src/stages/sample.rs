@@ -24,6 +24,9 @@ pub struct Config {
     pub top_k: Option<usize>,
 }
 
+/// Tokens that a text can be continued by: keys and values of all are kept.
+const MOST_TOKENS: usize = 1 << 20;
+
 fn max_tokens() -> usize {
     64
 }
@@ -52,6 +55,10 @@ impl Stage for Sample {
         }
         if config.max_tokens == 0 {
             return fault("max_tokens", "0 tokens to add".into(), "at least 1");
+        }
+        if config.max_tokens > MOST_TOKENS {
+            let what = format!("{} tokens to add", config.max_tokens);
+            return fault("max_tokens", what, "at most 1,048,576");
         }
         if !(config.temperature >= 0.0 && config.temperature.is_finite()) {
             let what = format!("a temperature of {}", config.temperature);

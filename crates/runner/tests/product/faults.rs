@@ -205,7 +205,18 @@ fn a_loss_that_is_no_number() {
     let again = failed(&place, &args);
     assert_eq!(again.fault(), first.fault());
     let kept = std::fs::read_to_string(place.last_run().join("stages/train/metrics.jsonl"));
-    assert_eq!(kept.unwrap(), metrics);
+    // The newest checkpoint may hold numbers that are none, and is passed over then: its step is done again, in another time.
+    let seen = |text: &str| -> Vec<String> {
+        let lines =
+            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let untimed = |mut record: serde_json::Value| {
+            let keys = record.as_object_mut().unwrap();
+            keys.retain(|key, _| !key.contains("seconds") && !key.contains("per_s"));
+            record.to_string()
+        };
+        lines.map(untimed).collect()
+    };
+    assert_eq!(seen(&kept.unwrap()), seen(&metrics));
     // With rates that work, nothing of it is in the way.
     place.done(&[]);
 }

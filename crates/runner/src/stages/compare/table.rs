@@ -3,6 +3,7 @@
 use farthing_train::Record;
 
 use crate::progress::format::{bytes, count, duration};
+use crate::stages::report::curve::drawable;
 use crate::stages::report::records::{BpbRecord, CoreRecord};
 
 /// One training.
@@ -35,7 +36,7 @@ impl Row {
             match record {
                 Record::Run(run) => row.parameters = run.parameters.values().sum(),
                 Record::Eval(eval) => {
-                    let bpb = eval.val_bpb.filter(|x| x.is_finite());
+                    let bpb = eval.val_bpb.filter(|x| x.is_finite()).and_then(drawable);
                     row.curve.extend(bpb.map(|bpb| (eval.step as f64, bpb)));
                 }
                 Record::Step(step) => row.seconds = step.seconds.or(row.seconds),

@@ -32,7 +32,7 @@ impl Curve {
         let points = |of: fn(&StepRecord) -> Option<f64>| -> Vec<(f64, f64)> {
             steps.iter().filter_map(|s| Some((s.step as f64, of(s)?))).collect()
         };
-        let all = points(|s| s.loss.filter(|x| x.is_finite()));
+        let all = points(|s| s.loss.and_then(drawable));
         if all.len() < 2 {
             return None;
         }
@@ -45,7 +45,7 @@ impl Curve {
                     Some(k) => e.val_bpb.map(|bpb| bpb / k),
                     None => e.val_loss,
                 };
-                Some((e.step as f64, loss?))
+                Some((e.step as f64, drawable(loss?)?))
             })
             .collect();
         let drawn = || all.iter().chain(&held_out).map(|p| p.1);
@@ -56,7 +56,7 @@ impl Curve {
         Some(Self {
             raw: extremes(&all),
             smooth: thinned(&smooth),
-            lr: thinned(&points(|s| s.lr.filter(|x| x.is_finite()))),
+            lr: thinned(&points(|s| s.lr.and_then(drawable))),
             last_step: last(&all).max(last(&held_out)).max(1.0),
             range: roomy(low, high, log),
             held_out,
@@ -82,10 +82,23 @@ impl Curve {
     }
 }
 
+/// Losses and rates beyond this are drawn as this, and those that are nearer to 0 than one over it as 0: an axis has room for so many
+/// decades, and none for infinitely many.
+const MOST: f64 = 1e12;
+
+/// A figure as it is drawn; none for what is no number.
+pub(in crate::stages) fn drawable(x: f64) -> Option<f64> {
+    if x.is_nan() {
+        return None;
+    }
+    Some(if x.abs() < 1.0 / MOST { 0.0 } else { x.clamp(-MOST, MOST) })
+}
+
 /// Bits per byte for one nat per token: what most evaluations say, or, where they give no loss, what puts the last one on
 /// the training curve.
 fn scale(evals: &[EvalRecord], smooth: &[(f64, f64)]) -> Option<f64> {
-    let positive = |x: f64| (x.is_finite() && x > 0.0).then_some(x);
+    // A byte is no thousand tokens, nor a token a million bytes.
+    let positive = |x: f64| (1e-6..1e6).contains(&x).then_some(x);
     let ratio = |e: &EvalRecord| positive(e.val_bpb? / e.val_loss?);
     let mut ratios: Vec<f64> = evals.iter().filter_map(ratio).collect();
     ratios.sort_by(f64::total_cmp);
@@ -157,7 +170,8 @@ pub(super) fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= rough);
     let step = step.unwrap_or(10.0 * power);
     let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
-    (first..=last).map(|i| i as f64 * step).collect()
+    // Rounding may give one more; never many, whatever the numbers are.
+    (first..=last).take(2 * most + 2).map(|i| i as f64 * step).collect()
 }
 
 /// Round values on a logarithmic axis: the finest set that is not too many.
@@ -170,6 +184,9 @@ pub(in crate::stages) fn log_ticks(low: f64, high: f64, most: usize) -> Vec<f64>
         &[1.0],
     ];
     let mut ticks = Vec::new();
+    if !(low > 0.0 && high > low && high.is_finite()) {
+        return ticks;
+    }
     for set in SETS {
         ticks.clear();
         for power in low.log10().floor() as i32..=high.log10().ceil() as i32 {
@@ -243,5 +260,31 @@ mod tests {
         assert_eq!(log_ticks(1.9, 7.2, 6), [2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(log_ticks(1.9, 7.2, 4), [2.0, 3.0, 5.0, 7.0]);
         assert!(linear_ticks(1.0, 1.0, 5).is_empty());
+        for (low, high) in [(0.0, 1.0), (1.0, f64::INFINITY), (f64::NAN, 1.0), (-1.0, 2.0)] {
+            assert!(log_ticks(low, high, 8).is_empty(), "{low} {high}");
+        }
+        assert!(log_ticks(f64::MIN_POSITIVE, f64::MAX, 8).len() < 1_000);
+        assert!(linear_ticks(1e15, 1e15 + 0.25, 5).len() < 20);
+    }
+
+    #[test]
+    fn whatever_the_figures_the_axes_are_short() {
+        let extremes = [1e-300, 1e300, f64::MAX, -1e300, 0.0, f64::INFINITY, 5e-324, 3.0];
+        for a in extremes {
+            for b in extremes {
+                let eval = |step, x| EvalRecord { step, val_bpb: Some(x), val_loss: Some(a) };
+                let both = |i| if i == 0 { a } else { b };
+                let mut all = steps(3, both);
+                for step in &mut all {
+                    step.lr = Some(b);
+                }
+                let curve = Curve::new(&all, &[eval(1, a), eval(u64::MAX, b)]).unwrap();
+                assert!(curve.range.0.is_finite() && curve.range.1.is_finite(), "{a} {b}");
+                assert!(curve.range.0 < curve.range.1, "{a} {b}");
+                let scale = curve.bpb_per_nat.unwrap_or(1.0);
+                assert!(curve.ticks(1.0, 8).len() + curve.ticks(scale, 8).len() < 100, "{a} {b}");
+                super::super::chart::standalone(&curve).unwrap();
+            }
+        }
     }
 }

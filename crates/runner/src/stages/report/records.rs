@@ -124,8 +124,8 @@ pub(in crate::stages) struct Tokenizer {
 /// Every record of a file, in order; none where the port is not connected.
 pub(in crate::stages) fn read<T: DeserializeOwned>(path: Option<&Path>) -> Result<Vec<T>> {
     let Some(path) = path else { return Ok(Vec::new()) };
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = farthing_base::files::read_to_string(path)
+        .with_context(|| format!("reading {}", path.display()))?;
     let mut records = Vec::new();
     for (i, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
