@@ -410,15 +410,31 @@ impl TensorFile {
     /// # Cost
     /// Reads the file once.
     pub fn open(path: &Path) -> Result<Self> {
+        let mut opened = Self::peek(path)?;
+        opened.has_checksum = opened.verify()?;
+        Ok(opened)
+    }
+
+    /// As [`TensorFile::open`], without a look at the tensors' bytes: for who wants to know what a file says of itself.
+    ///
+    /// # Errors
+    /// As [`TensorFile::open`], without the checksum.
+    ///
+    /// # Cost
+    /// Reads the header.
+    pub fn peek(path: &Path) -> Result<Self> {
         let mapped = Mapped::open(path, MOST_HEADER_BYTES)?;
         let (_, header) = SafeTensors::read_metadata(&mapped.map).map_err(|e| {
             let (header, all) = (mapped.header().len(), mapped.map.len());
             let reason = format!("{e} (the file has {all} bytes, {header} of them its header)");
             TensorError::Header { path: path.to_owned(), reason }
         })?;
-        let mut opened = Self { mapped, header, has_checksum: false };
-        opened.has_checksum = opened.verify()?;
-        Ok(opened)
+        Ok(Self { mapped, header, has_checksum: false })
+    }
+
+    /// The JSON of the header as it stands in the file.
+    pub fn header(&self) -> &[u8] {
+        self.mapped.header()
     }
 
     /// Whether there was a checksum, and it was right. Files of other programs have none.

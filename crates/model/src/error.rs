@@ -96,6 +96,26 @@ pub enum Error {
         /// The type in the file.
         found: String,
     },
+    /// A weight is no number.
+    #[error("{}: `{name}` holds {value} at element {index}", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The parameter.
+        name: String,
+        /// The first such element, row by row.
+        index: usize,
+        /// What stands there.
+        value: f64,
+    },
+    /// The header names a tensor more than once.
+    #[error("{}: its header names `{name}` twice", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
     /// The file has a tensor that the model has not.
     #[error("{}: tensor `{name}` is not a parameter of the model", path.display())]
     Unknown {
@@ -132,6 +152,10 @@ impl Hint for Error {
                 "the checkpoint is of another model: load it with the configuration in its own metadata, or change depth, head_dim or the vocabulary back"
             }
             Self::ElementType { .. } => "F32, F64 and BF16 can be loaded",
+            Self::NotFinite { .. } => {
+                "whatever wrote the file diverged or was damaged; use an earlier checkpoint"
+            }
+            Self::Twice { .. } => "it was made to be read in two ways; write it again",
             Self::Unknown { .. } => {
                 "the checkpoint is of another model (other depth, smear, backout or value_embeds); anything that is not a parameter must be named `state.…`"
             }

@@ -5,6 +5,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backward;
+mod cache;
 mod checkpoint;
 mod config;
 mod error;
@@ -12,8 +13,10 @@ mod export;
 mod forward;
 mod generate;
 mod gpt;
+mod import;
 mod params;
 mod preset;
+mod sampling;
 mod tensors;
 mod workspace;
 
@@ -22,8 +25,9 @@ pub use checkpoint::{
 };
 pub use config::{GptConfig, Mlp, ModelConfig};
 pub use error::{Error, Result};
-pub use generate::{Generator, Sampling};
+pub use generate::{Generator, Texts};
 pub use gpt::{Batch, Gpt, sort_positions};
 pub use params::{Init, LayerIds, ParamIds, ParamSpec, SmearIds, ValueIds};
 pub use preset::Preset;
+pub use sampling::{Sampler, Sampling};
 pub use workspace::{Mode, Workspace};
