@@ -15,7 +15,9 @@ use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::run::{Setup, lacking, run as run_stages};
 use crate::runs::{Lineage, RunFolder};
-use crate::{App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen};
+use crate::{
+    App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen, talk,
+};
 
 /// Everything went well.
 const DONE: u8 = 0;
@@ -76,6 +78,8 @@ struct Args {
 enum Command {
     /// Show the kinds of stages with their ports
     List,
+    /// Continue texts with a trained model
+    Generate(Box<talk::GenerateArgs>),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -87,7 +91,7 @@ enum Graph {
 }
 
 /// What `--threads` says.
-fn threads(text: &str) -> Result<usize, String> {
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
     match text.trim().parse() {
         Ok(0) => Err("0 threads do no work; leave --threads out to use every core".to_owned()),
         Ok(n) => Ok(n),
@@ -105,8 +109,10 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
             return if error.use_stderr() { BAD_INPUT } else { DONE };
         }
     };
-    if let Some(Command::List) = args.command {
-        return out(&plan_screen::list(&app.kinds), DONE);
+    match &args.command {
+        Some(Command::List) => return out(&plan_screen::list(&app.kinds), DONE),
+        Some(Command::Generate(args)) => return ended(talk::generate(args)),
+        None => {}
     }
     let Some(file) = &args.file else {
         err("error: no pipeline file was given\nhint: run `runner --help`\n");
@@ -134,6 +140,17 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
                 }
             }
         }
+    }
+}
+
+/// The exit code of a command that talks, whose error is shown; that nobody reads on is none.
+fn ended(result: Result<()>) -> u8 {
+    match result {
+        Err(error) if !error.is::<talk::Closed>() => {
+            err(&format!("error: {}\n", failure::lines(&error).join("\n")));
+            BAD_INPUT
+        }
+        _ => DONE,
     }
 }
 
@@ -214,10 +231,15 @@ fn work(
         status: "running",
         seconds: 0.0,
         stages: Vec::new(),
+        running: None,
     };
     stop_on_ctrl_c(&setup.cancel, &setup.screen);
     let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
-    let code = out(&result_screen::result(&outcome, &folder.path), DONE);
+    let talk = |folder: &Path| {
+        let words = [program.to_owned(), "generate".to_owned(), folder.display().to_string()];
+        words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
+    };
+    let code = out(&result_screen::result(&outcome, &folder.path, talk), DONE);
     let Some((stage, error)) = &outcome.failure else { return Ok(code) };
     err(&result_screen::failed(stage, error, &resume_command(program, args)));
     Ok(FAILED)
