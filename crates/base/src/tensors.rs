@@ -411,6 +411,19 @@ impl TensorFile {
     /// # Cost
     /// Reads the file once.
     pub fn open(path: &Path) -> Result<Self> {
+        let mut opened = Self::peek(path)?;
+        opened.has_checksum = opened.verify()?;
+        Ok(opened)
+    }
+
+    /// As [`TensorFile::open`], without a look at the tensors' bytes: for who wants to know what a file says of itself.
+    ///
+    /// # Errors
+    /// As [`TensorFile::open`], without the checksum.
+    ///
+    /// # Cost
+    /// Reads the header.
+    pub fn peek(path: &Path) -> Result<Self> {
         let mapped = Mapped::open(path, MOST_HEADER_BYTES)?;
         if let Err(e) = unique::check(mapped.header()) {
             return Err(TensorError::Header { path: path.to_owned(), reason: e.to_string() });
@@ -420,9 +433,7 @@ impl TensorFile {
             let reason = format!("{e} (the file has {all} bytes, {header} of them its header)");
             TensorError::Header { path: path.to_owned(), reason }
         })?;
-        let mut opened = Self { mapped, header, has_checksum: false };
-        opened.has_checksum = opened.verify()?;
-        Ok(opened)
+        Ok(Self { mapped, header, has_checksum: false })
     }
 
     /// Whether there was a checksum, and it was right. Files of other programs have none.

@@ -161,7 +161,29 @@ impl Checkpoint {
     /// # Errors
     /// As [`TensorFile::open`]; [`Error::Metadata`] when it is not a checkpoint of this format; [`Error::Config`].
     pub fn open(path: &Path) -> Result<Self> {
-        let file = TensorFile::open(path)?;
+        let opened = Self::of(TensorFile::open(path)?)?;
+        if !opened.file.has_checksum() {
+            return Err(Error::Metadata {
+                path: path.to_owned(),
+                key: WHOLE_CHECKSUM,
+                what: "is missing".into(),
+                hint: "the file was changed after it was written; use an earlier checkpoint",
+            });
+        }
+        Ok(opened)
+    }
+
+    /// The configuration and the step of a checkpoint by its header alone. Nothing else of the file is looked at.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], but for the checksum.
+    pub fn peek(path: &Path) -> Result<(GptConfig, u64)> {
+        let Self { config, step, .. } = Self::of(TensorFile::peek(path)?)?;
+        Ok((config, step))
+    }
+
+    fn of(file: TensorFile) -> Result<Self> {
+        let path = file.path();
         let bad =
             |key, what: String, hint| Error::Metadata { path: path.to_owned(), key, what, hint };
         let foreign = "this is not a checkpoint of farthing; weights of other programs can be loaded into a known configuration with load_weights";
@@ -170,13 +192,6 @@ impl Checkpoint {
         if format != FORMAT_VERSION {
             let what = format!("is `{format}`, this program reads `{FORMAT_VERSION}`");
             return Err(bad(FORMAT, what, "use the version of the program that wrote it"));
-        }
-        if !file.has_checksum() {
-            return Err(bad(
-                WHOLE_CHECKSUM,
-                "is missing".into(),
-                "the file was changed after it was written; use an earlier checkpoint",
-            ));
         }
         let config: GptConfig = serde_json::from_str(get(CONFIG)?).map_err(|e| {
             bad(

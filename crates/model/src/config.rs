@@ -364,6 +364,26 @@ impl GptConfig {
         Ok(())
     }
 
+    /// What another model has otherwise, as (key, here, there). How a model began (`init_…`) makes no difference to one that is trained.
+    pub fn differences(&self, other: &Self) -> Vec<(String, String, String)> {
+        let keys = |config: &Self| match serde_json::to_value(config) {
+            Ok(serde_json::Value::Object(keys)) => keys,
+            _ => serde_json::Map::new(),
+        };
+        let (here, there) = (keys(self), keys(other));
+        let mut names: Vec<&String> = here.keys().chain(there.keys()).collect();
+        names.sort();
+        names.dedup();
+        let shown = |keys: &serde_json::Map<_, serde_json::Value>, name: &String| {
+            keys.get(name).map_or_else(|| "absent".to_owned(), ToString::to_string)
+        };
+        names
+            .into_iter()
+            .filter(|name| !name.starts_with("init_") && here.get(*name) != there.get(*name))
+            .map(|name| (name.clone(), shown(&here, name), shown(&there, name)))
+            .collect()
+    }
+
     /// V: `vocab_size` rounded up to a multiple of 64.
     pub fn padded_vocab(&self) -> usize {
         self.vocab_size.next_multiple_of(VOCAB_MULTIPLE)

@@ -6,23 +6,25 @@
 use farthing_kernels::{AttentionShape, Coef, Device, Mut, Tensor, Weights};
 
 use crate::Result;
+use crate::cache::Going;
 use crate::gpt::{Extent, Gpt};
 use crate::params::LayerIds;
 use crate::workspace::{Buffers, Layer, bind, bound, first, first_mut};
 
 impl Gpt {
-    /// Token ids to the head's input: fills `normed`, and whatever the backward pass needs.
+    /// Token ids to the head's input: fills `normed`, and whatever the backward pass needs. Rows are whole, or each goes on with one of `texts`.
     pub(crate) fn trunk(
         &self,
         dev: &dyn Device,
         weights: Weights<'_>,
         buf: &mut Buffers<Tensor>,
         at: Extent,
+        mut texts: Option<&mut Going<'_>>,
     ) -> Result<()> {
         let pass = Forward { gpt: self, dev, weights, at };
-        pass.embed(buf)?;
+        pass.embed(buf, texts.as_deref_mut())?;
         for (i, ids) in self.ids().layers.iter().enumerate() {
-            pass.layer(buf, i, ids)?;
+            pass.layer(buf, i, ids, texts.as_deref_mut())?;
         }
         pass.final_norm(buf)
     }
@@ -73,7 +75,7 @@ struct Forward<'a> {
 
 impl Forward<'_> {
     /// x0 = norm(wte\[ids\]), smeared where the model does that.
-    fn embed(&self, buf: &mut Buffers<Tensor>) -> Result<()> {
+    fn embed(&self, buf: &mut Buffers<Tensor>, texts: Option<&mut Going<'_>>) -> Result<()> {
         let Self { gpt, dev, weights, at } = *self;
         let (n, shape) = (at.positions(), [at.rows, at.tokens, gpt.config().model_dim]);
         let ids = buf.tokens.view().rows(0..n)?;
@@ -88,16 +90,22 @@ impl Forward<'_> {
         let gate = bind(&mut smear.gate, n, [at.rows, at.tokens])?;
         let (w, lambda) = (weights.get(smear_ids.gate)?, weights.master(smear_ids.lambda)?);
         dev.rms_norm(x.reborrow(), rstd, raw.view())?;
-        let previous = smear.previous.as_ref().filter(|_| at.past > 0).map(Tensor::view);
-        dev.smear(x0, gate, x.view(), previous, w, lambda)?;
-        match &mut smear.previous {
-            Some(previous) => Ok(dev.copy(previous.view_mut(), smear.x.view().rows(n - 1..n)?)?),
-            None => Ok(()),
-        }
+        let (Some(texts), Some(all)) = (texts, &mut smear.previous) else {
+            return Ok(dev.smear(x0, gate, x.view(), None, w, lambda)?);
+        };
+        texts.gather_previous(dev, all)?;
+        dev.smear(x0, gate, x.view(), Some(first(all, at.rows)?), w, lambda)?;
+        texts.note_previous(dev, &smear.x, at.tokens)
     }
 
     /// x = resid_lambda · x + x0_lambda · x0; x += attention(norm(x)); x += mlp(norm(x)).
-    fn layer(&self, buf: &mut Buffers<Tensor>, i: usize, ids: &LayerIds) -> Result<()> {
+    fn layer(
+        &self,
+        buf: &mut Buffers<Tensor>,
+        i: usize,
+        ids: &LayerIds,
+        texts: Option<&mut Going<'_>>,
+    ) -> Result<()> {
         let Self { gpt, dev, weights, at } = *self;
         let (config, n) = (gpt.config(), at.positions());
         let (layer_slot, kv_slot) = (buf.layer_slot(i), buf.kv_slot(i));
@@ -121,15 +129,17 @@ impl Forward<'_> {
             let (table, w) = (weights.get(value.table)?, weights.get(value.gate)?);
             let mut ve = bind(ve, n, at.kv(config))?;
             dev.embed(ve.reborrow(), table, first(tokens, n)?)?;
-            dev.value_gate(v, gate.reborrow(), ve.view(), n1, w, config.ve_gate_max)?;
+            dev.value_gate(v.reborrow(), gate.reborrow(), ve.view(), n1, w, config.ve_gate_max)?;
         }
-        let positions = at.past..at.past + at.tokens;
-        let (cos, sin) = (cos.view().rows(positions.clone())?, sin.view().rows(positions)?);
-        dev.rotary_norm(layer.q.reborrow(), layer.rstd_q.reborrow(), cos, sin, config.qk_gain)?;
-        dev.rotary_norm(k, layer.rstd_k.reborrow(), cos, sin, config.qk_gain)?;
-        let [k, v] = kv[kv_slot].all(config, at)?;
-        let (att, lse) = (layer.att.reborrow(), layer.lse.reborrow());
-        dev.attention(att, lse, layer.q.view(), k, v, gpt.attention_shape(i))?;
+        if let Some(texts) = texts {
+            texts.attend(gpt, dev, i, &mut layer, [k, v], [cos, sin])?;
+        } else {
+            let (cos, sin) = (first(cos, at.tokens)?, first(sin, at.tokens)?);
+            dev.rotary_norm(layer.q.reborrow(), layer.rstd_q.reborrow(), cos, sin, config.qk_gain)?;
+            dev.rotary_norm(k.reborrow(), layer.rstd_k.reborrow(), cos, sin, config.qk_gain)?;
+            let (att, lse) = (layer.att.reborrow(), layer.lse.reborrow());
+            dev.attention(att, lse, layer.q.view(), k.view(), v.view(), gpt.attention_shape(i))?;
+        }
         dev.linear(x.reborrow(), layer.att.view(), weights.get(ids.attn_proj)?, true)?;
 
         self.mlp(x, &mut layer, bind(act, n, [at.rows, at.tokens, config.mlp_dim()])?, ids)

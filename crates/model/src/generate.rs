@@ -1,71 +1,56 @@
-//! Generation: one row of tokens with its keys and values kept, fed a piece at a time, and the next token drawn from the logits.
+//! Generation: texts of tokens with their keys and values kept, fed a piece at a time, or each by one token in a pass that they share, and the next token
+//! drawn from the logits.
 //!
-//! The arithmetic is the forward pass's own, told how many tokens came before. Nothing is allocated per token.
+//! The arithmetic is the forward pass's own, told what came before. Nothing is allocated per token.
 
 use std::ops::Range;
 
-use farthing_base::random::Stream;
 use farthing_kernels::{Device, Tensor, Weights};
 
+use crate::cache::{Bound, Going, Text};
 use crate::gpt::{Extent, Gpt};
-use crate::workspace::{Buffers, Capacity, Keep, Types, buffers, first_mut, write_rotary};
+use crate::sampling::{Sampler, Sampling};
+use crate::workspace::{Buffers, Capacity, Keep, Types, buffers, first, first_mut, write_rotary};
 use crate::{Error, Result};
-
-/// How the next token is drawn.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Sampling {
-    /// 0 takes the most likely token, the first of equals; else probabilities are softmax(logits / temperature).
-    pub temperature: f64,
-    /// Only the `top_k` most likely tokens can be drawn, where given.
-    pub top_k: Option<usize>,
-    /// Draws depend on this and on the position, nothing else.
-    pub seed: u64,
-}
-
-impl Sampling {
-    /// Always the most likely token.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_k: None, seed: 0 };
-
-    fn check(&self) -> Result<()> {
-        let refuse = |what: String, hint: &str| Err(Error::Generation { what, hint: hint.into() });
-        if !self.temperature.is_finite() || self.temperature < 0.0 {
-            let what = format!("temperature is {}", self.temperature);
-            return refuse(
-                what,
-                "use 0 for the most likely token, 1 for the model's own probabilities",
-            );
-        }
-        if self.top_k == Some(0) {
-            return refuse("top_k is 0".into(), "use at least 1, or leave it out");
-        }
-        Ok(())
-    }
-}
 
 /// The most tokens that go through the model at a time: bounds the memory of a long prompt.
 const PIECE: usize = 128;
 
-/// One text in the making: the tokens so far, as keys and values.
-pub struct Generator<'a> {
+/// Several texts in the making. Each is fed by itself, or they go on together: a pass over one token of each reads the weights once.
+pub struct Texts<'a> {
     gpt: &'a Gpt,
     dev: &'a dyn Device,
     weights: Weights<'a>,
     buffers: Buffers<Tensor>,
     capacity: Capacity,
-    /// Tokens so far.
-    past: usize,
-    /// Tokens at the mark, and what was carried over there, where the model carries anything.
-    marked: usize,
-    carried: Option<Tensor>,
-    /// Logits after the last token, softcapped, (vocab_size).
+    each: Vec<Text>,
+    /// Softcapped logits after the last token of each, (texts, vocab_size).
     logits: Vec<f64>,
-    /// Host bytes that logits pass through, and the candidates of a draw.
+    /// Host bytes that logits pass through.
     staging: Vec<u8>,
-    candidates: Vec<u32>,
+    sampler: Sampler,
+    bytes: usize,
 }
 
 impl Gpt {
-    /// A generator with room for `max_tokens` tokens, prompt included.
+    /// Room for `texts` texts of at most `max_tokens` tokens each, prompts included.
+    ///
+    /// Of a layer with a window, keys and values are kept of at most two windows and a piece, however long a text grows. Beyond the `seq_len` that the model was
+    /// trained on, an `L` layer sees the last `seq_len` tokens, and rotary angles go on.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] when there is no text or no token; [`Error::Kernel`] when there is not the memory.
+    pub fn texts<'a>(
+        &'a self,
+        dev: &'a dyn Device,
+        weights: Weights<'a>,
+        texts: usize,
+        max_tokens: usize,
+    ) -> Result<Texts<'a>> {
+        Texts::new(self, dev, weights, texts, max_tokens, Bound::Windows)
+    }
+
+    /// A generator with room for `max_tokens` tokens, prompt included. It keeps the keys and values of all of them, for [`Generator::rewind`].
     ///
     /// # Errors
     /// [`Error::Batch`] when `max_tokens` is 0; [`Error::Kernel`] when there is not the memory.
@@ -75,35 +60,258 @@ impl Gpt {
         weights: Weights<'a>,
         max_tokens: usize,
     ) -> Result<Generator<'a>> {
-        let row = Capacity::of_batches(1, max_tokens)?;
-        let capacity = Capacity { positions: row.positions.min(PIECE), tokens: max_tokens };
+        let texts = Texts::new(self, dev, weights, 1, max_tokens, Bound::None)?;
+        Ok(Generator { texts, marked: 0, carried: None })
+    }
+}
+
+fn refuse<T>(what: String, hint: &str) -> Result<T> {
+    Err(Error::Generation { what, hint: hint.into() })
+}
+
+impl<'a> Texts<'a> {
+    fn new(
+        gpt: &'a Gpt,
+        dev: &'a dyn Device,
+        weights: Weights<'a>,
+        texts: usize,
+        max_tokens: usize,
+        bound: Bound,
+    ) -> Result<Self> {
+        let capacity = Capacity::of_texts(texts, max_tokens, PIECE)?;
         let types = Types { compute: dev.compute_dtype(), master: dev.master_dtype() };
-        let mut buffers =
-            buffers(self.config(), capacity, Keep::Generate, types, &mut |dtype, shape| {
-                Ok(dev.alloc(dtype, shape)?)
-            })?;
-        write_rotary(self.config(), dev, &mut buffers.cos, &mut buffers.sin)?;
-        let vocab = self.config().vocab_size;
-        Ok(Generator {
-            gpt: self,
+        let (config, mut bytes) = (gpt.config(), 0);
+        let mut buffers = buffers(config, capacity, Keep::Generate, types, &mut |dtype, shape| {
+            bytes += shape.elements() * dtype.bytes();
+            Ok(dev.alloc(dtype, shape)?)
+        })?;
+        write_rotary(config, dev, &mut buffers.cos, &mut buffers.sin)?;
+        // Behind the inputs of a pass stand its targets: none.
+        let n = capacity.positions;
+        dev.write_i32(buffers.tokens.view_mut().rows(n..2 * n)?, &vec![-1; n])?;
+        let mut all = Vec::with_capacity(texts);
+        for _ in 0..texts {
+            let text = Text::new(gpt, dev, max_tokens, n, bound)?;
+            bytes += text.bytes();
+            all.push(text);
+        }
+        Ok(Self {
+            gpt,
             dev,
             weights,
-            staging: vec![0; self.config().padded_vocab() * types.compute.bytes()],
+            staging: vec![0; texts * config.padded_vocab() * types.compute.bytes()],
             buffers,
             capacity,
-            past: 0,
-            marked: 0,
-            carried: None,
-            logits: vec![0.0; vocab],
-            candidates: (0..vocab as u32).collect(),
+            each: all,
+            logits: vec![0.0; texts * config.vocab_size],
+            sampler: Sampler::new(config.vocab_size),
+            bytes,
         })
     }
+
+    /// Texts that there is room for.
+    pub fn count(&self) -> usize {
+        self.each.len()
+    }
+
+    /// The most tokens of a text.
+    pub fn max_tokens(&self) -> usize {
+        self.capacity.tokens
+    }
+
+    /// Bytes on the device, weights apart.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The tokens of a text so far; none of one that there is no room for.
+    pub fn tokens(&self, text: usize) -> &[i32] {
+        self.each.get(text).map_or(&[], |text| &text.tokens)
+    }
+
+    /// Softcapped logits of what comes after a text, one per entry of the vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] when it has no tokens, or there is no such text.
+    pub fn logits(&self, text: usize) -> Result<&[f64]> {
+        if self.tokens(text).is_empty() {
+            return refuse("no tokens to go on from".into(), "feed a prompt first");
+        }
+        let vocab = self.gpt.config().vocab_size;
+        Ok(&self.logits[text * vocab..(text + 1) * vocab])
+    }
+
+    /// Forgets a text's tokens, to begin another.
+    pub fn clear(&mut self, text: usize) {
+        if let Some(text) = self.each.get_mut(text) {
+            text.clear();
+        }
+    }
+
+    /// Makes the text `to` the same as `from`, so that several go on from one prompt that was fed once.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] when there are no such two texts; [`Error::Kernel`].
+    pub fn copy(&mut self, from: usize, to: usize) -> Result<()> {
+        let Ok([from_text, to_text]) = self.each.get_disjoint_mut([from, to]) else {
+            return refuse(format!("text {from} to be copied to text {to}"), "name two texts");
+        };
+        to_text.copy_from(from_text, self.dev)?;
+        let vocab = self.gpt.config().vocab_size;
+        self.logits.copy_within(from * vocab..(from + 1) * vocab, to * vocab);
+        Ok(())
+    }
+
+    /// Appends tokens to one text; [`Texts::logits`] has what comes next.
+    ///
+    /// # Numerics
+    /// Within 5e-5 of the full forward pass's on `cpu` (logits are at most 15), 1e-11 on `reference`; tested below.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] when there is no such text, no token or no room; [`Error::Token`]; [`Error::Kernel`].
+    ///
+    /// # Cost
+    /// 2 FLOPs per weight and token, and attention over the keys each sees.
+    pub fn feed(&mut self, text: usize, tokens: &[i32]) -> Result<()> {
+        let end = tokens.len();
+        self.append(text, tokens, &mut |this, piece| {
+            if piece.end == end { this.read_logits(piece.len() - 1, &[text]) } else { Ok(()) }
+        })
+    }
+
+    /// Appends one token to each of several texts, in one pass.
+    ///
+    /// # Numerics
+    /// As [`Texts::feed`]: a text's logits do not depend on who goes along, but for rounding, and on `reference` not at all.
+    ///
+    /// # Errors
+    /// As [`Texts::feed`]; [`Error::Generation`] also when a text is named twice or not as many tokens are given.
+    ///
+    /// # Cost
+    /// As [`Texts::feed`] for each; the weights are read once.
+    pub fn step(&mut self, texts: &[usize], tokens: &[i32]) -> Result<()> {
+        if texts.len() != tokens.len() {
+            let what = format!("{} tokens for {} texts", tokens.len(), texts.len());
+            return refuse(what, "give one token for each");
+        }
+        if let Some(i) = (1..texts.len()).find(|&i| texts[..i].contains(&texts[i])) {
+            return refuse(format!("text {} twice in a step", texts[i]), "name each once");
+        }
+        for (row, (&text, token)) in texts.iter().zip(tokens).enumerate() {
+            self.check(text, std::slice::from_ref(token), row)?;
+        }
+        if texts.is_empty() {
+            return Ok(());
+        }
+        self.pass(texts, tokens, 1)?;
+        self.read_logits(0, texts)
+    }
+
+    /// Draws the token that comes after a text. Does not append it.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] when it has no tokens yet, or `sampling` makes no sense.
+    pub fn draw(&mut self, text: usize, sampling: &Sampling) -> Result<i32> {
+        self.logits(text)?;
+        let (vocab, tokens) = (self.gpt.config().vocab_size, &self.each[text].tokens);
+        let logits = &self.logits[text * vocab..(text + 1) * vocab];
+        self.sampler.draw(logits, tokens, sampling, tokens.len())
+    }
+
+    fn check(&self, text: usize, tokens: &[i32], row: usize) -> Result<()> {
+        let Some(found) = self.each.get(text) else {
+            let what = format!("text {text} of {}", self.each.len());
+            return refuse(what, "ask for room for more texts");
+        };
+        if tokens.is_empty() {
+            return refuse("no tokens".into(), "begin with the <|bos|> token");
+        }
+        if found.past() + tokens.len() > self.capacity.tokens {
+            let (n, past, room) = (tokens.len(), found.past(), self.capacity.tokens);
+            let what = format!("{n} tokens after {past}, with room for {room}");
+            return refuse(what, "ask for a generator with a larger max_tokens");
+        }
+        let vocab = self.gpt.config().vocab_size;
+        let wrong = tokens.iter().position(|&id| id < 0 || id as i64 >= vocab as i64);
+        match wrong {
+            Some(position) => {
+                Err(Error::Token { what: "input", id: tokens[position], row, position, vocab })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Sends tokens through the trunk, a piece at a time; `after` is told which went.
+    fn append(
+        &mut self,
+        text: usize,
+        tokens: &[i32],
+        after: &mut dyn FnMut(&mut Self, Range<usize>) -> Result<()>,
+    ) -> Result<()> {
+        self.check(text, tokens, 0)?;
+        let mut begin = 0;
+        for piece in tokens.chunks(self.capacity.positions) {
+            self.pass(&[text], piece, piece.len())?;
+            after(self, begin..begin + piece.len())?;
+            begin += piece.len();
+        }
+        Ok(())
+    }
+
+    /// Sends the next `each` tokens of some texts through the trunk.
+    fn pass(&mut self, rows: &[usize], tokens: &[i32], each: usize) -> Result<()> {
+        let Self { gpt, dev, weights, buffers, each: texts, .. } = self;
+        dev.write_i32(first_mut(&mut buffers.tokens, tokens.len())?, tokens)?;
+        let at = Extent { rows: rows.len(), tokens: each };
+        let mut going = Going { texts, rows };
+        gpt.trunk(*dev, *weights, buffers, at, Some(&mut going))?;
+        for (&row, tokens) in rows.iter().zip(tokens.chunks(each)) {
+            texts[row].tokens.extend_from_slice(tokens);
+        }
+        Ok(())
+    }
+
+    /// Logits of the last pass's positions from `from` on, one for each of these texts.
+    fn read_logits(&mut self, from: usize, texts: &[usize]) -> Result<()> {
+        let (dev, buf, config) = (self.dev, &mut self.buffers, self.gpt.config());
+        let (n, positions) = (texts.len(), self.capacity.positions);
+        let head = self.weights.get(self.gpt.ids().lm_head)?;
+        let mut logits = first_mut(&mut buf.logits, n)?;
+        let normed = buf.normed.view().rows(from..from + n)?;
+        dev.linear(logits.reborrow(), normed, head, false)?;
+        let (vocab, softcap) = (config.vocab_size, config.logit_softcap);
+        let none = buf.tokens.view().rows(positions..positions + n)?;
+        dev.cross_entropy(first_mut(&mut buf.losses, n)?, logits, none, vocab, softcap, None)?;
+        let width = buf.logits.dtype().bytes();
+        let row = config.padded_vocab() * width;
+        let staging = &mut self.staging[..n * row];
+        dev.read(staging, first(&buf.logits, n)?)?;
+        for (&text, bytes) in texts.iter().zip(staging.chunks_exact(row)) {
+            let logits = &mut self.logits[text * vocab..(text + 1) * vocab];
+            for (logit, bytes) in logits.iter_mut().zip(bytes.chunks_exact(width)) {
+                *logit = match *bytes {
+                    [a, b] => f32::from_bits(u32::from(u16::from_ne_bytes([a, b])) << 16) as f64,
+                    _ => crate::workspace::float(bytes),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One text in the making, which can be taken back to a mark.
+pub struct Generator<'a> {
+    texts: Texts<'a>,
+    /// Tokens at the mark, and what was carried over there, where the model carries anything.
+    marked: usize,
+    carried: Option<Tensor>,
 }
 
 impl Generator<'_> {
     /// Forgets all tokens, to begin another text.
     pub fn reset(&mut self) {
-        (self.past, self.marked) = (0, 0);
+        self.texts.clear(0);
+        self.marked = 0;
     }
 
     /// Marks where the text stands, for [`Generator::rewind`]. Allocates once, where the model carries a token over (smear).
@@ -111,15 +319,14 @@ impl Generator<'_> {
     /// # Errors
     /// [`Error::Kernel`].
     pub fn mark(&mut self) -> Result<()> {
-        self.marked = self.past;
-        let Some(previous) = self.buffers.smear.as_ref().and_then(|s| s.previous.as_ref()) else {
-            return Ok(());
-        };
+        self.marked = self.len();
+        let dev = self.texts.dev;
+        let Some(previous) = &self.texts.each[0].previous else { return Ok(()) };
         let carried = match &mut self.carried {
             Some(carried) => carried,
-            none => none.insert(self.dev.alloc(previous.dtype(), previous.shape())?),
+            none => none.insert(dev.alloc(previous.dtype(), previous.shape())?),
         };
-        Ok(self.dev.copy(carried.view_mut(), previous.view())?)
+        Ok(dev.copy(carried.view_mut(), previous.view())?)
     }
 
     /// Forgets the tokens since the mark, or all where there is none: what comes next goes on from there.
@@ -127,11 +334,11 @@ impl Generator<'_> {
     /// # Errors
     /// [`Error::Kernel`].
     pub fn rewind(&mut self) -> Result<()> {
-        self.past = self.marked;
-        let previous = self.buffers.smear.as_mut().and_then(|s| s.previous.as_mut());
-        match (previous, &self.carried) {
+        let (dev, text) = (self.texts.dev, &mut self.texts.each[0]);
+        text.tokens.truncate(self.marked);
+        match (&mut text.previous, &self.carried) {
             (Some(previous), Some(carried)) if self.marked > 0 => {
-                Ok(self.dev.copy(previous.view_mut(), carried.view())?)
+                Ok(dev.copy(previous.view_mut(), carried.view())?)
             }
             _ => Ok(()),
         }
@@ -139,30 +346,27 @@ impl Generator<'_> {
 
     /// Tokens so far.
     pub fn len(&self) -> usize {
-        self.past
+        self.texts.tokens(0).len()
     }
 
     /// Whether there are no tokens yet.
     pub fn is_empty(&self) -> bool {
-        self.past == 0
+        self.len() == 0
     }
 
     /// Appends tokens and returns the softcapped logits of what comes next, one per entry of the vocabulary.
     ///
     /// # Numerics
-    /// Within 5e-5 of the full forward pass's on `cpu` (logits are at most 15), 1e-11 on `reference`; tested below.
+    /// As [`Texts::feed`].
     ///
     /// # Errors
-    /// [`Error::Generation`] when there is no token or no room; [`Error::Token`]; [`Error::Kernel`].
+    /// As [`Texts::feed`].
     ///
     /// # Cost
-    /// 2 FLOPs per weight and token, and attention over the keys each sees.
+    /// As [`Texts::feed`].
     pub fn feed(&mut self, tokens: &[i32]) -> Result<&[f64]> {
-        let end = tokens.len();
-        self.append(tokens, &mut |this, piece| {
-            if piece.end == end { this.read_logits(piece.len() - 1) } else { Ok(()) }
-        })?;
-        Ok(&self.logits)
+        self.texts.feed(0, tokens)?;
+        self.texts.logits(0)
     }
 
     /// [`Generator::feed`], and after each of the tokens its number among them and the logits of what comes next go to `each`.
@@ -173,81 +377,13 @@ impl Generator<'_> {
     /// # Cost
     /// Beside that of [`Generator::feed`], a product with `lm_head` for each token, and its logits on the way to the host.
     pub fn feed_each(&mut self, tokens: &[i32], each: &mut dyn FnMut(usize, &[f64])) -> Result<()> {
-        self.append(tokens, &mut |this, piece| {
+        self.texts.append(0, tokens, &mut |texts, piece| {
             for (at, i) in piece.enumerate() {
-                this.read_logits(at)?;
-                each(i, &this.logits);
+                texts.read_logits(at, &[0])?;
+                each(i, &texts.logits);
             }
             Ok(())
         })
-    }
-
-    /// Sends tokens through the trunk, a piece at a time; `after` is told which went.
-    fn append(
-        &mut self,
-        tokens: &[i32],
-        after: &mut dyn FnMut(&mut Self, Range<usize>) -> Result<()>,
-    ) -> Result<()> {
-        let refuse = |what: String, hint: &str| Err(Error::Generation { what, hint: hint.into() });
-        if tokens.is_empty() {
-            return refuse("no tokens".into(), "begin with the <|bos|> token");
-        }
-        if self.past + tokens.len() > self.capacity.tokens {
-            let what = format!(
-                "{} tokens after {}, with room for {}",
-                tokens.len(),
-                self.past,
-                self.capacity.tokens
-            );
-            return refuse(what, "ask for a generator with a larger max_tokens");
-        }
-        let vocab = self.gpt.config().vocab_size;
-        let wrong = tokens.iter().position(|&id| id < 0 || id as i64 >= vocab as i64);
-        if let Some(position) = wrong {
-            return Err(Error::Token {
-                what: "input",
-                id: tokens[position],
-                row: 0,
-                position,
-                vocab,
-            });
-        }
-        let mut begin = 0;
-        for piece in tokens.chunks(self.capacity.positions) {
-            let at = Extent { rows: 1, tokens: piece.len(), past: self.past };
-            self.dev.write_i32(first_mut(&mut self.buffers.tokens, piece.len())?, piece)?;
-            self.gpt.trunk(self.dev, self.weights, &mut self.buffers, at)?;
-            self.past += piece.len();
-            after(self, begin..begin + piece.len())?;
-            begin += piece.len();
-        }
-        Ok(())
-    }
-
-    /// Logits of position `last` of the last piece.
-    fn read_logits(&mut self, last: usize) -> Result<()> {
-        let (dev, buf, config) = (self.dev, &mut self.buffers, self.gpt.config());
-        let head = self.weights.get(self.gpt.ids().lm_head)?;
-        dev.linear(buf.logits.view_mut(), buf.normed.view().rows(last..last + 1)?, head, false)?;
-        // One position of a piece whose inputs are read no more: its target stands behind it.
-        dev.write_i32(buf.tokens.view_mut().rows(1..2)?, &[-1])?;
-        dev.cross_entropy(
-            first_mut(&mut buf.losses, 1)?,
-            buf.logits.view_mut(),
-            buf.tokens.view().rows(1..2)?,
-            config.vocab_size,
-            config.logit_softcap,
-            None,
-        )?;
-        dev.read(&mut self.staging, buf.logits.view())?;
-        let width = buf.logits.dtype().bytes();
-        for (logit, bytes) in self.logits.iter_mut().zip(self.staging.chunks_exact(width)) {
-            *logit = match *bytes {
-                [a, b] => f32::from_bits(u32::from(u16::from_ne_bytes([a, b])) << 16) as f64,
-                _ => crate::workspace::float(bytes),
-            };
-        }
-        Ok(())
     }
 
     /// Draws the token that comes after those so far. Does not append it.
@@ -255,13 +391,7 @@ impl Generator<'_> {
     /// # Errors
     /// [`Error::Generation`] when there are no tokens yet, or `sampling` makes no sense.
     pub fn draw(&mut self, sampling: &Sampling) -> Result<i32> {
-        sampling.check()?;
-        if self.is_empty() {
-            let what = "no tokens to go on from".into();
-            return Err(Error::Generation { what, hint: "feed a prompt first".into() });
-        }
-        let u = Stream::new(sampling.seed, "sampling").uniform(self.past as u64);
-        Ok(pick(&self.logits, &mut self.candidates, sampling, u) as i32)
+        self.texts.draw(0, sampling)
     }
 
     /// Feeds a prompt, then draws and feeds up to `max_new` tokens. Stops early, without it, at a token for which `stop` is true, and where the
@@ -285,7 +415,7 @@ impl Generator<'_> {
                 break;
             }
             out.push(token);
-            if self.past == self.capacity.tokens {
+            if self.len() == self.texts.max_tokens() {
                 break;
             }
             self.feed(&[token])?;
@@ -294,33 +424,9 @@ impl Generator<'_> {
     }
 }
 
-/// The token at `u` of the cumulative probabilities, in ascending order of ids. Among equals, lower ids are the more likely ones.
-fn pick(logits: &[f64], candidates: &mut [u32], sampling: &Sampling, u: f64) -> u32 {
-    let value = |id: u32| logits[id as usize];
-    let falling = |a: &u32, b: &u32| value(*b).total_cmp(&value(*a)).then(a.cmp(b));
-    let top = candidates.iter().copied().min_by(falling).unwrap_or(0);
-    if sampling.temperature == 0.0 {
-        return top;
-    }
-    let kept = match sampling.top_k {
-        Some(k) if k < candidates.len() => candidates.select_nth_unstable_by(k, falling).0,
-        _ => candidates,
-    };
-    kept.sort_unstable();
-    let weight = |id: u32| ((value(id) - value(top)) / sampling.temperature).exp();
-    let total: f64 = kept.iter().map(|&id| weight(id)).sum();
-    let mut left = u * total;
-    for &id in kept.iter() {
-        left -= weight(id);
-        if left < 0.0 {
-            return id;
-        }
-    }
-    top
-}
-
 #[cfg(test)]
 mod tests {
+    use farthing_base::random::Stream;
     use farthing_kernels::Params;
     use farthing_kernels::reference::Reference;
     use farthing_kernels::rounded::Rounded;
@@ -488,30 +594,28 @@ mod tests {
     #[test]
     fn draws_follow_the_probabilities_and_the_seed() {
         let logits = [0.0, 2.0, 1.0, f64::MIN];
-        let sampling = Sampling { temperature: 0.5, top_k: None, seed: 0 };
-        let mut candidates = [0, 1, 2, 3];
+        let sampling = |seed| Sampling { temperature: 0.5, seed, ..Sampling::GREEDY };
+        let mut sampler = Sampler::new(4);
         let mut counts = [0.0; 4];
         let n = 20_000;
         for i in 0..n {
-            let u = Stream::new(1, "u").uniform(i);
-            counts[pick(&logits, &mut candidates, &sampling, u) as usize] += 1.0 / n as f64;
+            counts[sampler.draw(&logits, &[], &sampling(1), i).unwrap() as usize] += 1.0 / n as f64;
         }
         let total: f64 = [0.0f64, 4.0, 2.0].iter().map(|z| z.exp()).sum();
         for (count, z) in counts.iter().zip([0.0f64, 4.0, 2.0, f64::NEG_INFINITY]) {
             assert!((count - z.exp() / total).abs() < 0.01, "{counts:?}");
         }
-        let two = Sampling { top_k: Some(2), ..sampling };
+        let two = Sampling { top_k: Some(2), ..sampling(2) };
         for i in 0..1000 {
-            let u = Stream::new(2, "u").uniform(i);
-            assert!(matches!(pick(&logits, &mut candidates, &two, u), 1 | 2));
+            assert!(matches!(sampler.draw(&logits, &[], &two, i).unwrap(), 1 | 2));
         }
         let equal = [1.0, 3.0, 3.0, 0.0];
-        assert_eq!(pick(&equal, &mut candidates, &Sampling::GREEDY, 0.9), 1);
+        assert_eq!(sampler.draw(&equal, &[], &Sampling::GREEDY, 0).unwrap(), 1);
 
         let dev = Reference::new();
         let (gpt, params) = model(Preset::Nanochat202601, &dev);
         let text = |seed| {
-            let sampling = Sampling { temperature: 1.0, top_k: None, seed };
+            let sampling = Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
             let mut generator = gpt.generator(&dev, params.weights(), 20).unwrap();
             generator.generate(&[4], 12, &sampling, |_| false).unwrap()
         };
@@ -540,5 +644,128 @@ mod tests {
         }
         let out = generator.generate(&[1, 2], 9, &Sampling::GREEDY, |_| false).unwrap();
         assert_eq!(out.len(), 3, "two tokens of room, and the one that needs none");
+    }
+
+    /// Feeds a text a piece at a time, of lengths that straddle windows, pieces and the room that is kept.
+    fn bounded_equals_full(dev: &dyn Device, tolerance: f64) {
+        let text = tokens(700);
+        for preset in BOTH {
+            let (gpt, params) = model(preset, dev);
+            let full = all_logits(&gpt, dev, &params, &text);
+            let mut texts = gpt.texts(dev, params.weights(), 1, 700).unwrap();
+            // Ten times the room costs the rotary tables' two rows of D/2 angles a token, and not one key.
+            let longer = gpt.texts(dev, params.weights(), 1, 7_000).unwrap();
+            let angles = 2 * 8 * dev.master_dtype().bytes();
+            assert_eq!(longer.bytes() - texts.bytes(), 6_300 * angles);
+            let (mut at, mut error) = (0, 0.0f64);
+            for n in [1, 1, 100, 1, 128, 7, 1, 1, 200, 1].into_iter().cycle() {
+                let n = n.min(text.len() - at);
+                texts.feed(0, &text[at..at + n]).unwrap();
+                at += n;
+                error = error.max(furthest(texts.logits(0).unwrap(), &full[at - 1]));
+                if at == text.len() {
+                    break;
+                }
+            }
+            assert!(error < tolerance, "{preset:?}: {error:e}");
+            assert_eq!(texts.tokens(0), text);
+        }
+    }
+
+    #[test]
+    fn what_windows_keep_bounded_is_the_full_forward_pass() {
+        bounded_equals_full(&Reference::new(), 1e-11);
+        bounded_equals_full(&farthing_kernels::cpu::Cpu::new(2).unwrap(), 5e-5);
+    }
+
+    /// Texts of several lengths, some of which end before others and make room for new ones.
+    fn together_equals_alone(dev: &dyn Device, tolerance: f64) {
+        let prompts = [tokens(40), tokens(3), tokens(150), tokens(1), tokens(20)];
+        let sampling = |seed| Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
+        for preset in BOTH {
+            let (gpt, params) = model(preset, dev);
+            let alone: Vec<(Vec<i32>, Vec<f64>)> = (0..5)
+                .map(|i| {
+                    let mut one = gpt.generator(dev, params.weights(), 300).unwrap();
+                    let draw = sampling(i as u64);
+                    let new = one.generate(&prompts[i], 9 + 3 * i, &draw, |_| false).unwrap();
+                    (new, one.texts.logits(0).unwrap().to_vec())
+                })
+                .collect();
+            let mut texts = gpt.texts(dev, params.weights(), 3, 300).unwrap();
+            let mut waiting = (0..5usize).rev().collect::<Vec<_>>();
+            let mut going: Vec<(usize, usize)> = Vec::new();
+            let mut done = 0;
+            while done < 5 {
+                while let Some(slot) = (0..3).find(|s| going.iter().all(|(at, _)| at != s)) {
+                    let Some(i) = waiting.pop() else { break };
+                    texts.clear(slot);
+                    texts.feed(slot, &prompts[i]).unwrap();
+                    going.push((slot, i));
+                }
+                let rows: Vec<usize> = going.iter().map(|(slot, _)| *slot).collect();
+                let next: Vec<i32> = going
+                    .iter()
+                    .map(|&(slot, i)| texts.draw(slot, &sampling(i as u64)).unwrap())
+                    .collect();
+                texts.step(&rows, &next).unwrap();
+                going.retain(|&(slot, i)| {
+                    let new = &texts.tokens(slot)[prompts[i].len()..];
+                    let over = new.len() == alone[i].0.len();
+                    if over {
+                        assert_eq!(new, alone[i].0, "{preset:?}, text {i}");
+                        let error = furthest(texts.logits(slot).unwrap(), &alone[i].1);
+                        assert!(error <= tolerance, "{preset:?}, text {i}: {error:e}");
+                        done += 1;
+                    }
+                    !over
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_among_others_is_the_same_as_alone() {
+        together_equals_alone(&Reference::new(), 0.0);
+        together_equals_alone(&farthing_kernels::cpu::Cpu::new(2).unwrap(), 5e-5);
+    }
+
+    #[test]
+    fn a_copied_text_goes_on_as_its_origin_would() {
+        let dev = Reference::new();
+        let text = tokens(400);
+        for preset in BOTH {
+            let (gpt, params) = model(preset, &dev);
+            let mut texts = gpt.texts(&dev, params.weights(), 2, 420).unwrap();
+            texts.feed(0, &text[..390]).unwrap();
+            texts.feed(1, &text[..5]).unwrap();
+            texts.copy(0, 1).unwrap();
+            assert_eq!(texts.logits(0).unwrap(), texts.logits(1).unwrap());
+            texts.feed(1, &text[390..]).unwrap();
+            texts.feed(0, &text[390..]).unwrap();
+            assert_eq!(texts.logits(0).unwrap(), texts.logits(1).unwrap());
+            for (from, to) in [(0, 0), (0, 2), (5, 1)] {
+                assert!(matches!(texts.copy(from, to), Err(Error::Generation { .. })));
+            }
+        }
+    }
+
+    #[test]
+    fn steps_that_cannot_be_are_refused() {
+        let dev = Reference::new();
+        let (gpt, params) = model(Preset::Nanochat202607, &dev);
+        assert!(gpt.texts(&dev, params.weights(), 0, 9).is_err());
+        let mut texts = gpt.texts(&dev, params.weights(), 2, 3).unwrap();
+        assert!(texts.logits(0).is_err() && texts.logits(7).is_err());
+        assert!(texts.draw(7, &Sampling::GREEDY).is_err() && texts.feed(2, &[1]).is_err());
+        texts.step(&[], &[]).unwrap();
+        for (rows, next) in [(&[0, 1][..], &[1][..]), (&[1, 1], &[1, 1]), (&[2], &[1])] {
+            assert!(matches!(texts.step(rows, next), Err(Error::Generation { .. })), "{rows:?}");
+        }
+        assert!(matches!(texts.step(&[0, 1], &[1, 50]), Err(Error::Token { row: 1, .. })));
+        assert!(texts.tokens(0).is_empty() && texts.tokens(1).is_empty());
+        texts.feed(1, &[1, 2, 3]).unwrap();
+        assert!(matches!(texts.step(&[0, 1], &[1, 1]), Err(Error::Generation { .. })));
+        assert!(texts.tokens(0).is_empty());
     }
 }

@@ -181,7 +181,7 @@ impl Gpt {
             return Err(Error::Batch { what, hint: "fill it with sort_positions".into() });
         };
         let at = self.begin(dev, ws, batch, Some(order))?;
-        self.trunk(dev, weights, &mut ws.buffers, at)?;
+        self.trunk(dev, weights, &mut ws.buffers, at, None)?;
         self.backward(dev, weights, grads, &mut ws.buffers, at, loss_scale)
     }
 
@@ -201,7 +201,7 @@ impl Gpt {
         predictions: bool,
     ) -> Result<()> {
         let at = self.begin(dev, ws, batch, None)?;
-        self.trunk(dev, weights, &mut ws.buffers, at)?;
+        self.trunk(dev, weights, &mut ws.buffers, at, None)?;
         self.losses(dev, weights, &mut ws.buffers, at, predictions)?;
         ws.has_predictions = predictions;
         Ok(())
@@ -257,7 +257,7 @@ impl Gpt {
         }
         let tokens = ws.buffers.tokens.view_mut().rows(0..ws.upload.len())?;
         dev.write_i32(tokens, &ws.upload)?;
-        Ok(Extent { rows: n / batch.tokens, tokens: batch.tokens, past: 0 })
+        Ok(Extent { rows: n / batch.tokens, tokens: batch.tokens })
     }
 }
 
@@ -268,8 +268,6 @@ pub(crate) struct Extent {
     pub(crate) rows: usize,
     /// T.
     pub(crate) tokens: usize,
-    /// Tokens of earlier passes whose keys and values are kept (generation only).
-    pub(crate) past: usize,
 }
 
 impl Extent {

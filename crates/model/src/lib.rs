@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod backward;
+mod cache;
 mod checkpoint;
 mod config;
 mod error;
@@ -15,6 +16,7 @@ mod generate;
 mod gpt;
 mod params;
 mod preset;
+mod sampling;
 mod tensors;
 mod workspace;
 
@@ -23,8 +25,9 @@ pub use checkpoint::{
 };
 pub use config::{GptConfig, Mlp, ModelConfig};
 pub use error::{Error, Result};
-pub use generate::{Generator, Sampling};
+pub use generate::{Generator, Texts};
 pub use gpt::{Batch, Gpt, sort_positions};
 pub use params::{Init, LayerIds, ParamIds, ParamSpec, SmearIds, ValueIds};
 pub use preset::Preset;
+pub use sampling::{Sampler, Sampling};
 pub use workspace::{Mode, Workspace};

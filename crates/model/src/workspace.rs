@@ -168,6 +168,8 @@ pub(crate) struct Capacity {
     pub(crate) positions: usize,
     /// The most tokens a row can have, those of earlier passes included.
     pub(crate) tokens: usize,
+    /// The most rows of a pass that goes on with texts.
+    pub(crate) texts: usize,
 }
 
 impl Capacity {
@@ -178,7 +180,13 @@ impl Capacity {
             what: format!("{rows} rows of {tokens} tokens"),
             hint: "a workspace has at least 1 position and at most 2³¹ − 1".into(),
         })?;
-        Ok(Self { positions, tokens })
+        Ok(Self { positions, tokens, texts: 0 })
+    }
+
+    /// Room to go on with `texts` texts of `tokens` tokens in all, `positions` at a time.
+    pub(crate) fn of_texts(texts: usize, tokens: usize, positions: usize) -> Result<Self> {
+        Self::of_batches(texts, tokens)?;
+        Ok(Self { positions: tokens.min(positions).max(texts), tokens, texts })
     }
 }
 
@@ -189,7 +197,7 @@ pub(crate) enum Keep {
     Train,
     /// None.
     Evaluate,
-    /// Keys and values, of all tokens so far.
+    /// None here: what stays of texts in the making is theirs.
     Generate,
 }
 
@@ -227,7 +235,7 @@ pub(crate) struct KeyValue<T> {
     pub(crate) v: T,
 }
 
-/// Smear's input (N, C), gate (N), and, between passes of generation, the last position's input (1, C).
+/// Smear's input (N, C), gate (N), and, where texts are gone on with, the input at the last position of each (R, C).
 pub(crate) struct Smear<T> {
     pub(crate) x: T,
     pub(crate) gate: T,
@@ -331,13 +339,9 @@ pub(crate) fn buffers<T>(
     let (m, swiglu) = (config.mlp_dim(), config.mlp == Mlp::Swiglu);
     let has_value_embeds = (0..config.depth).any(|i| config.has_value_embed(i));
     let slots = stream_slots(config, keep);
-    let (shared, cached) = match keep {
-        Keep::Train => (config.depth, config.depth),
-        Keep::Evaluate => (1, 1),
-        Keep::Generate => (1, config.depth),
-    };
-    let cache = if keep == Keep::Generate { capacity.tokens } else { n };
-    let head_rows = if keep == Keep::Generate { 1 } else { chunk_rows(config, n, compute) };
+    let shared = if keep == Keep::Train { config.depth } else { 1 };
+    let generate = keep == Keep::Generate;
+    let head_rows = if generate { capacity.texts } else { chunk_rows(config, n, compute) };
 
     let stream = (0..=slots.iter().copied().max().unwrap_or(0))
         .map(|_| make(compute, [n, c].into()))
@@ -360,17 +364,16 @@ pub(crate) fn buffers<T>(
             h_gate: swiglu.then(|| make(compute, [n, m].into())).transpose()?,
         });
     }
-    let mut kv = Vec::with_capacity(cached);
-    for _ in 0..cached {
-        let shape = Shape::from([cache, k * d]);
+    let mut kv = Vec::with_capacity(shared);
+    for _ in 0..shared {
+        let shape = Shape::from([n, k * d]);
         kv.push(KeyValue { k: make(compute, shape)?, v: make(compute, shape)? });
     }
     let smear = if config.smear {
-        let carried = keep == Keep::Generate;
         Some(Smear {
             x: make(compute, [n, c].into())?,
             gate: make(master, [n].into())?,
-            previous: carried.then(|| make(compute, [1, c].into())).transpose()?,
+            previous: generate.then(|| make(compute, [capacity.texts, c].into())).transpose()?,
         })
     } else {
         None
@@ -483,18 +486,15 @@ impl Layer<Tensor> {
 }
 
 impl KeyValue<Tensor> {
-    /// What this pass adds to keys and values, (B, T, K, D) each.
+    /// This pass's keys and values, (B, T, K, D) each.
     pub(crate) fn fresh(&mut self, config: &GptConfig, at: Extent) -> Result<[Mut<'_>; 2]> {
-        let (rows, shape) = (at.past..at.past + at.positions(), at.kv(config));
-        let k = self.k.view_mut().rows(rows.clone())?.reshape(shape)?;
-        let v = self.v.view_mut().rows(rows)?.reshape(shape)?;
-        Ok([k, v])
+        let (n, shape) = (at.positions(), at.kv(config));
+        Ok([bind(&mut self.k, n, shape)?, bind(&mut self.v, n, shape)?])
     }
 
-    /// All keys and values up to the end of this pass, (B, S, K, D) each.
+    /// The same to read.
     pub(crate) fn all(&self, config: &GptConfig, at: Extent) -> Result<[Ref<'_>; 2]> {
-        let shape = [at.rows, at.past + at.tokens, config.kv_heads, config.head_dim];
-        let n = at.past + at.positions();
+        let (n, shape) = (at.positions(), at.kv(config));
         Ok([bound(&self.k, n, shape)?, bound(&self.v, n, shape)?])
     }
 }

@@ -82,7 +82,14 @@ fn a_generated_token_allocates_nothing() {
         let dev = Reference::new();
         let model = Model::new(&dev, config(preset, 20), 1, 20);
         let mut generator = model.gpt.generator(&dev, model.params.weights(), 20).unwrap();
-        let sampling = farthing_model::Sampling { temperature: 1.0, top_k: Some(5), seed: 3 };
+        let sampling = farthing_model::Sampling {
+            temperature: 1.0,
+            top_k: Some(5),
+            top_p: Some(0.9),
+            min_p: Some(0.01),
+            repetition_penalty: Some(1.2),
+            seed: 3,
+        };
         let count = allocations(|| {
             generator.feed(&[1, 2, 3]).unwrap();
             let token = generator.draw(&sampling).unwrap();

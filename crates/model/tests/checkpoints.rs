@@ -470,3 +470,89 @@ fn a_configuration_that_lies_is_refused_before_anything_is_made_of_it() {
         assert!(matches!(error, Error::ParameterShape { .. }), "{error}");
     }
 }
+
+/// A file of ours with its header and its data changed, sealed again as whoever makes a file can seal it.
+fn forge(path: &Path, edit: impl Fn(&mut String, &mut Vec<u8>)) {
+    const MARK: &str = "\"farthing.blake3\":\"";
+    let bytes = fs::read(path).unwrap();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header = String::from_utf8(bytes[8..end].to_vec()).unwrap();
+    let mut data = bytes[end..].to_vec();
+    edit(&mut header, &mut data);
+    let at = header.find(MARK).unwrap() + MARK.len();
+    header.replace_range(at..at + 64, &"0".repeat(64));
+    let mut whole = (header.len() as u64).to_le_bytes().to_vec();
+    whole.extend(header.as_bytes());
+    whole.extend(&data);
+    let digest = blake3::hash(&whole).to_hex();
+    whole[8 + at..8 + at + 64].copy_from_slice(digest.as_bytes());
+    fs::write(path, whole).unwrap();
+}
+
+/// Whether a file is the model that it says it is.
+fn check(path: &Path) -> Result<(), Error> {
+    let checkpoint = Checkpoint::open(path)?;
+    checkpoint.check(&Gpt::new(checkpoint.config().clone())?)
+}
+
+/// What a model from elsewhere is refused for.
+fn refusal(edit: impl Fn(&mut String, &mut Vec<u8>)) -> Error {
+    let (_folder, path) = in_folder();
+    save(&model(Preset::Nanochat202607), &path);
+    forge(&path, edit);
+    let error = check(&path).unwrap_err();
+    assert!(error.with_hint().contains("\nhint: "), "{error}");
+    error
+}
+
+#[test]
+fn a_sealed_file_that_is_not_its_model_is_refused_by_name() {
+    let (_folder, path) = in_folder();
+    save(&model(Preset::Nanochat202607), &path);
+    check(&path).unwrap();
+    assert_eq!(Checkpoint::peek(&path).unwrap().1, 7);
+    forge(&path, |_, _| {});
+    check(&path).unwrap();
+
+    // Elements are f64 on this device; the first tensor's bytes come first.
+    for (at, value) in [(0, f64::NAN), (9, f64::INFINITY), (2, f64::NEG_INFINITY)] {
+        let error =
+            refusal(|_, data| data[8 * at..8 * at + 8].copy_from_slice(&value.to_le_bytes()));
+        assert!(matches!(&error, Error::NotFinite { at: found, .. } if *found == at), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("element {at} of `")), "{text}");
+    }
+    let error =
+        refusal(|header, _| *header = header.replace("\"smear_lambda\"", "\"smear_lambdas\""));
+    assert!(
+        matches!(&error, Error::File(TensorError::Missing { name, .. }) if name == "smear_lambda")
+    );
+    let error =
+        refusal(|header, _| *header = header.replace("\"shape\":[1,24]", "\"shape\":[24,1]"));
+    assert!(
+        matches!(&error, Error::ParameterShape { name, .. } if name == "smear_gate.weight"),
+        "{error}"
+    );
+    let error = refusal(|header, _| *header = header.replace("\"F64\"", "\"I64\""));
+    assert!(matches!(error, Error::ElementType { .. }), "{error}");
+    // The same tensor twice, once as another type: parsers differ in which they take.
+    let error = refusal(|header, _| {
+        let key = "\"smear_lambda\":";
+        let start = header.find(key).unwrap();
+        let end = start + header[start..].find('}').unwrap() + 1;
+        let entry = header[start..end].to_owned();
+        header.insert_str(start, &format!("{entry},"));
+    });
+    assert!(error.to_string().contains("`smear_lambda`"), "{error}");
+    let error = refusal(|header, data| {
+        let n = data.len();
+        data.extend([0; 8]);
+        let entry = format!(
+            ",\"evil\":{{\"dtype\":\"F64\",\"shape\":[1],\"data_offsets\":[{n},{}]}}}}",
+            n + 8
+        );
+        let end = header.trim_end().len() - 1;
+        header.replace_range(end.., &entry);
+    });
+    assert!(matches!(&error, Error::Unknown { name, .. } if name == "evil"), "{error}");
+}

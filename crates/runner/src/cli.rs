@@ -16,7 +16,9 @@ use crate::progress::Screen;
 use crate::resources::MOST_THREADS;
 use crate::run::{Setup, lacking, run as run_stages};
 use crate::runs::{Lineage, RunFolder};
-use crate::{App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen};
+use crate::{
+    App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen, talk,
+};
 
 /// Everything went well.
 const DONE: u8 = 0;
@@ -77,6 +79,8 @@ struct Args {
 enum Command {
     /// Show the kinds of stages with their ports
     List,
+    /// Continue texts with a trained model
+    Generate(Box<talk::GenerateArgs>),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -91,7 +95,7 @@ enum Graph {
 const MOST_FILE_BYTES: u64 = 16 << 20;
 
 /// What `--threads` says.
-fn threads(text: &str) -> Result<usize, String> {
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
     match text.trim().parse() {
         Ok(0) => Err("0 threads do no work; leave --threads out to use every core".to_owned()),
         Ok(n) if n > MOST_THREADS => Err(format!(
@@ -112,8 +116,10 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
             return if error.use_stderr() { BAD_INPUT } else { DONE };
         }
     };
-    if let Some(Command::List) = args.command {
-        return out(&plan_screen::list(&app.kinds), DONE);
+    match &args.command {
+        Some(Command::List) => return out(&plan_screen::list(&app.kinds), DONE),
+        Some(Command::Generate(args)) => return ended(talk::generate(args)),
+        None => {}
     }
     let nothing = Hidden::default();
     let Some(file) = &args.file else {
@@ -163,6 +169,17 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
                 }
             }
         }
+    }
+}
+
+/// The exit code of a command that talks, whose error is shown; that nobody reads on is none.
+fn ended(result: Result<()>) -> u8 {
+    match result {
+        Err(error) if !error.is::<talk::Closed>() => {
+            err(&Hidden::default(), &format!("error: {}\n", failure::lines(&error).join("\n")));
+            BAD_INPUT
+        }
+        _ => DONE,
     }
 }
 
@@ -233,10 +250,15 @@ fn work(
         status: "running",
         seconds: 0.0,
         stages: Vec::new(),
+        running: None,
     };
     stop_on_ctrl_c(&setup.cancel, &setup.screen);
     let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
-    let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path)), DONE);
+    let talk = |folder: &Path| {
+        let words = [program.to_owned(), "generate".to_owned(), folder.display().to_string()];
+        words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
+    };
+    let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path, talk)), DONE);
     let Some((stage, error)) = &outcome.failure else { return Ok(code) };
     err(hidden, &result_screen::failed(stage, error, &resume_command(program, args)));
     Ok(FAILED)

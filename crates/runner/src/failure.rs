@@ -24,6 +24,7 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         of::<farthing_optim::Error>,
         of::<farthing_eval::Error>,
         of::<farthing_train::Error>,
+        of::<farthing_talk::Error>,
     ];
     ask.into_iter().find_map(|of| of(cause))
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use crate::{Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage};
+use crate::{Before, Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage};
 
 type Value<'a> = Spanned<DeValue<'a>>;
 type ParseResult<T> = std::result::Result<T, toml::de::Error>;
@@ -80,6 +80,8 @@ pub(crate) trait Job: Send {
     fn pins(&self, extras: &Extras) -> Result<Option<Vec<String>>>;
     fn resolve(&self, ctx: &Ctx) -> Result<()>;
     fn promises(&self) -> Vec<Promise>;
+    /// How to go on from what was made with another config.
+    fn instead(&self, before: &Before<'_>) -> Vec<PlanLine>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
     fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()>;
     fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()>;
@@ -138,6 +140,10 @@ impl<S: Stage> Job for Settings<S> {
 
     fn promises(&self) -> Vec<Promise> {
         S::promises(&self.config)
+    }
+
+    fn instead(&self, before: &Before<'_>) -> Vec<PlanLine> {
+        S::instead(&self.config, before)
     }
 
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {

@@ -32,6 +32,7 @@ mod runs;
 mod stage;
 pub mod stages;
 mod table;
+mod talk;
 
 pub use app::App;
 pub use cancel::{Cancel, Cancelled};
@@ -42,7 +43,7 @@ pub use lock_file::LockFile;
 pub use metrics::Metrics;
 pub use progress::Progress;
 pub use resources::{Accelerator, Resources};
-pub use stage::{At, NoExec, PlanLine, Port, Promise, Stage, port};
+pub use stage::{At, Before, NoExec, PlanLine, Port, Promise, Stage, port};
 
 /// What a stage returns. Library errors keep their `hint:` lines on the way to the screen.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

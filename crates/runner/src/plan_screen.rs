@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::cache::{Cache, Record};
+use crate::cache::{Cache, Lookup, Record};
 use crate::failure;
 use crate::grammar::Pipeline;
 use crate::kind::Kind;
-use crate::plan::{Action, Selected, assess, behind, context};
+use crate::plan::{Action, Assessed, Selected, assess, behind, context};
 use crate::table::Table;
-use crate::{Extras, Port, Result};
+use crate::{Before, Extras, PlanLine, Port, Result};
 
 /// Characters of a key that are shown.
 pub(crate) const SHORT_KEY: usize = 10;
@@ -49,12 +49,13 @@ pub(crate) fn plan(
         table.row([&stage.name, stage.kind.name, state, &key, &seen.reason]);
 
         let ctx = context(pipeline, index, &outputs, cache, extras);
+        let instead = instead(pipeline, index, &seen, cache, verify);
         let lines = stage.job.as_ref().map(|job| job.plan(&stage.resources, &ctx));
         notes.push(match lines {
             None => Vec::new(),
             Some(Ok(lines)) => {
                 let mut inner = Table::default();
-                for line in &lines {
+                for line in instead.iter().chain(&lines) {
                     inner.row([&line.name, &line.text]);
                 }
                 inner.lines(6)
@@ -87,6 +88,30 @@ pub(crate) fn plan(
     }
     out.push('\n');
     Ok((out, sound))
+}
+
+/// How to go on from what a stage made the last time, which is there still and serves no more.
+fn instead(
+    pipeline: &Pipeline,
+    index: usize,
+    seen: &Assessed,
+    cache: &Cache,
+    verify: bool,
+) -> Vec<PlanLine> {
+    let stage = &pipeline.stages[index];
+    if !matches!(seen.action, Action::Run | Action::Waits(_)) {
+        return Vec::new();
+    }
+    let (Some(job), Some(last)) = (&stage.job, cache.last(&pipeline.name, &stage.name)) else {
+        return Vec::new();
+    };
+    let ports = stage.kind.outputs;
+    let whole = |key: String| matches!(cache.lookup(&key, &last, ports, verify), Lookup::Whole(_));
+    if last.kind != stage.kind.name || !last.key().is_some_and(whole) {
+        return Vec::new();
+    }
+    let inputs = last.inputs.iter().map(|(port, input)| (port.as_str(), input.from.as_str()));
+    job.instead(&Before { stage: &stage.name, config: &last.config, inputs: inputs.collect() })
 }
 
 /// `--graph dot`.

@@ -8,8 +8,8 @@ use crate::progress::format;
 use crate::run::Outcome;
 use crate::table::Table;
 
-/// The table of stages, the figures and the paths.
-pub(crate) fn result(outcome: &Outcome, folder: &Path) -> String {
+/// The table of stages, the figures and the paths; `talk` is the command that talks to a model.
+pub(crate) fn result(outcome: &Outcome, folder: &Path, talk: impl Fn(&Path) -> String) -> String {
     let mut out = String::from("\n");
     let mut table = Table::default();
     table.row(["stage", "status", "time", "why"]);
@@ -42,6 +42,13 @@ pub(crate) fn result(outcome: &Outcome, folder: &Path) -> String {
         let _ = writeln!(out, "report  {}", report.display());
     }
     let _ = writeln!(out, "run     {}", folder.display());
+    for (stage, model) in &outcome.models {
+        let whose = if outcome.models.len() > 1 { format!("  ({stage})") } else { String::new() };
+        let _ = writeln!(out, "model   {}{whose}", model.display());
+    }
+    if let Some((_, model)) = outcome.models.last() {
+        let _ = writeln!(out, "talk    {}", talk(model));
+    }
     if outcome.failure.is_none() {
         let cached = outcome.stages.iter().filter(|s| s.status == "cached").count();
         let n = outcome.stages.len();

@@ -13,7 +13,7 @@ use crate::cache::{Cache, Record};
 use crate::grammar::Pipeline;
 use crate::plan::{Action, Assessed, Selected, assess, context};
 use crate::progress::{Screen, Watch, format};
-use crate::runs::{Lineage, RunFolder, StageLineage};
+use crate::runs::{Lineage, RunFolder, Running, StageLineage};
 use crate::{Cancel, Ctx, Extras, Result, expect, failure};
 
 /// What a run needs beside the pipeline.
@@ -41,6 +41,8 @@ pub(crate) struct Done {
 pub(crate) struct Outcome {
     pub(crate) stages: Vec<Done>,
     pub(crate) reports: Vec<PathBuf>,
+    /// Folders with a model, each with the stage that made it.
+    pub(crate) models: Vec<(String, PathBuf)>,
     pub(crate) seconds: f64,
     /// The stage that failed and its error.
     pub(crate) failure: Option<(String, anyhow::Error)>,
@@ -96,7 +98,8 @@ pub(crate) fn run(
     mut lineage: Lineage,
 ) -> Result<Outcome> {
     let started = Instant::now();
-    let mut outcome = Outcome { stages: vec![], reports: vec![], seconds: 0.0, failure: None };
+    let mut outcome =
+        Outcome { stages: vec![], reports: vec![], models: vec![], seconds: 0.0, failure: None };
     let mut outputs: Vec<Option<Record>> = Vec::new();
     folder.write(&lineage)?;
     for index in 0..pipeline.stages.len() {
@@ -107,7 +110,12 @@ pub(crate) fn run(
         }
         let step = Step { setup, folder, index };
         let begun = Instant::now();
-        match step.take(&mut pipeline, &outputs) {
+        let taken = step.take(&mut pipeline, &outputs, &mut lineage);
+        // What was cut off has a folder still.
+        if taken.is_ok() {
+            lineage.running = None;
+        }
+        match taken {
             Ok(None) => outputs.push(None),
             Ok(Some((record, why, ran))) => {
                 let status = if ran { "done" } else { "cached" };
@@ -119,6 +127,8 @@ pub(crate) fn run(
                     record: Some(record.clone()),
                 };
                 let kept = step.keep(&pipeline, &record, &mut outcome.reports);
+                let model = step.model(&pipeline, &record);
+                outcome.models.extend(model.map(|model| (name.clone(), model)));
                 let met = expect::check(&pipeline, index, &outputs);
                 if let Err(error) = kept.and(met) {
                     done.status = "failed";
@@ -194,6 +204,7 @@ impl Step<'_> {
         &self,
         pipeline: &mut Pipeline,
         outputs: &[Option<Record>],
+        lineage: &mut Lineage,
     ) -> Result<Taken, (anyhow::Error, String)> {
         let Setup { cache, selected, verify, cancel, screen, extras } = self.setup;
         let none = |error| (error, String::new());
@@ -232,6 +243,10 @@ impl Step<'_> {
                 Ok(Some((*record, reason, false)))
             }
             Action::Run => {
+                if let Some(key) = &seen.key {
+                    lineage.running = Some(Running { name, folder: cache.entry(key) });
+                    self.folder.write(lineage).map_err(named)?;
+                }
                 let record = self.execute(pipeline, outputs, seen).map_err(named)?;
                 drop(lock);
                 Ok(Some((record, reason, true)))
@@ -364,6 +379,14 @@ impl Step<'_> {
         cache.remember(&pipeline_name, &stage.name, &record.identity)?;
         ctx.watch.event(&format!("done in {}", format::duration(seconds)));
         Ok(record)
+    }
+
+    /// Where the model is that the stage made, if it made one.
+    fn model(&self, pipeline: &Pipeline, record: &Record) -> Option<PathBuf> {
+        let ports = pipeline.stages[self.index].kind.outputs;
+        let port =
+            ports.iter().find(|p| p.kind == "checkpoint" && record.outputs.contains_key(p.name))?;
+        Some(self.setup.cache.entry(&record.key).join(port.name))
     }
 
     /// Copies what a reader of the run's folder looks for.

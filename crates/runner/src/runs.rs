@@ -28,6 +28,16 @@ pub(crate) struct Lineage {
     pub(crate) status: &'static str,
     pub(crate) seconds: f64,
     pub(crate) stages: Vec<StageLineage>,
+    /// The stage that is at work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) running: Option<Running>,
+}
+
+/// A stage at work. Until it is done, its folder has `.partial` at its end.
+#[derive(Serialize)]
+pub(crate) struct Running {
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
 }
 
 /// One stage of a run.

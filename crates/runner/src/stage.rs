@@ -1,6 +1,7 @@
 //! The seam between the runner and the work: what a kind of stage declares and does.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use farthing_base::Hint;
@@ -150,6 +151,12 @@ pub trait Stage: 'static {
         Vec::new()
     }
 
+    /// What `--plan` adds where the stage runs although it ran before with another config, whose outputs are there still: how to go on from
+    /// those instead, if there is a way.
+    fn instead(_config: &Self::Config, _before: &Before<'_>) -> Vec<PlanLine> {
+        Vec::new()
+    }
+
     /// What `--plan` prints under the stage: parameters, tokens, FLOPs, estimates. Inputs may not exist yet;
     /// [`PlanCtx::input`] gives those that do, [`PlanCtx::promise`] what is known of all.
     ///
@@ -183,6 +190,17 @@ pub trait Stage: 'static {
     /// # Errors
     /// Whatever stops the work. What is in the output folder by then is handed back on the next attempt.
     fn run(config: Self::Config, exec: Self::Exec, ctx: &mut Ctx) -> Result<()>;
+}
+
+/// What a stage was the last time.
+#[derive(Clone, Debug)]
+pub struct Before<'a> {
+    /// The stage's name.
+    pub stage: &'a str,
+    /// Its config as the key had it.
+    pub config: &'a serde_json::Value,
+    /// Its inputs: port, and `stage.port` that it read.
+    pub inputs: BTreeMap<&'a str, &'a str>,
 }
 
 /// A number that is certain of an output port before the stage has run.

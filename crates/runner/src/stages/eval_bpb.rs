@@ -31,7 +31,7 @@ impl Stage for EvalBpb {
     type Exec = NoExec;
     const KIND: &'static str = "eval-bpb";
     const ABOUT: &'static str = "bits per byte of a model on held-out rows";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const COMPUTES: bool = true;
     const INPUTS: &'static [Port] =
         &[port("model", "checkpoint"), port("val", "packed rows"), port("bpe", "tokenizer")];

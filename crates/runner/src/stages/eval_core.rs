@@ -45,7 +45,7 @@ impl Stage for EvalCore {
     type Exec = NoExec;
     const KIND: &'static str = "eval-core";
     const ABOUT: &'static str = "accuracy on CORE-format tasks against chance";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const COMPUTES: bool = true;
     const INPUTS: &'static [Port] =
         &[port("model", "checkpoint"), port("bpe", "tokenizer"), port("tasks", "tasks").optional()];

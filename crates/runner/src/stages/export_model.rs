@@ -55,7 +55,7 @@ impl Stage for ExportModel {
         };
         let path = out.join(MODEL_FILE);
         checkpoint.export(&path, dtype)?;
-        tokenizer.save(out.join("tokenizer.json"))?;
+        tokenizer.save(out.join(super::TOKENIZER_FILE))?;
         let config = serde_json::to_string_pretty(checkpoint.config())?;
         let config_path = out.join("config.json");
         std::fs::write(&config_path, config + "\n")

@@ -5,6 +5,7 @@ pub mod eval_bpb;
 pub mod eval_core;
 pub mod export_model;
 pub mod fetch_parquet;
+pub mod import_model;
 pub mod pack_bestfit;
 pub mod report;
 pub mod sample;
@@ -13,7 +14,7 @@ pub mod train_gpt;
 pub mod use_tokenizer;
 
 mod core_bundle;
-mod device;
+pub(crate) mod device;
 mod loaded;
 mod watch;
 
@@ -31,6 +32,7 @@ pub fn standard_stages(app: App) -> App {
         .stage::<train_bpe::TrainBpe>()
         .stage::<use_tokenizer::UseTokenizer>()
         .stage::<pack_bestfit::PackBestfit>()
+        .stage::<import_model::ImportModel>()
         .stage::<train_gpt::TrainGpt>()
         .stage::<eval_bpb::EvalBpb>()
         .stage::<eval_core::EvalCore>()
@@ -39,6 +41,9 @@ pub fn standard_stages(app: App) -> App {
         .stage::<report::Report>()
         .stage::<compare::Compare>()
 }
+
+/// The name of the tokenizer in a model's folder.
+pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// The tokenizer behind the port `bpe`.
 fn tokenizer(ctx: &Ctx) -> Result<Tokenizer> {

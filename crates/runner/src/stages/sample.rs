@@ -1,6 +1,7 @@
 //! `sample`: continues prompts with a trained model.
 
 use farthing_model::Sampling;
+use farthing_talk::visible;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -39,7 +40,7 @@ impl Stage for Sample {
     type Exec = NoExec;
     const KIND: &'static str = "sample";
     const ABOUT: &'static str = "continues prompts with a trained model";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const COMPUTES: bool = true;
     const INPUTS: &'static [Port] = &[port("model", "checkpoint"), port("bpe", "tokenizer")];
     const OUTPUTS: &'static [Port] = &[port("text", "text")];
@@ -87,17 +88,19 @@ impl Stage for Sample {
                 temperature: config.temperature,
                 top_k: config.top_k,
                 seed: ctx.seed.wrapping_add(i as u64),
+                ..Sampling::GREEDY
             };
             let room = tokens.len() + config.max_tokens;
             let mut generator = gpt.generator(dev.as_ref(), params.weights(), room)?;
             let new = generator.generate(&tokens, config.max_tokens, &sampling, |t| t == bos)?;
             let new: Vec<u32> = new.into_iter().map(|t| t as u32).collect();
             let text = tokenizer.decode(&new);
-            ctx.log(format!("{prompt}{text}"));
+            let shown = format!("{prompt}{text}");
+            ctx.log(visible(&shown));
             out.write(&json!({
                 "prompt": prompt, "text": text, "temperature": config.temperature,
             }))?;
-            ctx.summary(format!("sample {}", i + 1), one_line(&format!("{prompt}{text}")));
+            ctx.summary(format!("sample {}", i + 1), one_line(&visible(&shown)));
             progress.advance(1);
         }
         Ok(())

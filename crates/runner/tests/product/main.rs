@@ -4,6 +4,7 @@
 
 mod bundle;
 mod cache;
+mod continued;
 mod damage;
 mod faults;
 mod fuzz;
@@ -18,4 +19,5 @@ mod resume;
 #[path = "../../../data/tests/hub/server.rs"]
 mod server;
 mod stderr;
+mod talk;
 mod variants;

@@ -1,12 +1,14 @@
 //! `train-gpt`: trains a GPT on packed rows, with [`farthing_train`]. `config` has the keys, `plan` what `--plan` says, `dry` what that is counted by, `run` the
-//! loop with its screen and its files, `ranks` how that leads other ranks.
+//! loop with its screen and its files, `ranks` how that leads other ranks, `begin` what a training begins with that goes on from a model.
 
+mod begin;
 mod config;
 mod dry;
 mod plan;
 mod ranks;
 mod run;
 
+pub(crate) use begin::promises;
 pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 pub use farthing_train::MODEL_FILE;
 
@@ -15,7 +17,9 @@ use farthing_kernels::{DType, Device};
 use farthing_optim::Registry;
 
 use crate::stages::device;
-use crate::{Ctx, Extras, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
+use crate::{
+    Before, Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+};
 
 /// Trains a GPT.
 pub struct TrainGpt;
@@ -25,11 +29,15 @@ impl Stage for TrainGpt {
     type Exec = TrainExec;
     const KIND: &'static str = "train-gpt";
     const ABOUT: &'static str = "trains a GPT on packed rows";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const COMPUTES: bool = true;
     const RANKS: bool = true;
-    const INPUTS: &'static [Port] =
-        &[port("train", "packed rows"), port("val", "packed rows"), port("bpe", "tokenizer")];
+    const INPUTS: &'static [Port] = &[
+        port("train", "packed rows"),
+        port("val", "packed rows"),
+        port("bpe", "tokenizer"),
+        port("model", "checkpoint").optional(),
+    ];
     const OUTPUTS: &'static [Port] = &[
         port("checkpoint", "checkpoint"),
         port("best", "checkpoint").optional(),
@@ -44,6 +52,14 @@ impl Stage for TrainGpt {
 
     fn check(config: &TrainConfig, extras: &Extras) -> Result<()> {
         config.check(registry(extras)?)
+    }
+
+    fn promises(config: &TrainConfig) -> Vec<Promise> {
+        begin::own_promises(config)
+    }
+
+    fn instead(config: &TrainConfig, before: &Before<'_>) -> Vec<PlanLine> {
+        begin::instead(config, before)
     }
 
     fn plan(
@@ -64,6 +80,7 @@ impl Stage for TrainGpt {
         exec.checkpoint_interval()?;
         if let Some(setup) = plan::setup(config, ctx)? {
             exec.micro_batch_rows(&setup, resources)?;
+            begin::preflight(&setup, ctx)?;
         }
         device(config.precision, resources).map(drop)
     }

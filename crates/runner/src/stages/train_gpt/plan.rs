@@ -43,6 +43,8 @@ pub(super) fn lines(
             model.short_window,
         ),
     )];
+    super::begin::preflight(&setup, ctx)?;
+    lines.extend(super::begin::line(ctx));
     for group in &setup.summary {
         lines.push(PlanLine::new("group", group.to_string()));
     }

@@ -16,6 +16,7 @@ use crate::Result;
 enum Call {
     Restore,
     Initialize,
+    LoadWeights(PathBuf),
     Step,
     Evaluate,
     Save,
@@ -66,6 +67,11 @@ impl<'a> Rank<'a> {
         Ok(self.trainer.initialize(self.shared.seed)?)
     }
 
+    pub(super) fn load_weights(&mut self, path: &Path) -> Result<()> {
+        self.announce(&Call::LoadWeights(path.to_owned()))?;
+        Ok(self.trainer.load_weights(path)?)
+    }
+
     /// Also what stops a training by itself, which the caller tells from other failures.
     pub(super) fn step(&mut self) -> Result<Result<StepRecord, Error>> {
         self.announce(&Call::Step)?;
@@ -112,6 +118,7 @@ impl<'a> Rank<'a> {
             let done = match call {
                 Call::Restore => self.restore(|_| {}).map(drop),
                 Call::Initialize => self.initialize(),
+                Call::LoadWeights(path) => self.load_weights(&path),
                 Call::Step => self.step().and_then(|step| Ok(step.map(drop)?)),
                 Call::Evaluate => self.evaluate().map(drop),
                 Call::Save => self.save(),

@@ -7,22 +7,24 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use farthing_base::Hint;
 use farthing_comm::{Comm, One, Threads};
-use farthing_data::Rows;
+use farthing_data::{Rows, Tokenizer};
 use farthing_kernels::Device;
 use farthing_train::{
     Checkpoints, Error, EvalRecord, FinalRecord, MODEL_FILE, Progress, Record, Setup, Trainer,
 };
 
+use super::begin;
 use super::config::{TrainConfig, TrainExec};
 use super::ranks::{Rank, Shared, first_cause};
 use crate::progress::format::count;
-use crate::stages;
+use crate::stages::{self, TOKENIZER_FILE};
 use crate::{Cancelled, Ctx, Result};
 
 pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
     let extras = Arc::clone(&ctx.extras);
     let registry = super::registry(&extras)?;
     let tokenizer = stages::tokenizer(ctx)?;
+    keep_tokenizer(&tokenizer, &ctx.output("checkpoint"))?;
     let shared = Shared {
         train: stages::rows(ctx, "train", &tokenizer)?,
         val: stages::rows(ctx, "val", &tokenizer)?,
@@ -43,7 +45,7 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
         let trainer = Trainer::on_ranks(dev.as_ref(), comm, setup, registry, micro_rows)?;
         let rank = Rank::new(trainer, comm, &shared);
         match lead {
-            Some(ctx) => train(rank, dev.as_ref(), config, exec, ctx),
+            Some(ctx) => train(rank, dev.as_ref(), config, exec, &tokenizer, ctx),
             None => rank.follow(),
         }
     };
@@ -78,6 +80,7 @@ fn train(
     dev: &dyn Device,
     config: &TrainConfig,
     exec: TrainExec,
+    tokenizer: &Tokenizer,
     ctx: &mut Ctx,
 ) -> Result<()> {
     let every = exec.checkpoint_interval()?;
@@ -91,7 +94,13 @@ fn train(
         }
         ctx.resume_metrics("metrics", step)?
     } else {
-        rank.initialize()?;
+        match begin::file(ctx, rank.trainer.setup().gpt.config(), tokenizer)? {
+            Some((path, step)) => {
+                ctx.log(format!("beginning with the weights of a model of {} steps", count(step)));
+                rank.load_weights(&path)?;
+            }
+            None => rank.initialize()?,
+        }
         let mut metrics = ctx.metrics("metrics")?;
         metrics.write(&Record::Run(rank.trainer.describe(serde_json::to_value(config)?)))?;
         metrics
@@ -164,7 +173,7 @@ fn train(
     ctx.summary("bpb_end", last_bpb);
     if let Some((best, step)) = best {
         let (from, to) = (checkpoints.best(step), ctx.output("best"));
-        std::fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
+        keep_tokenizer(tokenizer, &to)?;
         std::fs::copy(&from, to.join(MODEL_FILE))
             .with_context(|| format!("copying {}", from.display()))?;
         ctx.summary("best_bpb", best);
@@ -174,6 +183,12 @@ fn train(
     ctx.summary("tokens_per_s", rate);
     ctx.summary("parameters", trainer.setup().elements());
     Ok(())
+}
+
+/// Puts the tokenizer into a model's folder, so that whoever has the folder can talk to the model.
+fn keep_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    Ok(tokenizer.save(folder.join(TOKENIZER_FILE))?)
 }
 
 /// What is about to be trained, in one line.

@@ -1,0 +1,186 @@
+//! `import-model`: a trained model that exists already, from outside of the store.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use farthing_base::FileError;
+use farthing_data::Tokenizer;
+use farthing_kernels::DType;
+use farthing_model::{Checkpoint, Gpt, GptConfig};
+use serde::{Deserialize, Serialize};
+
+use super::TOKENIZER_FILE;
+use super::train_gpt::{self, MODEL_FILE};
+use crate::progress::format::count;
+use crate::{
+    At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+};
+
+/// The stage's keys.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A folder with `model.safetensors`, as a training or `export-model` writes it and `tools/golden/convert.py` makes it of one of nanochat's,
+    /// or the file itself; relative to the working directory.
+    // Its content counts, by way of `sources`.
+    #[serde(skip_serializing)]
+    pub path: PathBuf,
+    /// The model's tokenizer; absent, the `tokenizer.json` beside the model.
+    #[serde(default, skip_serializing)]
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl Config {
+    /// The model's file and what its tokenizer is read from.
+    fn places(&self) -> (PathBuf, PathBuf) {
+        let model = if self.path.is_dir() { self.path.join(MODEL_FILE) } else { self.path.clone() };
+        let beside = || model.with_file_name(TOKENIZER_FILE);
+        let tokenizer = self.tokenizer.clone().unwrap_or_else(beside);
+        (model, tokenizer)
+    }
+
+    /// Both, as far as a look at the header and the tokenizer says.
+    fn peek(&self) -> Result<(GptConfig, u64, Tokenizer)> {
+        let (model, tokenizer) = self.places();
+        if model.exists() && !model.is_file() {
+            bail!("{} is no file\nhint: name a folder that holds {MODEL_FILE}", model.display());
+        }
+        let (found, step) = Checkpoint::peek(&model)?;
+        let tokenizer = self.tokenizer(&tokenizer)?;
+        let (here, there) = (found.vocab_size, tokenizer.vocab_size());
+        if here != there {
+            bail!(
+                "the model in {} has a vocabulary of {here}, its tokenizer {there}\n\
+                 hint: name the tokenizer that it was trained with: `tokenizer = \"FILE\"`",
+                model.display()
+            );
+        }
+        Ok((found, step, tokenizer))
+    }
+
+    fn tokenizer(&self, path: &Path) -> Result<Tokenizer> {
+        if self.tokenizer.is_none() && !path.exists() {
+            bail!(
+                "there is no {} beside the model\n\
+                 hint: name the tokenizer that it was trained with: `tokenizer = \"FILE\"`",
+                path.display()
+            );
+        }
+        Ok(Tokenizer::load(path)?)
+    }
+}
+
+/// Checks a model and its tokenizer and hands them on. Weights of a smaller type than f32 are widened, optimizer state is left behind.
+///
+/// The files' content enters the cache key, so that edited ones are noticed; where they lie does not.
+#[derive(Debug)]
+pub struct ImportModel;
+
+impl Stage for ImportModel {
+    type Config = Config;
+    type Exec = NoExec;
+    const KIND: &'static str = "import-model";
+    const ABOUT: &'static str = "a trained model that exists already, with its tokenizer";
+    const VERSION: u32 = 1;
+    const INPUTS: &'static [Port] = &[];
+    const OUTPUTS: &'static [Port] = &[port("checkpoint", "checkpoint"), port("bpe", "tokenizer")];
+    const USES_SEED: bool = false;
+    const FIGURES: &'static [&'static str] = &["parameters", "steps"];
+
+    fn check(config: &Config, _extras: &Extras) -> Result<()> {
+        for (key, path) in [("path", Some(&config.path)), ("tokenizer", config.tokenizer.as_ref())]
+        {
+            if path.is_some_and(|path| path.as_os_str().is_empty()) {
+                let fault = At::new(key, "the path is empty");
+                return Err(fault.hint("a folder with a model, or its file").into());
+            }
+        }
+        Ok(())
+    }
+
+    fn sources(config: &Config) -> Result<Vec<PathBuf>> {
+        let (model, tokenizer) = config.places();
+        // A file that is not there keeps nobody from planning; `preflight` asks for it.
+        let mut files = Tokenizer::files(&tokenizer)?;
+        if !model.is_file() {
+            let gone = FileError::at("open", &model)(std::io::ErrorKind::NotFound.into());
+            return Err(farthing_data::Error::from(gone).into());
+        }
+        files.insert(0, model);
+        Ok(files)
+    }
+
+    fn origin(config: &Config) -> Option<String> {
+        let tokenizer = config.tokenizer.iter().map(|path| format!(" {}", path.display()));
+        Some(format!("{}{}", config.path.display(), tokenizer.collect::<String>()))
+    }
+
+    fn promises(config: &Config) -> Vec<Promise> {
+        let Ok((model, _, tokenizer)) = config.peek() else { return Vec::new() };
+        let mut promises = train_gpt::promises("checkpoint", &model);
+        promises.push(Promise {
+            port: "bpe",
+            fact: "vocab_size",
+            value: tokenizer.vocab_size() as u64,
+        });
+        promises
+    }
+
+    fn plan(
+        config: &Config,
+        _exec: &NoExec,
+        _resources: &Resources,
+        _ctx: &PlanCtx,
+    ) -> Result<Vec<PlanLine>> {
+        let text = match config.peek() {
+            Ok((model, step, _)) => format!(
+                "{} layers, C {}, V {}, T {}, trained for {} steps",
+                model.depth,
+                model.model_dim,
+                model.vocab_size,
+                model.seq_len,
+                count(step)
+            ),
+            Err(error) => crate::failure::said(&error),
+        };
+        Ok(vec![PlanLine::new("model", text)])
+    }
+
+    fn preflight(
+        config: &Config,
+        _exec: &NoExec,
+        _resources: &Resources,
+        _ctx: &PlanCtx,
+    ) -> Result<()> {
+        config.peek().map(drop)
+    }
+
+    fn run(config: Config, _exec: NoExec, ctx: &mut Ctx) -> Result<()> {
+        let (_, _, tokenizer) = config.peek()?;
+        // Others may write to the file while it is read; nobody does to a copy.
+        let (from, copy) = (config.places().0, ctx.scratch()?.join(MODEL_FILE));
+        std::fs::copy(&from, &copy).with_context(|| format!("copying {}", from.display()))?;
+        let read = || -> farthing_model::Result<Checkpoint> {
+            let checkpoint = Checkpoint::open(&copy)?;
+            let gpt = Gpt::new(checkpoint.config().clone())?;
+            checkpoint.check(&gpt)?;
+            Ok(checkpoint)
+        };
+        let checkpoint = read().with_context(|| format!("{} is refused", from.display()))?;
+        ctx.check_cancelled()?;
+        let out = ctx.output("checkpoint");
+        std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+        checkpoint.export(&out.join(MODEL_FILE), DType::F32)?;
+        tokenizer.save(out.join(TOKENIZER_FILE))?;
+        tokenizer.save(ctx.output("bpe"))?;
+        let parameters = farthing_model::Gpt::new(checkpoint.config().clone())?.param_count();
+        ctx.log(format!(
+            "{} parameters, trained for {} steps",
+            count(parameters),
+            count(checkpoint.step())
+        ));
+        ctx.summary("parameters", parameters);
+        ctx.summary("steps", checkpoint.step());
+        Ok(())
+    }
+}

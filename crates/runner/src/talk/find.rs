@@ -1,0 +1,352 @@
+//! Which model a folder means: that of a checkpoint, of an export, of a run, or of a training that is under way; and its tokenizer.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use clap::ValueEnum;
+use farthing_base::names::did_you_mean;
+use farthing_talk::{Error, Model};
+use farthing_train::{Checkpoints, MODEL_FILE};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::ctx::SCRATCH;
+use crate::stages::TOKENIZER_FILE;
+use crate::{Accelerator, Resources, Result, stages};
+
+/// What the command line says of a model.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Which {
+    /// The folder of a checkpoint, of an export, or of a run (of a training under way, its newest checkpoint), or a model's file
+    dir: PathBuf,
+    /// The stage whose model is meant, where a run has several [default: the last that trained]
+    #[arg(long, value_name = "STAGE")]
+    stage: Option<String>,
+    /// The model's tokenizer [default: the one beside it]
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = On::Cpu)]
+    device: On,
+    /// Threads for work on the CPU [default: all]
+    #[arg(long, value_name = "N", value_parser = crate::cli::threads)]
+    threads: Option<usize>,
+}
+
+/// A device by its name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum On {
+    /// This processor
+    Cpu,
+    /// An NVIDIA GPU
+    Cuda,
+    /// The kernels of a GPU on the processor, slowly
+    Emulated,
+}
+
+/// A model that was found.
+#[derive(Debug, PartialEq)]
+struct Found {
+    model: PathBuf,
+    /// What is not obvious about it.
+    note: Option<String>,
+}
+
+impl Which {
+    /// Loads the model that is meant; `tell` hears what is not obvious.
+    pub(crate) fn load(&self, tell: &dyn Fn(&str)) -> Result<Model> {
+        let mut resources = Resources::default();
+        (resources.device, resources.gpus) = match self.device {
+            On::Cpu => (Accelerator::Cpu, 0),
+            On::Cuda => (Accelerator::Cuda, 1),
+            On::Emulated => (Accelerator::Emulated, 0),
+        };
+        resources.threads = self.threads.unwrap_or(resources.threads);
+        // A training deletes old checkpoints while it writes new ones.
+        for attempt in 0.. {
+            let Found { model, note } = find(&self.dir, self.stage.as_deref())?;
+            let tokenizer = self.tokenizer.clone().map_or_else(|| tokenizer_of(&model), Ok)?;
+            let opened = Model::open(&model, &tokenizer, stages::device::open(&resources)?);
+            if attempt < ATTEMPTS && opened.is_err() && !model.exists() {
+                continue;
+            }
+            if let Some(note) = note {
+                tell(&note);
+            }
+            return opened.map_err(hinted);
+        }
+        bail!("the checkpoints in {} are gone before they are read", self.dir.display())
+    }
+}
+
+/// How often a checkpoint may vanish before it is read.
+const ATTEMPTS: usize = 5;
+
+/// The runner names the flag.
+fn hinted(error: Error) -> anyhow::Error {
+    let wrong = matches!(error, Error::Vocabulary { .. });
+    let error = anyhow::Error::from(error);
+    if wrong {
+        error.context(
+            "the tokenizer is another model's\nhint: name the right one with --tokenizer FILE",
+        )
+    } else {
+        error
+    }
+}
+
+fn is_model(path: &Path) -> bool {
+    path.join(MODEL_FILE).is_file()
+}
+
+fn find(dir: &Path, stage: Option<&str>) -> Result<Found> {
+    let plain = |model: PathBuf| Ok(Found { model, note: None });
+    if dir.is_file() {
+        return plain(dir.to_owned());
+    }
+    if is_model(dir) {
+        return plain(dir.join(MODEL_FILE));
+    }
+    if dir.join(RUN).is_file() {
+        return of_run(dir, stage);
+    }
+    if let Some(found) = of_entry(dir) {
+        return Ok(found);
+    }
+    let entries = std::fs::read_dir(dir)
+        .with_context(|| format!("{} is no model's folder\nhint: {HINT}", dir.display()))?;
+    // The runs of a pipeline: their names begin with the time.
+    let runs = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    match runs.filter(|run| run.join(RUN).is_file()).max() {
+        Some(newest) => of_run(&newest, stage),
+        None => bail!(
+            "{} is no model's folder: there is no {MODEL_FILE}, no {RUN} of a run and no checkpoint of a training in it\nhint: {HINT}",
+            dir.display()
+        ),
+    }
+}
+
+const RUN: &str = "run.json";
+const HINT: &str = "name the folder that the last lines of a run show, or the folder of a run, `runs/NAME/TIME-ID`";
+
+/// The model in a stage's folder in the store, done or under way.
+fn of_entry(entry: &Path) -> Option<Found> {
+    for port in ["checkpoint", "export"] {
+        if is_model(&entry.join(port)) {
+            return Some(Found { model: entry.join(port).join(MODEL_FILE), note: None });
+        }
+    }
+    let kept = Checkpoints::new(entry.join(SCRATCH), NonZeroUsize::MIN);
+    let model = kept.newest_before(u64::MAX).ok().flatten()?;
+    let step = farthing_model::Checkpoint::peek(&model).map(|(_, step)| step).ok();
+    let step = step.map_or_else(String::new, |step| format!(", after {step} steps"));
+    Some(Found {
+        model,
+        note: Some(format!("the newest checkpoint of a training that is not done{step}")),
+    })
+}
+
+/// What is read of a run's lineage.
+#[derive(Deserialize)]
+struct Run {
+    stages: Vec<Ran>,
+    running: Option<Ran>,
+}
+
+#[derive(Deserialize)]
+struct Ran {
+    name: String,
+    folder: PathBuf,
+}
+
+fn of_run(dir: &Path, stage: Option<&str>) -> Result<Found> {
+    let path = dir.join(RUN);
+    let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let run: Run = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is no lineage of a run\nhint: {HINT}", path.display()))?;
+    let mut found: Vec<(String, Found)> = Vec::new();
+    for ran in run.stages.iter().chain(&run.running) {
+        let there = placed(dir, &ran.folder).and_then(|entry| of_entry(&entry));
+        found.extend(there.map(|model| (ran.name.clone(), model)));
+    }
+    let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+    let export = |model: &Found| model.model.parent().is_some_and(|p| p.ends_with("export"));
+    let chosen = match stage {
+        Some(stage) => found.into_iter().rfind(|(name, _)| name == stage).ok_or_else(|| {
+            let hint = did_you_mean(stage, names.iter().map(String::as_str))
+                .unwrap_or_else(|| format!("stages with a model: {}", names.join(", ")));
+            anyhow!("no stage `{stage}` of the run {} has a model\nhint: {hint}", dir.display())
+        })?,
+        None => {
+            let trained = found.iter().rposition(|(_, model)| !export(model));
+            let last = trained.unwrap_or(found.len().saturating_sub(1));
+            if found.is_empty() {
+                bail!(
+                    "the run {} has no model yet\nhint: a training leaves its first checkpoint after `exec.checkpoint_every_s`, a minute unless set",
+                    dir.display()
+                );
+            }
+            found.swap_remove(last)
+        }
+    };
+    let (name, mut model) = chosen;
+    let others: Vec<&String> = names.iter().filter(|other| **other != name).collect();
+    if stage.is_none() && !others.is_empty() {
+        let others = others.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let own = model.note.map_or_else(String::new, |note| format!(", {note}"));
+        model.note =
+            Some(format!("the model of stage {name}{own}; --stage names another: {others}"));
+    }
+    Ok(model)
+}
+
+/// A stage's folder, done or under way: as the run wrote it, from here or from where the run was started, somewhere above its own folder.
+fn placed(run: &Path, folder: &Path) -> Option<PathBuf> {
+    let mut partial = folder.as_os_str().to_owned();
+    partial.push(".partial");
+    let either = |base: &Path| {
+        [folder, Path::new(&partial)].into_iter().map(|f| base.join(f)).find(|p| p.is_dir())
+    };
+    let run = std::fs::canonicalize(run).ok()?;
+    either(Path::new("")).or_else(|| run.ancestors().find_map(either))
+}
+
+/// The tokenizer of a model's file: beside it, beside the output that a training under way will have, or the one that the stage's record names.
+fn tokenizer_of(model: &Path) -> Result<PathBuf> {
+    let folder = model.parent().unwrap_or(Path::new(""));
+    let above = folder.parent().unwrap_or(Path::new(""));
+    let places = [folder.join(TOKENIZER_FILE), above.join("checkpoint").join(TOKENIZER_FILE)];
+    if let Some(found) = places.into_iter().find(|place| place.is_file()) {
+        return Ok(found);
+    }
+    recorded(above).ok_or_else(|| {
+        anyhow!(
+            "there is no {TOKENIZER_FILE} beside {}\nhint: name the tokenizer that the model was trained with: --tokenizer FILE",
+            model.display()
+        )
+    })
+}
+
+/// The tokenizer that a stage read, found by its digest among the other entries of the store: entries of earlier versions don't carry it.
+fn recorded(entry: &Path) -> Option<PathBuf> {
+    let record = |entry: &Path| -> Option<Value> {
+        serde_json::from_slice(&std::fs::read(entry.join("stage.json")).ok()?).ok()
+    };
+    let own = record(entry)?;
+    let digest = own["identity"]["inputs"]["bpe"]["digest"].as_str()?;
+    let entries = std::fs::read_dir(entry.parent()?).ok()?;
+    let mut others: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    others.sort();
+    let made = |other: &PathBuf| {
+        record(other).is_some_and(|r| r["outputs"]["bpe"]["digest"].as_str() == Some(digest))
+    };
+    others.into_iter().find(made).map(|other| other.join("bpe"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with empty files.
+    fn place(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        dir
+    }
+
+    fn found(dir: &Path, at: &str, stage: Option<&str>) -> String {
+        let found = find(&dir.join(at), stage).unwrap();
+        let path = std::fs::canonicalize(found.model).unwrap();
+        let dir = std::fs::canonicalize(dir).unwrap();
+        let path = path.strip_prefix(dir).unwrap().display().to_string();
+        path + &found.note.map_or_else(String::new, |note| format!(" ({note})"))
+    }
+
+    #[test]
+    fn a_folder_means_the_model_in_it() {
+        let dir = place(&[
+            "store/stages/a/checkpoint/model.safetensors",
+            "store/stages/b/export/model.safetensors",
+            "store/stages/c.partial/.scratch/step-0000000010.safetensors",
+            "store/stages/c.partial/.scratch/step-0000000020.safetensors",
+            "store/stages/c.partial/.scratch/step-0000000030.safetensors.tmp",
+            "store/stages/d.partial/log",
+        ]);
+        let at = |path| found(dir.path(), path, None);
+        let a = "store/stages/a/checkpoint/model.safetensors";
+        assert_eq!(at(a), a);
+        assert_eq!(at("store/stages/a/checkpoint"), a);
+        assert_eq!(at("store/stages/a"), a);
+        assert_eq!(at("store/stages/b"), "store/stages/b/export/model.safetensors");
+        let c = "store/stages/c.partial/.scratch/step-0000000020.safetensors (the newest checkpoint of a training that is not done)";
+        assert_eq!(at("store/stages/c.partial"), c);
+        for none in ["store", "store/stages/d.partial", "absent"] {
+            let error = find(&dir.path().join(none), None).unwrap_err();
+            assert!(format!("{error:#}").contains("is no model's folder"), "{error:#}");
+        }
+
+        // A run, started where the store is, looked at from elsewhere.
+        let write = |run: &str, text: &str| {
+            let run = dir.path().join("runs/p").join(run);
+            std::fs::create_dir_all(&run).unwrap();
+            std::fs::write(run.join("run.json"), text).unwrap();
+        };
+        let stage = |name: &str, key: &str| {
+            format!(r#"{{"name": "{name}", "folder": "store/stages/{key}"}}"#)
+        };
+        let all = [stage("fetch", "d"), stage("one", "a"), stage("export", "b")].join(",");
+        write("2026-1", &format!(r#"{{"stages": [{all}]}}"#));
+        assert_eq!(
+            at("runs/p/2026-1"),
+            format!("{a} (the model of stage one; --stage names another: export)")
+        );
+        let named = found(dir.path(), "runs/p/2026-1", Some("export"));
+        assert_eq!(named, "store/stages/b/export/model.safetensors");
+        let error =
+            find(&dir.path().join("runs/p/2026-1"), Some("exprot")).unwrap_err().to_string();
+        assert!(error.ends_with("hint: did you mean `export`?"), "{error}");
+        write("2026-2", &format!(r#"{{"stages": [], "running": {}}}"#, stage("train", "c")));
+        assert_eq!(at("runs/p/2026-2"), c);
+        assert_eq!(at("runs/p"), c, "the newest run");
+        write("2026-3", r#"{"stages": []}"#);
+        assert!(
+            find(&dir.path().join("runs/p"), None)
+                .unwrap_err()
+                .to_string()
+                .contains("has no model yet")
+        );
+        write("2026-4", "{");
+        assert!(
+            find(&dir.path().join("runs/p"), None).unwrap_err().to_string().contains("no lineage")
+        );
+    }
+
+    #[test]
+    fn a_tokenizer_is_beside_its_model_or_known_by_its_digest() {
+        let dir = place(&[
+            "stages/new/checkpoint/tokenizer.json",
+            "stages/new/checkpoint/model.safetensors",
+            "stages/old/checkpoint/model.safetensors",
+            "stages/bare/checkpoint/model.safetensors",
+        ]);
+        let stages = dir.path().join("stages");
+        let write = |entry: &str, text: &str| {
+            std::fs::create_dir_all(stages.join(entry)).unwrap();
+            std::fs::write(stages.join(entry).join("stage.json"), text).unwrap();
+        };
+        write("old", r#"{"identity": {"inputs": {"bpe": {"digest": "x"}}}}"#);
+        write("t1", r#"{"outputs": {"bpe": {"digest": "y"}}}"#);
+        write("t2", r#"{"outputs": {"bpe": {"digest": "x"}}}"#);
+        let of = |model: &str| tokenizer_of(&stages.join(model));
+        assert_eq!(of("new/checkpoint/m").unwrap(), stages.join("new/checkpoint/tokenizer.json"));
+        assert_eq!(of("new/.scratch/m").unwrap(), stages.join("new/checkpoint/tokenizer.json"));
+        assert_eq!(of("old/checkpoint/m").unwrap(), stages.join("t2/bpe"));
+        let error = of("bare/checkpoint/m").unwrap_err().to_string();
+        assert!(error.contains("--tokenizer FILE"), "{error}");
+    }
+}

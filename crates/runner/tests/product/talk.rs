@@ -1,0 +1,157 @@
+//! Talking to a model with the real binary: which folder means which model, what is written where, and that text and figures stay apart.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::harness::{Output, Place};
+use crate::kill::wait_for;
+
+/// Runs `runner generate` with lines on its standard input.
+fn generate(place: &Place, args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_runner"))
+        .arg("generate")
+        .args(args)
+        .env("RUST_BACKTRACE", "0")
+        .current_dir(place.path("."))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    place.output(child)
+}
+
+/// What the model said.
+fn said(place: &Place, args: &[&str], input: &str) -> String {
+    let output = generate(place, args, input);
+    assert_eq!(output.code, Some(0), "{}", output.screen());
+    assert!(output.stderr.contains(" tokens/s"), "{}", output.screen());
+    output.stdout
+}
+
+#[test]
+fn the_last_lines_of_a_run_name_the_model_and_the_command_that_talks_to_it() {
+    let place = Place::new();
+    let args = ["--prompt", "Once upon a time", "--max-tokens", "12"];
+    assert!(!place.done(&["--until", "pack"]).stdout.contains("talk "));
+    let output = generate(&place, &[&["runs/nano"], &args[..]].concat(), "");
+    assert_eq!(output.code, Some(2), "{}", output.screen());
+    assert!(output.stderr.contains("has no model yet"), "{}", output.screen());
+
+    let output = place.done(&["--until", "sample"]);
+    let after = |name: &str| {
+        let line = output.stdout.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name}: {}", output.screen())).trim().to_owned()
+    };
+    let (model, talk) = (after("model "), after("talk "));
+    assert!(place.path(&model).join("model.safetensors").is_file(), "{model}");
+    assert!(talk.ends_with(&format!(" generate {model}")), "{talk}");
+
+    // The model's folder, its file, the run's folder and that of all runs are the same model, which says the same again.
+    let run = place.last_run().to_string_lossy().into_owned();
+    let file = format!("{model}/model.safetensors");
+    let text = said(&place, &[&[model.as_str()], &args[..]].concat(), "");
+    assert!(text.trim().len() > 3, "{text}");
+    for dir in [&file, &run, "runs/nano"] {
+        assert_eq!(said(&place, &[&[dir], &args[..]].concat(), ""), text, "{dir}");
+    }
+    // What the stage `sample` said of the same prompt, greedily.
+    let greedy = said(
+        &place,
+        &[&model, "--prompt", "Once upon a time", "--max-tokens", "16", "--temperature", "0"],
+        "",
+    );
+    let sampled = crate::harness::json_lines(&place.entry("sample").join("text"));
+    assert_eq!(
+        greedy,
+        format!("{}\n", farthing_talk::visible(sampled[1]["text"].as_str().unwrap()))
+    );
+}
+
+#[test]
+fn lines_are_prompts_and_samples_are_what_their_seeds_make() {
+    let place = Place::until("train");
+    let dir = place.entry("train");
+    let dir = dir.to_str().unwrap();
+    let one = |prompt: &str, seed: &str| {
+        said(
+            &place,
+            &[dir, "--max-tokens", "9", "--temperature", "1", "--prompt", prompt, "--seed", seed],
+            "",
+        )
+    };
+    let args = [dir, "--max-tokens", "9", "--temperature", "1"];
+    // Windows' line ends, and a last line without one.
+    let lines = said(&place, &args, "The town\r\n\nEvery");
+    assert_eq!(lines, [one("The town", "0"), one("", "1"), one("Every", "2")].concat());
+    let three =
+        said(&place, &[&args[..], &["--prompt", "The town", "--samples", "3"]].concat(), "");
+    let expected: Vec<String> =
+        (0..3).map(|i| format!("── {} of 3\n{}", i + 1, one("The town", &i.to_string()))).collect();
+    assert_eq!(three, expected.concat());
+    assert_ne!(one("The town", "0"), one("The town", "1"));
+    // A stop string ends a text.
+    let whole = one("The town", "0");
+    let stop: String = whole.trim_end().chars().skip(3).take(2).collect();
+    let stopped =
+        said(&place, &[&args[..], &["--prompt", "The town", "--stop", &stop]].concat(), "");
+    assert_eq!(stopped.trim_end_matches('\n'), &whole[..whole.find(&stop).unwrap()]);
+    let nothing = generate(&place, &args, "");
+    assert_eq!((nothing.code, nothing.stdout.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn what_cannot_be_is_said_with_a_hint() {
+    let place = Place::until("train");
+    let dir = place.entry("train");
+    let dir = dir.to_str().unwrap();
+    let mut input = vec![b'x'; (1 << 20) + 1];
+    input.push(b'\n');
+    let long = String::from_utf8(input).unwrap();
+    for (args, input, what) in [
+        (&["store"][..], "", "is no model's folder"),
+        (&["p.toml"], "", "p.toml"),
+        (&[dir, "--top-p", "0"], "", "top_p is 0"),
+        (&[dir, "--repetition-penalty", "0"], "", "repetition_penalty is 0"),
+        (&[dir, "--tokenizer", "absent.json"], "", "absent.json"),
+        (&[dir], &long, "line 1 of standard input is longer than"),
+    ] {
+        let output = generate(&place, args, input);
+        assert_eq!(output.code, Some(2), "{args:?}: {}", output.screen());
+        assert!(
+            output.stderr.contains(what) && output.stderr.contains("hint: "),
+            "{args:?}: {}",
+            output.screen()
+        );
+        assert_eq!(output.stdout, "", "{args:?}");
+    }
+    for args in
+        [&[dir, "--samples", "0"][..], &[dir, "--max-tokens", "0"], &[dir, "--device", "abacus"]]
+    {
+        assert_eq!(generate(&place, args, "").code, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn a_training_that_runs_is_talked_to_by_its_newest_checkpoint() {
+    let place = Place::new();
+    let steps =
+        ["--set", "train.schedule.steps=4000", "--set", "train.exec.checkpoint_every_steps=2"];
+    let mut child = place.spawn(&[&["p.toml"], &steps[..]].concat());
+    wait_for(&place, &mut child, 5);
+    let run = place.last_run();
+    let run = run.to_str().unwrap();
+    // Checkpoints come and go while they are read.
+    for _ in 0..5 {
+        let output = generate(&place, &[run, "--prompt", "The", "--max-tokens", "5"], "");
+        assert_eq!(output.code, Some(0), "{}", output.screen());
+        let note = "the newest checkpoint of a training that is not done, after ";
+        assert!(output.stderr.contains(note), "{}", output.screen());
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it is not disturbed");
+    child.kill().unwrap();
+    place.output(child);
+    let output = generate(&place, &[run, "--prompt", "The", "--max-tokens", "5"], "");
+    assert_eq!(output.code, Some(0), "{}", output.screen());
+}

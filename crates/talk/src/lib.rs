@@ -1,0 +1,16 @@
+//! Text from a trained model: prompts in, text out as it comes, several at once. It knows no terminal, no network and no command line.
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod model;
+mod session;
+mod stops;
+mod terminal;
+mod utf8;
+
+pub use error::{Error, Result};
+pub use model::Model;
+pub use session::{Finish, Made, Session, Task};
+pub use stops::Stops;
+pub use terminal::visible;
+pub use utf8::Utf8;
