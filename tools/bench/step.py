@@ -59,18 +59,21 @@ def theirs(case, threads):
         print(json.dumps([step(i) for i in range(int(line))]), file=answers, flush=True)
 
 
-def busy():
-    """The moment, and the CPU seconds that the whole machine has used."""
-    fields = [int(x) for x in open("/proc/stat").readline().split()[1:]]
-    used = sum(fields) - fields[3] - fields[4]
-    return time.perf_counter(), used / os.sysconf("SC_CLK_TCK")
+def busy(pid):
+    """The moment, the CPU seconds that the whole machine has used or was not given, and those of `pid` and of ended children."""
+    hertz = os.sysconf("SC_CLK_TCK")
+    machine = [int(x) for x in open("/proc/stat").readline().split()[1:]]
+    process = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+    ended = os.times()
+    own = (int(process[11]) + int(process[12])) / hertz + ended.children_user + ended.children_system
+    return time.perf_counter(), (sum(machine[:8]) - machine[3] - machine[4]) / hertz, own
 
 
-def measured(run, threads):
-    """What `run` gives, and the cores that something beside its `threads` threads used meanwhile."""
-    (start, before), result = busy(), run()
-    end, after = busy()
-    return result, max(0.0, (after - before) / (end - start) - threads)
+def measured(run, pid):
+    """What `run` gives, and the cores that others used or the hypervisor kept meanwhile."""
+    start, result, end = busy(pid), run(), busy(pid)
+    wall, machine, own = (b - a for a, b in zip(start, end))
+    return result, max(0.0, machine - own) / wall
 
 
 def main():
@@ -108,7 +111,8 @@ def main():
         steps = max(2, round(args.seconds / each))
         ratios, rates, dropped = [], [], 0
         while len(ratios) < args.rounds and dropped < 4 * args.rounds:
-            (a, beside_a), (b, beside_b) = measured(lambda: their_steps(steps), args.threads), measured(lambda: our_steps(steps), args.threads)
+            (a, beside_a) = measured(lambda: their_steps(steps), other.pid)
+            (b, beside_b) = measured(lambda: our_steps(steps), other.pid)
             if max(beside_a, beside_b) > 0.1:
                 dropped += 1
                 continue
