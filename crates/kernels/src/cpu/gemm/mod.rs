@@ -20,7 +20,7 @@ use super::work::Workers;
 
 /// Most steps of k between two additions to the result.
 const STEPS: usize = 512;
-/// Elements of b that are packed at once, unless one panel has more: 16 MiB.
+/// Elements that are packed at once, about: 4 MiB, near the second-level caches of two cores.
 const PACKED: usize = 1 << 20;
 /// Rows of the result that one task works through a panel with, at most. What it reads of a stays in the second-level cache.
 const ROWS: usize = 224;
