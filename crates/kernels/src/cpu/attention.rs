@@ -62,7 +62,6 @@ impl<'a> Block<'a> {
     fn products(&mut self, kernel: Kernel, scale: f32, left: Mat<'_>, right: Right<'_>) {
         let below = self.keys.start as isize - self.queries.start as isize;
         let mut dst = MatMut::new(self.data, self.keys.len(), self.width);
-        let mut dst = dst.part(0..self.keys.len(), 0..self.width);
         kernel.block(&mut dst, Start::Zero, scale, Left::Matrix(left), right, Some(below));
     }
 
