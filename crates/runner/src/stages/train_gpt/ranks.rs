@@ -136,11 +136,11 @@ impl<'a> Rank<'a> {
 pub(super) fn first_cause(results: Vec<Result<()>>) -> Result<()> {
     let mut missed = None;
     for error in results.into_iter().filter_map(Result::err) {
-        let lost = matches!(
-            error.downcast_ref::<Error>(),
-            Some(Error::Comm(farthing_comm::Error::Lost { .. }))
-        );
-        if !lost {
+        let comm = error.downcast_ref::<Error>().and_then(|e| match e {
+            Error::Comm(e) => Some(e),
+            _ => None,
+        });
+        if !comm.is_some_and(farthing_comm::Error::is_only_missed) {
             return Err(error);
         }
         missed.get_or_insert(error);
@@ -155,7 +155,8 @@ mod tests {
     use super::*;
 
     fn missed(lost: usize) -> Result<()> {
-        let error = farthing_comm::Error::Lost { lost, ranks: 3, rank: 0, during: "broadcast" };
+        let error =
+            farthing_comm::Error::Lost { lost, ranks: 3, rank: 0, during: "broadcast".into() };
         Err(Error::from(error).into())
     }
 

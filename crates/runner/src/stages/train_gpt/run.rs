@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use farthing_base::Hint;
-use farthing_comm::{Comm, One, Threads};
+use farthing_comm::{Comm, Control, One, Threads};
 use farthing_data::{Rows, Tokenizer};
 use farthing_kernels::Device;
 use farthing_train::{
