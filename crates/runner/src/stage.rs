@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use farthing_base::Hint;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -51,10 +52,10 @@ pub trait Stage: 'static {
     /// The stage's own keys in its `[stage.NAME]` table, which enter the cache key after defaults are filled in. Put
     /// `#[serde(deny_unknown_fields)]` on it and on every struct inside, and never `#[serde(flatten)]`, which would
     /// accept unknown keys in silence. The names `uses inputs needs matrix resources retry skip exec expect` are taken.
-    type Config: DeserializeOwned + Serialize + Send;
+    type Config: DeserializeOwned + Serialize + JsonSchema + Send;
     /// Settings that say how and not what (connections, checkpoint interval): the `exec` table, never in the key.
     /// [`NoExec`] for none.
-    type Exec: DeserializeOwned + Default + Send;
+    type Exec: DeserializeOwned + JsonSchema + Default + Send;
     /// The name in `uses = "…"`.
     const KIND: &'static str;
     /// One line for `runner list`.
@@ -215,7 +216,7 @@ pub struct Promise {
 }
 
 /// The `exec` table of a stage that has no such settings.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoExec {}
 

@@ -10,6 +10,7 @@ use farthing_data::world::WorldSettings;
 use farthing_data::{
     Error, FetchSettings, Fetcher, FileEntry, Files, Silent, Survey, is_remote, local_files,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::watch::{Watched, cut_off};
@@ -36,7 +37,7 @@ const WORLD: &str = "embedded://world";
 pub struct FetchParquet;
 
 /// How files are brought.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Exec {
     /// Files that are downloaded side by side.

@@ -15,6 +15,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
@@ -22,7 +23,7 @@ use model::{Model, Records};
 use records::{Sample, read};
 
 /// The keys of a report.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReportConfig {
     /// The heading.
