@@ -51,7 +51,7 @@ pub const fn port(name: &'static str, kind: &'static str) -> Port {
 pub trait Stage: 'static {
     /// The stage's own keys in its `[stage.NAME]` table, which enter the cache key after defaults are filled in. Put
     /// `#[serde(deny_unknown_fields)]` on it and on every struct inside, and never `#[serde(flatten)]`, which would
-    /// accept unknown keys in silence. The names `uses inputs needs matrix resources retry skip exec expect` are taken.
+    /// accept unknown keys in silence. The names `uses inputs needs matrix seed resources retry skip exec expect` are taken.
     type Config: DeserializeOwned + Serialize + JsonSchema + Send;
     /// Settings that say how and not what (connections, checkpoint interval): the `exec` table, never in the key.
     /// [`NoExec`] for none.
@@ -176,7 +176,7 @@ pub trait Stage: 'static {
     /// contradicts what is promised of the inputs. Called for each stage that is to run.
     ///
     /// # Errors
-    /// Whatever the stage lacks; nothing runs then.
+    /// Whatever the stage lacks; nothing runs then. What another machine may have is a [`Lacking`].
     fn preflight(
         _config: &Self::Config,
         _exec: &Self::Exec,
@@ -235,6 +235,12 @@ impl PlanLine {
         Self { name: name.into(), text: text.into() }
     }
 }
+
+/// What keeps a stage from running on this machine and not on every other, such as a GPU that is not there: a run is refused, a plan says so in words and goes
+/// well.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Lacking(pub String);
 
 /// A fault of one config key, for [`Stage::check`]: the screen shows the key's line in the pipeline file.
 #[derive(Clone, thiserror::Error)]

@@ -53,6 +53,8 @@ pub(crate) struct Declared {
     /// Stages to run first, for another reason than their outputs.
     pub(crate) needs: Vec<usize>,
     pub(crate) resources: Resources,
+    /// Its own, or the pipeline's.
+    pub(crate) seed: u64,
     pub(crate) expect: Vec<Expectation>,
 }
 
@@ -154,7 +156,8 @@ fn parse(sources: &Sources, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> O
     };
     let mut vars = Vars::new(table, setting.environment);
     let heading = heading(root.remove("pipeline"), &mut vars, faults);
-    let stages = stage::read_all(root.remove("stage"), &mut vars, setting, faults);
+    let seed = heading.as_ref().map_or(0, |(_, seed)| *seed);
+    let stages = stage::read_all(root.remove("stage"), seed, &mut vars, setting, faults);
     faults.extend(vars.too_much());
     let stages = order::arrange(stages, faults)?;
     let (name, seed) = heading?;

@@ -93,6 +93,18 @@ impl Stage for FetchParquet {
         is_remote(source).map(drop).map_err(|error| At::of("source", &error).into())
     }
 
+    fn key(config: &FetchSettings, _extras: &Extras) -> Result<Option<serde_json::Value>> {
+        let mut key = serde_json::to_value(config)?;
+        // Files on this machine are what is in them, and by their mark how they are divided, whatever path leads there.
+        if config.source != WORLD
+            && !remote(config)
+            && let Some(keys) = key.as_object_mut()
+        {
+            keys.remove("source");
+        }
+        Ok(Some(key))
+    }
+
     fn promises(config: &FetchSettings) -> Vec<Promise> {
         // Only the world has tasks about it; who reads them must hear of it before a model is trained.
         vec![Promise { port: "tasks", fact: "folders", value: u64::from(config.source == WORLD) }]
