@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::ahead::Ahead;
 use crate::cache::Cache;
@@ -19,7 +19,7 @@ use crate::resources::MOST_THREADS;
 use crate::run::{Setup, run as run_stages};
 use crate::runs::{Lineage, RunFolder, Status};
 use crate::{
-    App, Cancel, Cancelled, Extras, LockFile, Result, ahead, encoding, failure, machine,
+    App, Cancel, Cancelled, Extras, LockFile, Result, ahead, commands, encoding, failure, machine,
     plan_screen, result_screen, signals, talk,
 };
 
@@ -80,6 +80,8 @@ enum Command {
     List,
     /// Continue texts with a trained model
     Generate(Box<talk::GenerateArgs>),
+    #[command(flatten)]
+    Other(commands::Command),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -128,6 +130,10 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
     match &args.command {
         Some(Command::List) => return out(&plan_screen::list(&app.kinds), DONE),
         Some(Command::Generate(args)) => return ended(talk::generate(args)),
+        Some(Command::Other(command)) => {
+            let text = commands::run(command, &app, Args::command());
+            return text.map_or_else(|error| ended(Err(error)), |text| out(&text, DONE));
+        }
         None => {}
     }
     let nothing = Hidden::default();
@@ -253,6 +259,7 @@ fn work(
         return Ok(BAD_INPUT);
     }
     setup.cache.prepare()?;
+    let _in_use = setup.cache.in_use();
     let folder = run_folder(&pipeline, &ahead, &places.runs, hidden)?;
     drop(ahead);
     let lineage = Lineage {
@@ -261,6 +268,7 @@ fn work(
         file_digest,
         set: args.set.clone(),
         seed: pipeline.seed,
+        dollars_per_hour: pipeline.dollars_per_hour,
         runner: env!("CARGO_PKG_VERSION").to_owned(),
         commit: machine::commit(file),
         machine: machine::Machine::here(),

@@ -12,6 +12,7 @@ mod app;
 mod cache;
 mod cancel;
 mod cli;
+mod commands;
 mod ctx;
 mod encoding;
 mod expect;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use schemars::SchemaGenerator;
+
 use crate::ahead::{Ahead, is_of_machine};
 use crate::cache::identity::differences;
 use crate::cache::{Cache, Lookup};
@@ -222,7 +224,7 @@ fn edges(pipeline: &Pipeline, mut each: impl FnMut(&str, &str, &str)) {
     }
 }
 
-/// `runner list`.
+/// `runner list`: what there is, with the names of keys; `runner describe` says what they mean.
 pub(crate) fn list(kinds: &BTreeMap<&'static str, Kind>) -> String {
     if kinds.is_empty() {
         return "no stage kinds are registered\n".to_owned();
@@ -237,17 +239,29 @@ pub(crate) fn list(kinds: &BTreeMap<&'static str, Kind>) -> String {
         if !kind.figures.is_empty() {
             table.row(["figures", &kind.figures.join(", "), ""]);
         }
+        let mut generator = SchemaGenerator::default();
+        let named = [("keys", kind.config_schema), ("exec", kind.exec_schema)];
+        for (what, schema) in named {
+            let schema = schema(&mut generator).to_value();
+            let keys: Vec<&str> = schema["properties"]
+                .as_object()
+                .map(|keys| keys.keys().map(String::as_str).collect())
+                .unwrap_or_default();
+            if !keys.is_empty() {
+                table.row([what, &keys.join(", "), ""]);
+            }
+        }
         for line in table.lines(2) {
             out.push_str(&line);
             out.push('\n');
         }
         out.push('\n');
     }
-    out.pop();
+    out.push_str("`runner describe KIND` says what the keys mean\n");
     out
 }
 
-fn ports(table: &mut Table, direction: &str, ports: &[Port]) {
+pub(crate) fn ports(table: &mut Table, direction: &str, ports: &[Port]) {
     for port in ports {
         let optional = match (port.optional, port.many) {
             (false, false) => "",

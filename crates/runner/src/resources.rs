@@ -64,10 +64,14 @@ impl Default for Resources {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResourcesTable {
+    /// Where to compute.
     #[serde(default)]
     device: Accelerator,
+    /// GPUs to compute on; 1 with `device = "cuda"` when absent.
     gpus: Option<u32>,
+    /// Ranks on the processor, or on as many emulated GPUs; 1 when absent.
     ranks: Option<usize>,
+    /// Threads of each rank for work on the processor; all cores when absent.
     threads: Option<usize>,
 }
 

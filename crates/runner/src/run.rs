@@ -133,6 +133,7 @@ pub(crate) fn run(
         Some((_, error)) if error.is::<crate::Cancelled>() => Status::Stopped,
         Some(_) => Status::Failed,
     };
+    folder.sign(&outcome.reports, &lineage)?;
     folder.write(&lineage)?;
     folder.end();
     Ok(outcome)
@@ -156,6 +157,7 @@ fn line_of(
         seconds: record.seconds,
         config: stage.config.clone(),
         seed: record.identity.seed,
+        gpus: stage.resources.gpus,
         inputs: inputs.map(|(p, i)| (p.clone(), (i.from.clone(), i.digest.clone()))).collect(),
         outputs: record.outputs.iter().map(|(p, o)| (p.clone(), o.digest.clone())).collect(),
         folder: setup.entry_of_runs(&record.key),

@@ -1,6 +1,8 @@
 //! The folder of one run: its lineage, each stage's log and metrics, and copies of the reports.
 
-mod list;
+pub(crate) mod diff;
+pub(crate) mod list;
+pub(crate) mod sign;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -39,6 +41,9 @@ pub(crate) struct Lineage {
     pub(crate) commit: Option<String>,
     #[serde(default)]
     pub(crate) machine: Machine,
+    /// What an hour of the machine costs, if the pipeline says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dollars_per_hour: Option<f64>,
     /// Seconds since 1970.
     pub(crate) started: u64,
     pub(crate) status: Status,
@@ -83,6 +88,9 @@ pub(crate) struct StageLineage {
     /// Of the run that made the outputs, be it this one or an earlier.
     pub(crate) seconds: f64,
     pub(crate) config: serde_json::Value,
+    /// That it computed on.
+    #[serde(default)]
+    pub(crate) gpus: u32,
     /// `None` where the stage makes no use of one.
     #[serde(default)]
     pub(crate) seed: Option<u64>,
@@ -210,6 +218,14 @@ impl RunFolder {
             copies.push(copy(entry, &into.join(entry.file_name().unwrap_or_default()))?);
         }
         Ok(copies)
+    }
+
+    /// Has the copies of reports say of which run they are.
+    ///
+    /// # Errors
+    /// A copy cannot be written.
+    pub(crate) fn sign(&self, reports: &[PathBuf], lineage: &Lineage) -> Result<()> {
+        if self.earlier { Ok(()) } else { sign::sign(reports, lineage) }
     }
 
     /// Writes `run.json`.

@@ -45,7 +45,7 @@ impl Stage for Compare {
     type Exec = NoExec;
     const KIND: &'static str = "compare";
     const ABOUT: &'static str = "sets trainings side by side: bits per byte, speed, time, memory";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[
         port("train", "metrics").many(),
         port("bpb", "metrics").optional().many(),

@@ -3,7 +3,7 @@
 
 pub(super) mod chart;
 pub(super) mod curve;
-pub(super) mod escape;
+pub(crate) mod escape;
 pub(super) mod html;
 mod markdown;
 mod model;
@@ -53,7 +53,7 @@ impl Stage for Report {
     type Exec = NoExec;
     const KIND: &'static str = "report";
     const ABOUT: &'static str = "writes report.md and a self-contained report.html";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[
         port("train", "metrics").optional(),
         port("bpb", "metrics").optional(),
