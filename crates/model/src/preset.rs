@@ -1,5 +1,6 @@
 //! Presets: what a model's keys are where nothing is written, as data. Each is a file in `presets/`; a new one is a file and a line here.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Mlp, ModelConfig, Result};
@@ -7,7 +8,7 @@ use crate::{Error, Mlp, ModelConfig, Result};
 macro_rules! presets {
     ($($(#[$about:meta])* $preset:ident = $name:literal),* $(,)?) => {
         /// A published setting of the recipe, from which every key that is not written takes its value.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
         #[non_exhaustive]
         pub enum Preset {
             $($(#[$about])* #[serde(rename = $name)] $preset,)*

@@ -6,18 +6,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::ahead::Ahead;
 use crate::cache::Cache;
 use crate::grammar::{self, Pipeline, Setting};
 use crate::hidden::Hidden;
+use crate::places::PlaceArgs;
 use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::resources::MOST_THREADS;
-use crate::run::{Setup, lacking, run as run_stages};
-use crate::runs::{Lineage, RunFolder};
+use crate::run::{Setup, run as run_stages};
+use crate::runs::{Lineage, RunFolder, Status};
 use crate::{
-    App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen, talk,
+    App, Cancel, Cancelled, Extras, LockFile, Result, ahead, commands, encoding, failure, machine,
+    plan_screen, result_screen, signals, talk,
 };
 
 /// Everything went well.
@@ -40,9 +43,9 @@ struct Args {
     command: Option<Command>,
     /// The pipeline file
     file: Option<PathBuf>,
-    /// Show what would run and why, and run nothing
-    #[arg(long, conflicts_with = "graph")]
-    plan: bool,
+    /// Show what would run and why, and run nothing; with a stage's name, that stage alone in full
+    #[arg(long, value_name = "STAGE", num_args = 0..=1, default_missing_value = "", conflicts_with = "graph")]
+    plan: Option<String>,
     /// Print the graph of stages, and run nothing
     #[arg(long, value_name = "FORMAT")]
     graph: Option<Graph>,
@@ -67,12 +70,8 @@ struct Args {
     /// Threads for work on the CPU [default: all]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
-    /// Where outputs are cached
-    #[arg(long, value_name = "DIR", default_value = "store")]
-    store: PathBuf,
-    /// Where runs leave their logs, metrics and reports
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    runs: PathBuf,
+    #[command(flatten)]
+    places: PlaceArgs,
 }
 
 #[derive(Subcommand)]
@@ -81,6 +80,8 @@ enum Command {
     List,
     /// Continue texts with a trained model
     Generate(Box<talk::GenerateArgs>),
+    #[command(flatten)]
+    Other(commands::Command),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -89,6 +90,16 @@ enum Graph {
     Dot,
     /// For Markdown
     Mermaid,
+}
+
+impl Args {
+    /// With the file where it belongs: in `runner --plan FILE`, the option takes it for the name of a stage.
+    fn settled(mut self) -> Self {
+        if self.file.is_none() && self.plan.as_ref().is_some_and(|plan| !plan.is_empty()) {
+            self.file = self.plan.replace(String::new()).map(PathBuf::from);
+        }
+        self
+    }
 }
 
 /// A pipeline that somebody wrote is a hundredth of this.
@@ -119,9 +130,14 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
     match &args.command {
         Some(Command::List) => return out(&plan_screen::list(&app.kinds), DONE),
         Some(Command::Generate(args)) => return ended(talk::generate(args)),
+        Some(Command::Other(command)) => {
+            let text = commands::run(command, &app, Args::command());
+            return text.map_or_else(|error| ended(Err(error)), |text| out(&text, DONE));
+        }
         None => {}
     }
     let nothing = Hidden::default();
+    let args = args.settled();
     let Some(file) = &args.file else {
         err(&nothing, "error: no pipeline file was given\nhint: run `runner --help`\n");
         return BAD_INPUT;
@@ -215,44 +231,54 @@ fn work(
         force: args.force.clone(),
     };
     let screen = Screen::of_stderr(hidden.clone());
+    let places = args.places.of(Some(file));
     let setup = Setup {
-        cache: Cache::at(&args.store, screen.clone()),
+        cache: Cache::at(&places.store, screen.clone()),
         selected: selection.resolve(&pipeline)?,
         verify: args.verify,
         extras: Arc::new(extras),
         cancel: Cancel::default(),
         screen,
+        store_of_runs: places.store_of_runs(),
     };
     let shown = file.display().to_string();
-    if args.plan {
-        let Setup { selected, cache, verify, extras, .. } = &setup;
-        let (screen, sound) =
-            plan_screen::plan(&pipeline, &shown, selected, cache, *verify, extras)?;
+    let Setup { selected, cache, verify, extras, .. } = &setup;
+    let ahead = ahead::look(&pipeline, cache, selected, *verify, extras);
+    if let Some(only) = &args.plan {
+        let only = Some(only.as_str()).filter(|only| !only.is_empty());
+        let (screen, sound) = plan_screen::plan(&pipeline, &shown, ahead, only, cache, *verify)?;
         return Ok(out(&hidden.shown(&screen), if sound { DONE } else { BAD_INPUT }));
     }
-    let lacking = lacking(&pipeline, &setup)?;
-    if !lacking.is_empty() {
-        let screens: Vec<String> =
-            lacking.iter().map(|e| format!("error: {}\n", failure::lines(e).join("\n"))).collect();
+    let refusals: Vec<&anyhow::Error> = ahead.iter().flat_map(|stage| &stage.refusals).collect();
+    if !refusals.is_empty() {
+        let screens: Vec<String> = refusals
+            .into_iter()
+            .map(|e| format!("error: {}\n", failure::lines(e).join("\n")))
+            .collect();
         err(hidden, &screens.join("\n"));
         return Ok(BAD_INPUT);
     }
     setup.cache.prepare()?;
-    let folder = RunFolder::create(&args.runs, &pipeline.name, hidden.clone())?;
+    let _in_use = setup.cache.in_use();
+    let folder = run_folder(&pipeline, &ahead, &places.runs, hidden)?;
+    drop(ahead);
     let lineage = Lineage {
         pipeline: pipeline.name.clone(),
         file: shown,
         file_digest,
         set: args.set.clone(),
         seed: pipeline.seed,
-        runner: env!("CARGO_PKG_VERSION"),
+        dollars_per_hour: pipeline.dollars_per_hour,
+        runner: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: machine::commit(file),
+        machine: machine::Machine::here(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        status: "running",
+        status: Status::Begun,
         seconds: 0.0,
         stages: Vec::new(),
-        running: None,
+        begun: None,
     };
-    stop_on_ctrl_c(&setup.cancel, &setup.screen);
+    signals::listen(&setup.cancel, &setup.screen);
     let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
     let talk = |folder: &Path| {
         let words = [program.to_owned(), "generate".to_owned(), folder.display().to_string()];
@@ -261,21 +287,27 @@ fn work(
     let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path, talk)), DONE);
     let Some((stage, error)) = &outcome.failure else { return Ok(code) };
     err(hidden, &result_screen::failed(stage, error, &resume_command(program, args)));
-    Ok(FAILED)
+    let signal = setup.cancel.signal().filter(|_| error.is::<Cancelled>());
+    Ok(signal.map_or(FAILED, signals::exit_code))
 }
 
-/// The first Ctrl-C asks the stage to stop, the second ends the process.
-fn stop_on_ctrl_c(cancel: &Cancel, screen: &Screen) {
-    let (cancel, screen) = (cancel.clone(), screen.clone());
-    let handler = move || {
-        if cancel.requested() {
-            std::process::exit(i32::from(FAILED));
+/// The folder of this run; of one that takes everything from the cache, the folder of the run that has it already.
+fn run_folder(
+    pipeline: &Pipeline,
+    ahead: &[Ahead],
+    runs: &Path,
+    hidden: &Hidden,
+) -> Result<RunFolder> {
+    let mut cached = Vec::new();
+    for (stage, ahead) in pipeline.stages.iter().zip(ahead) {
+        if let Some(record) = ahead.record() {
+            cached.push((stage.name.as_str(), record.key.as_str()));
         }
-        cancel.request();
-        screen.line("stopping as soon as the stage can; press Ctrl-C again to stop at once");
-    };
-    // Fails where another handler is in place: then that one decides.
-    let _ = ctrlc::set_handler(handler);
+    }
+    let whole = !ahead.iter().any(Ahead::is_to_run);
+    let name = &pipeline.name;
+    let earlier = whole.then(|| RunFolder::earlier(runs, name, &cached, hidden.clone())).flatten();
+    earlier.map_or_else(|| RunFolder::create(runs, name, hidden.clone()), Ok)
 }
 
 /// The command that goes on where this one stopped: the same one, without `--force`, which would start from nothing.
@@ -292,9 +324,8 @@ fn resume_command(program: &str, args: &Args) -> String {
     flag("--from", args.from.clone());
     flag("--until", args.until.clone());
     flag("--threads", args.threads.map(|n| n.to_string()));
-    for (name, path, default) in [("--store", &args.store, "store"), ("--runs", &args.runs, "runs")]
-    {
-        flag(name, (path != Path::new(default)).then(|| path.display().to_string()));
+    for (name, path) in [("--store", &args.places.store), ("--runs", &args.places.runs)] {
+        flag(name, path.as_ref().map(|path| path.display().to_string()));
     }
     words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
 }

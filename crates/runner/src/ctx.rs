@@ -12,7 +12,7 @@ use crate::{Cancel, Cancelled, Extras, Figure, Metrics, Promise, Resources, Resu
 
 /// Handed to [`Stage::run`](crate::Stage::run).
 pub struct Ctx {
-    /// The pipeline's seed.
+    /// The stage's seed: its own, or the pipeline's.
     pub seed: u64,
     /// What the stage may use of the machine.
     pub resources: Resources,
@@ -202,7 +202,7 @@ pub(crate) const SCRATCH: &str = ".scratch";
 
 /// Handed to [`Stage::plan`](crate::Stage::plan) and [`Stage::preflight`](crate::Stage::preflight).
 pub struct PlanCtx {
-    /// The pipeline's seed.
+    /// The stage's seed: its own, or the pipeline's.
     pub seed: u64,
     connected: Vec<&'static str>,
     inputs: BTreeMap<String, PathBuf>,

@@ -78,6 +78,37 @@ pub(crate) fn lines(error: &anyhow::Error) -> Vec<String> {
     lines
 }
 
+/// Whether the same again may end otherwise, because what failed is a disk, a network or somebody's patience, or because the error itself advises
+/// to run again.
+pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind;
+
+    let passes = |cause: &(dyn Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        // What is not there, not allowed or not what it should be stays so until somebody mends it.
+        let lasting = matches!(
+            io,
+            None | Some(
+                ErrorKind::NotFound
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::InvalidData
+                    | ErrorKind::InvalidInput
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::AlreadyExists
+                    | ErrorKind::IsADirectory
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::Unsupported
+            )
+        );
+        let network = matches!(
+            cause.downcast_ref(),
+            Some(farthing_data::Error::Unreachable { .. } | farthing_data::Error::Stopped)
+        );
+        !lasting || network || cause.is::<crate::Cancelled>()
+    };
+    error.chain().any(passes) || hints(error).iter().any(|hint| hint.starts_with("run again"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +122,23 @@ mod tests {
             lines(&error),
             ["reading shard 3 failed: row 812 is short", "hint: delete the shard"]
         );
+    }
+
+    #[test]
+    fn what_would_fail_again_is_told_from_what_may_pass() {
+        use std::io::{Error, ErrorKind};
+        let io = |kind: ErrorKind| anyhow::Error::from(Error::from(kind)).context("reading a");
+        for (error, passes) in [
+            (io(ErrorKind::StorageFull), true),
+            (io(ErrorKind::TimedOut), true),
+            (io(ErrorKind::NotFound), false),
+            (io(ErrorKind::InvalidData), false),
+            (crate::Cancelled.into(), true),
+            (anyhow::anyhow!("a file changed\nhint: run again when nobody writes to it"), true),
+            (anyhow::anyhow!("row 812 is short"), false),
+        ] {
+            assert_eq!(may_pass(&error), passes, "{error:#}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
@@ -25,6 +26,9 @@ pub(crate) struct Kind {
     pub(crate) uses_seed: bool,
     pub(crate) computes: bool,
     pub(crate) ranks: bool,
+    /// What keys its table has, and its `exec`.
+    pub(crate) config_schema: fn(&mut SchemaGenerator) -> Schema,
+    pub(crate) exec_schema: fn(&mut SchemaGenerator) -> Schema,
     /// Reads the stage's own keys; called again without the faulty keys to find all of them.
     pub(crate) read_config: fn(Value<'_>) -> ParseResult<()>,
     /// Reads the `exec` table.
@@ -46,6 +50,8 @@ impl Kind {
             uses_seed: S::USES_SEED,
             computes: S::COMPUTES,
             ranks: S::RANKS,
+            config_schema: S::Config::json_schema,
+            exec_schema: S::Exec::json_schema,
             read_config: |v| S::Config::deserialize(ValueDeserializer::from(v)).map(drop),
             read_exec: |v| S::Exec::deserialize(ValueDeserializer::from(v)).map(drop),
             build: build::<S>,

@@ -7,10 +7,12 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod app;
 mod cache;
 mod cancel;
 mod cli;
+mod commands;
 mod ctx;
 mod encoding;
 mod expect;
@@ -21,7 +23,9 @@ mod grammar;
 mod hidden;
 mod kind;
 mod lock_file;
+mod machine;
 mod metrics;
+mod places;
 mod plan;
 mod plan_screen;
 mod progress;
@@ -29,6 +33,7 @@ mod resources;
 mod result_screen;
 mod run;
 mod runs;
+mod signals;
 mod stage;
 pub mod stages;
 mod table;
@@ -43,7 +48,7 @@ pub use lock_file::LockFile;
 pub use metrics::Metrics;
 pub use progress::Progress;
 pub use resources::{Accelerator, Resources};
-pub use stage::{At, Before, NoExec, PlanLine, Port, Promise, Stage, port};
+pub use stage::{At, Before, Lacking, NoExec, PlanLine, Port, Promise, Stage, port};
 
 /// What a stage returns. Library errors keep their `hint:` lines on the way to the screen.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

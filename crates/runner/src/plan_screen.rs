@@ -2,74 +2,71 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Arc;
 
-use crate::cache::{Cache, Lookup, Record};
+use schemars::SchemaGenerator;
+
+use crate::ahead::{Ahead, is_of_machine};
+use crate::cache::identity::differences;
+use crate::cache::{Cache, Lookup};
 use crate::failure;
 use crate::grammar::Pipeline;
 use crate::kind::Kind;
-use crate::plan::{Action, Assessed, Selected, assess, behind, context};
+use crate::plan::{Action, Assessed, behind, named};
 use crate::table::Table;
-use crate::{Before, Extras, PlanLine, Port, Result};
+use crate::{Before, PlanLine, Port, Result};
 
 /// Characters of a key that are shown.
 pub(crate) const SHORT_KEY: usize = 10;
 
-/// `--plan`: the screen, and whether every stage could plan.
+/// `--plan`: the screen, and whether nothing but this machine would refuse the run. The first of a table's variants is shown in full, the others by what
+/// sets them apart; `only` names a stage that is shown alone, in full.
 ///
 /// # Errors
-/// A config that does not serialise.
+/// No stage has the name.
 pub(crate) fn plan(
     pipeline: &Pipeline,
     file: &str,
-    selected: &Selected,
+    ahead: Vec<Ahead>,
+    only: Option<&str>,
     cache: &Cache,
     verify: bool,
-    extras: &Arc<Extras>,
 ) -> Result<(String, bool)> {
-    let mut outputs: Vec<Option<Record>> = Vec::new();
+    let chosen = only.map(|name| named("--plan", name, pipeline)).transpose()?;
     let mut table = Table::default();
     let mut notes: Vec<Vec<String>> = Vec::new();
-    let (mut cached, mut to_run, mut waiting, mut sound) = (0, 0, 0, true);
-    for (index, stage) in pipeline.stages.iter().enumerate() {
-        let seen = assess(pipeline, index, &outputs, selected, cache, verify, extras)?;
-        let key = seen.key.as_ref().map(|k| k[..SHORT_KEY].to_owned());
-        let (state, key) = match &seen.action {
-            Action::Cached(_) => ("cached", key.unwrap_or_default()),
-            Action::Run => ("will run", key.unwrap_or_default()),
-            Action::Waits(on) => ("waits", format!("depends on {}", on.join(", "))),
-            Action::Absent => ("left out", key.unwrap_or_default()),
+    let mut sound = true;
+    let mut firsts: BTreeMap<&str, (usize, String)> = BTreeMap::new();
+    let (mut cached, mut to_run, mut waiting, mut short) = (0, 0, 0, 0);
+    for (index, (stage, ahead)) in pipeline.stages.iter().zip(&ahead).enumerate() {
+        let key = ahead.seen.as_ref().and_then(|seen| seen.key.as_ref());
+        let key = key.map(|key| key[..SHORT_KEY].to_owned()).unwrap_or_default();
+        let (state, key) = match ahead.seen.as_ref().map(|seen| &seen.action) {
+            None => ("cannot run", String::new()),
+            Some(Action::Cached(_)) => ("cached", key),
+            Some(Action::Run) => ("will run", key),
+            Some(Action::Waits(on)) => ("waits", format!("depends on {}", on.join(", "))),
+            Some(Action::Absent) => ("left out", key),
         };
-        match seen.action {
-            Action::Cached(_) => cached += 1,
-            Action::Run => to_run += 1,
-            Action::Waits(_) => waiting += 1,
-            Action::Absent => {}
+        match ahead.seen.as_ref().map(|seen| &seen.action) {
+            Some(Action::Cached(_)) => cached += 1,
+            Some(Action::Run) | None => to_run += 1,
+            Some(Action::Waits(_)) => waiting += 1,
+            Some(Action::Absent) => {}
         }
-        table.row([&stage.name, stage.kind.name, state, &key, &seen.reason]);
-
-        let ctx = context(pipeline, index, &outputs, cache, extras);
-        let instead = instead(pipeline, index, &seen, cache, verify);
-        let lines = stage.job.as_ref().map(|job| job.plan(&stage.resources, &ctx));
-        notes.push(match lines {
-            None => Vec::new(),
-            Some(Ok(lines)) => {
-                let mut inner = Table::default();
-                for line in instead.iter().chain(&lines) {
-                    inner.row([&line.name, &line.text]);
-                }
-                inner.lines(6)
-            }
-            Some(Err(error)) => {
-                sound = false;
-                let text = format!("cannot run: {}", failure::in_full(&error));
-                text.lines().map(|line| format!("      {line}")).collect()
-            }
-        });
-        outputs.push(match seen.action {
-            Action::Cached(record) => Some(*record),
-            _ => None,
-        });
+        sound &= ahead.faults().next().is_none();
+        let reason = ahead.seen.as_ref().map_or("", |seen| seen.reason.as_str());
+        let first = firsts.entry(&stage.base).or_insert_with(|| (index, reason.to_owned()));
+        let is_first = first.0 == index;
+        let why = if is_first { reason.to_owned() } else { apart(pipeline, index, first, reason) };
+        if chosen.as_ref().is_some_and(|chosen| !chosen.contains(&index)) {
+            continue;
+        }
+        table.row([&stage.name, stage.kind.name, state, &key, &why]);
+        let in_full = is_first || chosen.is_some();
+        short += usize::from(!in_full);
+        let (lines, planned) = note(pipeline, index, ahead, in_full, cache, verify);
+        sound &= planned;
+        notes.push(lines);
     }
     let mut out = format!("pipeline {} ({file}), seed {}\n\n", pipeline.name, pipeline.seed);
     for (line, notes) in table.lines(2).iter().zip(&notes) {
@@ -87,7 +84,70 @@ pub(crate) fn plan(
         let _ = write!(out, ", {waiting} waiting for those");
     }
     out.push('\n');
+    if short > 0 {
+        let s = if short == 1 { "" } else { "s" };
+        let _ = writeln!(out, "{short} variant{s} in short; `--plan STAGE` shows one in full");
+    }
     Ok((out, sound))
+}
+
+/// What is said under a stage, and whether it could plan.
+fn note(
+    pipeline: &Pipeline,
+    index: usize,
+    ahead: &Ahead,
+    in_full: bool,
+    cache: &Cache,
+    verify: bool,
+) -> (Vec<String>, bool) {
+    let stage = &pipeline.stages[index];
+    let mut lines = Vec::new();
+    let mut errors: Vec<&anyhow::Error> = ahead.refusals.iter().collect();
+    let planned = stage.job.as_ref().filter(|_| in_full);
+    let planned = planned.map(|job| job.plan(&stage.resources, &ahead.ctx));
+    if let Some(Ok(planned)) = &planned {
+        let instead = ahead.seen.as_ref().map(|seen| instead(pipeline, index, seen, cache, verify));
+        let mut inner = Table::default();
+        for line in instead.iter().flatten().chain(planned) {
+            inner.row([&line.name, &line.text]);
+        }
+        lines.extend(inner.lines(6));
+    }
+    // What keeps it from planning keeps it from running, as a rule, and is said once.
+    let (sound, failed) = match &planned {
+        Some(Err(error)) => (is_of_machine(error), Some(error)),
+        _ => (true, None),
+    };
+    let cause = |error: &anyhow::Error| failure::said(error);
+    if let Some(failed) = failed
+        && !errors.iter().any(|error| cause(error).contains(&cause(failed)))
+    {
+        errors.push(failed);
+    }
+    for error in errors {
+        let text = failure::in_full(error);
+        let own = format!("stage `{}` cannot run: ", stage.name);
+        let text = text.strip_prefix(&own).unwrap_or(&text);
+        let what = if is_of_machine(error) { "this machine cannot run it" } else { "cannot run" };
+        lines.extend(format!("{what}: {text}").lines().map(|line| format!("      {line}")));
+    }
+    (lines, sound)
+}
+
+/// What sets a variant apart from the first of its table: its reason where that is another one, and its config.
+fn apart(
+    pipeline: &Pipeline,
+    index: usize,
+    (first, first_reason): &(usize, String),
+    reason: &str,
+) -> String {
+    let (stage, first) = (&pipeline.stages[index], &pipeline.stages[*first]);
+    let mut words = if reason == first_reason { Vec::new() } else { vec![reason.to_owned()] };
+    words.extend(differences(&first.config, &stage.config));
+    if stage.seed != first.seed {
+        words.push(format!("seed {} → {}", first.seed, stage.seed));
+    }
+    words.join("; ")
 }
 
 /// How to go on from what a stage made the last time, which is there still and serves no more.
@@ -164,7 +224,7 @@ fn edges(pipeline: &Pipeline, mut each: impl FnMut(&str, &str, &str)) {
     }
 }
 
-/// `runner list`.
+/// `runner list`: what there is, with the names of keys; `runner describe` says what they mean.
 pub(crate) fn list(kinds: &BTreeMap<&'static str, Kind>) -> String {
     if kinds.is_empty() {
         return "no stage kinds are registered\n".to_owned();
@@ -179,17 +239,29 @@ pub(crate) fn list(kinds: &BTreeMap<&'static str, Kind>) -> String {
         if !kind.figures.is_empty() {
             table.row(["figures", &kind.figures.join(", "), ""]);
         }
+        let mut generator = SchemaGenerator::default();
+        let named = [("keys", kind.config_schema), ("exec", kind.exec_schema)];
+        for (what, schema) in named {
+            let schema = schema(&mut generator).to_value();
+            let keys: Vec<&str> = schema["properties"]
+                .as_object()
+                .map(|keys| keys.keys().map(String::as_str).collect())
+                .unwrap_or_default();
+            if !keys.is_empty() {
+                table.row([what, &keys.join(", "), ""]);
+            }
+        }
         for line in table.lines(2) {
             out.push_str(&line);
             out.push('\n');
         }
         out.push('\n');
     }
-    out.pop();
+    out.push_str("`runner describe KIND` says what the keys mean\n");
     out
 }
 
-fn ports(table: &mut Table, direction: &str, ports: &[Port]) {
+pub(crate) fn ports(table: &mut Table, direction: &str, ports: &[Port]) {
     for port in ports {
         let optional = match (port.optional, port.many) {
             (false, false) => "",

@@ -1,10 +1,11 @@
 //! What a stage may use of the machine. Of all this only the class of a device that is not the processor is part of a cache key, because it computes in other
 //! types: the same bytes come out, to rounding, however many threads or GPUs there are.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Where a stage computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Accelerator {
@@ -60,13 +61,17 @@ impl Default for Resources {
 }
 
 /// The table as a file spells it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResourcesTable {
+    /// Where to compute.
     #[serde(default)]
     device: Accelerator,
+    /// GPUs to compute on; 1 with `device = "cuda"` when absent.
     gpus: Option<u32>,
+    /// Ranks on the processor, or on as many emulated GPUs; 1 when absent.
     ranks: Option<usize>,
+    /// Threads of each rank for work on the processor; all cores when absent.
     threads: Option<usize>,
 }
 

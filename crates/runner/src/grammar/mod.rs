@@ -35,6 +35,8 @@ const FORMAT: i64 = 1;
 pub(crate) struct Pipeline {
     pub(crate) name: String,
     pub(crate) seed: u64,
+    /// What an hour of the machine costs.
+    pub(crate) dollars_per_hour: Option<f64>,
     pub(crate) stages: Vec<Declared>,
 }
 
@@ -53,6 +55,8 @@ pub(crate) struct Declared {
     /// Stages to run first, for another reason than their outputs.
     pub(crate) needs: Vec<usize>,
     pub(crate) resources: Resources,
+    /// Its own, or the pipeline's.
+    pub(crate) seed: u64,
     pub(crate) expect: Vec<Expectation>,
 }
 
@@ -154,11 +158,12 @@ fn parse(sources: &Sources, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> O
     };
     let mut vars = Vars::new(table, setting.environment);
     let heading = heading(root.remove("pipeline"), &mut vars, faults);
-    let stages = stage::read_all(root.remove("stage"), &mut vars, setting, faults);
+    let seed = heading.as_ref().map_or(0, |heading| heading.seed);
+    let stages = stage::read_all(root.remove("stage"), seed, &mut vars, setting, faults);
     faults.extend(vars.too_much());
     let stages = order::arrange(stages, faults)?;
-    let (name, seed) = heading?;
-    Some(Pipeline { name, seed, stages })
+    let Heading { name, dollars_per_hour, .. } = heading?;
+    Some(Pipeline { name, seed, dollars_per_hour, stages })
 }
 
 /// Faults every table that has no meaning.
@@ -193,6 +198,7 @@ struct Heading {
     _format: i64,
     #[serde(default)]
     seed: u64,
+    dollars_per_hour: Option<f64>,
 }
 
 /// The `[pipeline]` table.
@@ -200,7 +206,7 @@ fn heading<'a>(
     table: Option<Value<'a>>,
     vars: &mut Vars<'a>,
     faults: &mut Vec<Fault>,
-) -> Option<(String, u64)> {
+) -> Option<Heading> {
     let Some(mut table) = table else {
         let help = "start it with\n[pipeline]\nname   = \"…\"\nformat = 1";
         faults
@@ -229,12 +235,18 @@ fn heading<'a>(
         return None;
     }
     let name_at = tree::find(&table, "name").unwrap_or_else(|| table.span());
+    let price_at = tree::find(&table, "dollars_per_hour").unwrap_or_else(|| table.span());
     let heading = Heading::deserialize(ValueDeserializer::from(table)).ok()?;
     if !is_plain(&heading.name) {
         faults.push(plain_name_fault("pipeline", &heading.name, name_at));
         return None;
     }
-    Some((heading.name, heading.seed))
+    if heading.dollars_per_hour.is_some_and(|price| !(0.0..1e9).contains(&price)) {
+        let title = "`dollars_per_hour` is no price".to_owned();
+        faults.push(Fault::new(title, price_at, "expected a number, 0 or above"));
+        return None;
+    }
+    Some(heading)
 }
 
 /// Whether a name can be a folder's name everywhere.

@@ -83,6 +83,7 @@ impl std::ops::Deref for Headers {
 /// Reads every stage, in the order of the file.
 pub(super) fn read_all<'a>(
     table: Option<Value<'a>>,
+    seed: u64,
     vars: &mut Vars<'a>,
     setting: &Setting<'_>,
     faults: &mut Vec<Fault>,
@@ -105,7 +106,7 @@ pub(super) fn read_all<'a>(
     let mut drafts = Vec::new();
     for (i, variant) in variants.into_iter().enumerate() {
         let mut found = Vec::new();
-        drafts.push(read_one(i, variant.table, &headers, vars, setting, &mut found));
+        drafts.push(read_one(i, variant.table, &headers, seed, vars, setting, &mut found));
         matrix::keep_new(found, reported.entry(variant.base).or_default(), faults);
     }
     drafts
@@ -174,6 +175,7 @@ fn read_one<'a>(
     index: usize,
     table: Value<'a>,
     headers: &Headers,
+    seed: u64,
     vars: &Vars<'a>,
     setting: &Setting<'_>,
     faults: &mut Vec<Fault>,
@@ -198,6 +200,7 @@ fn read_one<'a>(
     };
     let edges = edges::resolve(&wanted, header, headers, vars, faults);
     let resources = resources(keys.remove("resources"), header, vars, setting, faults);
+    let seed = keys.remove("seed").map_or(Some(seed), |own| own_seed(&own, header, faults));
     let exec = keys.remove("exec");
     let connected: Vec<&str> = edges.inputs.iter().map(|edge| edge.port.name).collect();
     let job = header.kind.and_then(|kind| {
@@ -210,7 +213,8 @@ fn read_one<'a>(
         places: edges.places,
     };
     if faults.len() == before
-        && let (Some(kind), Some(resources), Some((job, config))) = (header.kind, resources, job)
+        && let (Some(kind), Some(resources), Some(seed), Some((job, config))) =
+            (header.kind, resources, seed, job)
     {
         draft.declared = Some(Declared {
             name: header.name.clone(),
@@ -221,10 +225,31 @@ fn read_one<'a>(
             inputs: edges.inputs,
             needs: edges.needs,
             resources,
+            seed,
             expect: edges.expect,
         });
     }
     draft
+}
+
+/// A seed that the stage has in place of the pipeline's.
+fn own_seed(value: &Value<'_>, header: &Header, faults: &mut Vec<Fault>) -> Option<u64> {
+    if let Some(kind) = header.kind.filter(|kind| !kind.uses_seed) {
+        let title = format!("a seed changes nothing in `{}`", kind.name);
+        let help = "take it out: the same config and inputs give the same bytes".to_owned();
+        faults.push(Fault::new(title, value.span(), "").help(help));
+        return None;
+    }
+    let seed = match value.get_ref() {
+        DeValue::Integer(seed) => u64::from_str_radix(seed.as_str(), seed.radix()).ok(),
+        _ => None,
+    };
+    if seed.is_none() {
+        let title = format!("`seed` is {}", type_name(value.get_ref()));
+        let label = "expected a whole number, 0 or above";
+        faults.push(Fault::new(title, value.span(), label));
+    }
+    seed
 }
 
 fn resources(

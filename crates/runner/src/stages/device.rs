@@ -1,9 +1,9 @@
 //! From a stage's resources to a device. Says what is missing when there is none.
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use farthing_kernels::{Device, DeviceKind};
 
-use crate::{Accelerator, Resources, Result};
+use crate::{Accelerator, Lacking, Resources, Result};
 
 /// Opens the device that a stage's `resources` ask for.
 pub(crate) fn open(resources: &Resources) -> Result<Box<dyn Device>> {
@@ -16,11 +16,15 @@ pub(crate) fn open(resources: &Resources) -> Result<Box<dyn Device>> {
             let opened = farthing_kernels::open(DeviceKind::Cuda(0), resources.threads);
             let dev = opened.map_err(|e| {
                 let text = e.to_string();
-                anyhow!(
-                    "its `resources` ask for `device = \"cuda\"`, and {}\n\
+                let also = match resources.gpus {
+                    2.. => "; this version trains on one GPU, or on several ranks of the processor",
+                    _ => "",
+                };
+                Lacking(format!(
+                    "its `resources` ask for `device = \"cuda\"`, and {}{also}\n\
                      hint: --plan works without one; take `resources` out to compute on this processor",
                     text.lines().next().unwrap_or_default()
-                )
+                ))
             })?;
             if resources.gpus > 1 {
                 bail!(

@@ -1,19 +1,32 @@
 //! The folder of one run: its lineage, each stage's log and metrics, and copies of the reports.
 
+pub(crate) mod diff;
+pub(crate) mod list;
+pub(crate) mod sign;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::cache::files::write_json;
+use crate::cache::Lock;
+use crate::cache::files::{read_json, write_json};
 use crate::hidden::Hidden;
+use crate::machine::Machine;
 use crate::{Figure, Result};
 
-/// The `run.json` of a run, rewritten after each stage.
-#[derive(Serialize)]
+/// The name of a run's lineage in its folder.
+pub(crate) const RUN: &str = "run.json";
+
+/// Held while the run's process lives.
+const ALIVE: &str = ".alive";
+
+/// The [`RUN`] of a run, rewritten after each stage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Lineage {
     pub(crate) pipeline: String,
     pub(crate) file: String,
@@ -21,36 +34,66 @@ pub(crate) struct Lineage {
     pub(crate) file_digest: String,
     pub(crate) set: Vec<String>,
     pub(crate) seed: u64,
-    pub(crate) runner: &'static str,
+    /// The version of this program.
+    pub(crate) runner: String,
+    /// The commit of the repository that the pipeline's file is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) commit: Option<String>,
+    #[serde(default)]
+    pub(crate) machine: Machine,
+    /// What an hour of the machine costs, if the pipeline says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dollars_per_hour: Option<f64>,
     /// Seconds since 1970.
     pub(crate) started: u64,
-    /// `running`, `done` or `failed`.
-    pub(crate) status: &'static str,
+    pub(crate) status: Status,
     pub(crate) seconds: f64,
     pub(crate) stages: Vec<StageLineage>,
-    /// The stage that is at work.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) running: Option<Running>,
+    /// The stage that was begun and has not ended.
+    #[serde(default, alias = "running", skip_serializing_if = "Option::is_none")]
+    pub(crate) begun: Option<Begun>,
 }
 
-/// A stage at work. Until it is done, its folder has `.partial` at its end.
-#[derive(Serialize)]
-pub(crate) struct Running {
+/// How far a run came. Nothing says that it is at work: it may be killed at any moment, and who wants to know asks its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    /// It has begun, and not ended by itself.
+    #[serde(alias = "running")]
+    Begun,
+    /// All of it went well.
+    Done,
+    /// A stage failed.
+    Failed,
+    /// It was asked to stop, and did.
+    Stopped,
+}
+
+/// A stage that was begun. Until it is done, its folder has `.partial` at its end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Begun {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
 }
 
 /// One stage of a run.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StageLineage {
     pub(crate) name: String,
     pub(crate) kind: String,
     pub(crate) key: String,
-    pub(crate) status: &'static str,
+    /// `cached`, `done` or `failed`.
+    pub(crate) status: String,
     pub(crate) reason: String,
     /// Of the run that made the outputs, be it this one or an earlier.
     pub(crate) seconds: f64,
     pub(crate) config: serde_json::Value,
+    /// That it computed on.
+    #[serde(default)]
+    pub(crate) gpus: u32,
+    /// `None` where the stage makes no use of one.
+    #[serde(default)]
+    pub(crate) seed: Option<u64>,
     /// Port to `stage.port` and digest.
     pub(crate) inputs: BTreeMap<String, (String, Option<String>)>,
     /// Port to digest.
@@ -63,6 +106,9 @@ pub(crate) struct StageLineage {
 pub(crate) struct RunFolder {
     pub(crate) path: PathBuf,
     hidden: Hidden,
+    /// Of an earlier run that did the same: nothing is written there.
+    earlier: bool,
+    alive: Cell<Option<Lock>>,
 }
 
 impl RunFolder {
@@ -82,7 +128,36 @@ impl RunFolder {
                 "the runs folder {root} cannot be written\nhint: name another one with --runs DIR"
             )
         })?;
-        Ok(Self { path, hidden })
+        // Where a file system has no locks, the run is not seen to live.
+        let alive = Lock::take(&path.join(ALIVE), &crate::Cancel::default(), |_| {}).ok();
+        Ok(Self { path, hidden, earlier: false, alive: Cell::new(alive) })
+    }
+
+    /// The folder of the newest run that was done with these stages, each with its key: it has all that a run which takes them from the cache could
+    /// write.
+    pub(crate) fn earlier(
+        root: &Path,
+        pipeline: &str,
+        stages: &[(&str, &str)],
+        hidden: Hidden,
+    ) -> Option<Self> {
+        let mut runs = folders(&root.join(pipeline));
+        runs.reverse();
+        let same = |run: &PathBuf| {
+            let Some(lineage) = lineage(run) else { return false };
+            let its = lineage.stages.iter().map(|stage| (&*stage.name, &*stage.key));
+            lineage.status == Status::Done && its.eq(stages.iter().copied())
+        };
+        let path = runs.into_iter().find(same)?;
+        Some(Self { path, hidden, earlier: true, alive: Cell::new(None) })
+    }
+
+    /// The run has ended: its lock goes.
+    pub(crate) fn end(&self) {
+        if let Some(alive) = self.alive.take() {
+            let _ = fs::remove_file(self.path.join(ALIVE));
+            drop(alive);
+        }
     }
 
     /// A stage's folder with its log, opened.
@@ -107,7 +182,7 @@ impl RunFolder {
     /// # Errors
     /// The copy fails.
     pub(crate) fn keep_metrics(&self, stage: &str, port: &str, source: &Path) -> Result<()> {
-        if source.is_file() {
+        if source.is_file() && !self.earlier {
             let target = self.stage(stage)?.join(format!("{port}.jsonl"));
             fs::copy(source, &target).with_context(|| format!("writing {}", target.display()))?;
         }
@@ -125,7 +200,12 @@ impl RunFolder {
         source: &Path,
     ) -> Result<Vec<PathBuf>> {
         let into = folder.map_or_else(|| self.path.clone(), |name| self.path.join(name));
-        fs::create_dir_all(&into).with_context(|| format!("making {}", into.display()))?;
+        let copy = |source: &Path, target: &Path| {
+            if self.earlier { Ok(target.to_owned()) } else { copy(source, target) }
+        };
+        if !self.earlier {
+            fs::create_dir_all(&into).with_context(|| format!("making {}", into.display()))?;
+        }
         if source.is_file() {
             return Ok(vec![copy(source, &into.join(port))?]);
         }
@@ -140,12 +220,23 @@ impl RunFolder {
         Ok(copies)
     }
 
+    /// Has the copies of reports say of which run they are.
+    ///
+    /// # Errors
+    /// A copy cannot be written.
+    pub(crate) fn sign(&self, reports: &[PathBuf], lineage: &Lineage) -> Result<()> {
+        if self.earlier { Ok(()) } else { sign::sign(reports, lineage) }
+    }
+
     /// Writes `run.json`.
     ///
     /// # Errors
     /// The disk refuses.
     pub(crate) fn write(&self, lineage: &Lineage) -> Result<()> {
-        let path = self.path.join("run.json");
+        if self.earlier {
+            return Ok(());
+        }
+        let path = self.path.join(RUN);
         write_json(&path, lineage, &self.hidden)
             .with_context(|| format!("writing {}", path.display()))
     }
@@ -156,12 +247,38 @@ fn copy(source: &Path, target: &Path) -> Result<PathBuf> {
     Ok(target.to_owned())
 }
 
+/// The lineage in a run's folder, if that is one.
+pub(crate) fn lineage(run: &Path) -> Option<Lineage> {
+    read_json(&run.join(RUN))
+}
+
+/// The folders of a pipeline's runs, the oldest first: their names begin with the time.
+fn folders(pipeline: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(pipeline).into_iter().flatten();
+    let mut runs: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    runs.retain(|run| run.join(RUN).is_file());
+    runs.sort();
+    runs
+}
+
+/// Whether the process of a run that has not ended lives.
+fn is_alive(run: &Path) -> bool {
+    File::open(run.join(ALIVE)).is_ok_and(|lock| lock.try_lock_shared().is_err())
+}
+
 /// `20261123-205242`, UTC.
 fn timestamp(seconds: u64) -> String {
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = date(days);
     let (h, m, s) = (time / 3_600, time / 60 % 60, time % 60);
     format!("{year:04}{month:02}{day:02}-{h:02}{m:02}{s:02}")
+}
+
+/// `2026-11-23 20:52`, UTC.
+pub(crate) fn minute(seconds: u64) -> String {
+    let (year, month, day) = date(seconds / 86_400);
+    let (h, m) = (seconds / 3_600 % 24, seconds / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02} {h:02}:{m:02}")
 }
 
 /// The Gregorian date of a day since 1970-01-01, counted from a March so that leap days come last.
