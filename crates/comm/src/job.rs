@@ -189,13 +189,12 @@ impl Job {
     }
 
     /// Parts from the others, all work being done. Without it they, and the launcher, take this rank for one that failed.
-    pub fn finish(self) {
+    pub fn finish(&self) {
         if let Some(peers) = &self.peers {
             peers.finish();
         }
-        drop(self.peers);
         #[cfg(unix)]
-        if let Some(world) = self.mpi.and_then(Arc::into_inner) {
+        if let Some(world) = &self.mpi {
             world.finish();
         }
     }

@@ -38,8 +38,8 @@ pub struct Launch {
     pub ranks: usize,
     /// Which of those on this machine it is: the number of its GPU.
     pub local_rank: usize,
-    /// Whether all are on this machine.
-    pub one_machine: bool,
+    /// How many are on this machine, where that is said.
+    pub local_ranks: Option<usize>,
     /// Where rank 0 listens, as far as the environment says so: host and port.
     pub address: Option<(String, u16)>,
 }
@@ -76,8 +76,8 @@ impl Launch {
             ));
         }
         let address = env.address(launcher)?;
-        let one_machine = of_machine == Some(ranks);
-        Ok(Some(Self { launcher, rank, ranks, local_rank, one_machine, address }))
+        let local_ranks = of_machine;
+        Ok(Some(Self { launcher, rank, ranks, local_rank, local_ranks, address }))
     }
 }
 
@@ -174,10 +174,12 @@ mod tests {
         })
     }
 
-    fn found(pairs: &[(&str, &str)]) -> (Launcher, usize, usize, usize, bool, Option<String>) {
+    fn found(
+        pairs: &[(&str, &str)],
+    ) -> (Launcher, usize, usize, usize, Option<usize>, Option<String>) {
         let launch = of(pairs).unwrap().unwrap();
         let at = launch.address.map(|(host, port)| format!("{host}:{port}"));
-        (launch.launcher, launch.rank, launch.ranks, launch.local_rank, launch.one_machine, at)
+        (launch.launcher, launch.rank, launch.ranks, launch.local_rank, launch.local_ranks, at)
     }
 
     #[test]
@@ -191,7 +193,7 @@ mod tests {
             ("MASTER_PORT", "4000"),
         ];
         let at = Some("10.0.0.1:4000".to_owned());
-        assert_eq!(found(&torchrun), (Launcher::Torchrun, 9, 16, 1, false, at));
+        assert_eq!(found(&torchrun), (Launcher::Torchrun, 9, 16, 1, Some(8), at));
         let agent = [&torchrun[..], &[("TORCHELASTIC_USE_AGENT_STORE", "True")]].concat();
         assert_eq!(found(&agent).5.unwrap(), "10.0.0.1:4001");
         let open = [
@@ -200,9 +202,9 @@ mod tests {
             ("OMPI_COMM_WORLD_LOCAL_RANK", "3"),
             ("OMPI_COMM_WORLD_LOCAL_SIZE", "4"),
         ];
-        assert_eq!(found(&open), (Launcher::OpenMpi, 3, 4, 3, true, None));
+        assert_eq!(found(&open), (Launcher::OpenMpi, 3, 4, 3, Some(4), None));
         let mpich = [("PMI_RANK", "0"), ("PMI_SIZE", "2"), ("MPI_LOCALRANKID", "0")];
-        assert_eq!(found(&mpich), (Launcher::Mpich, 0, 2, 0, false, None));
+        assert_eq!(found(&mpich), (Launcher::Mpich, 0, 2, 0, None, None));
         let srun = [
             ("SLURM_STEP_NUM_TASKS", "16"),
             ("SLURM_PROCID", "8"),
@@ -211,7 +213,7 @@ mod tests {
             ("SLURM_STEP_NODELIST", "gpu[03-04]"),
         ];
         let at = Some("gpu03:29500".to_owned());
-        assert_eq!(found(&srun), (Launcher::Slurm, 8, 16, 0, false, at));
+        assert_eq!(found(&srun), (Launcher::Slurm, 8, 16, 0, None, at));
     }
 
     #[test]

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use farthing_comm::Launch;
 
 use crate::ahead::Ahead;
 use crate::cache::Cache;
+use crate::crew::{self, Crew, Started};
 use crate::grammar::{self, Pipeline, Setting};
 use crate::hidden::Hidden;
 use crate::places::PlaceArgs;
@@ -143,10 +145,20 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         return BAD_INPUT;
     };
     let App { kinds, mut extras } = app;
+    let launch = match crew::launched() {
+        Ok(launch) => launch,
+        Err(error) => return ended(Err(error)),
+    };
+    // What all ranks find out alike, the first one says.
+    let err_once = |hidden: &Hidden, screen: &str| {
+        if launch.as_ref().is_none_or(|launch| launch.rank == 0) {
+            err(hidden, screen);
+        }
+    };
     let text = match text(file) {
         Ok(text) => text,
         Err(screen) => {
-            err(&nothing, &screen);
+            err_once(&nothing, &screen);
             return BAD_INPUT;
         }
     };
@@ -160,6 +172,7 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         kinds: &kinds,
         extras: &extras,
         threads: args.threads,
+        launch: launch.as_ref(),
         environment: &environment,
         hidden: &hidden,
     };
@@ -167,17 +180,26 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         Ok(pipeline) => pipeline,
         Err(faults) => {
             // What is quoted in it has lost its control sequences; the screen's own are colours.
-            write_err(&faults.render(colours()));
+            err_once(&nothing, &faults.render(colours()));
             return BAD_INPUT;
         }
     };
+    if let Some(launch) = launch.clone().filter(|launch| launch.rank > 0) {
+        if args.graph.is_some() || args.plan.is_some() {
+            return DONE;
+        }
+        let store = args.places.of(Some(file)).store;
+        let started = Started::new(launch, &pipeline, store, &digest, &args.set);
+        return started.map_or(BAD_INPUT, |started| crew::follow(&started, &extras));
+    }
+    extras.insert(Crew::new(launch.is_some()));
     match args.graph {
         Some(Graph::Dot) => out(&hidden.shown(&plan_screen::dot(&pipeline)), DONE),
         Some(Graph::Mermaid) => out(&hidden.shown(&plan_screen::mermaid(&pipeline)), DONE),
         None => {
             let program = argv.first().map(|p| p.to_string_lossy().into_owned());
             let program = program.unwrap_or_default();
-            match work((pipeline, digest), file, &args, extras, &hidden, &program) {
+            match work((pipeline, digest), launch, file, &args, extras, &hidden, &program) {
                 Ok(code) => code,
                 Err(error) => {
                     err(&hidden, &format!("error: {}\n", failure::lines(&error).join("\n")));
@@ -218,6 +240,7 @@ fn text(file: &Path) -> Result<String, String> {
 /// Plans or runs.
 fn work(
     (pipeline, file_digest): (Pipeline, String),
+    launch: Option<Launch>,
     file: &Path,
     args: &Args,
     extras: Extras,
@@ -232,6 +255,10 @@ fn work(
     };
     let screen = Screen::of_stderr(hidden.clone());
     let places = args.places.of(Some(file));
+    let started = launch.map(|launch| {
+        Started::new(launch, &pipeline, places.store.clone(), &file_digest, &args.set)
+    });
+    let started = started.transpose()?;
     let setup = Setup {
         cache: Cache::at(&places.store, screen.clone()),
         selected: selection.resolve(&pipeline)?,
@@ -259,6 +286,12 @@ fn work(
         return Ok(BAD_INPUT);
     }
     setup.cache.prepare()?;
+    if let Some(started) = &started
+        && let Err(error) = Crew::lead(&setup.extras, started, &|line| setup.screen.line(line))
+    {
+        err(hidden, &format!("error: {}\n", failure::lines(&error).join("\n")));
+        return Ok(crew::code(&error));
+    }
     let _in_use = setup.cache.in_use();
     let folder = run_folder(&pipeline, &ahead, &places.runs, hidden)?;
     drop(ahead);
@@ -279,7 +312,15 @@ fn work(
         begun: None,
     };
     signals::listen(&setup.cancel, &setup.screen);
-    let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
+    let outcome = run_stages(pipeline, &setup, &folder, lineage);
+    Crew::end(
+        &setup.extras,
+        match &outcome {
+            Ok(outcome) => outcome.failure.as_ref().map(|(_, error)| error),
+            Err(error) => Some(error),
+        },
+    );
+    let outcome = outcome?;
     let talk = |folder: &Path| {
         let words = [program.to_owned(), "generate".to_owned(), folder.display().to_string()];
         words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
@@ -288,7 +329,7 @@ fn work(
     let Some((stage, error)) = &outcome.failure else { return Ok(code) };
     err(hidden, &result_screen::failed(stage, error, &resume_command(program, args)));
     let signal = setup.cancel.signal().filter(|_| error.is::<Cancelled>());
-    Ok(signal.map_or(FAILED, signals::exit_code))
+    Ok(signal.map_or_else(|| crew::code(error), signals::exit_code))
 }
 
 /// The folder of this run; of one that takes everything from the cache, the folder of the run that has it already.
@@ -355,7 +396,7 @@ fn out(text: &str, code: u8) -> u8 {
 }
 
 /// Prints an error screen, but for what is hidden.
-fn err(hidden: &Hidden, text: &str) {
+pub(crate) fn err(hidden: &Hidden, text: &str) {
     write_err(&hidden.shown(text));
 }
 

@@ -18,6 +18,7 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         of::<At>,
         of::<FileError>,
         of::<TensorError>,
+        of::<farthing_comm::Error>,
         of::<farthing_data::Error>,
         of::<farthing_kernels::Error>,
         of::<farthing_model::Error>,

@@ -23,8 +23,8 @@ pub struct MpiWorld {
     api: Api,
     rank: usize,
     ranks: usize,
-    /// Threads take turns; and what is on its way when one gives up stays where it is, for good.
-    turn: Mutex<()>,
+    /// Threads take turns; whether MPI has ended.
+    turn: Mutex<bool>,
 }
 
 impl MpiWorld {
@@ -115,10 +115,12 @@ impl MpiWorld {
     }
 
     /// Ends MPI, once all ranks have done their work. Without it the launcher takes the end of a process for a failure.
-    pub fn finish(self) {
-        let _turn = self.turn.lock();
-        // SAFETY: started, and nothing is on its way. There is nobody to tell of a failure.
-        let _ = unsafe { (self.api.finalize)() };
+    pub fn finish(&self) {
+        let mut ended = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *ended, true) {
+            // SAFETY: started, not ended, and nothing is on its way. There is nobody to tell of a failure.
+            let _ = unsafe { (self.api.finalize)() };
+        }
     }
 
     /// Sends and receives, each with its rank, and waits for all. `watch` is asked while it waits, with how long that has been.
@@ -129,7 +131,10 @@ impl MpiWorld {
         receive: &mut [(usize, &mut [u8])],
         watch: &dyn Fn(Duration) -> Result<()>,
     ) -> Result<()> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if *ended {
+            return Err(Error::Argument { during, what: "MPI has ended".to_owned() });
+        }
         // MPI is never given the caller's memory: what is on its way when a rank is lost stays with it.
         let sent: Vec<Box<[u8]>> = send.iter().map(|(_, bytes)| (*bytes).into()).collect();
         let mut received: Vec<Box<[u8]>> =

@@ -64,6 +64,14 @@ enum Failed {
 }
 
 impl<'d> Nccl<'d> {
+    /// Whether the library is there: its version, as it numbers them; 21803 is 2.18.3.
+    ///
+    /// # Errors
+    /// [`Error::Library`].
+    pub fn find() -> Result<i32> {
+        Api::load().map(|api| api.version)
+    }
+
     /// This rank's end. A collective.
     ///
     /// # Errors
@@ -134,11 +142,6 @@ impl<'d> Nccl<'d> {
             what: e.to_string(),
         })?);
         Ok(nccl)
-    }
-
-    /// The version of the library, as it numbers them: 21803 is 2.18.3.
-    pub fn version(&self) -> i32 {
-        self.shared.api.version
     }
 
     /// Launches what `call` says with the communicator and the stream.

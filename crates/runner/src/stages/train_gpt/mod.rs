@@ -11,6 +11,7 @@ mod run;
 pub(crate) use begin::promises;
 pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 pub use farthing_train::MODEL_FILE;
+pub(crate) use run::{Task, follow};
 
 use farthing_kernels::rounded::Rounded;
 use farthing_kernels::{DType, Device};
@@ -82,7 +83,7 @@ impl Stage for TrainGpt {
             exec.micro_batch_rows(&setup, resources)?;
             begin::preflight(&setup, ctx)?;
         }
-        device(config.precision, resources).map(drop)
+        run::preflight(config, resources, ctx)
     }
 
     fn run(config: TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
@@ -91,8 +92,12 @@ impl Stage for TrainGpt {
 }
 
 /// The device to train on: that of the resources, made to round where it is to be bf16 and does not do that by itself.
-fn device(precision: Option<Precision>, resources: &Resources) -> Result<Box<dyn Device>> {
-    let dev = device::open(resources)?;
+fn device(
+    precision: Option<Precision>,
+    resources: &Resources,
+    local_rank: usize,
+) -> Result<Box<dyn Device>> {
+    let dev = device::open_of(resources, local_rank)?;
     match (precision, dev.compute_dtype()) {
         (Some(Precision::Bf16), DType::F32) => Ok(Box::new(Rounded::new(dev)?)),
         (Some(Precision::F32), DType::BF16) => anyhow::bail!(

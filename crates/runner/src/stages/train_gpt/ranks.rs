@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use farthing_comm::Comm;
-use farthing_data::{Prefetch, Rows};
+use farthing_data::{Prefetch, Rows, Tokenizer};
 use farthing_train::{Checkpoints, Error, EvalRecord, StepRecord, Trainer};
 use serde::{Deserialize, Serialize};
 
+use super::run::Task;
 use crate::Result;
 
 /// What the first rank calls next.
@@ -34,6 +35,19 @@ pub(super) struct Shared {
     pub(super) tokens: u64,
     pub(super) seed: u64,
     pub(super) checkpoints: Checkpoints,
+}
+
+impl Shared {
+    pub(super) fn new(task: &Task, train: Rows, val: Rows, tokenizer: &Tokenizer) -> Self {
+        Self {
+            train,
+            val,
+            token_bytes: tokenizer.token_bytes(),
+            tokens: task.config.evaluate.tokens,
+            seed: task.seed,
+            checkpoints: Checkpoints::new(task.checkpoints.clone(), task.keep_checkpoints),
+        }
+    }
 }
 
 /// A trainer, and what joins it to those of other ranks.
