@@ -27,6 +27,17 @@ impl std::fmt::Display for Launcher {
     }
 }
 
+impl Launcher {
+    /// The words that start so many ranks, before the program's own.
+    pub fn words(self, ranks: usize) -> String {
+        match self {
+            Self::Torchrun => "torchrun --no-python".to_owned(),
+            Self::OpenMpi | Self::Mpich => format!("mpirun -n {ranks}"),
+            Self::Slurm => "srun".to_owned(),
+        }
+    }
+}
+
 /// This process among those that were started together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Launch {

@@ -255,6 +255,7 @@ fn work(
     };
     let screen = Screen::of_stderr(hidden.clone());
     let places = args.places.of(Some(file));
+    let launcher = launch.as_ref().map(|launch| launch.launcher.words(launch.ranks) + " ");
     let started = launch.map(|launch| {
         Started::new(launch, &pipeline, places.store.clone(), &file_digest, &args.set)
     });
@@ -327,7 +328,8 @@ fn work(
     };
     let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path, talk)), DONE);
     let Some((stage, error)) = &outcome.failure else { return Ok(code) };
-    err(hidden, &result_screen::failed(stage, error, &resume_command(program, args)));
+    let resume = launcher.unwrap_or_default() + &resume_command(program, args);
+    err(hidden, &result_screen::failed(stage, error, &resume));
     let signal = setup.cancel.signal().filter(|_| error.is::<Cancelled>());
     Ok(signal.map_or_else(|| crew::code(error), signals::exit_code))
 }

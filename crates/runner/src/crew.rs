@@ -218,11 +218,8 @@ fn told(rank: usize, error: &anyhow::Error) -> String {
 /// The exit code of a process that failed of this.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     use farthing_comm::Error;
-    let comm =
-        error.chain().find_map(|cause| match cause.downcast_ref::<farthing_train::Error>() {
-            Some(farthing_train::Error::Comm(error)) => Some(error),
-            _ => cause.downcast_ref::<Error>(),
-        });
+
+    let comm = error.chain().find_map(failure::comm);
     let lost = comm.is_some_and(|error| {
         error.is_only_missed()
             || matches!(error, Error::Stopped { .. } | Error::Meeting { .. } | Error::Engine { .. })

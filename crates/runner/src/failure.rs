@@ -30,6 +30,14 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
     ask.into_iter().find_map(|of| of(cause))
 }
 
+/// What went wrong between ranks, if that is what an error is.
+pub(crate) fn comm<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a farthing_comm::Error> {
+    match cause.downcast_ref::<farthing_train::Error>() {
+        Some(farthing_train::Error::Comm(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    }
+}
+
 /// What an error says, and its hints: lines of the message and the value.
 fn apart(cause: &(dyn Error + 'static)) -> (String, Vec<String>) {
     let (said, mut hints) = split(&cause.to_string());
@@ -105,7 +113,8 @@ pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
             cause.downcast_ref(),
             Some(farthing_data::Error::Unreachable { .. } | farthing_data::Error::Stopped)
         );
-        !lasting || network || cause.is::<crate::Cancelled>()
+        let missed = comm(cause).is_some_and(farthing_comm::Error::is_only_missed);
+        !lasting || network || missed || cause.is::<crate::Cancelled>()
     };
     error.chain().any(passes) || hints(error).iter().any(|hint| hint.starts_with("run again"))
 }
@@ -129,6 +138,9 @@ mod tests {
     fn what_would_fail_again_is_told_from_what_may_pass() {
         use std::io::{Error, ErrorKind};
         let io = |kind: ErrorKind| anyhow::Error::from(Error::from(kind)).context("reading a");
+        let lost =
+            farthing_comm::Error::Lost { lost: 1, ranks: 2, rank: 0, during: "gather".to_owned() };
+        let lost = farthing_train::Error::from(lost);
         for (error, passes) in [
             (io(ErrorKind::StorageFull), true),
             (io(ErrorKind::TimedOut), true),
@@ -137,6 +149,7 @@ mod tests {
             (crate::Cancelled.into(), true),
             (anyhow::anyhow!("a file changed\nhint: run again when nobody writes to it"), true),
             (anyhow::anyhow!("row 812 is short"), false),
+            (lost.into(), true),
         ] {
             assert_eq!(may_pass(&error), passes, "{error:#}");
         }

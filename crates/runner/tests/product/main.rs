@@ -13,6 +13,7 @@ mod hostile;
 mod hub;
 mod kill;
 mod own_text;
+mod processes;
 mod ranks;
 mod report;
 mod resume;

@@ -150,10 +150,7 @@ impl<'a> Rank<'a> {
 pub(super) fn first_cause(results: Vec<Result<()>>) -> Result<()> {
     let mut missed = None;
     for error in results.into_iter().filter_map(Result::err) {
-        let comm = error.downcast_ref::<Error>().and_then(|e| match e {
-            Error::Comm(e) => Some(e),
-            _ => None,
-        });
+        let comm = error.chain().find_map(crate::failure::comm);
         if !comm.is_some_and(farthing_comm::Error::is_only_missed) {
             return Err(error);
         }
