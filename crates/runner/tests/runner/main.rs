@@ -4,8 +4,10 @@
 mod cache;
 mod errors;
 mod harness;
+mod house;
 mod matrix;
 mod screens;
 #[path = "../product/stderr.rs"]
 mod stderr;
+mod stop;
 mod toys;
