@@ -45,6 +45,7 @@ pub(crate) fn plan(
             Some(Action::Cached(_)) => ("cached", key),
             Some(Action::Run) => ("will run", key),
             Some(Action::Waits(on)) => ("waits", format!("depends on {}", on.join(", "))),
+            Some(Action::Absent) if stage.skip => ("skipped", key),
             Some(Action::Absent) => ("left out", key),
         };
         match ahead.seen.as_ref().map(|seen| &seen.action) {

@@ -3,6 +3,7 @@
 
 mod cache;
 mod errors;
+mod extends;
 mod harness;
 mod house;
 mod matrix;
