@@ -85,11 +85,16 @@ fn left_out(
         .inputs
         .iter()
         .find(|edge| !selected.run.contains(&edge.from) && before[edge.from].record().is_none())?;
-    let up = &pipeline.stages[absent.from].name;
+    let up = &pipeline.stages[absent.from];
+    let (what, hint) = if up.skip {
+        ("skipped", "take its `skip` out, or skip this stage, too".to_owned())
+    } else {
+        ("left out", format!("run `--until {}` first, or leave --only and --from away", up.name))
+    };
     Some(anyhow!(
-        "stage `{}` reads `{up}.{}`, which is left out and not in the cache\n\
-         hint: run `--until {up}` first, or leave --only and --from away",
+        "stage `{}` reads `{}.{}`, which is {what} and not in the cache\nhint: {hint}",
         stage.name,
+        up.name,
         absent.from_port.name
     ))
 }

@@ -155,19 +155,27 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
             err(hidden, screen);
         }
     };
-    let text = match text(file) {
-        Ok(text) => text,
+    let read = text(file).map_err(|what| {
+        format!("error: cannot read the pipeline file {}: {what}\n", file.display())
+    });
+    let files = match read.and_then(|whole| grammar::chain(file, whole, text)) {
+        Ok(files) => files,
         Err(screen) => {
             err_once(&nothing, &screen);
             return BAD_INPUT;
         }
     };
-    let texts = args.set.iter().chain([&text]).map(String::as_str);
+    let texts = files.iter().map(|file| &file.text);
+    let texts = args.set.iter().chain(texts).map(String::as_str);
     let environment = grammar::environment(texts);
     let token = farthing_data::HubSettings::from_env().token;
     let hidden = Hidden::of(&environment, token, &args.set);
     extras.insert(LockFile::of(file).hiding(hidden.clone()));
-    let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
+    let mut digest = blake3::Hasher::new();
+    for file in &files {
+        digest.update(file.text.as_bytes());
+    }
+    let digest = digest.finalize().to_hex().to_string();
     let setting = Setting {
         kinds: &kinds,
         extras: &extras,
@@ -176,7 +184,7 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         environment: &environment,
         hidden: &hidden,
     };
-    let pipeline = match grammar::read(&file.display().to_string(), text, &args.set, &setting) {
+    let pipeline = match grammar::read(files, &args.set, &setting) {
         Ok(pipeline) => pipeline,
         Err(faults) => {
             // What is quoted in it has lost its control sequences; the screen's own are colours.
@@ -226,15 +234,13 @@ fn colours() -> bool {
     !matches!(anstream::AutoStream::choice(&std::io::stderr()), anstream::ColorChoice::Never)
 }
 
-/// The text of a pipeline file, or the error screen.
+/// The text of a pipeline file, or what is wrong with it and a hint.
 fn text(file: &Path) -> Result<String, String> {
-    let shown = file.display();
     let bytes = farthing_base::files::read_at_most(file, MOST_FILE_BYTES).map_err(|error| {
         let hint = if file.is_dir() { "name a file in it" } else { "check the path" };
-        format!("error: cannot read the pipeline file {shown}: {error}\nhint: {hint}\n")
+        format!("{error}\nhint: {hint}")
     })?;
     encoding::text(bytes)
-        .map_err(|fault| format!("error: cannot read the pipeline file {shown}: {fault}\n"))
 }
 
 /// Plans or runs.

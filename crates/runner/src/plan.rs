@@ -35,7 +35,8 @@ impl Selection {
     /// A name that no stage has.
     pub(crate) fn resolve(&self, pipeline: &Pipeline) -> Result<Selected> {
         let index = |flag: &str, name: &String| named(flag, name, pipeline);
-        let mut run: BTreeSet<usize> = (0..pipeline.stages.len()).collect();
+        let stages = 0..pipeline.stages.len();
+        let mut run: BTreeSet<usize> = stages.filter(|&i| !pipeline.stages[i].skip).collect();
         if let Some(only) = &self.only {
             let only = index("--only", only)?;
             run.retain(|i| only.contains(i));

@@ -12,7 +12,7 @@ use crate::failure;
 use crate::grammar::Pipeline;
 use crate::kind::Kind;
 use crate::plan::{Action, Assessed, behind, named};
-use crate::table::Table;
+use crate::table::{Table, wrapped};
 use crate::{Before, PlanLine, Port, Result};
 
 /// Characters of a key that are shown.
@@ -45,6 +45,7 @@ pub(crate) fn plan(
             Some(Action::Cached(_)) => ("cached", key),
             Some(Action::Run) => ("will run", key),
             Some(Action::Waits(on)) => ("waits", format!("depends on {}", on.join(", "))),
+            Some(Action::Absent) if stage.skip => ("skipped", key),
             Some(Action::Absent) => ("left out", key),
         };
         match ahead.seen.as_ref().map(|seen| &seen.action) {
@@ -108,7 +109,10 @@ fn note(
     if let Some(Ok(planned)) = &planned {
         let instead = ahead.seen.as_ref().map(|seen| instead(pipeline, index, seen, cache, verify));
         let mut inner = Table::default();
-        for line in instead.iter().flatten().chain(planned) {
+        // What refuses it is said once.
+        let refused =
+            |line: &&PlanLine| errors.iter().any(|e| failure::said(e).contains(&line.text));
+        for line in instead.iter().flatten().chain(planned).filter(|line| !refused(line)) {
             inner.row([&line.name, &line.text]);
         }
         lines.extend(inner.lines(6));
@@ -236,9 +240,11 @@ pub(crate) fn list(kinds: &BTreeMap<&'static str, Kind>) -> String {
         let mut table = Table::default();
         ports(&mut table, "in", kind.inputs);
         ports(&mut table, "out", kind.outputs);
-        if !kind.figures.is_empty() {
-            table.row(["figures", &kind.figures.join(", "), ""]);
+        for line in table.lines(2) {
+            out.push_str(&line);
+            out.push('\n');
         }
+        listed(&mut out, "figures", kind.figures);
         let mut generator = SchemaGenerator::default();
         let named = [("keys", kind.config_schema), ("exec", kind.exec_schema)];
         for (what, schema) in named {
@@ -247,18 +253,20 @@ pub(crate) fn list(kinds: &BTreeMap<&'static str, Kind>) -> String {
                 .as_object()
                 .map(|keys| keys.keys().map(String::as_str).collect())
                 .unwrap_or_default();
-            if !keys.is_empty() {
-                table.row([what, &keys.join(", "), ""]);
-            }
-        }
-        for line in table.lines(2) {
-            out.push_str(&line);
-            out.push('\n');
+            listed(&mut out, what, &keys);
         }
         out.push('\n');
     }
     out.push_str("`runner describe KIND` says what the keys mean\n");
     out
+}
+
+/// Names behind what they are, in lines that fit.
+pub(crate) fn listed(out: &mut String, what: &str, names: &[&str]) {
+    let lines = if names.is_empty() { Vec::new() } else { wrapped(&names.join(", "), 86) };
+    for (i, line) in lines.iter().enumerate() {
+        let _ = writeln!(out, "  {:8} {line}", if i == 0 { what } else { "" });
+    }
 }
 
 pub(crate) fn ports(table: &mut Table, direction: &str, ports: &[Port]) {

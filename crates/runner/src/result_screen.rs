@@ -83,7 +83,7 @@ pub(crate) fn failed(stage: &str, error: &anyhow::Error, resume: &str) -> String
     let how = if failure::may_pass(error) {
         "what is done so far is kept; resume with"
     } else {
-        "run again as it is, it would fail again; what is done so far is kept. Once that is mended, go on with"
+        "what is done so far is kept; the same would fail again as it is. Once that is mended, go on with"
     };
     let _ = write!(out, "\n{how}\n  {resume}\n");
     out

@@ -6,9 +6,9 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 use crate::kind::Kind;
-use crate::plan_screen::ports;
+use crate::plan_screen::{listed, ports};
 use crate::resources::ResourcesTable;
-use crate::table::Table;
+use crate::table::{Table, wrapped};
 
 /// A key as a reader wants it.
 struct Key {
@@ -31,12 +31,10 @@ pub(super) fn kind(kind: &Kind) -> String {
     let mut table = Table::default();
     ports(&mut table, "in", kind.inputs);
     ports(&mut table, "out", kind.outputs);
-    if !kind.figures.is_empty() {
-        table.row(["figures", &kind.figures.join(", "), ""]);
-    }
     for line in table.lines(2) {
         let _ = writeln!(out, "{line}");
     }
+    listed(&mut out, "figures", kind.figures);
     section(&mut out, "keys of its own, which decide what is made", &keys(&config, &definitions));
     section(
         &mut out,
@@ -183,7 +181,7 @@ fn toml(value: &Value) -> String {
     match value {
         Value::Number(n) => {
             let whole = n.as_u64().map(|n| crate::progress::format::count(n).replace(',', "_"));
-            whole.unwrap_or_else(|| n.to_string())
+            whole.or_else(|| Some(n.as_f64()?.to_string())).unwrap_or_else(|| n.to_string())
         }
         other => other.to_string(),
     }
@@ -250,21 +248,6 @@ fn without_links(text: &str) -> String {
         }
     }
     out + rest
-}
-
-/// A text in lines of at most so many characters.
-fn wrapped(text: &str, most: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= most => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

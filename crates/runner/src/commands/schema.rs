@@ -48,7 +48,8 @@ fn pipeline(kinds: &BTreeMap<&'static str, Kind>) -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "a pipeline of farthing",
         "type": "object",
-        "required": ["pipeline", "stage"],
+        // A file that extends another may have less than the whole.
+        "anyOf": [{ "required": ["pipeline", "stage"] }, { "required": ["extends"] }],
         "additionalProperties": false,
         "properties": {
             "pipeline": {
@@ -62,6 +63,7 @@ fn pipeline(kinds: &BTreeMap<&'static str, Kind>) -> Value {
                     "dollars_per_hour": { "anyOf": [{ "type": "number", "minimum": 0 }, { "$ref": "#/$defs/var" }], "description": "what an hour of the machine costs, for the report" },
                 },
             },
+            "extends": { "type": "string", "description": "a pipeline file that this one is laid over, key by key" },
             "vars": { "type": "object", "description": "values that `${name}` stands for" },
             "stage": {
                 "type": "object",
@@ -107,6 +109,7 @@ fn stage(kind: &Kind, resources: &Value, generator: &mut SchemaGenerator) -> Val
         "matrix": { "type": "object", "description": "axes along which the stage is multiplied" },
         "resources": resources,
         "exec": exec,
+        "skip": { "type": "boolean", "description": "leave the stage out of every run" },
         "expect": { "type": "object", "description": "bounds on figures of its inputs: \"PORT.FIGURE\" = { min = …, max = … }" },
     });
     if kind.uses_seed {

@@ -2,6 +2,7 @@
 //! Nothing here looks at the cache or runs anything.
 
 mod edges;
+mod extends;
 mod fault;
 mod matrix;
 mod order;
@@ -22,6 +23,7 @@ use crate::hidden::Hidden;
 use crate::kind::{Job, Kind};
 use crate::{Extras, Port, Resources};
 
+pub(crate) use extends::{PipelineText, chain};
 use fault::{Fault, Faults, suggest};
 use source::Sources;
 use tree::{Value, type_name};
@@ -57,6 +59,8 @@ pub(crate) struct Declared {
     pub(crate) resources: Resources,
     /// Its own, or the pipeline's.
     pub(crate) seed: u64,
+    /// Left out of every run, until the file says otherwise.
+    pub(crate) skip: bool,
     pub(crate) expect: Vec<Expectation>,
 }
 
@@ -112,13 +116,15 @@ pub(crate) struct Setting<'s> {
 /// # Errors
 /// Every fault of the file and of the `--set`s.
 pub(crate) fn read(
-    path: &str,
-    text: String,
+    files: Vec<PipelineText>,
     sets: &[String],
     setting: &Setting<'_>,
 ) -> Result<Pipeline, Faults> {
     let mut sources = Sources::default();
-    sources.add(path.to_owned(), text);
+    sources.files = files.len();
+    for PipelineText { name, text } in files {
+        sources.add(name, text);
+    }
     for set in sets {
         sources.add("--set".to_owned(), set.clone());
     }
@@ -131,17 +137,32 @@ pub(crate) fn read(
 }
 
 fn parse(sources: &Sources, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> Option<Pipeline> {
-    let mut sources = sources.iter();
-    let file = sources.next()?;
-    let (root, errors) = DeTable::parse_recoverable(&file.text);
-    for error in &errors {
-        faults.push(Fault::new(error.message(), error.span().unwrap_or(0..0), ""));
+    let files = sources.files;
+    let mut root = DeTable::new();
+    for file in sources.iter().take(files) {
+        let (table, errors) = DeTable::parse_recoverable(&file.text);
+        for error in &errors {
+            let at = error.span().unwrap_or(0..0);
+            let at = at.start + file.base..at.end + file.base;
+            faults.push(Fault::new(error.message(), at, ""));
+        }
+        let mut table = table.into_inner();
+        if file.base > 0 {
+            table = tree::shift_table(table, file.base);
+        }
+        match table.remove("extends").map(|value| (value.span(), value.into_inner())) {
+            None | Some((_, DeValue::String(_))) => {}
+            Some((span, other)) => {
+                let title = format!("`extends` is {}", type_name(&other));
+                faults.push(Fault::new(title, span, "expected the path of a pipeline file"));
+            }
+        }
+        tree::merge(&mut root, table);
     }
-    if !errors.is_empty() {
+    if !faults.is_empty() {
         return None;
     }
-    let mut root = root.into_inner();
-    for source in sources {
+    for source in sources.iter().skip(files) {
         set::apply(&mut root, source, faults);
     }
     top_level(&root, faults);
@@ -174,7 +195,6 @@ fn top_level(root: &DeTable<'_>, faults: &mut Vec<Fault>) {
         let name = key.get_ref().as_ref();
         match name {
             "pipeline" | "vars" | "stage" => {}
-            "extends" => faults.push(unsupported("extends", key.span())),
             _ => {
                 let help = suggest(name, ["pipeline", "vars", "stage"], "tables of a pipeline");
                 let fault =

@@ -20,7 +20,7 @@ use crate::stage::At;
 use crate::{Extras, Resources};
 
 /// Keys that no version of a stage's config may use: the runner's, now or later.
-const LATER: [&str; 3] = ["retry", "skip", "extends"];
+const LATER: [&str; 2] = ["retry", "extends"];
 
 /// A stage as read, its edges resolved to indices in the list of all stages.
 pub(super) struct Draft {
@@ -43,6 +43,8 @@ pub(super) struct Header {
     /// `None` where it is missing or unknown, which is a fault already.
     pub(super) kind: Option<Kind>,
     pub(super) kind_at: Option<Span>,
+    /// Whether it is left out of every run.
+    pub(super) skip: bool,
 }
 
 /// All headers, found by what they are called.
@@ -161,6 +163,19 @@ fn header(variant: &Variant<'_>, setting: &Setting<'_>, faults: &mut Vec<Fault>)
         }
     }
     let kind_at = uses.map(toml::Spanned::span);
+    let skip = match table.get_ref() {
+        DeValue::Table(table) => table.get("skip").map(|skip| (skip.get_ref(), skip.span())),
+        _ => None,
+    };
+    let skip = match skip {
+        None => false,
+        Some((DeValue::Boolean(skip), _)) => *skip,
+        Some((other, span)) => {
+            let title = format!("`skip` is {}", type_name(other));
+            faults.push(Fault::new(title, span, "expected true or false"));
+            false
+        }
+    };
     Header {
         name: name.clone(),
         base: base.clone(),
@@ -168,6 +183,7 @@ fn header(variant: &Variant<'_>, setting: &Setting<'_>, faults: &mut Vec<Fault>)
         at: at.clone(),
         kind,
         kind_at,
+        skip,
     }
 }
 
@@ -188,6 +204,7 @@ fn read_one<'a>(
         _ => DeTable::new(),
     };
     keys.remove("uses");
+    keys.remove("skip");
     for later in LATER {
         if let Some((key, _)) = keys.remove_entry(later) {
             faults.push(unsupported(later, key.span()));
@@ -226,6 +243,7 @@ fn read_one<'a>(
             needs: edges.needs,
             resources,
             seed,
+            skip: header.skip,
             expect: edges.expect,
         });
     }

@@ -7,6 +7,7 @@ pub(crate) mod sign;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -117,12 +118,22 @@ impl RunFolder {
     /// # Errors
     /// It cannot be made; the message says what to do.
     pub(crate) fn create(root: &Path, pipeline: &str, hidden: Hidden) -> Result<Self> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let salt = format!("{}.{}", std::process::id(), now.as_nanos());
-        let id = blake3::hash(salt.as_bytes()).to_hex();
-        let path = root.join(pipeline).join(format!("{}-{}", timestamp(now.as_secs()), &id[..4]));
-        let stages = path.join("stages");
-        fs::create_dir_all(&stages).with_context(|| {
+        let all = root.join(pipeline);
+        let make = || {
+            fs::create_dir_all(&all)?;
+            loop {
+                let path = all.join(id());
+                match fs::create_dir(&path) {
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                    made => {
+                        return made
+                            .and_then(|()| fs::create_dir(path.join("stages")))
+                            .map(|()| path);
+                    }
+                }
+            }
+        };
+        let path = make().with_context(|| {
             let root = root.display();
             format!(
                 "the runs folder {root} cannot be written\nhint: name another one with --runs DIR"
@@ -264,6 +275,13 @@ fn folders(pipeline: &Path) -> Vec<PathBuf> {
 /// Whether the process of a run that has not ended lives.
 fn is_alive(run: &Path) -> bool {
     File::open(run.join(ALIVE)).is_ok_and(|lock| lock.try_lock_shared().is_err())
+}
+
+/// The name of a run that begins now: the time in seconds, and the rest of it in 65,536th, so that names stand in the order of time.
+fn id() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let rest = (u64::from(now.subsec_nanos()) << 16) / 1_000_000_000;
+    format!("{}-{rest:04x}", timestamp(now.as_secs()))
 }
 
 /// `20261123-205242`, UTC.
