@@ -208,6 +208,7 @@ pub struct PlanCtx {
     inputs: BTreeMap<String, PathBuf>,
     promises: Vec<(&'static str, Promise)>,
     files: BTreeMap<&'static str, Vec<PathBuf>>,
+    dollars_per_hour: Option<f64>,
     extras: Arc<Extras>,
 }
 
@@ -221,7 +222,17 @@ impl PlanCtx {
         files: BTreeMap<&'static str, Vec<PathBuf>>,
         extras: Arc<Extras>,
     ) -> Self {
-        Self { seed, connected, inputs, promises, files, extras }
+        Self { seed, connected, inputs, promises, files, dollars_per_hour: None, extras }
+    }
+
+    /// With what an hour of the machine costs, as the pipeline says.
+    pub(crate) fn priced(self, dollars_per_hour: Option<f64>) -> Self {
+        Self { dollars_per_hour, ..self }
+    }
+
+    /// What an hour of the machine costs, if the pipeline says so.
+    pub fn dollars_per_hour(&self) -> Option<f64> {
+        self.dollars_per_hour
     }
 
     /// The files outside of the pipeline that the stage behind an input port will copy, as far as they are known and not copied yet.

@@ -267,6 +267,7 @@ pub(crate) fn context(
         files,
         Arc::clone(extras),
     )
+    .priced(pipeline.dollars_per_hour)
 }
 
 fn identity(

@@ -72,7 +72,7 @@ pub(super) fn lines(
         "FLOPs",
         format!("{:.3e} per token, {:.3e} in all", model.flops_per_token(), setup.flops()),
     ));
-    let (registry, time) = (super::registry(ctx.extras())?, time(&setup, resources)?);
+    let (registry, time) = (super::registry(ctx.extras())?, time(&setup, resources, ctx)?);
     let comm = PlannedComm::new(ranks);
     let counted =
         memory_and_traffic(setup, registry, config.precision, micro, resources, &comm, &of_each)?;
@@ -80,7 +80,7 @@ pub(super) fn lines(
     if ranks > 1 {
         lines.push(communication(comm.sent()));
     }
-    lines.push(PlanLine::new("time", time));
+    lines.extend(time);
     Ok(lines)
 }
 
@@ -190,27 +190,52 @@ const FIRST_MICRO_BATCH: usize = 2;
 /// Operations that the plan names, those that move most.
 const LISTED: usize = 6;
 
-fn time(setup: &Setup, resources: &Resources) -> Result<String> {
+/// How long it may take, and what it costs then.
+fn time(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
     if resources.device == Accelerator::Cuda {
         let (peak, share) = H100;
         let gpus = f64::from(resources.gpus.max(1));
         let seconds = setup.flops() / (peak * share * gpus);
-        return Ok(format!(
+        let time = format!(
             "about {} if {gpus} × H100 reach {:.0}% of 989 TFLOP/s (an assumption, not a measurement)",
             duration(seconds),
             100.0 * share
-        ));
+        );
+        let cost = cost(seconds / 3_600.0, gpus, ctx.dollars_per_hour());
+        return Ok(vec![PlanLine::new("time", time), PlanLine::new("cost", cost)]);
     }
     let dev = device::open(resources)?;
     let rate = product_rate(dev.as_ref())? * resources.ranks as f64;
     // Products of a small model run below the rate of a square one, and the rest of a step is bound by memory.
     let (low, high) = (setup.flops() / (0.7 * rate), setup.flops() / (0.25 * rate));
-    Ok(format!(
+    let time = format!(
         "{} to {} at 25–70% of the {:.0} GFLOP/s that this processor's matrix products reach just now",
         duration(low),
         duration(high),
         rate / 1e9
-    ))
+    );
+    Ok(vec![PlanLine::new("time", time)])
+}
+
+/// What a GPU's hour costs where the pipeline has no price: about what providers ask for an H100.
+const DOLLARS_PER_GPU_HOUR: f64 = 3.0;
+
+/// Dollars, beside what a model of GPT-2's grade has cost others.
+fn cost(hours: f64, gpus: f64, dollars_per_hour: Option<f64>) -> String {
+    let (per_hour, whose) = match dollars_per_hour {
+        Some(price) => (price, format!("${price} an hour, as `dollars_per_hour` says")),
+        None => (
+            DOLLARS_PER_GPU_HOUR * gpus,
+            format!(
+                "${DOLLARS_PER_GPU_HOUR} a GPU-hour (`dollars_per_hour` under `[pipeline]` sets what the machine costs)"
+            ),
+        ),
+    };
+    format!(
+        "about ${:.0}: {:.1} GPU-hours at {whose}; GPT-2 was $43,000 in 2019, nanochat $73 in January 2026 and $48 in March",
+        hours * per_hour,
+        hours * gpus,
+    )
 }
 
 /// FLOP/s of a 512³ product, measured for a twentieth of a second.
