@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 
 use crate::cache::{Cache, Record};
+use crate::ctx::Measured;
 use crate::grammar::Pipeline;
 use crate::plan::{Action, Assessed, Selected, assess, context};
 use crate::{Extras, Lacking, PlanCtx, Result};
@@ -53,8 +54,9 @@ pub(crate) fn look(
 ) -> Vec<Ahead> {
     let mut all: Vec<Ahead> = Vec::new();
     let mut outputs: Vec<Option<Record>> = Vec::new();
+    let measured = Measured::default();
     for (index, stage) in pipeline.stages.iter().enumerate() {
-        let ctx = context(pipeline, index, &outputs, cache, extras);
+        let ctx = context(pipeline, index, &outputs, cache, extras, &measured);
         let mut refusals = Vec::new();
         let seen = assess(pipeline, index, &outputs, selected, cache, verify, extras);
         let seen = seen.map_err(|error| refusals.push(error)).ok();

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
 
@@ -208,9 +208,12 @@ pub struct PlanCtx {
     inputs: BTreeMap<String, PathBuf>,
     promises: Vec<(&'static str, Promise)>,
     files: BTreeMap<&'static str, Vec<PathBuf>>,
-    dollars_per_hour: Option<f64>,
     extras: Arc<Extras>,
+    measured: Measured,
 }
+
+/// What plans have measured of this machine, shared by all stages of a look ahead.
+pub(crate) type Measured = Arc<Mutex<BTreeMap<String, f64>>>;
 
 impl PlanCtx {
     /// `promises` are those of the stages before, each with the input port that its output is connected to.
@@ -221,18 +224,20 @@ impl PlanCtx {
         promises: Vec<(&'static str, Promise)>,
         files: BTreeMap<&'static str, Vec<PathBuf>>,
         extras: Arc<Extras>,
+        measured: Measured,
     ) -> Self {
-        Self { seed, connected, inputs, promises, files, dollars_per_hour: None, extras }
+        Self { seed, connected, inputs, promises, files, extras, measured }
     }
 
-    /// With what an hour of the machine costs, as the pipeline says.
-    pub(crate) fn priced(self, dollars_per_hour: Option<f64>) -> Self {
-        Self { dollars_per_hour, ..self }
-    }
-
-    /// What an hour of the machine costs, if the pipeline says so.
-    pub fn dollars_per_hour(&self) -> Option<f64> {
-        self.dollars_per_hour
+    /// A measurement that is made once for all stages.
+    pub(crate) fn once(&self, what: &str, measure: impl FnOnce() -> Result<f64>) -> Result<f64> {
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = measured.get(what) {
+            return Ok(*known);
+        }
+        let found = measure()?;
+        measured.insert(what.to_owned(), found);
+        Ok(found)
     }
 
     /// The files outside of the pipeline that the stage behind an input port will copy, as far as they are known and not copied yet.

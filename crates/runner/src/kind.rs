@@ -7,7 +7,9 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use crate::{Before, Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage};
+use crate::{
+    Before, Ctx, Estimate, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
+};
 
 type Value<'a> = Spanned<DeValue<'a>>;
 type ParseResult<T> = std::result::Result<T, toml::de::Error>;
@@ -89,6 +91,7 @@ pub(crate) trait Job: Send {
     /// How to go on from what was made with another config.
     fn instead(&self, before: &Before<'_>) -> Vec<PlanLine>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
+    fn estimate(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Option<Estimate>>;
     fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()>;
     fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()>;
 }
@@ -154,6 +157,10 @@ impl<S: Stage> Job for Settings<S> {
 
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
         S::plan(&self.config, &self.exec, resources, ctx)
+    }
+
+    fn estimate(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Option<Estimate>> {
+        S::estimate(&self.config, resources, ctx)
     }
 
     fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()> {

@@ -49,7 +49,7 @@ pub use lock_file::LockFile;
 pub use metrics::Metrics;
 pub use progress::Progress;
 pub use resources::{Accelerator, Engine, Resources};
-pub use stage::{At, Before, Lacking, NoExec, PlanLine, Port, Promise, Stage, port};
+pub use stage::{At, Before, Estimate, Lacking, NoExec, PlanLine, Port, Promise, Stage, port};
 
 /// What a stage returns. Library errors keep their `hint:` lines on the way to the screen.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

@@ -10,6 +10,7 @@ use farthing_base::names::did_you_mean;
 use crate::cache::digest::parts_digest;
 use crate::cache::identity::{Identity, Input, Unknown};
 use crate::cache::{Cache, Lookup, Record};
+use crate::ctx::Measured;
 use crate::grammar::{Declared, Pipeline};
 use crate::{Accelerator, Extras, PlanCtx, Promise, Result};
 
@@ -234,6 +235,7 @@ pub(crate) fn context(
     outputs: &[Option<Record>],
     cache: &Cache,
     extras: &Arc<Extras>,
+    measured: &Measured,
 ) -> PlanCtx {
     let mut inputs = BTreeMap::new();
     let mut promises = Vec::new();
@@ -266,8 +268,8 @@ pub(crate) fn context(
         promises,
         files,
         Arc::clone(extras),
+        Arc::clone(measured),
     )
-    .priced(pipeline.dollars_per_hour)
 }
 
 fn identity(

@@ -12,8 +12,9 @@ use crate::failure;
 use crate::grammar::Pipeline;
 use crate::kind::Kind;
 use crate::plan::{Action, Assessed, behind, named};
+use crate::progress::format::{duration, number};
 use crate::table::{Table, wrapped};
-use crate::{Before, PlanLine, Port, Result};
+use crate::{Before, Estimate, PlanLine, Port, Result};
 
 /// Characters of a key that are shown.
 pub(crate) const SHORT_KEY: usize = 10;
@@ -85,11 +86,40 @@ pub(crate) fn plan(
         let _ = write!(out, ", {waiting} waiting for those");
     }
     out.push('\n');
+    out.push_str(&total(pipeline, &ahead));
     if short > 0 {
         let s = if short == 1 { "" } else { "s" };
         let _ = writeln!(out, "{short} variant{s} in short; `--plan STAGE` shows one in full");
     }
     Ok((out, sound))
+}
+
+/// How long all that is to run may take, as far as stages say, and what that costs.
+fn total(pipeline: &Pipeline, ahead: &[Ahead]) -> String {
+    let mut all = Estimate::default();
+    let mut known = 0;
+    for (stage, ahead) in pipeline.stages.iter().zip(ahead) {
+        let runs = ahead.is_to_run() && ahead.faults().next().is_none();
+        let job = stage.job.as_ref().filter(|_| runs);
+        // What keeps it from being known is said where the stage plans.
+        if let Some(Ok(Some(one))) = job.map(|job| job.estimate(&stage.resources, &ahead.ctx)) {
+            all = Estimate { low_s: all.low_s + one.low_s, high_s: all.high_s + one.high_s };
+            known += 1;
+        }
+    }
+    if known == 0 {
+        return String::new();
+    }
+    let range =
+        |low: String, high: String| if low == high { low } else { format!("{low} to {high}") };
+    let Estimate { low_s, high_s } = all;
+    let s = if known == 1 { "" } else { "s" };
+    let time = range(duration(low_s), duration(high_s));
+    let cost = pipeline.dollars_per_hour.map(|price| {
+        let [low, high] = [low_s, high_s].map(|s| format!("${:.2}", price * s / 3_600.0));
+        format!(", {} at ${} an hour", range(low, high), number(price))
+    });
+    format!("total: about {time} for {known} training{s}{}\n", cost.unwrap_or_default())
 }
 
 /// What is said under a stage, and whether it could plan.

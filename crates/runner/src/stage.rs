@@ -172,6 +172,19 @@ pub trait Stage: 'static {
         Ok(Vec::new())
     }
 
+    /// About how long the stage would take on the machine that its `resources` name, for the plan's total. Asked of every variant of a matrix, so it has
+    /// to be quick; `None` where nothing is known, or not worth a word.
+    ///
+    /// # Errors
+    /// As [`Stage::plan`].
+    fn estimate(
+        _config: &Self::Config,
+        _resources: &Resources,
+        _ctx: &PlanCtx,
+    ) -> Result<Option<Estimate>> {
+        Ok(None)
+    }
+
     /// Refuses work that is known to fail before any stage has run: a device that this machine lacks, a config that
     /// contradicts what is promised of the inputs. Called for each stage that is to run.
     ///
@@ -234,6 +247,15 @@ impl PlanLine {
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         Self { name: name.into(), text: text.into() }
     }
+}
+
+/// A range of seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// At least about this.
+    pub low_s: f64,
+    /// At most about this.
+    pub high_s: f64,
 }
 
 /// What keeps a stage from running on this machine and not on every other, such as a GPU that is not there: a run is refused, a plan says so in words and goes

@@ -84,6 +84,12 @@ fn a_long_matrix_plans_in_a_line_for_each_variant() {
     let of = |text: &str| plan.stdout.lines().filter(|line| line.contains(text)).count();
     assert_eq!((of("  train@lr=0."), of("optim.matrices.lr 0.0001 → ")), (200, 199));
     assert!(plan.stdout.contains("199 variants in short; `--plan STAGE` shows one in full"));
+    let priced = place.done(&["--plan", "--set", "pipeline.dollars_per_hour=3600000"]);
+    let total = |output: &crate::harness::Output| {
+        output.stdout.lines().find(|line| line.starts_with("total: about ")).unwrap().to_owned()
+    };
+    assert!(total(&plan).ends_with(" for 200 trainings"), "{}", total(&plan));
+    assert!(total(&priced).contains(" for 200 trainings, $"), "{}", total(&priced));
     // One in full, by its name; the file may stand on either side.
     for args in
         [&["p.toml", "--plan", "train@lr=0.0007"][..], &["--plan", "train@lr=0.0007", "p.toml"]]

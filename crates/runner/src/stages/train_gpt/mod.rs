@@ -19,7 +19,7 @@ use farthing_optim::Registry;
 
 use crate::stages::device;
 use crate::{
-    Before, Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+    Before, Ctx, Estimate, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
 };
 
 /// Trains a GPT.
@@ -70,6 +70,15 @@ impl Stage for TrainGpt {
         ctx: &PlanCtx,
     ) -> Result<Vec<PlanLine>> {
         plan::lines(config, exec, resources, ctx)
+    }
+
+    fn estimate(
+        config: &TrainConfig,
+        resources: &Resources,
+        ctx: &PlanCtx,
+    ) -> Result<Option<Estimate>> {
+        let setup = plan::setup(config, ctx)?;
+        setup.map(|setup| plan::estimate(&setup, resources, ctx)).transpose()
     }
 
     fn preflight(
