@@ -5,6 +5,7 @@ pub mod eval_bpb;
 pub mod eval_core;
 pub mod export_model;
 pub mod fetch_parquet;
+pub mod finetune_chat;
 pub mod import_model;
 pub mod pack_bestfit;
 pub mod report;
@@ -34,6 +35,7 @@ pub fn standard_stages(app: App) -> App {
         .stage::<pack_bestfit::PackBestfit>()
         .stage::<import_model::ImportModel>()
         .stage::<train_gpt::TrainGpt>()
+        .stage::<finetune_chat::FinetuneChat>()
         .stage::<eval_bpb::EvalBpb>()
         .stage::<eval_core::EvalCore>()
         .stage::<sample::Sample>()

@@ -11,6 +11,7 @@ mod run;
 pub(crate) use begin::promises;
 pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 pub use farthing_train::MODEL_FILE;
+pub(crate) use run::{Job, keep_tokenizer};
 
 use farthing_kernels::rounded::Rounded;
 use farthing_kernels::{DType, Device};
@@ -91,7 +92,10 @@ impl Stage for TrainGpt {
 }
 
 /// The device to train on: that of the resources, made to round where it is to be bf16 and does not do that by itself.
-fn device(precision: Option<Precision>, resources: &Resources) -> Result<Box<dyn Device>> {
+pub(crate) fn device(
+    precision: Option<Precision>,
+    resources: &Resources,
+) -> Result<Box<dyn Device>> {
     let dev = device::open(resources)?;
     match (precision, dev.compute_dtype()) {
         (Some(Precision::Bf16), DType::F32) => Ok(Box::new(Rounded::new(dev)?)),
@@ -105,7 +109,7 @@ fn device(precision: Option<Precision>, resources: &Resources) -> Result<Box<dyn
 }
 
 /// The optimizers that the application registered.
-fn registry(extras: &Extras) -> Result<&Registry> {
+pub(crate) fn registry(extras: &Extras) -> Result<&Registry> {
     extras.get().ok_or_else(|| {
         anyhow::anyhow!(
             "the application has no optimizers\nhint: start from `App::standard()`, or add \

@@ -12,9 +12,10 @@ use farthing_kernels::Device;
 use farthing_train::{
     Checkpoints, Error, EvalRecord, FinalRecord, MODEL_FILE, Progress, Record, Setup, Trainer,
 };
+use serde_json::Value;
 
 use super::begin;
-use super::config::{TrainConfig, TrainExec};
+use super::config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 use super::ranks::{Rank, Shared, first_cause};
 use crate::progress::format::count;
 use crate::stages::{self, TOKENIZER_FILE};
@@ -25,60 +26,94 @@ pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Resul
     let registry = super::registry(&extras)?;
     let tokenizer = stages::tokenizer(ctx)?;
     keep_tokenizer(&tokenizer, &ctx.output("checkpoint"))?;
-    let shared = Shared {
-        train: stages::rows(ctx, "train", &tokenizer)?,
+    let train = stages::rows(ctx, "train", &tokenizer)?;
+    let (vocab, seq_len) = (tokenizer.vocab_size(), train.row_tokens() - 1);
+    let job = Job {
         val: stages::rows(ctx, "val", &tokenizer)?,
-        token_bytes: tokenizer.token_bytes(),
-        tokens: config.evaluate.tokens,
-        seed: ctx.seed,
-        checkpoints: Checkpoints::new(ctx.scratch()?, exec.keep_checkpoints),
+        train,
+        setup: &|| config.setup(registry, vocab, seq_len),
+        precision: config.precision,
+        evaluate: config.evaluate,
+        keep_best: config.keep_best,
+        config: serde_json::to_value(config)?,
     };
-    let (vocab, resources) = (tokenizer.vocab_size(), ctx.resources.clone());
-    let on_rank = |comm: &dyn Comm, lead: Option<&mut Ctx>| {
-        let setup = config.setup(registry, vocab, shared.train.row_tokens() - 1)?;
-        let micro_rows = exec.micro_batch_rows(&setup, &resources)?;
-        let dev = super::device(config.precision, &resources)?;
-        if let Some(ctx) = &lead {
-            let ranks = comm.ranks();
-            ctx.log(announcement(&setup, micro_rows, &shared.train, dev.as_ref(), ranks));
+    job.run(&tokenizer, exec, ctx)
+}
+
+/// What is trained on what, and when it is looked at.
+pub(crate) struct Job<'a> {
+    pub(crate) train: Rows,
+    pub(crate) val: Rows,
+    /// What is fixed before the first step, for each rank.
+    pub(crate) setup: &'a (dyn Fn() -> Result<Setup> + Sync),
+    pub(crate) precision: Option<Precision>,
+    pub(crate) evaluate: EvaluateConfig,
+    pub(crate) keep_best: bool,
+    /// What the metrics know it by.
+    pub(crate) config: Value,
+}
+
+impl Job<'_> {
+    /// Trains, on as many ranks as there are: what the ports `checkpoint`, `best` and `metrics` get.
+    pub(crate) fn run(self, tokenizer: &Tokenizer, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
+        let job = &self;
+        let extras = Arc::clone(&ctx.extras);
+        let registry = super::registry(&extras)?;
+        let shared = Shared {
+            train: job.train.clone(),
+            val: job.val.clone(),
+            token_bytes: tokenizer.token_bytes(),
+            tokens: job.evaluate.tokens,
+            seed: ctx.seed,
+            checkpoints: Checkpoints::new(ctx.scratch()?, exec.keep_checkpoints),
+        };
+        let resources = ctx.resources.clone();
+        let on_rank = |comm: &dyn Comm, lead: Option<&mut Ctx>| {
+            let setup = (job.setup)()?;
+            let micro_rows = exec.micro_batch_rows(&setup, &resources)?;
+            let dev = super::device(job.precision, &resources)?;
+            if let Some(ctx) = &lead {
+                let ranks = comm.ranks();
+                ctx.log(announcement(&setup, micro_rows, &shared.train, dev.as_ref(), ranks));
+            }
+            let trainer = Trainer::on_ranks(dev.as_ref(), comm, setup, registry, micro_rows)?;
+            let rank = Rank::new(trainer, comm, &shared);
+            match lead {
+                Some(ctx) => train(rank, dev.as_ref(), job, exec, tokenizer, ctx),
+                None => rank.follow(),
+            }
+        };
+        if ctx.resources.ranks == 1 {
+            return on_rank(&One, Some(ctx));
         }
-        let trainer = Trainer::on_ranks(dev.as_ref(), comm, setup, registry, micro_rows)?;
-        let rank = Rank::new(trainer, comm, &shared);
-        match lead {
-            Some(ctx) => train(rank, dev.as_ref(), config, exec, &tokenizer, ctx),
-            None => rank.follow(),
-        }
-    };
-    if ctx.resources.ranks == 1 {
-        return on_rank(&One, Some(ctx));
+        let mut ends = Threads::new(ctx.resources.ranks).into_iter();
+        let first = ends.next().context("a job has at least one rank")?;
+        let results = std::thread::scope(|scope| {
+            let on_rank = &on_rank;
+            let mut others = Vec::new();
+            for end in ends {
+                let thread = std::thread::Builder::new().name(format!("rank {}", end.rank()));
+                let spawned = thread.spawn_scoped(scope, move || on_rank(&end, None));
+                others.push(spawned.context("starting the thread of a rank")?);
+            }
+            let led = on_rank(&first, Some(ctx));
+            // Whoever still waits for the first rank hears that it is gone.
+            drop(first);
+            let joined = others.into_iter().map(|rank| match rank.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            Ok::<_, anyhow::Error>([led].into_iter().chain(joined).collect::<Vec<_>>())
+        })?;
+        first_cause(results)
     }
-    let mut ends = Threads::new(ctx.resources.ranks).into_iter();
-    let first = ends.next().context("a job has at least one rank")?;
-    let results = std::thread::scope(|scope| {
-        let on_rank = &on_rank;
-        let mut others = Vec::new();
-        for end in ends {
-            let thread = std::thread::Builder::new().name(format!("rank {}", end.rank()));
-            let spawned = thread.spawn_scoped(scope, move || on_rank(&end, None));
-            others.push(spawned.context("starting the thread of a rank")?);
-        }
-        let led = on_rank(&first, Some(ctx));
-        // Whoever still waits for the first rank hears that it is gone.
-        drop(first);
-        let joined = others.into_iter().map(|rank| match rank.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        Ok::<_, anyhow::Error>([led].into_iter().chain(joined).collect::<Vec<_>>())
-    })?;
-    first_cause(results)
 }
 
 /// The loop, on the first rank.
 fn train(
     mut rank: Rank<'_>,
     dev: &dyn Device,
-    config: &TrainConfig,
+    job: &Job<'_>,
     exec: TrainExec,
     tokenizer: &Tokenizer,
     ctx: &mut Ctx,
@@ -102,7 +137,7 @@ fn train(
             None => rank.initialize()?,
         }
         let mut metrics = ctx.metrics("metrics")?;
-        metrics.write(&Record::Run(rank.trainer.describe(serde_json::to_value(config)?)))?;
+        metrics.write(&Record::Run(rank.trainer.describe(job.config.clone())))?;
         metrics
     };
 
@@ -128,10 +163,10 @@ fn train(
         if last {
             save_weights(&mut rank, &out)?;
         }
-        if last || record.step.is_multiple_of(config.evaluate.every_steps) {
+        if last || record.step.is_multiple_of(job.evaluate.every_steps) {
             let result = rank.evaluate()?;
             metrics.write(&Record::Eval(result))?;
-            if config.keep_best {
+            if job.keep_best {
                 rank.keep_best()?;
             }
             progress.figure("val bpb", format!("{:.4}", bits(&result)));
@@ -186,7 +221,7 @@ fn train(
 }
 
 /// Puts the tokenizer into a model's folder, so that whoever has the folder can talk to the model.
-fn keep_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+pub(crate) fn keep_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     Ok(tokenizer.save(folder.join(TOKENIZER_FILE))?)
 }
