@@ -134,7 +134,9 @@ impl Setup {
         ];
         schedule.check()?;
         let mut groups = merge(preset.groups(), optim)?;
-        groups.iter_mut().for_each(|group| group.lr *= lr_frac);
+        for group in &mut groups {
+            group.lr *= lr_frac;
+        }
         Self::of(Gpt::new(model)?, groups, plan, *schedule, registry)
     }
 
