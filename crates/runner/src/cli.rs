@@ -81,6 +81,8 @@ enum Command {
     List,
     /// Continue texts with a trained model
     Generate(Box<talk::GenerateArgs>),
+    /// Talk with a model that was finetuned to chat
+    Chat(Box<talk::ChatArgs>),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -119,6 +121,7 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
     match &args.command {
         Some(Command::List) => return out(&plan_screen::list(&app.kinds), DONE),
         Some(Command::Generate(args)) => return ended(talk::generate(args)),
+        Some(Command::Chat(args)) => return ended(talk::chat(args)),
         None => {}
     }
     let nothing = Hidden::default();
@@ -255,7 +258,8 @@ fn work(
     stop_on_ctrl_c(&setup.cancel, &setup.screen);
     let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
     let talk = |folder: &Path| {
-        let words = [program.to_owned(), "generate".to_owned(), folder.display().to_string()];
+        let command = talk::command(folder).to_owned();
+        let words = [program.to_owned(), command, folder.display().to_string()];
         words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
     };
     let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path, talk)), DONE);

@@ -4,12 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use farthing_base::FileError;
-use farthing_base::files;
 use farthing_data::world::{Split, World};
-use farthing_data::{
-    CHAT_TEMPLATE, CHAT_TEMPLATE_FILE, ChatTokens, Conversation, Conversations, Rows, Tokenizer,
-    pack_chat,
-};
+use farthing_data::{ChatTokens, Conversation, Conversations, Rows, Tokenizer, pack_chat};
 use farthing_model::{Checkpoint, GptConfig};
 use farthing_optim::{GroupKeys, Preset, Registry, Schedule, merge};
 use farthing_train::{Finetune, MODEL_FILE, Setup};
@@ -135,7 +131,7 @@ impl Config {
         split: Split,
     ) -> impl Iterator<Item = farthing_data::Result<Conversation>> {
         let WorldKeys { seed, conversations } = self.world;
-        sources.to_vec().into_iter().flat_map(move |source| {
+        sources.iter().cloned().flat_map(move |source| {
             let all: Box<dyn Iterator<Item = farthing_data::Result<Conversation>>> =
                 if source == WORLD {
                     let world = World::new(seed);
@@ -161,20 +157,20 @@ impl Config {
         let (name, what) = if held_out { ("val", "held out") } else { ("train", "to learn from") };
         let out = ctx.scratch()?.join(name);
         let mut watched = Watched::new(ctx, "conversations");
-        let packed = if !self.val.is_empty() {
-            let (sources, split) = if held_out {
-                (&self.val, Split::Val)
-            } else {
-                (&self.conversations, Split::Train)
-            };
-            pack_chat(self.read(sources, split), tokenizer, context, &out, &mut watched)
-        } else {
+        let packed = if self.val.is_empty() {
             let all = self.read(&self.conversations, Split::Train).zip(1..);
             // What cannot be read is told in either case.
             let of = move |(talk, n): &(farthing_data::Result<Conversation>, u64)| {
                 talk.is_err() || n.is_multiple_of(HELD_OUT) == held_out
             };
             pack_chat(all.filter(of).map(|(talk, _)| talk), tokenizer, context, &out, &mut watched)
+        } else {
+            let (sources, split) = if held_out {
+                (&self.val, Split::Val)
+            } else {
+                (&self.conversations, Split::Train)
+            };
+            pack_chat(self.read(sources, split), tokenizer, context, &out, &mut watched)
         };
         let manifest = match packed {
             Err(farthing_data::Error::NoRows { .. }) => anyhow::bail!(
@@ -366,8 +362,7 @@ impl Stage for FinetuneChat {
             Checkpoint::peek(&path).map_err(|e| super::unreadable("reading input `model`", &e))?;
         let out = ctx.output("checkpoint");
         keep_tokenizer(&tokenizer, &out)?;
-        files::write(&out.join(CHAT_TEMPLATE_FILE), &[CHAT_TEMPLATE.as_bytes()])
-            .with_context(|| format!("writing into {}", out.display()))?;
+        super::write_template(&out)?;
         let train = config.pack(false, &tokenizer, model.seq_len, ctx)?;
         let val = config.pack(true, &tokenizer, model.seq_len, ctx)?;
         let rows = train.len();

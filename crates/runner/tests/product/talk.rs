@@ -8,8 +8,13 @@ use crate::kill::wait_for;
 
 /// Runs `runner generate` with lines on its standard input.
 fn generate(place: &Place, args: &[&str], input: &str) -> Output {
+    talk(place, "generate", args, input)
+}
+
+/// Runs a command that talks, with lines on its standard input.
+pub(crate) fn talk(place: &Place, command: &str, args: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_runner"))
-        .arg("generate")
+        .arg(command)
         .args(args)
         .env("RUST_BACKTRACE", "0")
         .current_dir(place.path("."))
@@ -24,7 +29,12 @@ fn generate(place: &Place, args: &[&str], input: &str) -> Output {
 
 /// What the model said.
 fn said(place: &Place, args: &[&str], input: &str) -> String {
-    let output = generate(place, args, input);
+    talked(place, "generate", args, input)
+}
+
+/// What the model said by a command that talks.
+pub(crate) fn talked(place: &Place, command: &str, args: &[&str], input: &str) -> String {
+    let output = talk(place, command, args, input);
     assert_eq!(output.code, Some(0), "{}", output.screen());
     assert!(output.stderr.contains(" tokens/s"), "{}", output.screen());
     output.stdout
