@@ -83,6 +83,9 @@ enum Command {
     Generate(Box<talk::GenerateArgs>),
     /// Talk with a model that was finetuned to chat
     Chat(Box<talk::ChatArgs>),
+    /// Serve a trained model over HTTP
+    #[cfg(feature = "serve")]
+    Serve(Box<talk::ServeArgs>),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -122,6 +125,8 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         Some(Command::List) => return out(&plan_screen::list(&app.kinds), DONE),
         Some(Command::Generate(args)) => return ended(talk::generate(args)),
         Some(Command::Chat(args)) => return ended(talk::chat(args)),
+        #[cfg(feature = "serve")]
+        Some(Command::Serve(args)) => return ended(talk::serve(args)),
         None => {}
     }
     let nothing = Hidden::default();

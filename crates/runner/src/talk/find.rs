@@ -80,6 +80,12 @@ pub(crate) fn command(folder: &Path) -> &'static str {
 }
 
 impl Which {
+    /// What the model is called: as it was named.
+    #[cfg(feature = "serve")]
+    pub(crate) fn name(&self) -> String {
+        self.dir.display().to_string()
+    }
+
     /// Loads the model that is meant; `tell` hears what is not obvious.
     pub(crate) fn load(&self, tell: &dyn Fn(&str)) -> Result<Loaded> {
         let mut resources = Resources::default();
