@@ -23,11 +23,12 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::api::{self, Choice, Form, Prompt, Refusal, Source, Told, json_response};
 use crate::engine::{Job, Said};
+use crate::stall::Stall;
 use crate::{Error, Result, Settings, guard, page};
 
 /// Bytes of a request, at most.
 const MOST_BODY_BYTES: usize = 1 << 20;
-/// How long the head of a request may take, and how long a connection may be idle; how long the body may take.
+/// How long the head of a request may take, how long a connection may be idle, and how long an answer may wait for who reads it; how long the body may take.
 const HEAD: Duration = Duration::from_secs(30);
 const BODY: Duration = Duration::from_secs(30);
 /// Connections at a time; others wait to be let in.
@@ -99,7 +100,8 @@ pub(crate) fn run(listener: TcpListener, state: State, stop: &Notify) -> Result<
                 let mut http = hyper::server::conn::http1::Builder::new();
                 http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 << 10);
                 // What a client does wrong is its own affair.
-                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                let _ =
+                    http.serve_connection(TokioIo::new(Stall::new(stream, HEAD)), service).await;
                 drop(permit);
             });
         }

@@ -8,6 +8,7 @@ mod error;
 mod guard;
 mod http;
 mod page;
+mod stall;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
