@@ -84,6 +84,11 @@ enum Command {
     Generate(Box<talk::GenerateArgs>),
     #[command(flatten)]
     Other(commands::Command),
+    /// Talk with a model that was finetuned to chat
+    Chat(Box<talk::ChatArgs>),
+    /// Serve a trained model over HTTP
+    #[cfg(feature = "serve")]
+    Serve(Box<talk::ServeArgs>),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -136,6 +141,9 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
             let text = commands::run(command, &app, Args::command());
             return text.map_or_else(|error| ended(Err(error)), |text| out(&text, DONE));
         }
+        Some(Command::Chat(args)) => return ended(talk::chat(args)),
+        #[cfg(feature = "serve")]
+        Some(Command::Serve(args)) => return ended(talk::serve(args)),
         None => {}
     }
     let nothing = Hidden::default();
@@ -329,7 +337,8 @@ fn work(
     );
     let outcome = outcome?;
     let talk = |folder: &Path| {
-        let words = [program.to_owned(), "generate".to_owned(), folder.display().to_string()];
+        let command = talk::command(folder).to_owned();
+        let words = [program.to_owned(), command, folder.display().to_string()];
         words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
     };
     let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path, talk)), DONE);

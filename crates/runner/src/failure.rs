@@ -27,6 +27,9 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         of::<farthing_train::Error>,
         of::<farthing_talk::Error>,
     ];
+    #[cfg(feature = "serve")]
+    let ask = ask.into_iter().chain([of::<farthing_serve::Error>
+        as for<'b> fn(&'b (dyn Error + 'static)) -> Option<Cow<'b, str>>]);
     ask.into_iter().find_map(|of| of(cause))
 }
 

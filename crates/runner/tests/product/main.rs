@@ -4,6 +4,7 @@
 
 mod bundle;
 mod cache;
+mod chat;
 mod continued;
 mod damage;
 mod faults;

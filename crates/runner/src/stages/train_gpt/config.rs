@@ -129,7 +129,7 @@ impl TrainExec {
     }
 
     /// The time between checkpoints.
-    pub(super) fn checkpoint_interval(&self) -> Result<Duration> {
+    pub(crate) fn checkpoint_interval(&self) -> Result<Duration> {
         let seconds = self.checkpoint_every_s;
         Duration::try_from_secs_f64(seconds).map_err(|_| {
             anyhow!(
@@ -141,16 +141,6 @@ impl TrainExec {
 }
 
 impl TrainConfig {
-    /// The config as a file has it, from which it can be read again; by itself it serialises as the key has it.
-    pub(super) fn as_written<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { model, precision, seq_len, schedule, optim, evaluate, keep_best } = self;
-        let written = json!({
-            "model": model, "precision": precision, "seq_len": seq_len, "schedule": schedule,
-            "optim": optim, "evaluate": evaluate, "keep_best": keep_best,
-        });
-        written.serialize(serializer)
-    }
-
     /// What is trained, without when and how it is looked at.
     pub(crate) fn recipe(&self) -> Recipe {
         let Self { model, schedule, optim, .. } = self.clone();

@@ -11,7 +11,7 @@ mod run;
 pub(crate) use begin::promises;
 pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 pub use farthing_train::MODEL_FILE;
-pub(crate) use run::{Task, follow};
+pub(crate) use run::{Learn, Task, Work, follow, keep_tokenizer, preflight};
 
 use farthing_kernels::rounded::Rounded;
 use farthing_kernels::{DType, Device};
@@ -92,7 +92,7 @@ impl Stage for TrainGpt {
             exec.micro_batch_rows(&setup, resources)?;
             begin::preflight(&setup, ctx)?;
         }
-        run::preflight(config, resources, ctx)
+        run::preflight(config.precision, resources, ctx)
     }
 
     fn run(config: TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
@@ -119,7 +119,7 @@ fn device(
 }
 
 /// The optimizers that the application registered.
-fn registry(extras: &Extras) -> Result<&Registry> {
+pub(crate) fn registry(extras: &Extras) -> Result<&Registry> {
     extras.get().ok_or_else(|| {
         anyhow::anyhow!(
             "the application has no optimizers\nhint: start from `App::standard()`, or add \

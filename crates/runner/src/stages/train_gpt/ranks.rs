@@ -43,7 +43,7 @@ impl Shared {
             train,
             val,
             token_bytes: tokenizer.token_bytes(),
-            tokens: task.config.evaluate.tokens,
+            tokens: task.tokens,
             seed: task.seed,
             checkpoints: Checkpoints::new(task.checkpoints.clone(), task.keep_checkpoints),
         }
