@@ -2,13 +2,14 @@
 //!
 //! A preset is data (`presets/`), nothing more: [`ModelConfig::resolve`] lays the keys that are written over its values, and no code asks which preset it was.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::preset::{Keys, Preset};
 use crate::{Error, Result};
 
 /// What the MLP does between its matrices.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mlp {
     /// c_proj · relu(c_fc · x)², 4·C wide: the recipe's.
@@ -36,7 +37,7 @@ fn is_whole_head(fraction: &f64) -> bool {
 }
 
 /// What a user may say about the model. A key that is absent has the preset's value.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// The setting that fills in what is not written here.

@@ -1,5 +1,8 @@
 //! Presets: what a model's keys are where nothing is written, as data. Each is a file in `presets/`; a new one is a file and a line here.
 
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Mlp, ModelConfig, Result};
@@ -7,7 +10,7 @@ use crate::{Error, Mlp, ModelConfig, Result};
 macro_rules! presets {
     ($($(#[$about:meta])* $preset:ident = $name:literal),* $(,)?) => {
         /// A published setting of the recipe, from which every key that is not written takes its value.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
         #[non_exhaustive]
         pub enum Preset {
             $($(#[$about])* #[serde(rename = $name)] $preset,)*
@@ -24,10 +27,16 @@ macro_rules! presets {
                 }
             }
 
-            /// The file of its keys.
-            fn text(self) -> &'static str {
+            /// Its keys, or what is wrong with the file of them, read once: a matrix asks for them hundreds of times.
+            fn keys(self) -> &'static Result<Keys, String> {
                 match self {
-                    $(Self::$preset => include_str!(concat!("../presets/", $name, ".toml")),)*
+                    $(Self::$preset => {
+                        static KEYS: LazyLock<Result<Keys, String>> = LazyLock::new(|| {
+                            let text = include_str!(concat!("../presets/", $name, ".toml"));
+                            toml::from_str(text).map_err(|e| e.to_string())
+                        });
+                        &KEYS
+                    })*
                 }
             }
         }
@@ -112,7 +121,7 @@ keys! {
 
 impl Keys {
     fn parsed(preset: Preset) -> Result<Self> {
-        toml::from_str(preset.text()).map_err(|e| Error::Config {
+        preset.keys().clone().map_err(|e| Error::Config {
             key: "preset",
             what: format!("`{}` cannot be read: {e}", preset.name()),
             hint: "this is a fault of the program".into(),

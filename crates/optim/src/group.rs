@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -82,37 +83,37 @@ impl Group {
 }
 
 /// [`Scale`] as a file may write it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScaleKeys {
-    /// As [`Scale::batch`].
+    /// Whether the learning rate follows the batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch: Option<bool>,
-    /// As [`Scale::width`].
+    /// Whether the learning rate follows the model's width.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<bool>,
-    /// As [`Scale::weight_decay`].
+    /// Whether the weight decay follows the model or the horizon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<bool>,
 }
 
 /// A group as a file may write it: any of a group's keys, and any of its optimizer's.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct GroupKeys {
-    /// As [`Group::params`].
+    /// Globs on the names of parameters, as in a checkpoint; every parameter belongs to exactly one group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub params: Option<Vec<String>>,
-    /// As [`Group::uses`].
+    /// The optimizer: `adamw`, `muon`, `normuon`, or one that the program registered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uses: Option<String>,
-    /// As [`Group::lr`].
+    /// Learning rate before scaling and schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
-    /// As [`Group::weight_decay`].
+    /// Weight decay before scaling and schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// As [`Group::scale`].
+    /// What learning rate and weight decay are multiplied by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleKeys>,
     /// The optimizer's own keys; checked by [`Registry::check`](crate::Registry::check).

@@ -1,5 +1,8 @@
 //! Presets: groups, schedule and scaling rules as data. Each is a file in `presets/`; a new one is a file and a line here.
 
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -8,7 +11,7 @@ use crate::{Group, Origin, Scale, Scaling, Schedule};
 macro_rules! presets {
     ($($(#[$about:meta])* $preset:ident = $name:literal),* $(,)?) => {
         /// A published setting of the whole recipe.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
         #[non_exhaustive]
         pub enum Preset {
             $($(#[$about])* #[serde(rename = $name)] $preset,)*
@@ -25,10 +28,15 @@ macro_rules! presets {
                 }
             }
 
-            /// The file of its groups and rules.
-            fn text(self) -> &'static str {
+            /// Its groups and rules, read once: a matrix asks for them hundreds of times.
+            fn setting(self) -> &'static Setting {
                 match self {
-                    $(Self::$preset => include_str!(concat!("../presets/", $name, ".toml")),)*
+                    $(Self::$preset => {
+                        static SETTING: LazyLock<Setting> = LazyLock::new(|| {
+                            Setting::read($name, include_str!(concat!("../presets/", $name, ".toml")))
+                        });
+                        &SETTING
+                    })*
                 }
             }
         }
@@ -54,8 +62,15 @@ struct Setting {
     groups: Vec<Listed>,
 }
 
+impl Setting {
+    fn read(name: &str, text: &str) -> Self {
+        // Part of the program: a test reads each.
+        toml::from_str(text).unwrap_or_else(|e| unreachable!("{name}: {e}"))
+    }
+}
+
 /// A group in it.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Listed {
     name: String,
@@ -85,7 +100,7 @@ impl Preset {
             options,
             origin: Origin::Preset,
         };
-        self.setting().groups.into_iter().map(group).collect()
+        self.setting().groups.iter().cloned().map(group).collect()
     }
 
     /// How rates, momentum and decay run.
@@ -96,11 +111,6 @@ impl Preset {
     /// How the run's size follows from the model's.
     pub fn scaling(self) -> Scaling {
         self.setting().scaling
-    }
-
-    fn setting(self) -> Setting {
-        // Part of the program: a test reads each.
-        toml::from_str(self.text()).unwrap_or_else(|e| unreachable!("{}: {e}", self.name()))
     }
 }
 

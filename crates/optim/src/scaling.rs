@@ -1,6 +1,7 @@
 //! One dial: what a run's horizon, batch, learning rates and weight decay are, from the model's size. Pure functions of plain
 //! numbers; how many parameters a model has is the model's affair.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -15,7 +16,7 @@ const REFERENCE_WIDTH: f64 = 768.0;
 const BATCH_EXPONENT: f64 = 0.383;
 
 /// How the batch follows from the horizon.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum BatchRule {
@@ -26,7 +27,7 @@ pub enum BatchRule {
 }
 
 /// How the weight decay's factor follows from the model or the run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum WeightDecayRule {

@@ -1,13 +1,14 @@
 //! What runs over training: the learning rate's factor, Muon's momentum, the weight decay's factor. Pure functions of
 //! (step, total), step counting from 0.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::adamw::within;
 
 /// How the weight decay of groups that scale it falls to the end of the run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Decay {
@@ -138,56 +139,56 @@ impl Schedule {
     }
 }
 
-/// [`Momentum`] as a file may write it.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+/// [`Momentum`] as a file may write it: what is absent is the preset's.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MomentumKeys {
-    /// As [`Momentum::start`].
+    /// Momentum at the first step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<f64>,
-    /// As [`Momentum::peak`].
+    /// Momentum after its warm-up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak: Option<f64>,
-    /// As [`Momentum::warmup_steps`].
+    /// Steps from `start` to `peak`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
-    /// As [`Momentum::end`].
+    /// Momentum at the end of the run; stays at `peak` where the preset has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<f64>,
 }
 
 /// [`Schedule`], [`Scaling`](crate::Scaling) and [`Overrides`](crate::Overrides) as a file may write them: what is absent is the preset's.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleKeys {
-    /// As [`Scaling::tokens_per_param`](crate::Scaling::tokens_per_param).
+    /// Training tokens per parameter of the blocks' matrices and `lm_head`: the horizon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_param: Option<f64>,
-    /// As [`Overrides::batch_tokens`](crate::Overrides::batch_tokens).
+    /// Tokens per step; follows from the horizon when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_tokens: Option<u64>,
-    /// As [`Overrides::steps`](crate::Overrides::steps).
+    /// Steps to train, in place of those that the horizon asks for; it still decides batch and weight decay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
-    /// As [`Schedule::warmup_steps`].
+    /// Steps over which the learning rate rises from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
-    /// As [`Schedule::warmdown_frac`].
+    /// The part of the run, at its end, in which the learning rate falls; 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmdown_frac: Option<f64>,
-    /// As [`Schedule::final_lr_frac`].
+    /// What the learning rate falls to, as a part of the full rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_lr_frac: Option<f64>,
-    /// As [`Schedule::momentum`].
+    /// How Muon's momentum runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub momentum: Option<MomentumKeys>,
-    /// As [`Schedule::weight_decay`].
+    /// How the weight decay of groups that scale it falls to the end of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<Decay>,
-    /// As [`Scaling::batch`](crate::Scaling::batch).
+    /// How `batch_tokens` follows from the horizon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_rule: Option<crate::BatchRule>,
-    /// As [`Scaling::weight_decay`](crate::Scaling::weight_decay).
+    /// How the weight decay's factor follows from the model or the horizon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay_rule: Option<crate::WeightDecayRule>,
 }

@@ -6,18 +6,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use farthing_comm::Launch;
 
+use crate::ahead::Ahead;
 use crate::cache::Cache;
+use crate::crew::{self, Crew, Started};
 use crate::grammar::{self, Pipeline, Setting};
 use crate::hidden::Hidden;
+use crate::places::PlaceArgs;
 use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::resources::MOST_THREADS;
-use crate::run::{Setup, lacking, run as run_stages};
-use crate::runs::{Lineage, RunFolder};
+use crate::run::{Setup, run as run_stages};
+use crate::runs::{Lineage, RunFolder, Status};
 use crate::{
-    App, Cancel, Extras, LockFile, Result, encoding, failure, plan_screen, result_screen, talk,
+    App, Cancel, Cancelled, Extras, LockFile, Result, ahead, commands, encoding, failure, machine,
+    plan_screen, result_screen, signals, talk,
 };
 
 /// Everything went well.
@@ -40,9 +45,9 @@ struct Args {
     command: Option<Command>,
     /// The pipeline file
     file: Option<PathBuf>,
-    /// Show what would run and why, and run nothing
-    #[arg(long, conflicts_with = "graph")]
-    plan: bool,
+    /// Show what would run and why, and run nothing; with a stage's name, that stage alone in full
+    #[arg(long, value_name = "STAGE", num_args = 0..=1, default_missing_value = "", conflicts_with = "graph")]
+    plan: Option<String>,
     /// Print the graph of stages, and run nothing
     #[arg(long, value_name = "FORMAT")]
     graph: Option<Graph>,
@@ -67,12 +72,8 @@ struct Args {
     /// Threads for work on the CPU [default: all]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
-    /// Where outputs are cached
-    #[arg(long, value_name = "DIR", default_value = "store")]
-    store: PathBuf,
-    /// Where runs leave their logs, metrics and reports
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    runs: PathBuf,
+    #[command(flatten)]
+    places: PlaceArgs,
 }
 
 #[derive(Subcommand)]
@@ -81,6 +82,8 @@ enum Command {
     List,
     /// Continue texts with a trained model
     Generate(Box<talk::GenerateArgs>),
+    #[command(flatten)]
+    Other(commands::Command),
     /// Talk with a model that was finetuned to chat
     Chat(Box<talk::ChatArgs>),
     /// Serve a trained model over HTTP
@@ -94,6 +97,16 @@ enum Graph {
     Dot,
     /// For Markdown
     Mermaid,
+}
+
+impl Args {
+    /// With the file where it belongs: in `runner --plan FILE`, the option takes it for the name of a stage.
+    fn settled(mut self) -> Self {
+        if self.file.is_none() && self.plan.as_ref().is_some_and(|plan| !plan.is_empty()) {
+            self.file = self.plan.replace(String::new()).map(PathBuf::from);
+        }
+        self
+    }
 }
 
 /// A pipeline that somebody wrote is a hundredth of this.
@@ -124,52 +137,85 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
     match &args.command {
         Some(Command::List) => return out(&plan_screen::list(&app.kinds), DONE),
         Some(Command::Generate(args)) => return ended(talk::generate(args)),
+        Some(Command::Other(command)) => {
+            let text = commands::run(command, &app, Args::command());
+            return text.map_or_else(|error| ended(Err(error)), |text| out(&text, DONE));
+        }
         Some(Command::Chat(args)) => return ended(talk::chat(args)),
         #[cfg(feature = "serve")]
         Some(Command::Serve(args)) => return ended(talk::serve(args)),
         None => {}
     }
     let nothing = Hidden::default();
+    let args = args.settled();
     let Some(file) = &args.file else {
         err(&nothing, "error: no pipeline file was given\nhint: run `runner --help`\n");
         return BAD_INPUT;
     };
     let App { kinds, mut extras } = app;
-    let text = match text(file) {
-        Ok(text) => text,
+    let launch = match crew::launched() {
+        Ok(launch) => launch,
+        Err(error) => return ended(Err(error)),
+    };
+    // What all ranks find out alike, the first one says.
+    let err_once = |hidden: &Hidden, screen: &str| {
+        if launch.as_ref().is_none_or(|launch| launch.rank == 0) {
+            err(hidden, screen);
+        }
+    };
+    let read = text(file).map_err(|what| {
+        format!("error: cannot read the pipeline file {}: {what}\n", file.display())
+    });
+    let files = match read.and_then(|whole| grammar::chain(file, whole, text)) {
+        Ok(files) => files,
         Err(screen) => {
-            err(&nothing, &screen);
+            err_once(&nothing, &screen);
             return BAD_INPUT;
         }
     };
-    let texts = args.set.iter().chain([&text]).map(String::as_str);
+    let texts = files.iter().map(|file| &file.text);
+    let texts = args.set.iter().chain(texts).map(String::as_str);
     let environment = grammar::environment(texts);
     let token = farthing_data::HubSettings::from_env().token;
     let hidden = Hidden::of(&environment, token, &args.set);
     extras.insert(LockFile::of(file).hiding(hidden.clone()));
-    let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
+    let mut digest = blake3::Hasher::new();
+    for file in &files {
+        digest.update(file.text.as_bytes());
+    }
+    let digest = digest.finalize().to_hex().to_string();
     let setting = Setting {
         kinds: &kinds,
         extras: &extras,
         threads: args.threads,
+        launch: launch.as_ref(),
         environment: &environment,
         hidden: &hidden,
     };
-    let pipeline = match grammar::read(&file.display().to_string(), text, &args.set, &setting) {
+    let pipeline = match grammar::read(files, &args.set, &setting) {
         Ok(pipeline) => pipeline,
         Err(faults) => {
             // What is quoted in it has lost its control sequences; the screen's own are colours.
-            write_err(&faults.render(colours()));
+            err_once(&nothing, &faults.render(colours()));
             return BAD_INPUT;
         }
     };
+    if let Some(launch) = launch.clone().filter(|launch| launch.rank > 0) {
+        if args.graph.is_some() || args.plan.is_some() {
+            return DONE;
+        }
+        let store = args.places.of(Some(file)).store;
+        let started = Started::new(launch, &pipeline, store, &digest, &args.set);
+        return started.map_or(BAD_INPUT, |started| crew::follow(&started, &extras));
+    }
+    extras.insert(Crew::new(launch.is_some()));
     match args.graph {
         Some(Graph::Dot) => out(&hidden.shown(&plan_screen::dot(&pipeline)), DONE),
         Some(Graph::Mermaid) => out(&hidden.shown(&plan_screen::mermaid(&pipeline)), DONE),
         None => {
             let program = argv.first().map(|p| p.to_string_lossy().into_owned());
             let program = program.unwrap_or_default();
-            match work((pipeline, digest), file, &args, extras, &hidden, &program) {
+            match work((pipeline, digest), launch, file, &args, extras, &hidden, &program) {
                 Ok(code) => code,
                 Err(error) => {
                     err(&hidden, &format!("error: {}\n", failure::lines(&error).join("\n")));
@@ -196,20 +242,19 @@ fn colours() -> bool {
     !matches!(anstream::AutoStream::choice(&std::io::stderr()), anstream::ColorChoice::Never)
 }
 
-/// The text of a pipeline file, or the error screen.
+/// The text of a pipeline file, or what is wrong with it and a hint.
 fn text(file: &Path) -> Result<String, String> {
-    let shown = file.display();
     let bytes = farthing_base::files::read_at_most(file, MOST_FILE_BYTES).map_err(|error| {
         let hint = if file.is_dir() { "name a file in it" } else { "check the path" };
-        format!("error: cannot read the pipeline file {shown}: {error}\nhint: {hint}\n")
+        format!("{error}\nhint: {hint}")
     })?;
     encoding::text(bytes)
-        .map_err(|fault| format!("error: cannot read the pipeline file {shown}: {fault}\n"))
 }
 
 /// Plans or runs.
 fn work(
     (pipeline, file_digest): (Pipeline, String),
+    launch: Option<Launch>,
     file: &Path,
     args: &Args,
     extras: Extras,
@@ -223,45 +268,74 @@ fn work(
         force: args.force.clone(),
     };
     let screen = Screen::of_stderr(hidden.clone());
+    let places = args.places.of(Some(file));
+    let launcher = launch.as_ref().map(|launch| launch.launcher.words(launch.ranks) + " ");
+    let started = launch.map(|launch| {
+        Started::new(launch, &pipeline, places.store.clone(), &file_digest, &args.set)
+    });
+    let started = started.transpose()?;
     let setup = Setup {
-        cache: Cache::at(&args.store, screen.clone()),
+        cache: Cache::at(&places.store, screen.clone()),
         selected: selection.resolve(&pipeline)?,
         verify: args.verify,
         extras: Arc::new(extras),
         cancel: Cancel::default(),
         screen,
+        store_of_runs: places.store_of_runs(),
     };
     let shown = file.display().to_string();
-    if args.plan {
-        let Setup { selected, cache, verify, extras, .. } = &setup;
-        let (screen, sound) =
-            plan_screen::plan(&pipeline, &shown, selected, cache, *verify, extras)?;
+    let Setup { selected, cache, verify, extras, .. } = &setup;
+    let ahead = ahead::look(&pipeline, cache, selected, *verify, extras);
+    if let Some(only) = &args.plan {
+        let only = Some(only.as_str()).filter(|only| !only.is_empty());
+        let (screen, sound) = plan_screen::plan(&pipeline, &shown, ahead, only, cache, *verify)?;
         return Ok(out(&hidden.shown(&screen), if sound { DONE } else { BAD_INPUT }));
     }
-    let lacking = lacking(&pipeline, &setup)?;
-    if !lacking.is_empty() {
-        let screens: Vec<String> =
-            lacking.iter().map(|e| format!("error: {}\n", failure::lines(e).join("\n"))).collect();
+    let refusals: Vec<&anyhow::Error> = ahead.iter().flat_map(|stage| &stage.refusals).collect();
+    if !refusals.is_empty() {
+        let screens: Vec<String> = refusals
+            .into_iter()
+            .map(|e| format!("error: {}\n", failure::lines(e).join("\n")))
+            .collect();
         err(hidden, &screens.join("\n"));
         return Ok(BAD_INPUT);
     }
     setup.cache.prepare()?;
-    let folder = RunFolder::create(&args.runs, &pipeline.name, hidden.clone())?;
+    if let Some(started) = &started
+        && let Err(error) = Crew::lead(&setup.extras, started, &|line| setup.screen.line(line))
+    {
+        err(hidden, &format!("error: {}\n", failure::lines(&error).join("\n")));
+        return Ok(crew::code(&error));
+    }
+    let _in_use = setup.cache.in_use();
+    let folder = run_folder(&pipeline, &ahead, &places.runs, hidden)?;
+    drop(ahead);
     let lineage = Lineage {
         pipeline: pipeline.name.clone(),
         file: shown,
         file_digest,
         set: args.set.clone(),
         seed: pipeline.seed,
-        runner: env!("CARGO_PKG_VERSION"),
+        dollars_per_hour: pipeline.dollars_per_hour,
+        runner: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: machine::commit(file),
+        machine: machine::Machine::here(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        status: "running",
+        status: Status::Begun,
         seconds: 0.0,
         stages: Vec::new(),
-        running: None,
+        begun: None,
     };
-    stop_on_ctrl_c(&setup.cancel, &setup.screen);
-    let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
+    signals::listen(&setup.cancel, &setup.screen);
+    let outcome = run_stages(pipeline, &setup, &folder, lineage);
+    Crew::end(
+        &setup.extras,
+        match &outcome {
+            Ok(outcome) => outcome.failure.as_ref().map(|(_, error)| error),
+            Err(error) => Some(error),
+        },
+    );
+    let outcome = outcome?;
     let talk = |folder: &Path| {
         let command = talk::command(folder).to_owned();
         let words = [program.to_owned(), command, folder.display().to_string()];
@@ -269,22 +343,29 @@ fn work(
     };
     let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path, talk)), DONE);
     let Some((stage, error)) = &outcome.failure else { return Ok(code) };
-    err(hidden, &result_screen::failed(stage, error, &resume_command(program, args)));
-    Ok(FAILED)
+    let resume = launcher.unwrap_or_default() + &resume_command(program, args);
+    err(hidden, &result_screen::failed(stage, error, &resume));
+    let signal = setup.cancel.signal().filter(|_| error.is::<Cancelled>());
+    Ok(signal.map_or_else(|| crew::code(error), signals::exit_code))
 }
 
-/// The first Ctrl-C asks the stage to stop, the second ends the process.
-fn stop_on_ctrl_c(cancel: &Cancel, screen: &Screen) {
-    let (cancel, screen) = (cancel.clone(), screen.clone());
-    let handler = move || {
-        if cancel.requested() {
-            std::process::exit(i32::from(FAILED));
+/// The folder of this run; of one that takes everything from the cache, the folder of the run that has it already.
+fn run_folder(
+    pipeline: &Pipeline,
+    ahead: &[Ahead],
+    runs: &Path,
+    hidden: &Hidden,
+) -> Result<RunFolder> {
+    let mut cached = Vec::new();
+    for (stage, ahead) in pipeline.stages.iter().zip(ahead) {
+        if let Some(record) = ahead.record() {
+            cached.push((stage.name.as_str(), record.key.as_str()));
         }
-        cancel.request();
-        screen.line("stopping as soon as the stage can; press Ctrl-C again to stop at once");
-    };
-    // Fails where another handler is in place: then that one decides.
-    let _ = ctrlc::set_handler(handler);
+    }
+    let whole = !ahead.iter().any(Ahead::is_to_run);
+    let name = &pipeline.name;
+    let earlier = whole.then(|| RunFolder::earlier(runs, name, &cached, hidden.clone())).flatten();
+    earlier.map_or_else(|| RunFolder::create(runs, name, hidden.clone()), Ok)
 }
 
 /// The command that goes on where this one stopped: the same one, without `--force`, which would start from nothing.
@@ -301,9 +382,8 @@ fn resume_command(program: &str, args: &Args) -> String {
     flag("--from", args.from.clone());
     flag("--until", args.until.clone());
     flag("--threads", args.threads.map(|n| n.to_string()));
-    for (name, path, default) in [("--store", &args.store, "store"), ("--runs", &args.runs, "runs")]
-    {
-        flag(name, (path != Path::new(default)).then(|| path.display().to_string()));
+    for (name, path) in [("--store", &args.places.store), ("--runs", &args.places.runs)] {
+        flag(name, path.as_ref().map(|path| path.display().to_string()));
     }
     words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
 }
@@ -333,7 +413,7 @@ fn out(text: &str, code: u8) -> u8 {
 }
 
 /// Prints an error screen, but for what is hidden.
-fn err(hidden: &Hidden, text: &str) {
+pub(crate) fn err(hidden: &Hidden, text: &str) {
     write_err(&hidden.shown(text));
 }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
 
@@ -12,7 +12,7 @@ use crate::{Cancel, Cancelled, Extras, Figure, Metrics, Promise, Resources, Resu
 
 /// Handed to [`Stage::run`](crate::Stage::run).
 pub struct Ctx {
-    /// The pipeline's seed.
+    /// The stage's seed: its own, or the pipeline's.
     pub seed: u64,
     /// What the stage may use of the machine.
     pub resources: Resources,
@@ -202,14 +202,18 @@ pub(crate) const SCRATCH: &str = ".scratch";
 
 /// Handed to [`Stage::plan`](crate::Stage::plan) and [`Stage::preflight`](crate::Stage::preflight).
 pub struct PlanCtx {
-    /// The pipeline's seed.
+    /// The stage's seed: its own, or the pipeline's.
     pub seed: u64,
     connected: Vec<&'static str>,
     inputs: BTreeMap<String, PathBuf>,
     promises: Vec<(&'static str, Promise)>,
     files: BTreeMap<&'static str, Vec<PathBuf>>,
     extras: Arc<Extras>,
+    measured: Measured,
 }
+
+/// What plans have measured of this machine, shared by all stages of a look ahead.
+pub(crate) type Measured = Arc<Mutex<BTreeMap<String, f64>>>;
 
 impl PlanCtx {
     /// `promises` are those of the stages before, each with the input port that its output is connected to.
@@ -220,8 +224,20 @@ impl PlanCtx {
         promises: Vec<(&'static str, Promise)>,
         files: BTreeMap<&'static str, Vec<PathBuf>>,
         extras: Arc<Extras>,
+        measured: Measured,
     ) -> Self {
-        Self { seed, connected, inputs, promises, files, extras }
+        Self { seed, connected, inputs, promises, files, extras, measured }
+    }
+
+    /// A measurement that is made once for all stages.
+    pub(crate) fn once(&self, what: &str, measure: impl FnOnce() -> Result<f64>) -> Result<f64> {
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = measured.get(what) {
+            return Ok(*known);
+        }
+        let found = measure()?;
+        measured.insert(what.to_owned(), found);
+        Ok(found)
     }
 
     /// The files outside of the pipeline that the stage behind an input port will copy, as far as they are known and not copied yet.

@@ -18,6 +18,7 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         of::<At>,
         of::<FileError>,
         of::<TensorError>,
+        of::<farthing_comm::Error>,
         of::<farthing_data::Error>,
         of::<farthing_kernels::Error>,
         of::<farthing_model::Error>,
@@ -30,6 +31,14 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
     let ask = ask.into_iter().chain([of::<farthing_serve::Error>
         as for<'b> fn(&'b (dyn Error + 'static)) -> Option<Cow<'b, str>>]);
     ask.into_iter().find_map(|of| of(cause))
+}
+
+/// What went wrong between ranks, if that is what an error is.
+pub(crate) fn comm<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a farthing_comm::Error> {
+    match cause.downcast_ref::<farthing_train::Error>() {
+        Some(farthing_train::Error::Comm(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    }
 }
 
 /// What an error says, and its hints: lines of the message and the value.
@@ -81,6 +90,38 @@ pub(crate) fn lines(error: &anyhow::Error) -> Vec<String> {
     lines
 }
 
+/// Whether the same again may end otherwise, because what failed is a disk, a network or somebody's patience, or because the error itself advises
+/// to run again.
+pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind;
+
+    let passes = |cause: &(dyn Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        // What is not there, not allowed or not what it should be stays so until somebody mends it.
+        let lasting = matches!(
+            io,
+            None | Some(
+                ErrorKind::NotFound
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::InvalidData
+                    | ErrorKind::InvalidInput
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::AlreadyExists
+                    | ErrorKind::IsADirectory
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::Unsupported
+            )
+        );
+        let network = matches!(
+            cause.downcast_ref(),
+            Some(farthing_data::Error::Unreachable { .. } | farthing_data::Error::Stopped)
+        );
+        let missed = comm(cause).is_some_and(farthing_comm::Error::is_only_missed);
+        !lasting || network || missed || cause.is::<crate::Cancelled>()
+    };
+    error.chain().any(passes) || hints(error).iter().any(|hint| hint.starts_with("run again"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +135,27 @@ mod tests {
             lines(&error),
             ["reading shard 3 failed: row 812 is short", "hint: delete the shard"]
         );
+    }
+
+    #[test]
+    fn what_would_fail_again_is_told_from_what_may_pass() {
+        use std::io::{Error, ErrorKind};
+        let io = |kind: ErrorKind| anyhow::Error::from(Error::from(kind)).context("reading a");
+        let lost =
+            farthing_comm::Error::Lost { lost: 1, ranks: 2, rank: 0, during: "gather".to_owned() };
+        let lost = farthing_train::Error::from(lost);
+        for (error, passes) in [
+            (io(ErrorKind::StorageFull), true),
+            (io(ErrorKind::TimedOut), true),
+            (io(ErrorKind::NotFound), false),
+            (io(ErrorKind::InvalidData), false),
+            (crate::Cancelled.into(), true),
+            (anyhow::anyhow!("a file changed\nhint: run again when nobody writes to it"), true),
+            (anyhow::anyhow!("row 812 is short"), false),
+            (lost.into(), true),
+        ] {
+            assert_eq!(may_pass(&error), passes, "{error:#}");
+        }
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use crate::{Before, Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage};
+use crate::{
+    Before, Ctx, Estimate, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
+};
 
 type Value<'a> = Spanned<DeValue<'a>>;
 type ParseResult<T> = std::result::Result<T, toml::de::Error>;
@@ -25,6 +28,9 @@ pub(crate) struct Kind {
     pub(crate) uses_seed: bool,
     pub(crate) computes: bool,
     pub(crate) ranks: bool,
+    /// What keys its table has, and its `exec`.
+    pub(crate) config_schema: fn(&mut SchemaGenerator) -> Schema,
+    pub(crate) exec_schema: fn(&mut SchemaGenerator) -> Schema,
     /// Reads the stage's own keys; called again without the faulty keys to find all of them.
     pub(crate) read_config: fn(Value<'_>) -> ParseResult<()>,
     /// Reads the `exec` table.
@@ -46,6 +52,8 @@ impl Kind {
             uses_seed: S::USES_SEED,
             computes: S::COMPUTES,
             ranks: S::RANKS,
+            config_schema: S::Config::json_schema,
+            exec_schema: S::Exec::json_schema,
             read_config: |v| S::Config::deserialize(ValueDeserializer::from(v)).map(drop),
             read_exec: |v| S::Exec::deserialize(ValueDeserializer::from(v)).map(drop),
             build: build::<S>,
@@ -83,6 +91,7 @@ pub(crate) trait Job: Send {
     /// How to go on from what was made with another config.
     fn instead(&self, before: &Before<'_>) -> Vec<PlanLine>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
+    fn estimate(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Option<Estimate>>;
     fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()>;
     fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()>;
 }
@@ -148,6 +157,10 @@ impl<S: Stage> Job for Settings<S> {
 
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
         S::plan(&self.config, &self.exec, resources, ctx)
+    }
+
+    fn estimate(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Option<Estimate>> {
+        S::estimate(&self.config, resources, ctx)
     }
 
     fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()> {

@@ -7,10 +7,13 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod app;
 mod cache;
 mod cancel;
 mod cli;
+mod commands;
+mod crew;
 mod ctx;
 mod encoding;
 mod expect;
@@ -21,7 +24,9 @@ mod grammar;
 mod hidden;
 mod kind;
 mod lock_file;
+mod machine;
 mod metrics;
+mod places;
 mod plan;
 mod plan_screen;
 mod progress;
@@ -29,6 +34,7 @@ mod resources;
 mod result_screen;
 mod run;
 mod runs;
+mod signals;
 mod stage;
 pub mod stages;
 mod table;
@@ -42,8 +48,8 @@ pub use figure::Figure;
 pub use lock_file::LockFile;
 pub use metrics::Metrics;
 pub use progress::Progress;
-pub use resources::{Accelerator, Resources};
-pub use stage::{At, Before, NoExec, PlanLine, Port, Promise, Stage, port};
+pub use resources::{Accelerator, Engine, Resources};
+pub use stage::{At, Before, Estimate, Lacking, NoExec, PlanLine, Port, Promise, Stage, port};
 
 /// What a stage returns. Library errors keep their `hint:` lines on the way to the screen.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

@@ -10,6 +10,7 @@ use farthing_base::names::did_you_mean;
 use crate::cache::digest::parts_digest;
 use crate::cache::identity::{Identity, Input, Unknown};
 use crate::cache::{Cache, Lookup, Record};
+use crate::ctx::Measured;
 use crate::grammar::{Declared, Pipeline};
 use crate::{Accelerator, Extras, PlanCtx, Promise, Result};
 
@@ -34,18 +35,9 @@ impl Selection {
     /// # Errors
     /// A name that no stage has.
     pub(crate) fn resolve(&self, pipeline: &Pipeline) -> Result<Selected> {
-        let index = |flag: &str, name: &String| {
-            let found = pipeline.named(name);
-            if !found.is_empty() {
-                return Ok(found);
-            }
-            let mut names: Vec<&str> = pipeline.stages.iter().map(|s| s.base.as_str()).collect();
-            names.dedup();
-            let hint = did_you_mean(name, names.iter().copied())
-                .unwrap_or_else(|| format!("stages of this file: {}", names.join(", ")));
-            Err(anyhow!("{flag} {name}: no stage has that name\nhint: {hint}"))
-        };
-        let mut run: BTreeSet<usize> = (0..pipeline.stages.len()).collect();
+        let index = |flag: &str, name: &String| named(flag, name, pipeline);
+        let stages = 0..pipeline.stages.len();
+        let mut run: BTreeSet<usize> = stages.filter(|&i| !pipeline.stages[i].skip).collect();
         if let Some(only) = &self.only {
             let only = index("--only", only)?;
             run.retain(|i| only.contains(i));
@@ -70,6 +62,22 @@ impl Selection {
         let force = force.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         Ok(Selected { run, force })
     }
+}
+
+/// The stages that a flag names.
+///
+/// # Errors
+/// There is none of that name.
+pub(crate) fn named(flag: &str, name: &str, pipeline: &Pipeline) -> Result<Vec<usize>> {
+    let found = pipeline.named(name);
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let mut names: Vec<&str> = pipeline.stages.iter().map(|s| s.base.as_str()).collect();
+    names.dedup();
+    let hint = did_you_mean(name, names.iter().copied())
+        .unwrap_or_else(|| format!("stages of this file: {}", names.join(", ")));
+    Err(anyhow!("{flag} {name}: no stage has that name\nhint: {hint}"))
 }
 
 /// The stages that a stage reads or needs.
@@ -227,6 +235,7 @@ pub(crate) fn context(
     outputs: &[Option<Record>],
     cache: &Cache,
     extras: &Arc<Extras>,
+    measured: &Measured,
 ) -> PlanCtx {
     let mut inputs = BTreeMap::new();
     let mut promises = Vec::new();
@@ -252,7 +261,15 @@ pub(crate) fn context(
         );
     }
     let connected = edges.iter().map(|edge| edge.port.name).collect();
-    PlanCtx::new(pipeline.seed, connected, inputs, promises, files, Arc::clone(extras))
+    PlanCtx::new(
+        pipeline.stages[index].seed,
+        connected,
+        inputs,
+        promises,
+        files,
+        Arc::clone(extras),
+        Arc::clone(measured),
+    )
 }
 
 fn identity(
@@ -312,7 +329,7 @@ fn identity(
         config: shown,
         own,
         device: (stage.kind.computes && device != Accelerator::Cpu).then(|| device.to_string()),
-        seed: stage.kind.uses_seed.then_some(pipeline.seed),
+        seed: stage.kind.uses_seed.then_some(stage.seed),
         inputs,
         sources,
         figures: figures_before(pipeline, index, outputs),

@@ -80,6 +80,11 @@ pub(crate) fn failed(stage: &str, error: &anyhow::Error, resume: &str) -> String
             let _ = writeln!(out, "  {line}");
         }
     }
-    let _ = write!(out, "\nwhat is done so far is kept; resume with\n  {resume}\n");
+    let how = if failure::may_pass(error) {
+        "what is done so far is kept; resume with"
+    } else {
+        "what is done so far is kept; the same would fail again as it is. Once that is mended, go on with"
+    };
+    let _ = write!(out, "\n{how}\n  {resume}\n");
     out
 }

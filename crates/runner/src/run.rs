@@ -11,9 +11,9 @@ use anyhow::anyhow;
 
 use crate::cache::{Cache, Record};
 use crate::grammar::Pipeline;
-use crate::plan::{Action, Assessed, Selected, assess, context};
+use crate::plan::{Action, Assessed, Selected, assess};
 use crate::progress::{Screen, Watch, format};
-use crate::runs::{Lineage, RunFolder, Running, StageLineage};
+use crate::runs::{Begun, Lineage, RunFolder, StageLineage, Status};
 use crate::{Cancel, Ctx, Extras, Result, expect, failure};
 
 /// What a run needs beside the pipeline.
@@ -24,6 +24,15 @@ pub(crate) struct Setup {
     pub(crate) extras: Arc<Extras>,
     pub(crate) cancel: Cancel,
     pub(crate) screen: Screen,
+    /// The store, as a run's lineage names it.
+    pub(crate) store_of_runs: PathBuf,
+}
+
+impl Setup {
+    /// A stage's folder, as a run's lineage names it.
+    fn entry_of_runs(&self, key: &str) -> PathBuf {
+        self.store_of_runs.join("stages").join(key)
+    }
 }
 
 /// What became of one stage.
@@ -46,45 +55,6 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     /// The stage that failed and its error.
     pub(crate) failure: Option<(String, anyhow::Error)>,
-}
-
-/// What stages that are to run say they lack, all of it, before anything runs.
-///
-/// # Errors
-/// The selection leaves out what a stage reads; the message says what to do.
-pub(crate) fn lacking(pipeline: &Pipeline, setup: &Setup) -> Result<Vec<anyhow::Error>> {
-    let mut lacking = Vec::new();
-    let mut outputs: Vec<Option<Record>> = Vec::new();
-    for index in 0..pipeline.stages.len() {
-        let Setup { cache, selected, verify, extras, .. } = setup;
-        let seen = assess(pipeline, index, &outputs, selected, cache, *verify, extras)?;
-        let stage = &pipeline.stages[index];
-        if selected.run.contains(&index) {
-            for edge in &stage.inputs {
-                let up = &pipeline.stages[edge.from].name;
-                if outputs[edge.from].is_none() && !selected.run.contains(&edge.from) {
-                    return Err(anyhow!(
-                        "stage `{}` reads `{up}.{}`, which is left out and not in the cache\n\
-                         hint: run `--until {up}` first, or leave --only and --from away",
-                        stage.name,
-                        edge.from_port.name
-                    ));
-                }
-            }
-        }
-        if let (Action::Run | Action::Waits(_), Some(job)) = (&seen.action, &stage.job) {
-            let ctx = context(pipeline, index, &outputs, cache, extras);
-            let result = job.preflight(&stage.resources, &ctx);
-            lacking.extend(
-                result.err().map(|e| e.context(format!("stage `{}` cannot run", stage.name))),
-            );
-        }
-        outputs.push(match seen.action {
-            Action::Cached(record) => Some(*record),
-            _ => None,
-        });
-    }
-    Ok(lacking)
 }
 
 /// Runs until the end or the first failure.
@@ -113,7 +83,7 @@ pub(crate) fn run(
         let taken = step.take(&mut pipeline, &outputs, &mut lineage);
         // What was cut off has a folder still.
         if taken.is_ok() {
-            lineage.running = None;
+            lineage.begun = None;
         }
         match taken {
             Ok(None) => outputs.push(None),
@@ -158,8 +128,14 @@ pub(crate) fn run(
     }
     outcome.seconds = started.elapsed().as_secs_f64();
     lineage.seconds = outcome.seconds;
-    lineage.status = if outcome.failure.is_some() { "failed" } else { "done" };
+    lineage.status = match &outcome.failure {
+        None => Status::Done,
+        Some((_, error)) if error.is::<crate::Cancelled>() => Status::Stopped,
+        Some(_) => Status::Failed,
+    };
+    folder.sign(&outcome.reports, &lineage)?;
     folder.write(&lineage)?;
+    folder.end();
     Ok(outcome)
 }
 
@@ -176,13 +152,15 @@ fn line_of(
         name: stage.name.clone(),
         kind: stage.kind.name.to_owned(),
         key: record.key.clone(),
-        status: done.status,
+        status: done.status.to_owned(),
         reason: done.why.clone(),
         seconds: record.seconds,
         config: stage.config.clone(),
+        seed: record.identity.seed,
+        gpus: stage.resources.gpus,
         inputs: inputs.map(|(p, i)| (p.clone(), (i.from.clone(), i.digest.clone()))).collect(),
         outputs: record.outputs.iter().map(|(p, o)| (p.clone(), o.digest.clone())).collect(),
-        folder: setup.cache.entry(&record.key),
+        folder: setup.entry_of_runs(&record.key),
         summary: record.summary.clone(),
     }
 }
@@ -206,7 +184,7 @@ impl Step<'_> {
         outputs: &[Option<Record>],
         lineage: &mut Lineage,
     ) -> Result<Taken, (anyhow::Error, String)> {
-        let Setup { cache, selected, verify, cancel, screen, extras } = self.setup;
+        let Setup { cache, selected, verify, cancel, screen, extras, .. } = self.setup;
         let none = |error| (error, String::new());
         let look = |pipeline: &Pipeline| {
             assess(pipeline, self.index, outputs, selected, cache, *verify, extras).map_err(none)
@@ -244,7 +222,8 @@ impl Step<'_> {
             }
             Action::Run => {
                 if let Some(key) = &seen.key {
-                    lineage.running = Some(Running { name, folder: cache.entry(key) });
+                    let folder = self.setup.entry_of_runs(key);
+                    lineage.begun = Some(Begun { name, folder });
                     self.folder.write(lineage).map_err(named)?;
                 }
                 let record = self.execute(pipeline, outputs, seen).map_err(named)?;
@@ -260,7 +239,7 @@ impl Step<'_> {
         let log = self.folder.log(&stage.name)?;
         let Some(job) = &stage.job else { return Err(anyhow!("the stage ran already")) };
         let ctx = Ctx {
-            seed: pipeline.seed,
+            seed: stage.seed,
             resources: stage.resources.clone(),
             resumed: false,
             inputs: std::collections::BTreeMap::new(),
@@ -288,7 +267,6 @@ impl Step<'_> {
         seen: Assessed,
     ) -> Result<Record> {
         let Setup { cache, selected, screen, .. } = self.setup;
-        let seed = pipeline.seed;
         let pipeline_name = pipeline.name.clone();
         let names: Vec<String> = pipeline.stages.iter().map(|s| s.name.clone()).collect();
         let stage = &mut pipeline.stages[self.index];
@@ -326,7 +304,7 @@ impl Step<'_> {
         }
         let log: File = self.folder.log(&stage.name)?;
         let mut ctx = Ctx {
-            seed,
+            seed: stage.seed,
             resources: stage.resources.clone(),
             resumed,
             inputs,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use farthing_base::Hint;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -50,11 +51,11 @@ pub const fn port(name: &'static str, kind: &'static str) -> Port {
 pub trait Stage: 'static {
     /// The stage's own keys in its `[stage.NAME]` table, which enter the cache key after defaults are filled in. Put
     /// `#[serde(deny_unknown_fields)]` on it and on every struct inside, and never `#[serde(flatten)]`, which would
-    /// accept unknown keys in silence. The names `uses inputs needs matrix resources retry skip exec expect` are taken.
-    type Config: DeserializeOwned + Serialize + Send;
+    /// accept unknown keys in silence. The names `uses inputs needs matrix seed resources retry skip exec expect` are taken.
+    type Config: DeserializeOwned + Serialize + JsonSchema + Send;
     /// Settings that say how and not what (connections, checkpoint interval): the `exec` table, never in the key.
     /// [`NoExec`] for none.
-    type Exec: DeserializeOwned + Default + Send;
+    type Exec: DeserializeOwned + JsonSchema + Default + Send;
     /// The name in `uses = "…"`.
     const KIND: &'static str;
     /// One line for `runner list`.
@@ -171,11 +172,24 @@ pub trait Stage: 'static {
         Ok(Vec::new())
     }
 
+    /// About how long the stage would take on the machine that its `resources` name, for the plan's total. Asked of every variant of a matrix, so it has
+    /// to be quick; `None` where nothing is known, or not worth a word.
+    ///
+    /// # Errors
+    /// As [`Stage::plan`].
+    fn estimate(
+        _config: &Self::Config,
+        _resources: &Resources,
+        _ctx: &PlanCtx,
+    ) -> Result<Option<Estimate>> {
+        Ok(None)
+    }
+
     /// Refuses work that is known to fail before any stage has run: a device that this machine lacks, a config that
     /// contradicts what is promised of the inputs. Called for each stage that is to run.
     ///
     /// # Errors
-    /// Whatever the stage lacks; nothing runs then.
+    /// Whatever the stage lacks; nothing runs then. What another machine may have is a [`Lacking`].
     fn preflight(
         _config: &Self::Config,
         _exec: &Self::Exec,
@@ -215,7 +229,7 @@ pub struct Promise {
 }
 
 /// The `exec` table of a stage that has no such settings.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoExec {}
 
@@ -234,6 +248,21 @@ impl PlanLine {
         Self { name: name.into(), text: text.into() }
     }
 }
+
+/// A range of seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Estimate {
+    /// At least about this.
+    pub low_s: f64,
+    /// At most about this.
+    pub high_s: f64,
+}
+
+/// What keeps a stage from running on this machine and not on every other, such as a GPU that is not there: a run is refused, a plan says so in words and goes
+/// well.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Lacking(pub String);
 
 /// A fault of one config key, for [`Stage::check`]: the screen shows the key's line in the pipeline file.
 #[derive(Clone, thiserror::Error)]

@@ -9,10 +9,12 @@ use farthing_optim::{
     REFERENCE_DEPTH, Registry, Schedule, ScheduleKeys, Size, merge, resolve, summarize,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// What is trained and how. Every number that is absent is the preset's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recipe {
     /// The model: preset, depth, and any number of it.
     pub model: ModelConfig,
@@ -37,7 +39,7 @@ impl Recipe {
 
 /// How a model that exists is finetuned, as nanochat's `chat_sft` does: lower rates, no weight decay of matrices, a schedule of its own. The optimizers begin
 /// without a memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finetune {
     /// Whose optimizer groups.
     pub preset: Preset,

@@ -2,13 +2,14 @@
 
 use super::buffer::Buffer;
 use crate::token::Token;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// By which rule documents are laid into rows.
 ///
 /// Where one position is left in a row it takes a lone BOS, the end of the document before it, and nothing is cut for it; only
 /// the rules of others, when they discard, cut a document to its BOS there, as they do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum PackRule {

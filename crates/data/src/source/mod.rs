@@ -36,6 +36,7 @@ use address::{Address, WORLD};
 use formats::Format;
 use local::{Found, LocalAddress};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use select::{Selected, select};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -47,7 +48,7 @@ use std::path::{Path, PathBuf};
 /// of the file's name or of a folder's) are held out, all of the first of these that there is; `first` and `count` then count the
 /// others, and a further split is neither trained on nor held out. Of a single file, the last rows are held out: one in 10, at most
 /// 10,000.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShardRange {
     /// The first file to train on.
@@ -59,7 +60,7 @@ pub struct ShardRange {
 }
 
 /// What to fetch.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FetchSettings {
     /// `embedded://world`; a file of text, a directory of them, or a glob, as a path, with `file:` before it, or as a URL

@@ -1,6 +1,7 @@
 //! Which documents are read, and the count of those that are not.
 
 use crate::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which documents to keep. Without a key nothing is asked; documents that lack the value asked for (null, NaN) are rejected.
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// filter = { min_score = 3.0, language = "en", min_chars = 200, max_chars = 1_000_000 }
 /// filter = { min_score = 3, score_column = "int_score" }
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TextFilter {
     /// The least score.

@@ -15,12 +15,13 @@ use farthing_base::random::Draws;
 use names::{
     COLOURS, FOODS, JOBS, LANDMARKS, MEN, PET_NAMES, PETS, PRODUCTS, REGIONS, RIVERS, TOWNS, WOMEN,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use tasks::{Item, Task, TaskType, write_tasks};
 pub use write::write_parquet;
 
 /// How much of which world to write.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorldSettings {
     /// Decides who lives where, and what is told.

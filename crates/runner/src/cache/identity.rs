@@ -117,14 +117,8 @@ impl Identity {
         if self.version != old.version {
             changes.push(format!("stage version {} → {}", old.version, self.version));
         }
-        let mut config = Vec::new();
-        compare(&old.config, &self.config, "", &mut config);
-        if !config.is_empty() {
-            let more = config.len().saturating_sub(3);
-            config.truncate(3);
-            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-            changes.push(format!("config changed: {}{more}", config.join(", ")));
-        }
+        let config = differences(&old.config, &self.config);
+        changes.extend(config.map(|config| format!("config changed: {config}")));
         if old.device != self.device {
             let name = |device: &Option<String>| device.clone().unwrap_or_else(|| "cpu".into());
             changes.push(format!("device changed: {} → {}", name(&old.device), name(&self.device)));
@@ -171,6 +165,16 @@ fn canonical(value: &Value) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// What differs between two configs, in a few words.
+pub(crate) fn differences(old: &Value, new: &Value) -> Option<String> {
+    let mut list = Vec::new();
+    compare(old, new, "", &mut list);
+    let more = list.len().saturating_sub(3);
+    list.truncate(3);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    (!list.is_empty()).then(|| format!("{}{more}", list.join(", ")))
 }
 
 /// Leaves that differ, as `path old → new`.

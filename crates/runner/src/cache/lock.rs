@@ -49,7 +49,7 @@ impl Lock {
 
 /// Opens a lock's file, or makes it. What lies there and is no file of its own, such as a link to another one, is refused: it would be
 /// emptied.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
     for _ in 0..3 {

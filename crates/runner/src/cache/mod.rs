@@ -3,6 +3,7 @@
 
 pub(crate) mod digest;
 pub(crate) mod files;
+pub(crate) mod gc;
 pub(crate) mod identity;
 mod lock;
 mod sources;
@@ -99,6 +100,22 @@ impl Cache {
                  hint: make {root} a writable folder, or name another one with --store DIR"
             )
         })
+    }
+
+    /// Holds the store as one that is used, until dropped, so that nothing is deleted from it; waits while somebody does. Where a file system has no
+    /// locks, nobody can tell.
+    pub(crate) fn in_use(&self) -> Option<fs::File> {
+        let lock = self.users_lock().ok()?;
+        if matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)) {
+            self.screen.line("waits for `runner gc`, which deletes from this store");
+            lock.lock_shared().ok()?;
+        }
+        Some(lock)
+    }
+
+    /// The file that whoever uses the store holds on to.
+    fn users_lock(&self) -> std::io::Result<fs::File> {
+        lock::open(&self.root.join("locks").join("users"))
     }
 
     /// The folder of a whole entry.

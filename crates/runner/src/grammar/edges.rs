@@ -94,6 +94,10 @@ fn inputs(
             else {
                 break;
             };
+            // Who can do without what is skipped does.
+            if headers[index].skip && (wanted.optional || wanted.many) {
+                continue;
+            }
             let variant = wanted.many.then(|| (i, apart(&headers[index], header)));
             edges.inputs.push(Edge { port: wanted, from: index, from_port, variant });
         }

@@ -64,7 +64,7 @@ impl Faults {
         if n > MOST_SHOWN {
             let _ = write!(out, "the first {MOST_SHOWN} of ");
         }
-        let file = self.sources.get(0).map_or("", |s| &s.name);
+        let file = self.sources.named().map_or("", |s| &s.name);
         out + &format!("{n} fault{} in {file}\n", if n == 1 { "" } else { "s" })
     }
 

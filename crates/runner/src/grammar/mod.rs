@@ -2,6 +2,7 @@
 //! Nothing here looks at the cache or runs anything.
 
 mod edges;
+mod extends;
 mod fault;
 mod matrix;
 mod order;
@@ -22,6 +23,7 @@ use crate::hidden::Hidden;
 use crate::kind::{Job, Kind};
 use crate::{Extras, Port, Resources};
 
+pub(crate) use extends::{PipelineText, chain};
 use fault::{Fault, Faults, suggest};
 use source::Sources;
 use tree::{Value, type_name};
@@ -35,6 +37,8 @@ const FORMAT: i64 = 1;
 pub(crate) struct Pipeline {
     pub(crate) name: String,
     pub(crate) seed: u64,
+    /// What an hour of the machine costs.
+    pub(crate) dollars_per_hour: Option<f64>,
     pub(crate) stages: Vec<Declared>,
 }
 
@@ -53,6 +57,10 @@ pub(crate) struct Declared {
     /// Stages to run first, for another reason than their outputs.
     pub(crate) needs: Vec<usize>,
     pub(crate) resources: Resources,
+    /// Its own, or the pipeline's.
+    pub(crate) seed: u64,
+    /// Left out of every run, until the file says otherwise.
+    pub(crate) skip: bool,
     pub(crate) expect: Vec<Expectation>,
 }
 
@@ -97,6 +105,8 @@ pub(crate) struct Setting<'s> {
     pub(crate) kinds: &'s BTreeMap<&'static str, Kind>,
     pub(crate) extras: &'s Extras,
     pub(crate) threads: Option<usize>,
+    /// What a launcher has started, if it is more than this process.
+    pub(crate) launch: Option<&'s farthing_comm::Launch>,
     pub(crate) environment: &'s Environment,
     pub(crate) hidden: &'s Hidden,
 }
@@ -106,13 +116,15 @@ pub(crate) struct Setting<'s> {
 /// # Errors
 /// Every fault of the file and of the `--set`s.
 pub(crate) fn read(
-    path: &str,
-    text: String,
+    files: Vec<PipelineText>,
     sets: &[String],
     setting: &Setting<'_>,
 ) -> Result<Pipeline, Faults> {
     let mut sources = Sources::default();
-    sources.add(path.to_owned(), text);
+    sources.files = files.len();
+    for PipelineText { name, text } in files {
+        sources.add(name, text);
+    }
     for set in sets {
         sources.add("--set".to_owned(), set.clone());
     }
@@ -125,17 +137,32 @@ pub(crate) fn read(
 }
 
 fn parse(sources: &Sources, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> Option<Pipeline> {
-    let mut sources = sources.iter();
-    let file = sources.next()?;
-    let (root, errors) = DeTable::parse_recoverable(&file.text);
-    for error in &errors {
-        faults.push(Fault::new(error.message(), error.span().unwrap_or(0..0), ""));
+    let files = sources.files;
+    let mut root = DeTable::new();
+    for file in sources.iter().take(files) {
+        let (table, errors) = DeTable::parse_recoverable(&file.text);
+        for error in &errors {
+            let at = error.span().unwrap_or(0..0);
+            let at = at.start + file.base..at.end + file.base;
+            faults.push(Fault::new(error.message(), at, ""));
+        }
+        let mut table = table.into_inner();
+        if file.base > 0 {
+            table = tree::shift_table(table, file.base);
+        }
+        match table.remove("extends").map(|value| (value.span(), value.into_inner())) {
+            None | Some((_, DeValue::String(_))) => {}
+            Some((span, other)) => {
+                let title = format!("`extends` is {}", type_name(&other));
+                faults.push(Fault::new(title, span, "expected the path of a pipeline file"));
+            }
+        }
+        tree::merge(&mut root, table);
     }
-    if !errors.is_empty() {
+    if !faults.is_empty() {
         return None;
     }
-    let mut root = root.into_inner();
-    for source in sources {
+    for source in sources.iter().skip(files) {
         set::apply(&mut root, source, faults);
     }
     top_level(&root, faults);
@@ -154,11 +181,12 @@ fn parse(sources: &Sources, setting: &Setting<'_>, faults: &mut Vec<Fault>) -> O
     };
     let mut vars = Vars::new(table, setting.environment);
     let heading = heading(root.remove("pipeline"), &mut vars, faults);
-    let stages = stage::read_all(root.remove("stage"), &mut vars, setting, faults);
+    let seed = heading.as_ref().map_or(0, |heading| heading.seed);
+    let stages = stage::read_all(root.remove("stage"), seed, &mut vars, setting, faults);
     faults.extend(vars.too_much());
     let stages = order::arrange(stages, faults)?;
-    let (name, seed) = heading?;
-    Some(Pipeline { name, seed, stages })
+    let Heading { name, dollars_per_hour, .. } = heading?;
+    Some(Pipeline { name, seed, dollars_per_hour, stages })
 }
 
 /// Faults every table that has no meaning.
@@ -167,7 +195,6 @@ fn top_level(root: &DeTable<'_>, faults: &mut Vec<Fault>) {
         let name = key.get_ref().as_ref();
         match name {
             "pipeline" | "vars" | "stage" => {}
-            "extends" => faults.push(unsupported("extends", key.span())),
             _ => {
                 let help = suggest(name, ["pipeline", "vars", "stage"], "tables of a pipeline");
                 let fault =
@@ -193,6 +220,7 @@ struct Heading {
     _format: i64,
     #[serde(default)]
     seed: u64,
+    dollars_per_hour: Option<f64>,
 }
 
 /// The `[pipeline]` table.
@@ -200,7 +228,7 @@ fn heading<'a>(
     table: Option<Value<'a>>,
     vars: &mut Vars<'a>,
     faults: &mut Vec<Fault>,
-) -> Option<(String, u64)> {
+) -> Option<Heading> {
     let Some(mut table) = table else {
         let help = "start it with\n[pipeline]\nname   = \"…\"\nformat = 1";
         faults
@@ -229,12 +257,18 @@ fn heading<'a>(
         return None;
     }
     let name_at = tree::find(&table, "name").unwrap_or_else(|| table.span());
+    let price_at = tree::find(&table, "dollars_per_hour").unwrap_or_else(|| table.span());
     let heading = Heading::deserialize(ValueDeserializer::from(table)).ok()?;
     if !is_plain(&heading.name) {
         faults.push(plain_name_fault("pipeline", &heading.name, name_at));
         return None;
     }
-    Some((heading.name, heading.seed))
+    if heading.dollars_per_hour.is_some_and(|price| !(0.0..1e9).contains(&price)) {
+        let title = "`dollars_per_hour` is no price".to_owned();
+        faults.push(Fault::new(title, price_at, "expected a number, 0 or above"));
+        return None;
+    }
+    Some(heading)
 }
 
 /// Whether a name can be a folder's name everywhere.

@@ -10,6 +10,8 @@ pub(crate) type Span = Range<usize>;
 #[derive(Default)]
 pub(crate) struct Sources {
     list: Vec<Source>,
+    /// How many of them are files: those that are laid over come first, the one that is named last.
+    pub(crate) files: usize,
 }
 
 /// One text.
@@ -37,6 +39,11 @@ impl Sources {
             source.text.floor_char_boundary((span.start - source.base).min(source.text.len()));
         let end = (span.end.saturating_sub(source.base)).clamp(start, source.text.len());
         Some((index, start..source.text.ceil_char_boundary(end)))
+    }
+
+    /// The file that is named on the command line.
+    pub(crate) fn named(&self) -> Option<&Source> {
+        self.list.get(self.files.saturating_sub(1))
     }
 
     pub(crate) fn get(&self, index: usize) -> Option<&Source> {

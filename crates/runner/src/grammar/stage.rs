@@ -20,7 +20,7 @@ use crate::stage::At;
 use crate::{Extras, Resources};
 
 /// Keys that no version of a stage's config may use: the runner's, now or later.
-const LATER: [&str; 3] = ["retry", "skip", "extends"];
+const LATER: [&str; 2] = ["retry", "extends"];
 
 /// A stage as read, its edges resolved to indices in the list of all stages.
 pub(super) struct Draft {
@@ -43,6 +43,8 @@ pub(super) struct Header {
     /// `None` where it is missing or unknown, which is a fault already.
     pub(super) kind: Option<Kind>,
     pub(super) kind_at: Option<Span>,
+    /// Whether it is left out of every run.
+    pub(super) skip: bool,
 }
 
 /// All headers, found by what they are called.
@@ -83,6 +85,7 @@ impl std::ops::Deref for Headers {
 /// Reads every stage, in the order of the file.
 pub(super) fn read_all<'a>(
     table: Option<Value<'a>>,
+    seed: u64,
     vars: &mut Vars<'a>,
     setting: &Setting<'_>,
     faults: &mut Vec<Fault>,
@@ -105,7 +108,7 @@ pub(super) fn read_all<'a>(
     let mut drafts = Vec::new();
     for (i, variant) in variants.into_iter().enumerate() {
         let mut found = Vec::new();
-        drafts.push(read_one(i, variant.table, &headers, vars, setting, &mut found));
+        drafts.push(read_one(i, variant.table, &headers, seed, vars, setting, &mut found));
         matrix::keep_new(found, reported.entry(variant.base).or_default(), faults);
     }
     drafts
@@ -160,6 +163,19 @@ fn header(variant: &Variant<'_>, setting: &Setting<'_>, faults: &mut Vec<Fault>)
         }
     }
     let kind_at = uses.map(toml::Spanned::span);
+    let skip = match table.get_ref() {
+        DeValue::Table(table) => table.get("skip").map(|skip| (skip.get_ref(), skip.span())),
+        _ => None,
+    };
+    let skip = match skip {
+        None => false,
+        Some((DeValue::Boolean(skip), _)) => *skip,
+        Some((other, span)) => {
+            let title = format!("`skip` is {}", type_name(other));
+            faults.push(Fault::new(title, span, "expected true or false"));
+            false
+        }
+    };
     Header {
         name: name.clone(),
         base: base.clone(),
@@ -167,6 +183,7 @@ fn header(variant: &Variant<'_>, setting: &Setting<'_>, faults: &mut Vec<Fault>)
         at: at.clone(),
         kind,
         kind_at,
+        skip,
     }
 }
 
@@ -174,6 +191,7 @@ fn read_one<'a>(
     index: usize,
     table: Value<'a>,
     headers: &Headers,
+    seed: u64,
     vars: &Vars<'a>,
     setting: &Setting<'_>,
     faults: &mut Vec<Fault>,
@@ -186,6 +204,7 @@ fn read_one<'a>(
         _ => DeTable::new(),
     };
     keys.remove("uses");
+    keys.remove("skip");
     for later in LATER {
         if let Some((key, _)) = keys.remove_entry(later) {
             faults.push(unsupported(later, key.span()));
@@ -198,6 +217,7 @@ fn read_one<'a>(
     };
     let edges = edges::resolve(&wanted, header, headers, vars, faults);
     let resources = resources(keys.remove("resources"), header, vars, setting, faults);
+    let seed = keys.remove("seed").map_or(Some(seed), |own| own_seed(&own, header, faults));
     let exec = keys.remove("exec");
     let connected: Vec<&str> = edges.inputs.iter().map(|edge| edge.port.name).collect();
     let job = header.kind.and_then(|kind| {
@@ -210,7 +230,8 @@ fn read_one<'a>(
         places: edges.places,
     };
     if faults.len() == before
-        && let (Some(kind), Some(resources), Some((job, config))) = (header.kind, resources, job)
+        && let (Some(kind), Some(resources), Some(seed), Some((job, config))) =
+            (header.kind, resources, seed, job)
     {
         draft.declared = Some(Declared {
             name: header.name.clone(),
@@ -221,10 +242,32 @@ fn read_one<'a>(
             inputs: edges.inputs,
             needs: edges.needs,
             resources,
+            seed,
+            skip: header.skip,
             expect: edges.expect,
         });
     }
     draft
+}
+
+/// A seed that the stage has in place of the pipeline's.
+fn own_seed(value: &Value<'_>, header: &Header, faults: &mut Vec<Fault>) -> Option<u64> {
+    if let Some(kind) = header.kind.filter(|kind| !kind.uses_seed) {
+        let title = format!("a seed changes nothing in `{}`", kind.name);
+        let help = "take it out: the same config and inputs give the same bytes".to_owned();
+        faults.push(Fault::new(title, value.span(), "").help(help));
+        return None;
+    }
+    let seed = match value.get_ref() {
+        DeValue::Integer(seed) => u64::from_str_radix(seed.as_str(), seed.radix()).ok(),
+        _ => None,
+    };
+    if seed.is_none() {
+        let title = format!("`seed` is {}", type_name(value.get_ref()));
+        let label = "expected a whole number, 0 or above";
+        faults.push(Fault::new(title, value.span(), label));
+    }
+    seed
 }
 
 fn resources(
@@ -235,7 +278,7 @@ fn resources(
     faults: &mut Vec<Fault>,
 ) -> Option<Resources> {
     let Some(table) = table else {
-        let resolved = ResourcesTable::default().resolve(setting.threads);
+        let resolved = ResourcesTable::default().resolve(setting.threads, setting.launch);
         let fault = |title| Fault::new(title, header.at.clone(), "as the command line says");
         return resolved.map_err(|title| faults.push(fault(title))).ok();
     };
@@ -248,13 +291,15 @@ fn resources(
     }
     let span = table.span();
     let table = ResourcesTable::deserialize(ValueDeserializer::from(table)).ok()?;
-    match table.resolve(setting.threads) {
-        Ok(Resources { ranks: 2.., .. }) if header.kind.is_some_and(|kind| !kind.ranks) => {
+    match table.resolve(setting.threads, setting.launch) {
+        Ok(found) if found.all_ranks() > 1 && header.kind.is_some_and(|kind| !kind.ranks) => {
             let kind = header.kind.map_or("", |kind| kind.name);
-            let title = format!("`{kind}` computes on one rank");
-            faults.push(
-                Fault::new(title, span, format!("in {owner}")).help("leave `ranks` out".to_owned()),
-            );
+            let (title, help) = if found.gpus > 1 {
+                (format!("`{kind}` computes on one GPU"), "set `gpus = 1`")
+            } else {
+                (format!("`{kind}` computes on one rank"), "leave `ranks` out")
+            };
+            faults.push(Fault::new(title, span, format!("in {owner}")).help(help.to_owned()));
             None
         }
         Ok(resources) => Some(resources),

@@ -67,12 +67,44 @@ fn describe(
         Fault::new(format!("the key `{given}` is missing"), at, format!("in {owner}"))
             .help(format!("add `{given} = …`"))
     } else {
-        Fault::new(message.to_owned(), span.clone(), format!("in {owner}"))
+        Fault::new(plain(message), span.clone(), format!("in {owner}"))
     };
     match vars.origin(span) {
         Some((name, set)) => fault.also(set, format!("`${{{name}}}` is set here")),
         None => fault,
     }
+}
+
+/// What serde says of a value of the wrong type, in words that are nobody's programming language.
+fn plain(message: &str) -> String {
+    let parts = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "));
+    let Some((given, wanted)) = parts.and_then(|parts| parts.split_once(", expected ")) else {
+        return message.to_owned();
+    };
+    let whole = |name: &str| {
+        let bits = name.strip_prefix(['u', 'i']).unwrap_or_default();
+        bits == "size" || bits.parse::<u8>().is_ok()
+    };
+    let wanted = match wanted {
+        "f32" | "f64" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a string" | "string" | "path string" => "text in quotes".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "a table".to_owned(),
+        name if name.starts_with("struct ") => "a table".to_owned(),
+        name if name.starts_with("a nonzero ") => "a whole number, 1 or above".to_owned(),
+        name if whole(name) && name.starts_with('u') => "a whole number, 0 or above".to_owned(),
+        name if whole(name) => "a whole number".to_owned(),
+        other => other.to_owned(),
+    };
+    let given = match given.split_once(' ') {
+        Some(("integer" | "boolean" | "string", value)) => value.to_owned(),
+        Some(("floating", value)) => value.trim_start_matches("point ").to_owned(),
+        _ if given == "sequence" => "a list".to_owned(),
+        _ if given == "map" => "a table".to_owned(),
+        _ => given.to_owned(),
+    };
+    format!("expected {wanted}, got {given}")
 }
 
 /// For a key that is not there: the header of its table, or the place that serde blames.
@@ -84,4 +116,40 @@ fn header(span: &std::ops::Range<usize>, table: &Value<'_>) -> std::ops::Range<u
         })
     }
     search(table, span).unwrap_or_else(|| span.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn types_are_said_in_plain_words() {
+        for (message, said) in [
+            (
+                "invalid type: string \"x\", expected usize",
+                "expected a whole number, 0 or above, got \"x\"",
+            ),
+            (
+                "invalid value: integer `-3`, expected u64",
+                "expected a whole number, 0 or above, got `-3`",
+            ),
+            (
+                "invalid value: integer `0`, expected a nonzero usize",
+                "expected a whole number, 1 or above, got `0`",
+            ),
+            (
+                "invalid type: floating point `1.5`, expected i64",
+                "expected a whole number, got `1.5`",
+            ),
+            ("invalid type: integer `3`, expected a sequence", "expected a list, got `3`"),
+            ("invalid type: map, expected f64", "expected a number, got a table"),
+            (
+                "invalid type: boolean `true`, expected struct ModelConfig",
+                "expected a table, got `true`",
+            ),
+            ("a price is wanted", "a price is wanted"),
+        ] {
+            assert_eq!(plain(message), said);
+        }
+    }
 }

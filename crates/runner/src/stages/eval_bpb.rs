@@ -1,6 +1,7 @@
 //! `eval-bpb`: bits per byte of a model on held-out rows.
 
 use farthing_eval::{batches, bits_per_byte};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -8,7 +9,7 @@ use super::{device, loaded::Loaded, watch::Watched};
 use crate::{At, Ctx, Extras, NoExec, PlanCtx, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Tokens to evaluate, at most what is held out; the recipe's 80 · 524,288 by default.

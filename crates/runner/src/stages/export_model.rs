@@ -3,13 +3,14 @@
 use anyhow::Context;
 use farthing_kernels::DType;
 use farthing_model::Checkpoint;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::train_gpt::MODEL_FILE;
 use crate::{Ctx, NoExec, Port, Result, Stage, port};
 
 /// The stage's keys.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The weights' type: `bf16` rounds to nearest and halves the file.
@@ -18,7 +19,7 @@ pub struct Config {
 }
 
 /// A float type of exported weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits, as trained.

@@ -10,6 +10,7 @@ use farthing_data::world::WorldSettings;
 use farthing_data::{
     Error, FetchSettings, Fetcher, FileEntry, Files, Silent, Survey, is_remote, local_files,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::watch::{Watched, cut_off};
@@ -36,7 +37,7 @@ const WORLD: &str = "embedded://world";
 pub struct FetchParquet;
 
 /// How files are brought.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Exec {
     /// Files that are downloaded side by side.
@@ -90,6 +91,18 @@ impl Stage for FetchParquet {
             return Err(fault.hint("remove the table `world`").into());
         }
         is_remote(source).map(drop).map_err(|error| At::of("source", &error).into())
+    }
+
+    fn key(config: &FetchSettings, _extras: &Extras) -> Result<Option<serde_json::Value>> {
+        let mut key = serde_json::to_value(config)?;
+        // Files on this machine are what is in them, and by their mark how they are divided, whatever path leads there.
+        if config.source != WORLD
+            && !remote(config)
+            && let Some(keys) = key.as_object_mut()
+        {
+            keys.remove("source");
+        }
+        Ok(Some(key))
     }
 
     fn promises(config: &FetchSettings) -> Vec<Promise> {

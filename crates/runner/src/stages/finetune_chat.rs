@@ -7,12 +7,15 @@ use farthing_base::FileError;
 use farthing_data::world::{Split, World};
 use farthing_data::{ChatTokens, Conversation, Conversations, Rows, Tokenizer, pack_chat};
 use farthing_model::{Checkpoint, GptConfig};
-use farthing_optim::{GroupKeys, Preset, Registry, Schedule, merge};
-use farthing_train::{Finetune, MODEL_FILE, Setup};
+use farthing_optim::{GroupKeys, Preset, Schedule, merge};
+use farthing_train::{Finetune, MODEL_FILE};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 
-use super::train_gpt::{self, EvaluateConfig, Job, Precision, TrainExec, keep_tokenizer};
+use super::train_gpt::{
+    self, EvaluateConfig, Learn, Precision, TrainExec, Work, keep_tokenizer, preflight,
+};
 use super::watch::{Watched, cut_off};
 use crate::progress::format::count;
 use crate::{At, Ctx, Extras, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
@@ -24,7 +27,7 @@ const WORLD: &str = "embedded://world";
 const HELD_OUT: u64 = 20;
 
 /// The stage's keys.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Files of JSON lines, each a conversation with its `messages`, relative to the working directory; or `embedded://world`. One, or a list.
@@ -69,7 +72,7 @@ pub struct Config {
 }
 
 /// Which conversations of which world.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorldKeys {
     /// As that of the text that the model was trained on.
@@ -196,7 +199,7 @@ impl Config {
     }
 
     /// What is trained, over as many rows.
-    fn setup(&self, model: &GptConfig, rows: u64, registry: &Registry) -> Result<Setup> {
+    fn learn(&self, model: GptConfig, rows: u64) -> Learn {
         let seq_len = model.seq_len as u64;
         let step_rows = (self.batch_tokens / seq_len).max(1);
         let steps = (self.epochs * rows as f64 / step_rows as f64).ceil().max(1.0) as u64;
@@ -208,7 +211,7 @@ impl Config {
             schedule: Schedule { warmdown_frac: self.warmdown_frac, ..Finetune::schedule() },
             optim: self.optim.clone(),
         };
-        Ok(Setup::finetune(model.clone(), &how, registry)?)
+        Learn::Chat(model, how)
     }
 }
 
@@ -350,12 +353,10 @@ impl Stage for FinetuneChat {
         if let Some(bpe) = ctx.input("bpe") {
             ChatTokens::of(&Tokenizer::load(bpe)?)?;
         }
-        train_gpt::device(config.precision, resources).map(drop)
+        preflight(config.precision, resources, ctx)
     }
 
     fn run(config: Config, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
-        let extras = std::sync::Arc::clone(&ctx.extras);
-        let registry = train_gpt::registry(&extras)?;
         let tokenizer = super::tokenizer(ctx)?;
         let path = ctx.input("model")?.join(MODEL_FILE);
         let (model, _) =
@@ -366,16 +367,16 @@ impl Stage for FinetuneChat {
         let train = config.pack(false, &tokenizer, model.seq_len, ctx)?;
         let val = config.pack(true, &tokenizer, model.seq_len, ctx)?;
         let rows = train.len();
-        let job = Job {
+        let work = Work {
             train,
             val,
-            setup: &|| config.setup(&model, rows, registry),
+            learn: config.learn(model, rows),
             precision: config.precision,
             evaluate: config.evaluate,
             keep_best: false,
             config: serde_json::to_value(&config)?,
         };
-        job.run(&tokenizer, exec, ctx)
+        work.run(&tokenizer, exec, ctx)
     }
 }
 

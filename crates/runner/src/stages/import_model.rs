@@ -7,6 +7,7 @@ use farthing_base::FileError;
 use farthing_data::{CHAT_TEMPLATE_FILE, Tokenizer};
 use farthing_kernels::DType;
 use farthing_model::{Checkpoint, Gpt, GptConfig};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::TOKENIZER_FILE;
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// The stage's keys.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// A folder with `model.safetensors`, as a training or `export-model` writes it and `tools/golden/convert.py` makes it of one of nanochat's,

@@ -7,6 +7,7 @@ use farthing_data::{
     Manifest, PackConfig, PackRule, PackSettings, Remainder, TextFilter, Tokenizer,
     pack_with_digests,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// The stage's keys.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// T, the positions that a model sees; rows have one token more.

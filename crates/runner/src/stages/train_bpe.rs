@@ -7,6 +7,7 @@ use farthing_data::{
     BpeSettings, Compression, TOKENIZER, TextColumn, TextFile, TextFilter, Texts, Tokenizer,
     train_bpe,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// The stage's keys; the recipe's by default.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// V: entries in all, the 256 bytes and the 9 special tokens included; a text that is too small for them yields fewer.

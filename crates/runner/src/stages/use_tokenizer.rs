@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use farthing_data::Tokenizer;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::progress::format::count;
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// The stage's keys.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// A `tokenizer.json`, or a folder with one or with GPT-2's files, relative to the working directory.

@@ -184,7 +184,9 @@ fn of_entry(entry: &Path) -> Option<Found> {
 #[derive(Deserialize)]
 struct Run {
     stages: Vec<Ran>,
-    running: Option<Ran>,
+    /// Earlier versions called it `running`.
+    #[serde(alias = "running")]
+    begun: Option<Ran>,
 }
 
 #[derive(Deserialize)]
@@ -199,7 +201,7 @@ fn of_run(dir: &Path, stage: Option<&str>) -> Result<Found> {
     let run: Run = serde_json::from_slice(&text)
         .with_context(|| format!("{} is no lineage of a run\nhint: {HINT}", path.display()))?;
     let mut found: Vec<(String, Found)> = Vec::new();
-    for ran in run.stages.iter().chain(&run.running) {
+    for ran in run.stages.iter().chain(&run.begun) {
         let there = placed(dir, &ran.folder).and_then(|entry| of_entry(&entry));
         found.extend(there.map(|model| (ran.name.clone(), model)));
     }

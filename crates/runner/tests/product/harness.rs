@@ -60,7 +60,11 @@ impl Place {
     /// With these variables of the environment, and no other that says how the Hub is reached.
     pub(crate) fn spawn_with(&self, args: &[&str], vars: &[(&str, &str)]) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
-        for name in ["HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"] {
+        let own = ["FARTHING_STORE", "FARTHING_RUNS"];
+        for name in ["HF_TOKEN", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"]
+            .into_iter()
+            .chain(own)
+        {
             command.env_remove(name);
         }
         command

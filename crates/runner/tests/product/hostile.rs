@@ -250,7 +250,7 @@ fn what_is_no_file_is_refused_where_a_file_belongs() {
     pipe(&place.path("p.lock"));
     let output = place.go(&["--plan"]);
     assert_eq!(output.code, Some(2));
-    assert!(output.stderr.contains("it is a pipe"), "{}", output.stderr);
+    assert!(output.screen().contains("it is a pipe"), "{}", output.screen());
 }
 
 /// A file outside of the store and the folder around it.
@@ -621,7 +621,8 @@ fn control_sequences_do_not_reach_the_screen_or_the_log() {
         fs::write(place.path("p.lock"), text).unwrap();
         let output = place.go(&["--plan"]);
         assert_eq!(output.code, Some(2), "{}", output.screen());
-        assert!(output.stderr.contains(what) && output.stderr.len() < 2_000, "{}", output.stderr);
+        let screen = output.screen();
+        assert!(screen.contains(what) && screen.len() < 2_000, "{screen}");
         shown(&place, &output);
     }
 }

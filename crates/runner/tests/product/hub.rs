@@ -229,7 +229,7 @@ fn ctrl_c_in_the_middle_of_a_file_leaves_what_a_rerun_goes_on_from() {
     let pid = child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     let stopped = far.place.output(child);
-    assert_eq!(stopped.code, Some(1), "{}", stopped.screen());
+    assert_eq!(stopped.code, Some(130), "{}", stopped.screen());
     assert!(stopped.stderr.contains("stopped in stage `fetch`"), "{}", stopped.screen());
     assert_eq!(far.go(&["--until", "fetch"], &[]).ran(), ["fetch"]);
     let ranges: Vec<_> = far.hub.downloads(&shard(1)).into_iter().map(|r| r.range).collect();

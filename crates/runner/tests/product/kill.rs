@@ -94,3 +94,31 @@ fn threads_do_not_change_a_bit() {
     assert!(models[0].0 == models[1].0, "the weights differ");
     assert_eq!(models[0].1, models[1].1);
 }
+
+/// A queue's and a terminal's signals leave a checkpoint, and the weights come out the same.
+#[cfg(unix)]
+#[test]
+fn a_training_that_is_asked_to_stop_goes_on_from_a_checkpoint() {
+    let set = ["train.schedule.steps=400", "train.exec.checkpoint_every_s=600"];
+    let args: Vec<&str> = ["p.toml", "--until", "train"]
+        .into_iter()
+        .chain(set.iter().flat_map(|s| ["--set", s]))
+        .collect();
+    let whole = Place::new();
+    whole.done(&args[1..]);
+    let place = Place::new();
+    for (i, (signal, code)) in [("-TERM", 143), ("-HUP", 129), ("-USR1", 138)].iter().enumerate() {
+        let mut child = place.spawn(&args);
+        wait_for(&place, &mut child, 30 * (i as u64 + 1));
+        let id = child.id().to_string();
+        assert!(
+            std::process::Command::new("kill").args([signal, &*id]).status().unwrap().success()
+        );
+        let output = place.output(child);
+        assert_eq!(output.code, Some(*code), "{}", output.screen());
+        assert!(output.stderr.contains("resume with\n"), "{}", output.screen());
+    }
+    let end = place.done(&args[1..]);
+    assert!(end.stderr.contains("resuming after step "), "{}", end.screen());
+    assert!(place.model() == whole.model(), "the weights differ");
+}

@@ -86,6 +86,36 @@ fn what_is_held_out_is_named_by_plan_screen_and_report() {
 }
 
 #[test]
+fn the_same_files_by_another_path_are_the_same_source() {
+    let place = on("text");
+    two(&place);
+    assert_eq!(place.done(&["--until", "fetch"]).ran(), ["fetch"]);
+    let whole = place.path("text").to_str().unwrap().to_owned();
+    let url = format!("file://{whole}");
+    fs::create_dir(place.path("sub")).unwrap();
+    fs::rename(place.path("text"), place.path("sub/moved")).unwrap();
+    // Moved: what was made of it serves by its old name, and it is found by its new one.
+    assert!(place.done(&["--until", "fetch"]).ran().is_empty());
+    let moved = place.done(&["--until", "fetch", "--set", "fetch.source='sub/moved'"]);
+    assert!(moved.ran().is_empty(), "{}", moved.screen());
+    fs::rename(place.path("sub/moved"), place.path("text")).unwrap();
+    for source in
+        ["text/", "./text", "text/*.parquet", "sub/../text", &whole, &url, "text/[ab].parquet"]
+    {
+        let set = format!("fetch.source='{source}'");
+        let again = place.done(&["--until", "fetch", "--set", &set]);
+        assert!(again.ran().is_empty(), "{source}: {}", again.screen());
+    }
+    let entries = fs::read_dir(place.path("store/stages")).unwrap().count();
+    let runs = fs::read_dir(place.path("runs/nano")).unwrap().count();
+    assert_eq!((entries, runs), (1, 1));
+    // Fewer files, or the same ones otherwise divided, are another source.
+    for set in ["fetch.source='text/a.parquet'", "fetch.shards={ val = 0 }"] {
+        assert_eq!(place.done(&["--until", "fetch", "--set", set]).ran(), ["fetch"], "{set}");
+    }
+}
+
+#[test]
 fn one_file_is_enough() {
     let place = on("mine.parquet");
     write(&place, &["mine.parquet"]);
@@ -95,7 +125,9 @@ fn one_file_is_enough() {
     nothing_to_do(&place.done(&["--until", "pack"]));
     // A second file that is held out is another division of the first one, not the same.
     write(&place, &["mine/a.parquet"]);
-    fs::copy(place.path("mine.parquet"), place.path("mine/a.parquet")).unwrap();
+    for copy in ["mine/a.parquet", "mine/b.parquet"] {
+        fs::copy(place.path("mine.parquet"), place.path(copy)).unwrap();
+    }
     let folder = place.done(&["--until", "pack", "--set", "fetch.source='mine'"]);
     assert!(folder.ran().contains(&"fetch".to_owned()));
 }
@@ -292,7 +324,7 @@ fn values_of_the_environment_are_text_where_text_is_wanted() {
         assert!(with(&["--plan", "--set", set_var, "--set", &set], &day).contains("2024-05-01/b"));
     }
     let title = with(
-        &["--plan", "--set", "report.title=\"${env:JOB}\""],
+        &["--plan", "--set", "report.title=\"${env:JOB}\"", "--set", "fetch.source=\"007\""],
         &[("DAY", "2024-05-01"), ("JOB", "4711")],
     );
     assert!(title.contains("report"), "{title}");

@@ -47,7 +47,60 @@ fn a_run_from_raw_text_to_a_report() {
     let own = html.replace("http://www.w3.org/", "").replace("http-equiv", "");
     assert!(!own.contains("http") && !own.contains("src=\"/"), "{html}");
 
+    // Of which run it is.
     let lineage = json(&run.join("run.json"));
+    let cores = lineage["machine"]["cores"].as_u64().unwrap();
+    let cores = format!(", {cores} core");
+    let day = output.stdout.lines().find_map(|l| l.strip_prefix("run ")).unwrap();
+    let day = day.trim().rsplit('/').next().unwrap();
+    let day = format!("{}-{}-{} ", &day[..4], &day[4..6], &day[6..8]);
+    for report in [&markdown, &html] {
+        for fact in ["nano (p.toml)", "1337", &day, &cores, "farthing 0.", "of this machine"] {
+            assert!(report.contains(fact), "{fact}: {report}");
+        }
+        assert!(!report.contains("<!-- the run -->"));
+        assert!(report.contains("pack-bestfit"), "the time of each stage");
+    }
     assert_eq!(lineage["status"], "done");
     assert_eq!(lineage["stages"].as_array().unwrap().len(), 8);
+}
+
+#[test]
+fn two_reports_are_told_apart_and_nothing_that_a_user_names_is_markup() {
+    let place = Place::new();
+    place.done(&["--until", "report", "--set", "train.schedule.steps=2"]);
+    let before = place.last_run();
+    let args =
+        ["--set", "pipeline.seed=424242", "--set", "report.title='<b>a & b</b> <!-- the run -->'"];
+    let priced = ["--set", "pipeline.dollars_per_hour=3600", "--set", "train.schedule.steps=2"];
+    place.done(&[&args[..], &priced].concat());
+    let run = place.last_run();
+    assert_ne!(run, before);
+    let html = fs::read_to_string(run.join("report.html")).unwrap();
+    let markdown = fs::read_to_string(run.join("report.md")).unwrap();
+    for fact in
+        ["424242", "at $3,600 an hour", "&lt;b&gt;a &amp; b&lt;/b&gt; &lt;!-- the run --&gt;"]
+    {
+        assert!(html.contains(fact), "{fact}: {html}");
+    }
+    assert!(html.contains("pipeline.seed=424242") && !html.contains("<b>a"), "{html}");
+    assert!(
+        markdown.contains("\\<b\\>a \\& b") && markdown.contains("| Seed | 424242 |"),
+        "{markdown}"
+    );
+    // The store's report is of the work, whoever's run it was.
+    let stored = fs::read_to_string(
+        place.path("store/stages").join(newest(&place)).join("report/report.md"),
+    )
+    .unwrap();
+    assert!(!stored.contains("424242") && stored.contains("<!-- the run -->"), "{stored}");
+}
+
+/// The entry of the report that was made last.
+fn newest(place: &Place) -> std::path::PathBuf {
+    let entries = fs::read_dir(place.path("store/stages")).unwrap().map(|e| e.unwrap().path());
+    let reports = entries.filter(|entry| entry.join("report/report.md").is_file());
+    reports
+        .max_by_key(|entry| fs::metadata(entry.join("stage.json")).unwrap().modified().unwrap())
+        .unwrap()
 }

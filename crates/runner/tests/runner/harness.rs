@@ -49,13 +49,21 @@ impl Place {
     }
 
     pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        self.spawn_in("", args, &[])
+    }
+
+    /// From a folder inside, with these variables of the environment.
+    pub(crate) fn spawn_in(&self, folder: &str, args: &[&str], vars: &[(&str, &str)]) -> Child {
         let all: Vec<&str> = ["runner"].iter().chain(args).copied().collect();
         Command::new(std::env::current_exe().unwrap())
             .args(["harness::child", "--exact", "--nocapture", "--test-threads=2"])
             .env(ARGS, serde_json::to_string(&all).unwrap())
             .env("COLUMNS", "100")
             .env("RUST_BACKTRACE", "0")
-            .current_dir(self.dir.path())
+            .env_remove("FARTHING_STORE")
+            .env_remove("FARTHING_RUNS")
+            .envs(vars.iter().copied())
+            .current_dir(self.dir.path().join(folder))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -65,6 +73,19 @@ impl Place {
 
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         Output::of(self.spawn(args))
+    }
+
+    pub(crate) fn run_in(&self, folder: &str, args: &[&str], vars: &[(&str, &str)]) -> Output {
+        Output::of(self.spawn_in(folder, args, vars))
+    }
+
+    /// Waits until something has come about.
+    pub(crate) fn wait_for(&self, is: impl Fn(&Self) -> bool) {
+        let began = std::time::Instant::now();
+        while !is(self) {
+            assert!(began.elapsed() < std::time::Duration::from_mins(1), "it did not come");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 
     /// Runs `p.toml`.

@@ -3,9 +3,12 @@
 
 mod cache;
 mod errors;
+mod extends;
 mod harness;
+mod house;
 mod matrix;
 mod screens;
 #[path = "../product/stderr.rs"]
 mod stderr;
+mod stop;
 mod toys;

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use farthing_runner::{
     App, At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Resources, Result, Stage, port,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) fn app() -> App {
@@ -22,7 +23,7 @@ pub(crate) fn app() -> App {
         .stage::<Join>()
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WriteConfig {
     text: String,
@@ -36,7 +37,7 @@ fn one() -> u32 {
     1
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Style {
     #[serde(default)]
@@ -78,7 +79,7 @@ impl Stage for Write {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nothing {}
 
@@ -128,13 +129,13 @@ impl Stage for Count {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SlowConfig {
     steps: u64,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SlowExec {
     #[serde(default)]
@@ -188,7 +189,7 @@ impl Stage for Slow {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GrowConfig {
     path: PathBuf,
@@ -238,7 +239,7 @@ impl Stage for Report {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FailConfig {
     how: String,

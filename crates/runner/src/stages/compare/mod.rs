@@ -11,6 +11,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::report::records::read;
@@ -18,7 +19,7 @@ use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
 use table::{Comparison, Row};
 
 /// The keys of a comparison.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompareConfig {
     /// The heading.
@@ -44,7 +45,7 @@ impl Stage for Compare {
     type Exec = NoExec;
     const KIND: &'static str = "compare";
     const ABOUT: &'static str = "sets trainings side by side: bits per byte, speed, time, memory";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[
         port("train", "metrics").many(),
         port("bpb", "metrics").optional().many(),

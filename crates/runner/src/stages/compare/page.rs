@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use super::table::Comparison;
+use crate::runs::sign::MARK;
 use crate::stages::report::escape::{html as esc, markdown as md};
 use crate::stages::report::html::document;
 
 pub(super) fn markdown(comparison: &Comparison, chart: bool) -> String {
-    let mut out = format!("# {}\n\n", md(&comparison.title));
+    let mut out = format!("# {}\n\n{MARK}\n\n", md(&comparison.title));
     let head = comparison.head();
     let _ = writeln!(out, "| {} |", head.iter().map(|h| md(h)).collect::<Vec<_>>().join(" | "));
     let rule = |i| if i < comparison.name_columns() { "---" } else { "---:" };
@@ -23,7 +24,7 @@ pub(super) fn markdown(comparison: &Comparison, chart: bool) -> String {
 }
 
 pub(super) fn html(comparison: &Comparison, chart: Option<&str>) -> String {
-    let mut body = format!("<h1>{}</h1>\n", esc(&comparison.title));
+    let mut body = format!("<h1>{}</h1>\n{MARK}\n", esc(&comparison.title));
     body.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
     let names = comparison.name_columns();
     let class = |i: usize| if i < names { "" } else { " class=\"n\"" };

@@ -1,7 +1,7 @@
 //! Arbitrary text made harmless: samples are whatever a model wrote.
 
 /// Text for HTML, inside an element or a quoted attribute.
-pub(in crate::stages) fn html(text: &str) -> String {
+pub(crate) fn html(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
         match c {
@@ -17,7 +17,7 @@ pub(in crate::stages) fn html(text: &str) -> String {
 }
 
 /// Text for Markdown inside a line: a cell, a heading, an emphasis. Line breaks become spaces.
-pub(in crate::stages) fn markdown(text: &str) -> String {
+pub(crate) fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     let text = text.trim();
     let mut before = ' ';

@@ -8,6 +8,7 @@ use super::model::{Fact, Model, percent, spread};
 use super::records::Pack;
 use crate::Result;
 use crate::progress::format::count;
+use crate::runs::sign::MARK;
 
 /// Evaluations listed at most.
 const EVALS: usize = 12;
@@ -16,7 +17,7 @@ const EVALS: usize = 12;
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 pub(super) fn render(model: &Model) -> Result<String> {
-    let mut body = format!("<h1>{}</h1>\n", esc(&model.title));
+    let mut body = format!("<h1>{}</h1>\n{MARK}\n", esc(&model.title));
     if model.is_empty() {
         body.push_str("<p>No input of this report is connected, so it has nothing to show.</p>\n");
     }

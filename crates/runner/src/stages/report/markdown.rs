@@ -5,12 +5,13 @@ use std::fmt::Write;
 use super::escape::{markdown as esc, markdown_line};
 use super::model::{Fact, Model, percent, spread};
 use crate::progress::format::count;
+use crate::runs::sign::MARK;
 
 /// Evaluations listed at most.
 const EVALS: usize = 12;
 
 pub(super) fn render(model: &Model) -> String {
-    let mut out = format!("# {}\n", esc(&model.title));
+    let mut out = format!("# {}\n\n{MARK}\n", esc(&model.title));
     if model.is_empty() {
         out.push_str("\nNo input of this report is connected, so it has nothing to show.\n");
     }

@@ -3,7 +3,7 @@
 
 pub(super) mod chart;
 pub(super) mod curve;
-pub(super) mod escape;
+pub(crate) mod escape;
 pub(super) mod html;
 mod markdown;
 mod model;
@@ -15,6 +15,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{At, Ctx, Extras, NoExec, Port, Result, Stage, port};
@@ -22,7 +23,7 @@ use model::{Model, Records};
 use records::{Sample, read};
 
 /// The keys of a report.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReportConfig {
     /// The heading.
@@ -52,7 +53,7 @@ impl Stage for Report {
     type Exec = NoExec;
     const KIND: &'static str = "report";
     const ABOUT: &'static str = "writes report.md and a self-contained report.html";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const INPUTS: &'static [Port] = &[
         port("train", "metrics").optional(),
         port("bpb", "metrics").optional(),

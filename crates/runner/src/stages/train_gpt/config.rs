@@ -10,13 +10,14 @@ use anyhow::{Context, anyhow};
 use farthing_model::{Gpt, ModelConfig};
 use farthing_optim::{Group, GroupKeys, Preset, Registry, ScheduleKeys, merge, resolve};
 use farthing_train::{Recipe, Setup, listed};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::{At, Resources, Result};
 
 /// What is trained and how. Every number that is absent is the preset's.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// The model: preset, depth, and any number of the recipe.
@@ -43,7 +44,7 @@ pub struct TrainConfig {
 }
 
 /// The float type of activations and of weights as they are multiplied. Master weights, statistics and sums are f32 in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits.
@@ -53,7 +54,7 @@ pub enum Precision {
 }
 
 /// Evaluation on held-out rows during training; the first and the last step are always evaluated.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluateConfig {
     /// Steps between evaluations.
@@ -69,7 +70,7 @@ impl Default for EvaluateConfig {
 }
 
 /// How, not what: none of it enters the cache key.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainExec {
     /// Rows per micro-batch, a divisor of a step's rows; chosen from the row length when absent. Another number sums

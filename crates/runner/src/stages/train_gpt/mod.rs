@@ -11,7 +11,7 @@ mod run;
 pub(crate) use begin::promises;
 pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 pub use farthing_train::MODEL_FILE;
-pub(crate) use run::{Job, keep_tokenizer};
+pub(crate) use run::{Learn, Task, Work, follow, keep_tokenizer, preflight};
 
 use farthing_kernels::rounded::Rounded;
 use farthing_kernels::{DType, Device};
@@ -19,7 +19,7 @@ use farthing_optim::Registry;
 
 use crate::stages::device;
 use crate::{
-    Before, Ctx, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+    Before, Ctx, Estimate, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
 };
 
 /// Trains a GPT.
@@ -72,6 +72,15 @@ impl Stage for TrainGpt {
         plan::lines(config, exec, resources, ctx)
     }
 
+    fn estimate(
+        config: &TrainConfig,
+        resources: &Resources,
+        ctx: &PlanCtx,
+    ) -> Result<Option<Estimate>> {
+        let setup = plan::setup(config, ctx)?;
+        setup.map(|setup| plan::estimate(&setup, resources, ctx)).transpose()
+    }
+
     fn preflight(
         config: &TrainConfig,
         exec: &TrainExec,
@@ -83,7 +92,7 @@ impl Stage for TrainGpt {
             exec.micro_batch_rows(&setup, resources)?;
             begin::preflight(&setup, ctx)?;
         }
-        device(config.precision, resources).map(drop)
+        run::preflight(config.precision, resources, ctx)
     }
 
     fn run(config: TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
@@ -92,11 +101,12 @@ impl Stage for TrainGpt {
 }
 
 /// The device to train on: that of the resources, made to round where it is to be bf16 and does not do that by itself.
-pub(crate) fn device(
+fn device(
     precision: Option<Precision>,
     resources: &Resources,
+    local_rank: usize,
 ) -> Result<Box<dyn Device>> {
-    let dev = device::open(resources)?;
+    let dev = device::open_of(resources, local_rank)?;
     match (precision, dev.compute_dtype()) {
         (Some(Precision::Bf16), DType::F32) => Ok(Box::new(Rounded::new(dev)?)),
         (Some(Precision::F32), DType::BF16) => anyhow::bail!(

@@ -12,7 +12,7 @@ use super::config::{Precision, TrainConfig, TrainExec};
 use super::dry;
 use crate::progress::format::{bytes, count, duration};
 use crate::stages::device;
-use crate::{Accelerator, PlanCtx, PlanLine, Resources, Result};
+use crate::{Accelerator, Estimate, PlanCtx, PlanLine, Resources, Result};
 
 /// Dense bf16 rate of an H100 SXM in FLOP/s, from NVIDIA's data sheet, and the share of it that nanochat's d24 run reaches.
 const H100: (f64, f64) = (989e12, 0.4);
@@ -72,7 +72,8 @@ pub(super) fn lines(
         "FLOPs",
         format!("{:.3e} per token, {:.3e} in all", model.flops_per_token(), setup.flops()),
     ));
-    let (registry, time) = (super::registry(ctx.extras())?, time(&setup, resources)?);
+    let (registry, time) = (super::registry(ctx.extras())?, time(&setup, resources, ctx)?);
+    let gpu_hours = gpu_hours(&setup, resources, ctx)?;
     let comm = PlannedComm::new(ranks);
     let counted =
         memory_and_traffic(setup, registry, config.precision, micro, resources, &comm, &of_each)?;
@@ -81,6 +82,9 @@ pub(super) fn lines(
         lines.push(communication(comm.sent()));
     }
     lines.push(PlanLine::new("time", time));
+    if let Some(hours) = gpu_hours {
+        lines.push(PlanLine::new("cost", cost(hours)));
+    }
     Ok(lines)
 }
 
@@ -190,26 +194,64 @@ const FIRST_MICRO_BATCH: usize = 2;
 /// Operations that the plan names, those that move most.
 const LISTED: usize = 6;
 
-fn time(setup: &Setup, resources: &Resources) -> Result<String> {
+/// The share of the rate of a large product that a training reaches on a processor. Products of a small model run below it, and the rest of a step is
+/// bound by memory.
+const OF_RATE: [f64; 2] = [0.25, 0.7];
+
+/// FLOP/s of this processor's products on all ranks.
+fn rate(resources: &Resources, ctx: &PlanCtx) -> Result<f64> {
+    let Resources { device, threads, ranks, .. } = resources;
+    let measure = || product_rate(device::open(resources)?.as_ref());
+    Ok(ctx.once(&format!("products, {device}, {threads} threads"), measure)? * *ranks as f64)
+}
+
+/// From the FLOPs: for GPUs an assumption, for the processor what its products reach just now.
+pub(super) fn estimate(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<Estimate> {
     if resources.device == Accelerator::Cuda {
         let (peak, share) = H100;
-        let gpus = f64::from(resources.gpus.max(1));
-        let seconds = setup.flops() / (peak * share * gpus);
+        let seconds = setup.flops() / (peak * share * f64::from(resources.gpus.max(1)));
+        return Ok(Estimate { low_s: seconds, high_s: seconds });
+    }
+    let seconds = setup.flops() / rate(resources, ctx)?;
+    let [least, most] = OF_RATE;
+    Ok(Estimate { low_s: seconds / most, high_s: seconds / least })
+}
+
+/// Of all GPUs; `None` on a processor.
+fn gpu_hours(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<Option<f64>> {
+    if resources.device != Accelerator::Cuda {
+        return Ok(None);
+    }
+    let seconds = estimate(setup, resources, ctx)?.low_s * f64::from(resources.gpus.max(1));
+    Ok(Some(seconds / 3_600.0))
+}
+
+/// What a GPU's hour costs: about what providers ask for an H100.
+const DOLLARS_PER_GPU_HOUR: f64 = 3.0;
+
+/// Dollars, beside what a model of GPT-2's grade has cost others.
+fn cost(gpu_hours: f64) -> String {
+    format!(
+        "about ${:.0} at ${DOLLARS_PER_GPU_HOUR} for each of {gpu_hours:.1} GPU-hours; GPT-2 was $43,000 in 2019, nanochat $73 in January 2026 and $48 in March",
+        gpu_hours * DOLLARS_PER_GPU_HOUR,
+    )
+}
+
+fn time(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<String> {
+    let Estimate { low_s, high_s } = estimate(setup, resources, ctx)?;
+    if resources.device == Accelerator::Cuda {
+        let gpus = resources.gpus.max(1);
         return Ok(format!(
             "about {} if {gpus} × H100 reach {:.0}% of 989 TFLOP/s (an assumption, not a measurement)",
-            duration(seconds),
-            100.0 * share
+            duration(low_s),
+            100.0 * H100.1
         ));
     }
-    let dev = device::open(resources)?;
-    let rate = product_rate(dev.as_ref())? * resources.ranks as f64;
-    // Products of a small model run below the rate of a square one, and the rest of a step is bound by memory.
-    let (low, high) = (setup.flops() / (0.7 * rate), setup.flops() / (0.25 * rate));
     Ok(format!(
         "{} to {} at 25–70% of the {:.0} GFLOP/s that this processor's matrix products reach just now",
-        duration(low),
-        duration(high),
-        rate / 1e9
+        duration(low_s),
+        duration(high_s),
+        rate(resources, ctx)? / 1e9
     ))
 }
 
