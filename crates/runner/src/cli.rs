@@ -16,6 +16,7 @@ use crate::places::PlaceArgs;
 use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::resources::MOST_THREADS;
+use crate::retry::Retries;
 use crate::run::{Setup, run as run_stages};
 use crate::runs::{Lineage, RunFolder, Status};
 use crate::{
@@ -164,14 +165,17 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         digest.update(file.text.as_bytes());
     }
     let digest = digest.finalize().to_hex().to_string();
-    let setting = Setting {
-        kinds: &kinds,
-        extras: &extras,
-        threads: args.threads,
-        environment: &environment,
-        hidden: &hidden,
+    let read = |extras: &Extras| {
+        let setting = Setting {
+            kinds: &kinds,
+            extras,
+            threads: args.threads,
+            environment: &environment,
+            hidden: &hidden,
+        };
+        grammar::read(files.clone(), &args.set, &setting)
     };
-    let pipeline = match grammar::read(files, &args.set, &setting) {
+    let pipeline = match read(&extras) {
         Ok(pipeline) => pipeline,
         Err(faults) => {
             // What is quoted in it has lost its control sequences; the screen's own are colours.
@@ -185,7 +189,8 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         None => {
             let program = argv.first().map(|p| p.to_string_lossy().into_owned());
             let program = program.unwrap_or_default();
-            match work((pipeline, digest), file, &args, extras, &hidden, &program) {
+            let again = |extras: &Extras| read(extras).ok();
+            match work((pipeline, digest), again, file, &args, extras, &hidden, &program) {
                 Ok(code) => code,
                 Err(error) => {
                     err(&hidden, &format!("error: {}\n", failure::lines(&error).join("\n")));
@@ -221,9 +226,10 @@ fn text(file: &Path) -> Result<String, String> {
     encoding::text(bytes)
 }
 
-/// Plans or runs.
+/// Plans or runs; `again` reads the pipeline once more.
 fn work(
     (pipeline, file_digest): (Pipeline, String),
+    again: impl Fn(&Extras) -> Option<Pipeline>,
     file: &Path,
     args: &Args,
     extras: Extras,
@@ -285,7 +291,14 @@ fn work(
         begun: None,
     };
     signals::listen(&setup.cancel, &setup.screen);
-    let outcome = run_stages(pipeline, &setup, &folder, lineage)?;
+    let mut retries = Retries::of(&pipeline);
+    let mut outcome = run_stages(pipeline, &setup, &folder, lineage.clone())?;
+    while retries.again(&mut outcome, &setup.cancel, |line| setup.screen.line(line))
+        && let Some(pipeline) = again(&setup.extras)
+    {
+        outcome = run_stages(pipeline, &setup, &folder, lineage.clone())?;
+    }
+    folder.end();
     let talk = |folder: &Path| {
         let words = [program.to_owned(), "generate".to_owned(), folder.display().to_string()];
         words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")

@@ -135,7 +135,6 @@ pub(crate) fn run(
     };
     folder.sign(&outcome.reports, &lineage)?;
     folder.write(&lineage)?;
-    folder.end();
     Ok(outcome)
 }
 

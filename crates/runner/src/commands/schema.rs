@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::Result;
 use crate::kind::Kind;
 use crate::resources::ResourcesTable;
+use crate::retry::Retry;
 
 /// The schema, as it is printed.
 ///
@@ -109,6 +110,7 @@ fn stage(kind: &Kind, resources: &Value, generator: &mut SchemaGenerator) -> Val
         "matrix": { "type": "object", "description": "axes along which the stage is multiplied" },
         "resources": resources,
         "exec": exec,
+        "retry": generator.subschema_for::<Retry>().to_value(),
         "skip": { "type": "boolean", "description": "leave the stage out of every run" },
         "expect": { "type": "object", "description": "bounds on figures of its inputs: \"PORT.FIGURE\" = { min = …, max = … }" },
     });
