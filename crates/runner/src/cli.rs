@@ -258,7 +258,7 @@ fn work(
     let ahead = ahead::look(&pipeline, cache, selected, *verify, extras);
     if let Some(only) = &args.plan {
         let only = Some(only.as_str()).filter(|only| !only.is_empty());
-        let (screen, sound) = plan_screen::plan(&pipeline, &shown, ahead, only, cache, *verify)?;
+        let (screen, sound) = plan_screen::plan(&pipeline, &shown, &ahead, only, cache, *verify)?;
         return Ok(out(&hidden.shown(&screen), if sound { DONE } else { BAD_INPUT }));
     }
     let refusals: Vec<&anyhow::Error> = ahead.iter().flat_map(|stage| &stage.refusals).collect();
@@ -270,7 +270,10 @@ fn work(
         err(hidden, &screens.join("\n"));
         return Ok(BAD_INPUT);
     }
-    setup.cache.prepare()?;
+    // A store that has everything need not be writable.
+    if ahead.iter().any(Ahead::is_to_run) {
+        setup.cache.prepare()?;
+    }
     let _in_use = setup.cache.in_use();
     let folder = run_folder(&pipeline, &ahead, &places.runs, hidden)?;
     drop(ahead);

@@ -144,7 +144,7 @@ fn or_var(schema: &mut Value) {
                 for property in inner.as_object_mut().into_iter().flat_map(Map::values_mut) {
                     or_var(property);
                     if !property["properties"].is_object() && property.get("const").is_none() {
-                        *property = with_var(property.take());
+                        *property = with_var(property);
                     }
                 }
             }
@@ -157,7 +157,7 @@ fn or_var(schema: &mut Value) {
     }
 }
 
-fn with_var(schema: Value) -> Value {
+fn with_var(schema: &Value) -> Value {
     let mut out = Map::new();
     for key in ["description", "default"] {
         out.extend(schema.get(key).map(|value| (key.to_owned(), value.clone())));

@@ -205,12 +205,6 @@ fn top_level(root: &DeTable<'_>, faults: &mut Vec<Fault>) {
     }
 }
 
-/// A key that the grammar reserves and this version does not act on.
-fn unsupported(key: &str, span: source::Span) -> Fault {
-    Fault::new(format!("`{key}` is not supported yet"), span, "")
-        .help("take it out: this version would not act on it".to_owned())
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Heading {
