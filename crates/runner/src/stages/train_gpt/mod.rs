@@ -16,6 +16,7 @@ use farthing_kernels::rounded::Rounded;
 use farthing_kernels::{DType, Device};
 use farthing_optim::Registry;
 
+use crate::failure;
 use crate::stages::device;
 use crate::{
     Before, Ctx, Estimate, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
@@ -86,12 +87,18 @@ impl Stage for TrainGpt {
         resources: &Resources,
         ctx: &PlanCtx,
     ) -> Result<()> {
-        exec.checkpoint_interval()?;
-        if let Some(setup) = plan::setup(config, ctx)? {
-            exec.micro_batch_rows(&setup, resources)?;
-            begin::preflight(&setup, ctx)?;
-        }
-        device(config.precision, resources).map(drop)
+        let of_setup = || {
+            let Some(setup) = plan::setup(config, ctx)? else { return Ok(()) };
+            failure::all_of([
+                exec.micro_batch_rows(&setup, resources).map(drop),
+                begin::preflight(&setup, ctx),
+            ])
+        };
+        failure::all_of([
+            exec.checkpoint_interval().map(drop),
+            of_setup(),
+            device(config.precision, resources).map(drop),
+        ])
     }
 
     fn run(config: TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
