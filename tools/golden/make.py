@@ -1,6 +1,6 @@
 """Writes the golden files of the tests from nanochat itself. See README.md.
 
-    NANOCHAT_DIR=… python make.py [gradients] [steps] [schedules] [bits] [depths] [--full FOLDER]
+    NANOCHAT_DIR=… python make.py [gradients] [steps] [schedules] [bits] [depths] [chat] [--full FOLDER]
 
 With `--full`, whole tensors are written to FOLDER too, for `compare.py`.
 """
@@ -19,7 +19,7 @@ from files import save, save_json
 from upstream import COMMITS, PRESETS, Nanochat
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MODEL, OPTIM, EVAL = (ROOT / "crates" / name / "tests" / "golden" for name in ("model", "optim", "eval"))
+MODEL, OPTIM, EVAL, TRAIN = (ROOT / "crates" / name / "tests" / "golden" for name in ("model", "optim", "eval", "train"))
 
 
 def write(folder, case, origin, kept, full_folder, extra, dtype=np.float32):
@@ -189,7 +189,13 @@ def summary(groups):
     return out
 
 
-PARTS = {f.__name__: f for f in (gradients, steps, schedules, bits, depths)}
+def chat(full):
+    import chat as chats
+
+    save_json(TRAIN / "chat.json", chats.chat())
+
+
+PARTS = {f.__name__: f for f in (gradients, steps, schedules, bits, depths, chat)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -1,27 +1,53 @@
-//! `Comm`: the seam between ranks and whatever carries their bytes.
+//! `Control` and `Comm`: the seam between ranks and whatever carries their bytes.
 
-use farthing_kernels::{Device, Mut, Ref};
+use std::borrow::Cow;
+
+use farthing_kernels::{Device, Mut, Place, Ref};
 
 use crate::{Error, Result};
 
-/// One rank's end of what joins N ranks.
+/// What carries a few bytes among N ranks, and knows whether they are there.
 ///
-/// Every method but [`Comm::rank`] and [`Comm::ranks`] is a collective: all ranks call it, in the same order, with the same lengths and types. Arrays are
-/// flat; where they are dealt out, element i is in block i / `block`, and block j belongs to rank j. The last blocks may be shorter, or missing.
-///
-/// # Numerics
-/// Sums are taken in the arrays' own type (bf16 in f32, rounded once) and in the order of ranks: the same bits on every rank and in every run of N ranks.
-pub trait Comm: Send + Sync {
+/// `gather` and `broadcast` are collectives: all ranks call them, in the same order.
+pub trait Control: Send + Sync {
     /// This rank, 0 to N − 1.
     fn rank(&self) -> usize;
 
     /// N.
     fn ranks(&self) -> usize;
 
+    /// Everybody's bytes, of any lengths, at rank 0 in the order of ranks; the others get an empty list.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] and its like, [`Error::Differs`].
+    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
+
+    /// Rank 0's bytes at everybody. What the others pass is ignored.
+    ///
+    /// # Errors
+    /// As [`Control::gather`].
+    fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>>;
+
+    /// Whether all ranks are there as far as is known: asked again and again by an engine that waits for them in `during`. No collective.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] and its like.
+    fn watch(&self, during: &'static str) -> Result<()>;
+}
+
+/// One rank's end of what joins N ranks.
+///
+/// Every method is a collective: all ranks call it, in the same order, with the same lengths and types. Arrays are flat; where they are dealt
+/// out, element i is in block i / `block`, and block j belongs to rank j. The last blocks may be shorter, or missing.
+///
+/// # Numerics
+/// Sums are taken in the arrays' own type (bf16 in f32, rounded once) and in the order of ranks, where an engine does not say otherwise: the same bits on
+/// every rank and in every run of N ranks.
+pub trait Comm: Control {
     /// Sums `all` over the ranks; each gets its own block of the sum in `own`. `all` stays as it is.
     ///
     /// # Errors
-    /// [`Error::Argument`] for lengths that do not fit; [`Error::Lost`], [`Error::Differs`]; [`Error::Kernel`].
+    /// [`Error::Argument`] for lengths that do not fit; [`Error::Lost`] and its like, [`Error::Differs`]; [`Error::Kernel`].
     ///
     /// # Cost
     /// Each rank sends and receives (N − 1) / N of the elements.
@@ -50,18 +76,6 @@ pub trait Comm: Send + Sync {
     /// # Cost
     /// Each rank sends and receives up to 2 · (N − 1) / N of the elements.
     fn all_reduce(&self, dev: &dyn Device, values: Mut<'_>) -> Result<()>;
-
-    /// Everybody's bytes, of any lengths, at rank 0 in the order of ranks; the others get an empty list.
-    ///
-    /// # Errors
-    /// [`Error::Lost`], [`Error::Differs`].
-    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
-
-    /// Rank 0's bytes at everybody. What the others pass is ignored.
-    ///
-    /// # Errors
-    /// [`Error::Lost`], [`Error::Differs`].
-    fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>>;
 }
 
 /// Conveniences that every engine gets.
@@ -69,7 +83,7 @@ impl dyn Comm + '_ {
     /// Everybody's numbers, in the order of ranks; each passes as many.
     ///
     /// # Errors
-    /// As [`Comm::gather`].
+    /// As [`Control::gather`].
     pub fn exchange(&self, own: &[f64]) -> Result<Vec<f64>> {
         let all = self.gather(bytemuck::cast_slice(own))?.concat();
         let all = self.broadcast(&all)?;
@@ -84,7 +98,7 @@ impl dyn Comm + '_ {
 
 /// Refuses an array that N blocks cannot hold, and an own block of another length; returns the own block's place.
 pub(crate) fn own_block(
-    comm: &dyn Comm,
+    comm: &dyn Control,
     during: &'static str,
     all: usize,
     block: usize,
@@ -109,4 +123,14 @@ pub(crate) fn own_block(
 pub(crate) fn place(rank: usize, all: usize, block: usize) -> std::ops::Range<usize> {
     let start = rank.saturating_mul(block).min(all);
     start..all.min(start.saturating_add(block))
+}
+
+/// An array's bytes in this process.
+pub(crate) fn host_bytes<'a>(dev: &dyn Device, array: Ref<'a>) -> Result<Cow<'a, [u8]>> {
+    if array.place() == Place::Host {
+        return Ok(Cow::Borrowed(array.host_bytes()?));
+    }
+    let mut bytes = vec![0; array.shape().elements() * array.dtype().bytes()];
+    dev.read(&mut bytes, array)?;
+    Ok(Cow::Owned(bytes))
 }

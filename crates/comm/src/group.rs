@@ -89,7 +89,8 @@ impl Group {
             if let Some(lost) = meeting.lost {
                 meeting.shown[rank] = None;
                 meeting.come -= 1;
-                return Err(Error::Lost { lost, ranks: self.ranks, rank, during: call.during });
+                let during = call.during.to_owned();
+                return Err(Error::Lost { lost, ranks: self.ranks, rank, during });
             }
             meeting = self.changed.wait(meeting).unwrap_or_else(PoisonError::into_inner);
         }
@@ -109,6 +110,16 @@ impl Group {
     pub(crate) fn lose(&self, rank: usize) {
         self.lock().lost.get_or_insert(rank);
         self.changed.notify_all();
+    }
+
+    /// Refuses when a rank will not come any more.
+    pub(crate) fn watch(&self, rank: usize, during: &'static str) -> Result<()> {
+        match self.lock().lost {
+            Some(lost) => {
+                Err(Error::Lost { lost, ranks: self.ranks, rank, during: during.to_owned() })
+            }
+            None => Ok(()),
+        }
     }
 
     fn leave(&self) {

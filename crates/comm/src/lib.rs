@@ -4,13 +4,27 @@
 mod comm;
 mod error;
 mod group;
+mod job;
+mod launch;
+#[cfg(unix)]
+mod mpi;
+#[cfg(feature = "nvidia")]
+mod nccl;
 mod one;
+mod peers;
 mod planned;
 mod sum;
 mod threads;
 
-pub use comm::Comm;
+pub use comm::{Comm, Control};
 pub use error::{Error, Result};
+pub use job::{Engine, Job, SECRET};
+pub use launch::{Launch, Launcher};
+#[cfg(unix)]
+pub use mpi::{Mpi, MpiWorld};
+#[cfg(feature = "nvidia")]
+pub use nccl::Nccl;
 pub use one::One;
+pub use peers::{About, Patience, Peers, Secret};
 pub use planned::{Planned, Sent};
 pub use threads::Threads;

@@ -3,13 +3,13 @@
 use farthing_kernels::{Device, Mut, Ref};
 
 use crate::comm::own_block;
-use crate::{Comm, Result};
+use crate::{Comm, Control, Result};
 
 /// A job of one rank: what it says, it hears.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct One;
 
-impl Comm for One {
+impl Control for One {
     fn rank(&self) -> usize {
         0
     }
@@ -18,6 +18,20 @@ impl Comm for One {
         1
     }
 
+    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![own.to_vec()])
+    }
+
+    fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        Ok(bytes.to_vec())
+    }
+
+    fn watch(&self, _: &'static str) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Comm for One {
     fn reduce_scatter(
         &self,
         dev: &dyn Device,
@@ -36,13 +50,5 @@ impl Comm for One {
 
     fn all_reduce(&self, _: &dyn Device, _: Mut<'_>) -> Result<()> {
         Ok(())
-    }
-
-    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        Ok(vec![own.to_vec()])
-    }
-
-    fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>> {
-        Ok(bytes.to_vec())
     }
 }

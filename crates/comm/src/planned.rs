@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use farthing_kernels::{Device, Mut, Ref};
 
 use crate::comm::own_block;
-use crate::{Comm, Result};
+use crate::{Comm, Control, Result};
 
 /// What a rank would have sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -48,7 +48,7 @@ impl Planned {
     }
 }
 
-impl Comm for Planned {
+impl Control for Planned {
     fn rank(&self) -> usize {
         0
     }
@@ -57,6 +57,20 @@ impl Comm for Planned {
         self.ranks
     }
 
+    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![own.to_vec(); self.ranks])
+    }
+
+    fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        Ok(bytes.to_vec())
+    }
+
+    fn watch(&self, _: &'static str) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Comm for Planned {
     fn reduce_scatter(
         &self,
         _: &dyn Device,
@@ -85,13 +99,5 @@ impl Comm for Planned {
         sent.collectives += 1;
         sent.gradients += self.share(values.view(), 2);
         Ok(())
-    }
-
-    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        Ok(vec![own.to_vec(); self.ranks])
-    }
-
-    fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>> {
-        Ok(bytes.to_vec())
     }
 }

@@ -1,14 +1,13 @@
 //! `Threads`: N ranks as threads of one process.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use farthing_kernels::{Device, Mut, Place, Ref};
 
-use crate::comm::{own_block, place};
+use crate::comm::{host_bytes, own_block, place};
 use crate::group::{Call, Group, Met};
 use crate::sum::in_order;
-use crate::{Comm, Result};
+use crate::{Comm, Control, Result};
 
 /// A rank that is a thread among others of one process, on any device: arrays that are not in this process's memory pass through it.
 ///
@@ -38,22 +37,12 @@ impl Drop for Threads {
     }
 }
 
-/// An array's bytes in this process.
-fn bytes_of<'a>(dev: &dyn Device, array: Ref<'a>) -> Result<Cow<'a, [u8]>> {
-    if array.place() == Place::Host {
-        return Ok(Cow::Borrowed(array.host_bytes()?));
-    }
-    let mut bytes = vec![0; array.shape().elements() * array.dtype().bytes()];
-    dev.read(&mut bytes, array)?;
-    Ok(Cow::Owned(bytes))
-}
-
 fn flat(array: Mut<'_>) -> Result<Mut<'_>> {
     let n = array.shape().elements();
     Ok(array.reshape([n])?)
 }
 
-impl Comm for Threads {
+impl Control for Threads {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -62,6 +51,23 @@ impl Comm for Threads {
         self.group.ranks()
     }
 
+    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let met = self.meet(Call { during: "gather", array: None }, own)?;
+        let seen = if self.rank == 0 { 0..self.ranks() } else { 0..0 };
+        Ok(seen.map(|rank| met.of(rank).to_vec()).collect())
+    }
+
+    fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let met = self.meet(Call { during: "broadcast", array: None }, bytes)?;
+        Ok(met.of(0).to_vec())
+    }
+
+    fn watch(&self, during: &'static str) -> Result<()> {
+        self.group.watch(self.rank, during)
+    }
+}
+
+impl Comm for Threads {
     fn reduce_scatter(
         &self,
         dev: &dyn Device,
@@ -72,7 +78,7 @@ impl Comm for Threads {
         let (during, dtype, n) = ("reduce_scatter", all.dtype(), all.shape().elements());
         let range = own_block(self, during, n, block, Some(own.shape().elements()))?;
         let bytes = range.start * dtype.bytes()..range.end * dtype.bytes();
-        let shown = bytes_of(dev, all)?;
+        let shown = host_bytes(dev, all)?;
         let met = self.meet(Call { during, array: Some((n, block, dtype)) }, &shown)?;
         let parts: Vec<&[u8]> = (0..self.ranks()).map(|r| &met.of(r)[bytes.clone()]).collect();
         if own.place() == Place::Host {
@@ -91,7 +97,7 @@ impl Comm for Threads {
         // The others write around it: the own block is neither theirs nor ours to write, so that it may be shown as it is.
         let (before, rest) = all.reborrow().split_rows(range.start)?;
         let (own, after) = rest.split_rows(range.len())?;
-        let shown = bytes_of(dev, own.into_ref())?;
+        let shown = host_bytes(dev, own.into_ref())?;
         let met = self.meet(Call { during, array: Some((n, block, dtype)) }, &shown)?;
         let (mut before, mut after) = (before, after);
         for rank in (0..self.ranks()).filter(|&rank| rank != self.rank) {
@@ -114,22 +120,11 @@ impl Comm for Threads {
         let (during, dtype, n) = ("all_reduce", values.dtype(), values.shape().elements());
         let mut sum = vec![0; n * dtype.bytes()];
         {
-            let shown = bytes_of(dev, values.view())?;
+            let shown = host_bytes(dev, values.view())?;
             let met = self.meet(Call { during, array: Some((n, n, dtype)) }, &shown)?;
             let parts: Vec<&[u8]> = (0..self.ranks()).map(|rank| met.of(rank)).collect();
             in_order(during, dtype, &mut sum, &parts)?;
         }
         Ok(dev.write(values, &sum)?)
-    }
-
-    fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let met = self.meet(Call { during: "gather", array: None }, own)?;
-        let seen = if self.rank == 0 { 0..self.ranks() } else { 0..0 };
-        Ok(seen.map(|rank| met.of(rank).to_vec()).collect())
-    }
-
-    fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>> {
-        let met = self.meet(Call { during: "broadcast", array: None }, bytes)?;
-        Ok(met.of(0).to_vec())
     }
 }

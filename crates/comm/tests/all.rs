@@ -3,3 +3,8 @@
 
 mod conformance;
 mod faults;
+#[cfg(unix)]
+mod mpi;
+#[cfg(target_os = "linux")]
+mod nccl;
+mod peers;

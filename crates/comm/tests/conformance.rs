@@ -38,7 +38,7 @@ fn lengths(ranks: usize) -> Vec<(usize, usize)> {
     ]
 }
 
-fn body(dev: &dyn Device, comm: &dyn Comm) {
+pub(crate) fn body(dev: &dyn Device, comm: &dyn Comm) {
     let (rank, ranks) = (comm.rank(), comm.ranks());
     let sum = |i: usize| (0..ranks).map(|r| value(r, i)).sum::<f64>();
     for dtype in [dev.master_dtype(), dev.compute_dtype()] {

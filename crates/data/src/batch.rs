@@ -1,6 +1,6 @@
 //! Batches on the host: inputs, targets, and positions sorted by token. No device, no thread.
 
-use crate::{Error, Order, Result, Row, Rows};
+use crate::{ChatTokens, Error, Order, Result, Row, Rows};
 use std::ops::Range;
 
 /// The tokens of B rows, in buffers that are allocated once.
@@ -20,6 +20,7 @@ pub struct Batch {
     vocab: usize,
     rows: usize,
     tokens: usize,
+    learned_in_step: Option<u64>,
 }
 
 /// Entries of a vocabulary that get a number each: no tokenizer comes near, and more is what a file says that lies.
@@ -49,6 +50,7 @@ impl Batch {
             vocab,
             rows,
             tokens,
+            learned_in_step: None,
         })
     }
 
@@ -78,6 +80,12 @@ impl Batch {
     /// (B, T): the tokens that the model is to predict.
     pub fn targets(&self) -> &[i32] {
         &self.targets
+    }
+
+    /// Where not all targets are learned, those that are, of the whole step that this batch is a part of: what a mean over them divides by, whichever
+    /// micro-batch or rank has them.
+    pub fn learned_in_step(&self) -> Option<u64> {
+        self.learned_in_step
     }
 
     /// (B·T): positions in `inputs`, sorted stably by token; empty in a [`Batch::unsorted`].
@@ -116,6 +124,7 @@ impl Batch {
         }
         self.inputs.copy_from_slice(inputs);
         self.targets.copy_from_slice(targets);
+        self.learned_in_step = None;
         if !self.sorted.is_empty() {
             self.sort();
         }
@@ -185,6 +194,10 @@ fn lay_out<T: Copy>(row: &[T], inputs: &mut [i32], targets: &mut [i32], widen: i
 pub struct BatchReader {
     rows: Rows,
     order: Order,
+    /// A step and its targets that are learned, for the micro-batches that follow.
+    counted: Option<(u64, u64)>,
+    /// A row, to count in.
+    row: Vec<i32>,
 }
 
 impl BatchReader {
@@ -199,7 +212,7 @@ impl BatchReader {
                 hint: "build the order with `rows.len()`".into(),
             });
         }
-        Ok(Self { rows, order })
+        Ok(Self { rows, order, counted: None, row: vec![] })
     }
 
     /// The rows.
@@ -210,6 +223,23 @@ impl BatchReader {
     /// The order.
     pub fn order(&self) -> &Order {
         &self.order
+    }
+
+    /// The targets of a step that are learned.
+    fn learned(&mut self, step: u64, chat: &ChatTokens) -> Result<u64> {
+        if let Some((counted, learned)) = self.counted
+            && counted == step
+        {
+            return Ok(learned);
+        }
+        self.row.resize(self.rows.row_tokens(), 0);
+        let mut learned = 0;
+        for index in self.order.batch(step) {
+            self.rows.fill(index, &mut self.row)?;
+            learned += chat.mask(&mut self.row[1..]);
+        }
+        self.counted = Some((step, learned));
+        Ok(learned)
     }
 
     /// Fills `batch` with the rows `range` of step `step`; a micro-batch or a rank takes its own range of 0..batch rows.
@@ -256,6 +286,13 @@ impl BatchReader {
                 hint: "build the order with `rows.len()`".into(),
             })?;
             batch.set_row(b, index, row)?;
+        }
+        batch.learned_in_step = None;
+        if let Some(chat) = self.rows.chat().copied() {
+            for row in batch.targets.chunks_exact_mut(batch.tokens) {
+                chat.mask(row);
+            }
+            batch.learned_in_step = Some(self.learned(step, &chat)?);
         }
         if !batch.sorted.is_empty() {
             batch.sort();

@@ -274,6 +274,7 @@ impl<'a, T: Token> Packing<'a, T> {
             settings: self.settings.clone(),
             stats,
             read: self.mark.read,
+            chat: None,
             shards,
         };
         manifest.write(self.out)?;

@@ -3,6 +3,7 @@
 
 mod batch;
 mod build;
+mod chat;
 mod error;
 mod feed;
 mod files;
@@ -23,6 +24,10 @@ mod writer;
 
 pub use batch::{Batch, BatchReader};
 pub use build::{PackConfig, TOKENIZER, pack, pack_with_digests, train_bpe};
+pub use chat::{
+    CHAT_TEMPLATE, CHAT_TEMPLATE_FILE, ChatTokens, Content, Conversation, Conversations, Message,
+    Part as ContentPart, PartKind, Role, pack_chat,
+};
 pub use error::{Error, Result};
 pub use files::digest_file;
 pub use order::Order;

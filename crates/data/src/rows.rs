@@ -3,7 +3,7 @@
 use crate::many::{AsOne, Part, side_by_side};
 use crate::shard::{Row, Shard};
 use crate::token::TokenType;
-use crate::{Error, PackSettings, PackStats, Progress, ReadStats, Result, Silent};
+use crate::{ChatTokens, Error, PackSettings, PackStats, Progress, ReadStats, Result, Silent};
 use farthing_base::files;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -42,6 +42,9 @@ pub struct Manifest {
     pub stats: PackStats,
     /// What was read of the text and what was not: nulls, and what the filter rejected.
     pub read: ReadStats,
+    /// Of conversations, the special tokens that tell who says what; then only what the assistant says is learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatTokens>,
     /// The shards, in order.
     pub shards: Vec<ManifestShard>,
 }
@@ -205,6 +208,11 @@ impl Rows {
     /// Entries of the vocabulary the rows were packed with.
     pub fn vocab(&self) -> usize {
         self.inner.manifest.vocab
+    }
+
+    /// Of conversations, the special tokens by which it is known what of a row is learned; `None` where all of it is.
+    pub fn chat(&self) -> Option<&ChatTokens> {
+        self.inner.manifest.chat.as_ref()
     }
 
     /// The manifest.

@@ -174,6 +174,9 @@ pub fn batches_of(
         for i in range {
             rows.fill(i, &mut buffer).map_err(|e| Error::Rows { source: BoxError::from(e) })?;
             inputs.extend_from_slice(&buffer[..tokens]);
+            if let Some(chat) = rows.chat() {
+                chat.mask(&mut buffer[1..]);
+            }
             targets.extend_from_slice(&buffer[1..]);
         }
         Batch::new(inputs, targets, n, tokens)

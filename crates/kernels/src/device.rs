@@ -51,6 +51,12 @@ pub trait Memory {
     /// Waits for everything launched so far.
     fn synchronize(&self) -> Result<()>;
 
+    /// The handle of the CUDA stream that this device's work is launched in (a `CUstream`), whose context is the calling thread's from then on: for a library
+    /// that launches work of its own between. `None` where there is no such thing.
+    fn cuda_stream(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     /// What a user should know of how this device has computed so far, a line each: a slow way, taken because a library refused the fast one.
     /// Empty on most.
     fn notes(&self) -> Vec<String> {

@@ -249,6 +249,10 @@ impl Memory for Rounded {
         self.device.synchronize()
     }
 
+    fn cuda_stream(&self) -> Result<Option<usize>> {
+        self.device.cuda_stream()
+    }
+
     fn notes(&self) -> Vec<String> {
         self.device.notes()
     }

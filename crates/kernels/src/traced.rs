@@ -202,6 +202,10 @@ impl Memory for Traced {
         self.record("synchronize", 0, |device| device.synchronize())
     }
 
+    fn cuda_stream(&self) -> Result<Option<usize>> {
+        self.device.cuda_stream()
+    }
+
     fn notes(&self) -> Vec<String> {
         self.device.notes()
     }

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,7 +11,7 @@ use crate::{Group, Origin, Scale, Scaling, Schedule};
 macro_rules! presets {
     ($($(#[$about:meta])* $preset:ident = $name:literal),* $(,)?) => {
         /// A published setting of the whole recipe.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
         #[non_exhaustive]
         pub enum Preset {
             $($(#[$about])* #[serde(rename = $name)] $preset,)*

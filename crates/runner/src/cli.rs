@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use farthing_comm::Launch;
 
 use crate::ahead::Ahead;
 use crate::cache::Cache;
+use crate::crew::{self, Crew, Started};
 use crate::grammar::{self, Pipeline, Setting};
 use crate::hidden::Hidden;
 use crate::places::PlaceArgs;
@@ -83,6 +85,11 @@ enum Command {
     Generate(Box<talk::GenerateArgs>),
     #[command(flatten)]
     Other(commands::Command),
+    /// Talk with a model that was finetuned to chat
+    Chat(Box<talk::ChatArgs>),
+    /// Serve a trained model over HTTP
+    #[cfg(feature = "serve")]
+    Serve(Box<talk::ServeArgs>),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -135,6 +142,9 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
             let text = commands::run(command, &app, Args::command());
             return text.map_or_else(|error| ended(Err(error)), |text| out(&text, DONE));
         }
+        Some(Command::Chat(args)) => return ended(talk::chat(args)),
+        #[cfg(feature = "serve")]
+        Some(Command::Serve(args)) => return ended(talk::serve(args)),
         None => {}
     }
     let nothing = Hidden::default();
@@ -144,13 +154,23 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         return BAD_INPUT;
     };
     let App { kinds, mut extras } = app;
+    let launch = match crew::launched() {
+        Ok(launch) => launch,
+        Err(error) => return ended(Err(error)),
+    };
+    // What all ranks find out alike, the first one says.
+    let err_once = |hidden: &Hidden, screen: &str| {
+        if launch.as_ref().is_none_or(|launch| launch.rank == 0) {
+            err(hidden, screen);
+        }
+    };
     let read = text(file).map_err(|what| {
         format!("error: cannot read the pipeline file {}: {what}\n", file.display())
     });
     let files = match read.and_then(|whole| grammar::chain(file, whole, text)) {
         Ok(files) => files,
         Err(screen) => {
-            err(&nothing, &screen);
+            err_once(&nothing, &screen);
             return BAD_INPUT;
         }
     };
@@ -170,6 +190,7 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
             kinds: &kinds,
             extras,
             threads: args.threads,
+            launch: launch.as_ref(),
             environment: &environment,
             hidden: &hidden,
         };
@@ -179,10 +200,19 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         Ok(pipeline) => pipeline,
         Err(faults) => {
             // What is quoted in it has lost its control sequences; the screen's own are colours.
-            write_err(&faults.render(colours()));
+            err_once(&nothing, &faults.render(colours()));
             return BAD_INPUT;
         }
     };
+    if let Some(launch) = launch.clone().filter(|launch| launch.rank > 0) {
+        if args.graph.is_some() || args.plan.is_some() {
+            return DONE;
+        }
+        let store = args.places.of(Some(file)).store;
+        let started = Started::new(launch, &pipeline, store, &digest, &args.set);
+        return started.map_or(BAD_INPUT, |started| crew::follow(&started, &extras));
+    }
+    extras.insert(Crew::new(launch.is_some()));
     match args.graph {
         Some(Graph::Dot) => out(&hidden.shown(&plan_screen::dot(&pipeline)), DONE),
         Some(Graph::Mermaid) => out(&hidden.shown(&plan_screen::mermaid(&pipeline)), DONE),
@@ -190,7 +220,16 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
             let program = argv.first().map(|p| p.to_string_lossy().into_owned());
             let program = program.unwrap_or_default();
             let again = |extras: &Extras| read(extras).ok();
-            match work((pipeline, digest), again, file, &args, extras, &hidden, &program) {
+            match work(
+                (pipeline, digest),
+                again,
+                launch.clone(),
+                file,
+                &args,
+                extras,
+                &hidden,
+                &program,
+            ) {
                 Ok(code) => code,
                 Err(error) => {
                     err(&hidden, &format!("error: {}\n", failure::lines(&error).join("\n")));
@@ -230,6 +269,7 @@ fn text(file: &Path) -> Result<String, String> {
 fn work(
     (pipeline, file_digest): (Pipeline, String),
     again: impl Fn(&Extras) -> Option<Pipeline>,
+    launch: Option<Launch>,
     file: &Path,
     args: &Args,
     extras: Extras,
@@ -244,6 +284,11 @@ fn work(
     };
     let screen = Screen::of_stderr(hidden.clone());
     let places = args.places.of(Some(file));
+    let launcher = launch.as_ref().map(|launch| launch.launcher.words(launch.ranks) + " ");
+    let started = launch.map(|launch| {
+        Started::new(launch, &pipeline, places.store.clone(), &file_digest, &args.set)
+    });
+    let started = started.transpose()?;
     let setup = Setup {
         cache: Cache::at(&places.store, screen.clone()),
         selected: selection.resolve(&pipeline)?,
@@ -271,8 +316,14 @@ fn work(
         return Ok(BAD_INPUT);
     }
     // A store that has everything need not be writable.
-    if ahead.iter().any(Ahead::is_to_run) {
+    if started.is_some() || ahead.iter().any(Ahead::is_to_run) {
         setup.cache.prepare()?;
+    }
+    if let Some(started) = &started
+        && let Err(error) = Crew::lead(&setup.extras, started, &|line| setup.screen.line(line))
+    {
+        err(hidden, &format!("error: {}\n", failure::lines(&error).join("\n")));
+        return Ok(crew::code(&error));
     }
     let _in_use = setup.cache.in_use();
     let folder = run_folder(&pipeline, &ahead, &places.runs, hidden)?;
@@ -295,22 +346,35 @@ fn work(
     };
     signals::listen(&setup.cancel, &setup.screen);
     let mut retries = Retries::of(&pipeline);
-    let mut outcome = run_stages(pipeline, &setup, &folder, lineage.clone())?;
-    while retries.again(&mut outcome, &setup.cancel, |line| setup.screen.line(line))
+    let mut outcome = run_stages(pipeline, &setup, &folder, lineage.clone());
+    // Processes that a launcher started are a job once: its launcher starts it again.
+    while started.is_none()
+        && let Ok(failed) = &mut outcome
+        && retries.again(failed, &setup.cancel, |line| setup.screen.line(line))
         && let Some(pipeline) = again(&setup.extras)
     {
-        outcome = run_stages(pipeline, &setup, &folder, lineage.clone())?;
+        outcome = run_stages(pipeline, &setup, &folder, lineage.clone());
     }
     folder.end();
+    Crew::end(
+        &setup.extras,
+        match &outcome {
+            Ok(outcome) => outcome.failure.as_ref().map(|(_, error)| error),
+            Err(error) => Some(error),
+        },
+    );
+    let outcome = outcome?;
     let talk = |folder: &Path| {
-        let words = [program.to_owned(), "generate".to_owned(), folder.display().to_string()];
+        let command = talk::command(folder).to_owned();
+        let words = [program.to_owned(), command, folder.display().to_string()];
         words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
     };
     let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path, talk)), DONE);
     let Some((stage, error)) = &outcome.failure else { return Ok(code) };
-    err(hidden, &result_screen::failed(stage, error, &resume_command(program, args)));
+    let resume = launcher.unwrap_or_default() + &resume_command(program, args);
+    err(hidden, &result_screen::failed(stage, error, &resume));
     let signal = setup.cancel.signal().filter(|_| error.is::<Cancelled>());
-    Ok(signal.map_or(FAILED, signals::exit_code))
+    Ok(signal.map_or_else(|| crew::code(error), signals::exit_code))
 }
 
 /// The folder of this run; of one that takes everything from the cache, the folder of the run that has it already.
@@ -377,7 +441,7 @@ fn out(text: &str, code: u8) -> u8 {
 }
 
 /// Prints an error screen, but for what is hidden.
-fn err(hidden: &Hidden, text: &str) {
+pub(crate) fn err(hidden: &Hidden, text: &str) {
     write_err(&hidden.shown(text));
 }
 

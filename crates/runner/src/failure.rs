@@ -18,6 +18,7 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         of::<At>,
         of::<FileError>,
         of::<TensorError>,
+        of::<farthing_comm::Error>,
         of::<farthing_data::Error>,
         of::<farthing_kernels::Error>,
         of::<farthing_model::Error>,
@@ -26,7 +27,18 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         of::<farthing_train::Error>,
         of::<farthing_talk::Error>,
     ];
+    #[cfg(feature = "serve")]
+    let ask = ask.into_iter().chain([of::<farthing_serve::Error>
+        as for<'b> fn(&'b (dyn Error + 'static)) -> Option<Cow<'b, str>>]);
     ask.into_iter().find_map(|of| of(cause))
+}
+
+/// What went wrong between ranks, if that is what an error is.
+pub(crate) fn comm<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a farthing_comm::Error> {
+    match cause.downcast_ref::<farthing_train::Error>() {
+        Some(farthing_train::Error::Comm(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    }
 }
 
 /// What an error says, and its hints: lines of the message and the value.
@@ -120,7 +132,8 @@ pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
             cause.downcast_ref(),
             Some(farthing_data::Error::Unreachable { .. } | farthing_data::Error::Stopped)
         );
-        !lasting || network || cause.is::<crate::Cancelled>()
+        let missed = comm(cause).is_some_and(farthing_comm::Error::is_only_missed);
+        !lasting || network || missed || cause.is::<crate::Cancelled>()
     };
     error.chain().any(passes) || hints(error).iter().any(|hint| hint.starts_with("run again"))
 }
@@ -144,6 +157,9 @@ mod tests {
     fn what_would_fail_again_is_told_from_what_may_pass() {
         use std::io::{Error, ErrorKind};
         let io = |kind: ErrorKind| anyhow::Error::from(Error::from(kind)).context("reading a");
+        let lost =
+            farthing_comm::Error::Lost { lost: 1, ranks: 2, rank: 0, during: "gather".to_owned() };
+        let lost = farthing_train::Error::from(lost);
         for (error, passes) in [
             (io(ErrorKind::StorageFull), true),
             (io(ErrorKind::TimedOut), true),
@@ -152,6 +168,7 @@ mod tests {
             (crate::Cancelled.into(), true),
             (anyhow::anyhow!("a file changed\nhint: run again when nobody writes to it"), true),
             (anyhow::anyhow!("row 812 is short"), false),
+            (lost.into(), true),
         ] {
             assert_eq!(may_pass(&error), passes, "{error:#}");
         }

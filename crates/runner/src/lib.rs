@@ -13,6 +13,7 @@ mod cache;
 mod cancel;
 mod cli;
 mod commands;
+mod crew;
 mod ctx;
 mod encoding;
 mod expect;
@@ -48,7 +49,7 @@ pub use figure::Figure;
 pub use lock_file::LockFile;
 pub use metrics::Metrics;
 pub use progress::Progress;
-pub use resources::{Accelerator, Resources};
+pub use resources::{Accelerator, Engine, Resources};
 pub use stage::{At, Before, Estimate, Lacking, NoExec, PlanLine, Port, Promise, Stage, port};
 
 /// What a stage returns. Library errors keep their `hint:` lines on the way to the screen.

@@ -1,11 +1,12 @@
 //! What a stage may use of the machine. Of all this only the class of a device that is not the processor is part of a cache key, because it computes in other
 //! types: the same bytes come out, to rounding, however many threads or GPUs there are.
 
+use farthing_comm::Launch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where a stage computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Accelerator {
@@ -28,8 +29,32 @@ impl std::fmt::Display for Accelerator {
     }
 }
 
-/// A stage's `resources` table after defaults and `--threads`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What carries arrays among ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Engine {
+    /// Memory: ranks are threads of one process.
+    #[default]
+    Threads,
+    /// MPI: ranks are processes that `mpirun` or `srun` has started.
+    Mpi,
+    /// NCCL, among GPUs: ranks are threads of one process, or processes that a launcher has started.
+    Nccl,
+}
+
+impl From<Engine> for farthing_comm::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Threads => Self::Threads,
+            Engine::Mpi => Self::Mpi,
+            Engine::Nccl => Self::Nccl,
+        }
+    }
+}
+
+/// A stage's `resources` table after defaults, `--threads` and what a launcher has started.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Resources {
     /// Where to compute.
     pub device: Accelerator,
@@ -37,6 +62,8 @@ pub struct Resources {
     pub gpus: u32,
     /// Ranks on the processor, or on as many emulated GPUs; at least 1.
     pub ranks: usize,
+    /// What carries arrays among ranks.
+    pub engine: Engine,
     /// Threads of each rank for work on the CPU, at least 1.
     pub threads: usize,
 }
@@ -56,7 +83,13 @@ pub(crate) const MOST_THREADS: usize = 4_096;
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { device: Accelerator::Cpu, gpus: 0, ranks: 1, threads: available_threads() }
+        Self {
+            device: Accelerator::Cpu,
+            gpus: 0,
+            ranks: 1,
+            engine: Engine::Threads,
+            threads: available_threads(),
+        }
     }
 }
 
@@ -67,20 +100,28 @@ pub(crate) struct ResourcesTable {
     /// Where to compute.
     #[serde(default)]
     device: Accelerator,
-    /// GPUs to compute on; 1 with `device = "cuda"` when absent.
+    /// GPUs to compute on, over all machines; 1 with `device = "cuda"` when absent.
     gpus: Option<u32>,
     /// Ranks on the processor, or on as many emulated GPUs; 1 when absent.
     ranks: Option<usize>,
+    /// What carries arrays among ranks: as ranks were started, when absent.
+    engine: Option<Engine>,
+    /// The fewest ranks, or GPUs, to go on with where a launcher starts fewer than are asked for; as many as that when absent.
+    min_ranks: Option<usize>,
     /// Threads of each rank for work on the processor; all cores when absent.
     threads: Option<usize>,
 }
 
 impl ResourcesTable {
-    /// Fills in the defaults; `--threads` wins over the file.
+    /// Fills in the defaults; `--threads` wins over the file, and what a launcher has started has to be what the file asks for.
     ///
     /// # Errors
-    /// A sentence when the keys contradict each other.
-    pub(crate) fn resolve(&self, threads: Option<usize>) -> Result<Resources, String> {
+    /// A sentence when the keys contradict each other, or the launcher.
+    pub(crate) fn resolve(
+        &self,
+        threads: Option<usize>,
+        launch: Option<&Launch>,
+    ) -> Result<Resources, String> {
         let gpus = match (self.device, self.gpus) {
             (Accelerator::Cpu | Accelerator::Emulated, None | Some(0)) => 0,
             (Accelerator::Cpu | Accelerator::Emulated, Some(n)) => {
@@ -103,17 +144,64 @@ impl ResourcesTable {
             }
             (_, n) => n.unwrap_or(1),
         };
+        let all = self.started(ranks.max(gpus as usize), launch)?;
+        let launch = launch.filter(|_| all > 1);
+        let (gpus, ranks) = if gpus > 0 { (all as u32, 1) } else { (0, all) };
+        let engine = self.engine(launch)?;
+        // Of those, on this machine.
+        let here = launch.map_or(ranks, |launch| launch.local_ranks.unwrap_or(1));
         let threads = match threads.or(self.threads) {
             Some(0) => return Err("`threads = 0`, expected at least 1".to_owned()),
-            Some(n) if n.saturating_mul(ranks) > MOST_THREADS => {
+            Some(n) if n.saturating_mul(here) > MOST_THREADS => {
                 let each =
-                    if ranks > 1 { format!(" on each of {ranks} ranks") } else { String::new() };
+                    if here > 1 { format!(" on each of {here} ranks") } else { String::new() };
                 return Err(format!("{n} threads{each}, expected at most {MOST_THREADS} in all"));
             }
             Some(n) => n,
-            None => (available_threads() / ranks).max(1),
+            None => (available_threads() / here).max(1),
         };
-        Ok(Resources { device: self.device, gpus, ranks, threads })
+        Ok(Resources { device: self.device, gpus, ranks, engine, threads })
+    }
+
+    /// How many ranks there will be, if the file asks for `wanted`.
+    fn started(&self, wanted: usize, launch: Option<&Launch>) -> Result<usize, String> {
+        let least = self.min_ranks.unwrap_or(wanted);
+        if least == 0 || least > wanted {
+            return Err(format!("`min_ranks = {least}`, expected 1 to {wanted}"));
+        }
+        match launch {
+            // What needs no other rank runs on the first.
+            Some(_) if wanted == 1 => Ok(1),
+            Some(launch) if !(least..=wanted).contains(&launch.ranks) => {
+                let asked = if least == wanted {
+                    wanted.to_string()
+                } else {
+                    format!("{least} to {wanted}")
+                };
+                Err(format!(
+                    "{} has started {} ranks, and {asked} are asked for",
+                    launch.launcher, launch.ranks
+                ))
+            }
+            Some(launch) => Ok(launch.ranks),
+            None => Ok(wanted),
+        }
+    }
+
+    fn engine(&self, launch: Option<&Launch>) -> Result<Engine, String> {
+        match (self.engine, self.device, launch) {
+            (Some(Engine::Nccl), Accelerator::Cpu | Accelerator::Emulated, _) => {
+                Err("`engine = \"nccl\"` joins GPUs, and needs `device = \"cuda\"`".to_owned())
+            }
+            (Some(Engine::Threads), _, Some(launch)) => Err(format!(
+                "`engine = \"threads\"` joins threads of one process, and {} has started {}",
+                launch.launcher, launch.ranks
+            )),
+            (Some(engine), ..) => Ok(engine),
+            (None, Accelerator::Cuda, _) => Ok(Engine::Nccl),
+            (None, _, Some(_)) => Ok(Engine::Mpi),
+            (None, _, None) => Ok(Engine::Threads),
+        }
     }
 }
 

@@ -9,8 +9,8 @@ mod terminal;
 mod utf8;
 
 pub use error::{Error, Result};
-pub use model::Model;
-pub use session::{Finish, Made, Session, Task};
+pub use model::{Model, turn};
+pub use session::{Finish, Likely, Made, Session, Task};
 pub use stops::Stops;
 pub use terminal::visible;
 pub use utf8::Utf8;

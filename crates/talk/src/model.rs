@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use farthing_data::Tokenizer;
+use farthing_data::{ChatTokens, Message, Tokenizer};
 use farthing_kernels::{Device, Params};
 use farthing_model::{Gpt, load_model};
 
@@ -49,8 +49,35 @@ impl Model {
         Ok(tokens)
     }
 
+    /// The special tokens of conversations.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where the tokenizer lacks one: nobody can chat with such a model.
+    pub fn chat(&self) -> Result<ChatTokens> {
+        Ok(ChatTokens::of(&self.tokenizer)?)
+    }
+
+    /// The tokens of what was said so far, after which the assistant answers, and those at which its answer ends.
+    ///
+    /// # Errors
+    /// [`Error::Data`].
+    pub fn turn(&self, messages: &[Message]) -> Result<(Vec<i32>, Vec<u32>)> {
+        turn(&self.tokenizer, messages)
+    }
+
     /// Tokens of the rows that it was trained on: what comes later sees the last so many.
     pub fn context(&self) -> usize {
         self.gpt.config().seq_len
     }
+}
+
+/// [`Model::turn`] for who has no more than the tokenizer.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn turn(tokenizer: &Tokenizer, messages: &[Message]) -> Result<(Vec<i32>, Vec<u32>)> {
+    let chat = ChatTokens::of(tokenizer)?;
+    let tokens = chat.prompt(tokenizer, messages)?.into_iter().map(|id| id as i32).collect();
+    // A model that begins the other's turn has ended its own.
+    Ok((tokens, [&chat.assistant[..], &chat.user[..]].concat()))
 }

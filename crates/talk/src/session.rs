@@ -13,12 +13,53 @@ pub struct Task {
     pub max_tokens: usize,
     /// Strings at which the text ends, themselves not part of it.
     pub stop: Vec<String>,
+    /// Tokens at which it ends, beside a document's beginning.
+    pub ends: Vec<u32>,
+    /// With each token, tell its probability and those of so many that were likeliest.
+    pub likely: Option<usize>,
+}
+
+impl Task {
+    /// A text of at most `max_tokens` tokens that only the model ends.
+    pub fn new(sampling: Sampling, max_tokens: usize) -> Self {
+        Self { sampling, max_tokens, stop: vec![], ends: vec![], likely: None }
+    }
+}
+
+/// What the model thought of a token, before anything of a [`Sampling`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Likely {
+    /// The logarithm of the token's probability.
+    pub logprob: f64,
+    /// The likeliest tokens with theirs, the first first.
+    pub top: Vec<(u32, f64)>,
+}
+
+impl Likely {
+    /// Of `token` among `logits`, and of the `most` likeliest.
+    fn of(logits: &[f64], token: usize, most: usize) -> Self {
+        let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|x| (x - highest).exp()).sum();
+        let all = highest + sum.ln();
+        let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+        let most = most.min(ids.len());
+        let by = |a: &u32, b: &u32| {
+            logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b))
+        };
+        if most > 0 && most < ids.len() {
+            ids.select_nth_unstable_by(most - 1, by);
+        }
+        ids.truncate(most);
+        ids.sort_unstable_by(by);
+        let top = ids.into_iter().map(|id| (id, logits[id as usize] - all)).collect();
+        Self { logprob: logits.get(token).map_or(f64::NEG_INFINITY, |x| x - all), top }
+    }
 }
 
 /// Why a text ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Finish {
-    /// The model ended the document, or a stop string came.
+    /// The model ended the document or its turn, or a stop string came.
     Stop,
     /// There are as many tokens as were asked for.
     Length,
@@ -35,6 +76,8 @@ pub struct Made {
     pub text: String,
     /// Whether the text ends here; its place is free then.
     pub finish: Option<Finish>,
+    /// What [`Task::likely`] asks for.
+    pub likely: Option<Likely>,
 }
 
 /// A text under way.
@@ -132,7 +175,7 @@ impl<'a> Session<'a> {
         Ok(self.texts.logits(place)?)
     }
 
-    /// Adds a token to every text under way; `each` is told of them in the order of their places. A document's beginning ends the text before it.
+    /// Adds a token to every text under way; `each` is told of them in the order of their places. A document's beginning, or a token of [`Task::ends`], ends the text before it.
     ///
     /// # Errors
     /// [`Error::Model`] where the device fails.
@@ -144,8 +187,12 @@ impl<'a> Session<'a> {
             let Some(running) = slot else { continue };
             let token = self.texts.draw(place, &running.task.sampling)?;
             let (id, mut text, mut finish) = (token as u32, String::new(), None);
+            let likely = match running.task.likely {
+                Some(most) => Some(Likely::of(self.texts.logits(place)?, id as usize, most)),
+                None => None,
+            };
             running.made += 1;
-            if id == tokenizer.bos() {
+            if id == tokenizer.bos() || running.task.ends.contains(&id) {
                 finish = Some(Finish::Stop);
             } else {
                 let whole = running.utf8.push(&tokenizer.decode_bytes(&[id]));
@@ -153,7 +200,7 @@ impl<'a> Session<'a> {
                 text = piece;
                 if stopped {
                     finish = Some(Finish::Stop);
-                    each(Made { place, token: id, text, finish });
+                    each(Made { place, token: id, text, finish, likely });
                     *slot = None;
                     continue;
                 }
@@ -172,7 +219,7 @@ impl<'a> Session<'a> {
                 self.rows.push(place);
                 self.next.push(token);
             }
-            each(Made { place, token: id, text, finish });
+            each(Made { place, token: id, text, finish, likely });
         }
         Ok(self.texts.step(&self.rows, &self.next)?)
     }

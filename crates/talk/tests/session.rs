@@ -32,7 +32,7 @@ fn model(dev: Box<dyn Device>) -> Model {
 
 fn task(seed: u64, max_tokens: usize) -> Task {
     let sampling = Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
-    Task { sampling, max_tokens, stop: vec![] }
+    Task::new(sampling, max_tokens)
 }
 
 /// A text by itself: its tokens, its text, how it ended.
@@ -71,7 +71,7 @@ fn together_is_alone(dev: Box<dyn Device>) {
             break;
         }
         session
-            .step(&mut |Made { place, token, text, finish }| {
+            .step(&mut |Made { place, token, text, finish, .. }| {
                 let to = &mut texts[who[place]];
                 to.0.push(token);
                 to.1.push_str(&text);
@@ -165,4 +165,51 @@ fn a_model_is_its_file_and_its_own_tokenizer() {
     Tokenizer::train(texts, &settings).unwrap().0.save(&json).unwrap();
     let Err(error) = open() else { panic!("another tokenizer is taken") };
     assert!(matches!(error, Error::Vocabulary { model: 285, tokenizer: 270, .. }), "{error}");
+}
+
+#[test]
+fn a_chat_models_turn_ends_where_it_says_and_probabilities_are_the_models_own() {
+    let model = model(Box::new(Cpu::new(1).unwrap()));
+    let chat = model.chat().unwrap();
+    let said = [farthing_data::Message::new(farthing_data::Role::User, "the cat")];
+    let (prompt, ends) = model.turn(&said).unwrap();
+    assert_eq!(*prompt.last().unwrap() as u32, chat.assistant[0]);
+    assert!(ends.contains(&chat.assistant[1]) && ends.contains(&chat.user[0]));
+
+    let run = |task: Task| {
+        let mut session = Session::new(&model, 1, 200).unwrap();
+        session.start(&prompt, vec![task]).unwrap();
+        let mut all = vec![];
+        while !session.is_idle() {
+            session.step(&mut |made| all.push(made)).unwrap();
+        }
+        all
+    };
+    let plain = run(task(3, 12));
+    let likely = run(Task { likely: Some(4), ..task(3, 12) });
+    assert_eq!(likely.len(), plain.len());
+    for (made, plain) in likely.iter().zip(&plain) {
+        assert_eq!((made.token, &made.text), (plain.token, &plain.text), "asking changes nothing");
+        assert_eq!(plain.likely, None);
+        let told = made.likely.as_ref().unwrap();
+        assert_eq!(told.top.len(), 4);
+        assert!(told.top.windows(2).all(|two| two[0].1 >= two[1].1));
+        let whole: f64 = told.top.iter().map(|(_, logprob)| logprob.exp()).sum();
+        assert!(told.logprob <= told.top[0].1 && whole <= 1.0 + 1e-9, "{told:?}");
+        if let Some((_, logprob)) = told.top.iter().find(|(id, _)| *id == made.token) {
+            assert_eq!(*logprob, told.logprob);
+        }
+    }
+    let all = run(Task { likely: Some(usize::MAX), ..task(3, 1) });
+    let whole: f64 = all[0].likely.as_ref().unwrap().top.iter().map(|(_, x)| x.exp()).sum();
+    assert!((whole - 1.0).abs() < 1e-9, "{whole}");
+
+    // Any token can be an end; it is not part of the text.
+    let end = plain[5].token;
+    let first = plain.iter().position(|made| made.token == end).unwrap();
+    let ended = run(Task { ends: vec![end], ..task(3, 12) });
+    assert_eq!(ended.len(), first + 1);
+    assert_eq!(ended.last().unwrap().finish, Some(Finish::Stop));
+    let text = |all: &[Made]| all.iter().map(|made| made.text.as_str()).collect::<String>();
+    assert!(text(&plain).starts_with(text(&ended).trim_end_matches('\u{fffd}')));
 }

@@ -16,5 +16,5 @@ mod trainer;
 pub use checkpoints::{Checkpoints, MODEL_FILE};
 pub use error::{Error, Result};
 pub use metrics::{EvalRecord, FinalRecord, Record, RunRecord, StepRecord};
-pub use setup::{Recipe, Setup, listed};
+pub use setup::{Finetune, Recipe, Setup, listed};
 pub use trainer::{Batches, Bytes, Progress, Trainer};

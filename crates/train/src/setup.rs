@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use farthing_kernels::SlabSpec;
-use farthing_model::{Gpt, ModelConfig};
+use farthing_model::{Gpt, GptConfig, ModelConfig};
 use farthing_optim::{
-    Group, GroupKeys, GroupSummary, Listed, Plan, Preset, REFERENCE_DEPTH, Registry, Schedule,
-    ScheduleKeys, Size, merge, resolve, summarize,
+    Decay, Group, GroupKeys, GroupSummary, Listed, Momentum, Overrides, Plan, Preset,
+    REFERENCE_DEPTH, Registry, Schedule, ScheduleKeys, Size, merge, resolve, summarize,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// What is trained and how. Every number that is absent is the preset's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recipe {
     /// The model: preset, depth, and any number of it.
     pub model: ModelConfig,
@@ -32,6 +34,37 @@ impl Recipe {
     pub fn preset(&self) -> Preset {
         // Both crates have every preset: a test holds them to it.
         Preset::from_name(self.model.preset.name()).unwrap_or_default()
+    }
+}
+
+/// How a model that exists is finetuned, as nanochat's `chat_sft` does: lower rates, no weight decay of matrices, a schedule of its own. The optimizers begin
+/// without a memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finetune {
+    /// Whose optimizer groups.
+    pub preset: Preset,
+    /// A factor on all learning rates, beside √(batch / 524,288).
+    pub lr_frac: f64,
+    /// Tokens of a step, those that are not learned included.
+    pub batch_tokens: u64,
+    /// Steps.
+    pub steps: u64,
+    /// How rates run; see [`Finetune::schedule`].
+    pub schedule: Schedule,
+    /// Optimizer groups, by name, laid over the preset's.
+    pub optim: BTreeMap<String, GroupKeys>,
+}
+
+impl Finetune {
+    /// nanochat's: no warm-up, rates that fall to 0 over the second half, momentum from 0.85 to 0.95 over 300 steps.
+    pub fn schedule() -> Schedule {
+        Schedule {
+            warmup_steps: 0,
+            warmdown_frac: 0.5,
+            final_lr_frac: 0.0,
+            momentum: Momentum { start: 0.85, peak: 0.95, warmup_steps: 300, end: None },
+            weight_decay: Decay::Constant,
+        }
     }
 }
 
@@ -78,11 +111,51 @@ impl Setup {
         let plan = scaling.plan(&size, &recipe.schedule.overrides())?;
         let schedule = recipe.schedule.schedule(preset)?;
         let groups = merge(preset.groups(), &recipe.optim)?;
+        Self::of(gpt, groups, plan, schedule, registry)
+    }
+
+    /// Works out how a model that exists is finetuned.
+    ///
+    /// # Errors
+    /// As [`Setup::new`].
+    pub fn finetune(model: GptConfig, how: &Finetune, registry: &Registry) -> Result<Self> {
+        let Finetune { preset, lr_frac, batch_tokens, steps, schedule, optim } = how;
+        let size = Size {
+            scaling_params: model.scaling_params(),
+            reference_scaling_params: model.scaling_params(),
+            model_dim: model.model_dim,
+            depth: model.depth,
+        };
+        let given = Overrides { batch_tokens: Some(*batch_tokens), steps: Some(*steps) };
+        let mut plan = preset.scaling().plan(&size, &given)?;
+        plan.weight_decay_scale = 0.0;
+        plan.explanation = vec![
+            format!("{steps} steps of {batch_tokens} tokens"),
+            format!("learning rates × {lr_frac}, and × {:.6} = √(batch / 524,288)", plan.lr_scale),
+            "no weight decay of matrices".to_owned(),
+        ];
+        schedule.check()?;
+        let mut groups = merge(preset.groups(), optim)?;
+        for group in &mut groups {
+            group.lr *= lr_frac;
+        }
+        Self::of(Gpt::new(model)?, groups, plan, *schedule, registry)
+    }
+
+    /// Groups and plan over a model's parameters.
+    fn of(
+        gpt: Gpt,
+        groups: Vec<Group>,
+        plan: Plan,
+        schedule: Schedule,
+        registry: &Registry,
+    ) -> Result<Self> {
         for group in &groups {
             registry.check(&group.uses, &group.options)?;
         }
         let slabs = resolve(&groups, &listed(&gpt))?;
         let summary = summarize(&groups, &slabs, &plan)?;
+        let seq_len = gpt.config().seq_len;
         let rows = plan.batch_tokens as usize / seq_len;
         if rows == 0 || !(plan.batch_tokens as usize).is_multiple_of(seq_len) {
             return Err(Error::Recipe {

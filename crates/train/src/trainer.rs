@@ -198,7 +198,8 @@ impl<'a> Trainer<'a> {
     /// One update from the next micro-batches, as many as this rank has of a step.
     ///
     /// # Numerics
-    /// The loss is the mean over the step's tokens; gradients are summed micro-batch by micro-batch and then in the order of ranks, the norm slab by slab in f64. The same
+    /// The loss is the mean over the step's targets that are learned, over all of its micro-batches and ranks: all tokens, unless batches say otherwise ([`Batch::learned_in_step`]). A step without any
+    /// changes no weight; gradients are summed micro-batch by micro-batch and then in the order of ranks, the norm slab by slab in f64. The same
     /// number of ranks and rows gives the same bits; another one sums in another order.
     ///
     /// # Errors
@@ -211,13 +212,18 @@ impl<'a> Trainer<'a> {
     pub fn step(&mut self, batches: &mut dyn Batches) -> Result<StepRecord> {
         let started = Instant::now();
         let (t, batch_tokens) = (self.progress.step, self.setup.plan.batch_tokens);
-        let (loss, grad_norm) = self.gradients(batches)?;
+        let (loss, grad_norm, learns) = self.gradients(batches)?;
         if !(loss.is_finite() && grad_norm.is_finite()) {
             return Err(Error::NotFinite { step: t + 1, loss, grad_norm });
         }
-        let factors = self.optimizers.step(self.dev, &mut self.params, t)?;
-        self.params.refresh_compute(self.dev)?;
-        gather_weights(self.dev, self.comm, &mut self.params)?;
+        let factors = if learns {
+            let factors = self.optimizers.step(self.dev, &mut self.params, t)?;
+            self.params.refresh_compute(self.dev)?;
+            gather_weights(self.dev, self.comm, &mut self.params)?;
+            factors
+        } else {
+            self.setup.schedule.at(t, self.setup.plan.steps)
+        };
         let seconds = started.elapsed().as_secs_f64();
         let progress = &mut self.progress;
         progress.step += 1;
@@ -238,11 +244,12 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// The gradient of the next micro-batches' mean loss; returns the loss and the gradient's norm.
-    fn gradients(&mut self, batches: &mut dyn Batches) -> Result<(f64, f64)> {
+    /// The gradient of the next micro-batches' mean loss; returns the loss, the gradient's norm, and whether any target is learned.
+    fn gradients(&mut self, batches: &mut dyn Batches) -> Result<(f64, f64, bool)> {
         let Self { dev, comm, setup, params, workspace, sums, micro_batch_rows, .. } = self;
         params.zero_grads(*dev)?;
-        let scale = 1.0 / setup.plan.batch_tokens as f64;
+        let mut targets = setup.plan.batch_tokens;
+        let scale_of = |targets: u64| if targets == 0 { 0.0 } else { 1.0 / targets as f64 };
         let wanted = setup.rows / comm.ranks() / *micro_batch_rows;
         for got in 0..wanted {
             let step = self.progress.step + 1;
@@ -256,7 +263,9 @@ impl<'a> Trainer<'a> {
                     hint: "make batches of the trainer's `micro_batch_rows`".into(),
                 });
             }
+            targets = batch.learned_in_step().unwrap_or(setup.plan.batch_tokens);
             let (weights, mut grads) = params.split();
+            let scale = scale_of(targets);
             let micro = farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets())
                 .with_order(batch.sorted());
             setup.gpt.forward_backward(*dev, weights, &mut grads, workspace, &micro, scale)?;
@@ -277,10 +286,11 @@ impl<'a> Trainer<'a> {
         let sums = comm.exchange(&dev.read_f64(sums.view())?)?;
         let ranks: Vec<(&[f64], &[f64])> =
             sums.chunks_exact(wanted + slabs).map(|rank| rank.split_at(wanted)).collect();
+        let scale = scale_of(targets);
         let losses = ranks.iter().flat_map(|(losses, _)| *losses);
         let loss = losses.fold(0.0, |loss, sum| loss + sum * scale);
         let square = |slab: usize| ranks.iter().map(|(_, squares)| squares[slab]).sum::<f64>();
-        Ok((loss, (0..slabs).map(square).sum::<f64>().sqrt()))
+        Ok((loss, (0..slabs).map(square).sum::<f64>().sqrt(), targets > 0))
     }
 
     /// Bits per byte of the first held-out rows, at most `tokens` tokens of them, in the activations' memory. `token_bytes` has each token's raw bytes, 0 for special tokens.

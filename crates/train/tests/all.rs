@@ -3,5 +3,6 @@
 
 #[path = "../../model/tests/golden/mod.rs"]
 mod golden;
+mod golden_chat;
 mod ranks;
 mod training;

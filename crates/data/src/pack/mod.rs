@@ -1,4 +1,4 @@
-//! Packing of documents into rows of T + 1 tokens that begin with BOS, without padding. It knows neither files nor text.
+//! Packing of documents into rows of T + 1 tokens that begin with BOS, without padding unless the rule pads. It knows neither files nor text.
 //!
 //! Documents wait in a buffer; a [rule](PackRule) says which of them comes into the row next. What is cut off at the
 //! end of a row is queued again as a document of its own with BOS, or discarded.
@@ -148,7 +148,10 @@ impl<T: Token> Packer<T> {
                 self.rows.push(self.bos);
                 self.added += 1;
             } else if self.buffer.count() < least && !self.holds_enough() {
-                return false;
+                if !(at_end && self.rule.pads() && self.room() < self.cap) {
+                    return false;
+                }
+                self.pad();
             } else {
                 self.place();
             }
@@ -203,8 +206,16 @@ impl<T: Token> Packer<T> {
                 self.take(a, a);
                 self.take(b, b);
             }
+            None if self.rule.pads() => self.pad(),
             None => {}
         }
+    }
+
+    /// Fills the row up with BOS.
+    fn pad(&mut self) {
+        let room = self.room();
+        self.rows.resize(self.rows.len() + room, self.bos);
+        self.added += room as u64;
     }
 
     /// Moves a document of that length into the row, cut where `room` ends.
@@ -239,11 +250,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const RULES: [PackRule; 4] = [
+    const RULES: [PackRule; 5] = [
         PackRule::OldestFirst,
         PackRule::BestFitCrop,
         PackRule::BestFitCropFirst,
         PackRule::GreedyCrop,
+        PackRule::BestFitPad,
     ];
 
     /// Rows, counts, and the most tokens that ever waited.

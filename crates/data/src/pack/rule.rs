@@ -26,6 +26,8 @@ pub enum PackRule {
     BestFitCropFirst,
     /// Documents in their order; the one that does not fit is cut.
     GreedyCrop,
+    /// As nanochat packs chats: the longest document that fits; when none fits, BOS to the end of the row. No document is cut but one longer than a row.
+    BestFitPad,
 }
 
 /// What comes into the row next: lengths of pieces in the buffer.
@@ -51,17 +53,23 @@ impl PackRule {
     pub(super) fn batch(self) -> u64 {
         match self {
             Self::BestFitCrop | Self::BestFitCropFirst => 128,
-            Self::OldestFirst | Self::GreedyCrop => 1,
+            Self::OldestFirst | Self::GreedyCrop | Self::BestFitPad => 1,
         }
     }
 
     /// Whether a document is cut to a row's length when it arrives, if what is cut off is not kept. A rule that compares
     /// documents longer than a row needs their lengths.
     pub(super) fn cuts_early(self) -> bool {
-        self == Self::OldestFirst
+        matches!(self, Self::OldestFirst | Self::BestFitPad)
     }
 
-    /// The next piece for `room` positions of a row of `cap`; `capacity` is the buffer's nominal size. `None` if the buffer is empty.
+    /// Whether a row that nothing fits into is filled up with BOS.
+    pub(super) fn pads(self) -> bool {
+        self == Self::BestFitPad
+    }
+
+    /// The next piece for `room` positions of a row of `cap`; `capacity` is the buffer's nominal size. `None` if the buffer is empty, or under a rule that
+    /// pads if nothing fits.
     pub(super) fn choose<T: Token>(
         self,
         buffer: &mut Buffer<T>,
@@ -99,6 +107,11 @@ impl PackRule {
             Self::BestFitCrop => Choice::One(buffer.at_most(room).or_else(|| buffer.above(room))?),
             Self::BestFitCropFirst => Choice::One(buffer.at_most(room).unwrap_or(oldest)),
             Self::GreedyCrop => Choice::One(oldest),
+            Self::BestFitPad => {
+                // What is longer than a row, where it is not cut when it comes, has a row of its own.
+                let longer = |b: &mut Buffer<T>| if room == cap { b.above(room) } else { None };
+                Choice::One(buffer.at_most(room).or_else(|| longer(buffer))?)
+            }
         })
     }
 }

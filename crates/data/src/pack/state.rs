@@ -94,7 +94,7 @@ mod tests {
             context in 1usize..60,
             buffer_documents in 1usize..40,
             rule in prop::sample::select(vec![
-                PackRule::OldestFirst, PackRule::BestFitCrop, PackRule::BestFitCropFirst, PackRule::GreedyCrop,
+                PackRule::OldestFirst, PackRule::BestFitCrop, PackRule::BestFitCropFirst, PackRule::GreedyCrop, PackRule::BestFitPad,
             ]),
             requeue in any::<bool>(),
             lengths in prop::collection::vec(prop_oneof![0usize..12, 0usize..200], 1..400),

@@ -1,6 +1,7 @@
 //! A small synthetic world: people, towns, sums and what happens there, as text. A pure function of the seed.
 //! Its facts are few and recur in many phrasings, so that a small model learns them in minutes.
 
+mod chat;
 mod documents;
 mod names;
 mod sentences;

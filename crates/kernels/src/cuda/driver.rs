@@ -178,6 +178,14 @@ pub trait Driver: Send + Sync {
     /// [`Error::Driver`](crate::Error::Driver).
     fn synchronize(&self) -> Result<()>;
 
+    /// As [`Memory::cuda_stream`](crate::Memory::cuda_stream).
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    fn cuda_stream(&self) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     /// Marks this moment in the stream.
     ///
     /// # Errors

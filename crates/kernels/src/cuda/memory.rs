@@ -58,6 +58,10 @@ impl Memory for Cuda {
         self.driver.synchronize()
     }
 
+    fn cuda_stream(&self) -> Result<Option<usize>> {
+        self.driver.cuda_stream()
+    }
+
     fn notes(&self) -> Vec<String> {
         self.slow_products()
     }

@@ -31,7 +31,7 @@ pub mod nvidia;
 #[cfg(feature = "nvidia")]
 mod opening;
 #[cfg(feature = "nvidia")]
-mod probe;
+pub mod probe;
 mod product;
 #[cfg(feature = "nvidia")]
 mod pythons;

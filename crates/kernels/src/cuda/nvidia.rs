@@ -243,6 +243,11 @@ impl Driver for Nvidia {
         self.done("synchronize", unsafe { (self.api.cuStreamSynchronize)(self.stream) })
     }
 
+    fn cuda_stream(&self) -> Result<Option<usize>> {
+        self.enter("cuda_stream")?;
+        Ok(Some(self.stream as usize))
+    }
+
     fn record(&self) -> Result<Event> {
         self.enter("record")?;
         let idle = self.events().idle.pop();

@@ -88,6 +88,16 @@ pub(super) fn load(names: &[&str], folders: &[PathBuf]) -> Result<Found, Missing
     })
 }
 
+/// A library of NVIDIA's, by the first of `names` that the system's loader knows or that lies where toolkits and Python's packages put them, and where it was
+/// found.
+///
+/// # Errors
+/// Where it was looked for, in one line.
+pub fn library(names: &[&str]) -> Result<(Library, String), String> {
+    let found = load(names, &Machine::here().toolkit_folders()).map_err(|e| e.describe())?;
+    Ok((found.library, found.from))
+}
+
 /// Where to look: the environment, and the file system below a root that tests replace.
 pub(super) struct Machine<'a> {
     pub(super) variable: &'a dyn Fn(&str) -> Option<OsString>,

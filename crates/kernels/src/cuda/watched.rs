@@ -203,6 +203,10 @@ impl Driver for Watched {
         self.driver.synchronize()
     }
 
+    fn cuda_stream(&self) -> Result<Option<usize>> {
+        self.driver.cuda_stream()
+    }
+
     fn record(&self) -> Result<Event> {
         self.driver.record()
     }

@@ -98,8 +98,8 @@ static int count(enum Kind kind) {
 }
 
 // A stream's work.
-enum Act { TO_DEVICE, TO_HOST, WITHIN, SET, LAUNCH, RECORD };
-static struct Work { enum Act act; char *to, *from; size_t bytes; int value; struct Handle* on; uint64_t args[PARAMETERS]; } work[WORK];
+enum Act { TO_DEVICE, TO_HOST, WITHIN, SET, LAUNCH, RECORD, CALLBACK };
+static struct Work { enum Act act; char *to, *from; size_t bytes; int value; struct Handle* on; uint64_t args[PARAMETERS]; void (*call)(void*); } work[WORK];
 static int queued;
 
 static uint16_t narrow(float x) {
@@ -181,6 +181,7 @@ static void drain(struct Handle* until) {
         } else if (broken) continue;
         else if (w->act == SET) memset(w->to, w->value, w->bytes);
         else if (w->act == LAUNCH) run(w);
+        else if (w->act == CALLBACK) w->call(w->to);
         else memcpy(w->to, w->from, w->bytes);
     }
     memmove(work, work + i, (queued - i) * sizeof *work);
@@ -200,6 +201,20 @@ static Status enqueue(struct Work w, struct Handle* stream) {
     if (queued == WORK) drain(NULL);
     work[queued++] = w;
     return OK;
+}
+
+// Work of another library in a stream, and whether memory is the device's.
+Status stand_in_call(struct Handle* stream, void (*call)(void*), void* with) {
+    pthread_mutex_lock(&lock);
+    Status status = enqueue((struct Work){.act = CALLBACK, .to = with, .call = call}, stream);
+    pthread_mutex_unlock(&lock);
+    return status;
+}
+int stand_in_owns(const void* p, size_t bytes) {
+    pthread_mutex_lock(&lock);
+    int owns = block_of(p, bytes, 0) != NULL;
+    pthread_mutex_unlock(&lock);
+    return owns;
 }
 
 #define CALL pthread_mutex_lock(&lock); Status status = OK

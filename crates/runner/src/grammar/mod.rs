@@ -107,6 +107,8 @@ pub(crate) struct Setting<'s> {
     pub(crate) kinds: &'s BTreeMap<&'static str, Kind>,
     pub(crate) extras: &'s Extras,
     pub(crate) threads: Option<usize>,
+    /// What a launcher has started, if it is more than this process.
+    pub(crate) launch: Option<&'s farthing_comm::Launch>,
     pub(crate) environment: &'s Environment,
     pub(crate) hidden: &'s Hidden,
 }

@@ -300,7 +300,7 @@ fn resources(
     faults: &mut Vec<Fault>,
 ) -> Option<Resources> {
     let Some(table) = table else {
-        let resolved = ResourcesTable::default().resolve(setting.threads);
+        let resolved = ResourcesTable::default().resolve(setting.threads, setting.launch);
         let fault = |title| Fault::new(title, header.at.clone(), "as the command line says");
         return resolved.map_err(|title| faults.push(fault(title))).ok();
     };
@@ -313,13 +313,15 @@ fn resources(
     }
     let span = table.span();
     let table = ResourcesTable::deserialize(ValueDeserializer::from(table)).ok()?;
-    match table.resolve(setting.threads) {
-        Ok(Resources { ranks: 2.., .. }) if header.kind.is_some_and(|kind| !kind.ranks) => {
+    match table.resolve(setting.threads, setting.launch) {
+        Ok(found) if found.all_ranks() > 1 && header.kind.is_some_and(|kind| !kind.ranks) => {
             let kind = header.kind.map_or("", |kind| kind.name);
-            let title = format!("`{kind}` computes on one rank");
-            faults.push(
-                Fault::new(title, span, format!("in {owner}")).help("leave `ranks` out".to_owned()),
-            );
+            let (title, help) = if found.gpus > 1 {
+                (format!("`{kind}` computes on one GPU"), "set `gpus = 1`")
+            } else {
+                (format!("`{kind}` computes on one rank"), "leave `ranks` out")
+            };
+            faults.push(Fault::new(title, span, format!("in {owner}")).help(help.to_owned()));
             None
         }
         Ok(resources) => Some(resources),

@@ -30,7 +30,7 @@ pub enum Precision {
 }
 
 /// Exports a model. The folder `export` holds `model.safetensors` under nanochat's parameter names, `config.json` with every
-/// number of the model, and `tokenizer.json`; it can be read as a checkpoint too.
+/// number of the model, `tokenizer.json`, and the chat template where the model has one; it can be read as a checkpoint too.
 pub struct ExportModel;
 
 impl Stage for ExportModel {
@@ -57,6 +57,7 @@ impl Stage for ExportModel {
         let path = out.join(MODEL_FILE);
         checkpoint.export(&path, dtype)?;
         tokenizer.save(out.join(super::TOKENIZER_FILE))?;
+        super::keep_template(Some(ctx.input("model")?), &out)?;
         let config = serde_json::to_string_pretty(checkpoint.config())?;
         let config_path = out.join("config.json");
         std::fs::write(&config_path, config + "\n")

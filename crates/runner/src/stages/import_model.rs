@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use farthing_base::FileError;
-use farthing_data::Tokenizer;
+use farthing_data::{CHAT_TEMPLATE_FILE, Tokenizer};
 use farthing_kernels::DType;
 use farthing_model::{Checkpoint, Gpt, GptConfig};
 use schemars::JsonSchema;
@@ -107,7 +107,9 @@ impl Stage for ImportModel {
             let gone = FileError::at("open", &model)(std::io::ErrorKind::NotFound.into());
             return Err(farthing_data::Error::from(gone).into());
         }
+        let template = model.with_file_name(CHAT_TEMPLATE_FILE);
         files.insert(0, model);
+        files.extend(template.is_file().then_some(template));
         Ok(files)
     }
 
@@ -173,6 +175,7 @@ impl Stage for ImportModel {
         std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
         checkpoint.export(&out.join(MODEL_FILE), DType::F32)?;
         tokenizer.save(out.join(TOKENIZER_FILE))?;
+        super::keep_template(from.parent(), &out)?;
         tokenizer.save(ctx.output("bpe"))?;
         let parameters = farthing_model::Gpt::new(checkpoint.config().clone())?.param_count();
         ctx.log(format!(

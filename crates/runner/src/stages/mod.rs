@@ -5,6 +5,7 @@ pub mod eval_bpb;
 pub mod eval_core;
 pub mod export_model;
 pub mod fetch_parquet;
+pub mod finetune_chat;
 pub mod import_model;
 pub mod pack_bestfit;
 pub mod report;
@@ -18,7 +19,10 @@ pub(crate) mod device;
 mod loaded;
 mod watch;
 
-use farthing_data::{Rows, Tokenizer};
+use std::path::Path;
+
+use anyhow::Context;
+use farthing_data::{CHAT_TEMPLATE, CHAT_TEMPLATE_FILE, Rows, Tokenizer};
 use farthing_optim::Registry;
 
 use self::watch::{Watched, cut_off};
@@ -34,6 +38,7 @@ pub fn standard_stages(app: App) -> App {
         .stage::<pack_bestfit::PackBestfit>()
         .stage::<import_model::ImportModel>()
         .stage::<train_gpt::TrainGpt>()
+        .stage::<finetune_chat::FinetuneChat>()
         .stage::<eval_bpb::EvalBpb>()
         .stage::<eval_core::EvalCore>()
         .stage::<sample::Sample>()
@@ -44,6 +49,18 @@ pub fn standard_stages(app: App) -> App {
 
 /// The name of the tokenizer in a model's folder.
 pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Says of a model's folder that it was finetuned to chat.
+fn write_template(folder: &Path) -> Result<()> {
+    farthing_base::files::write(&folder.join(CHAT_TEMPLATE_FILE), &[CHAT_TEMPLATE.as_bytes()])
+        .with_context(|| format!("writing into {}", folder.display()))
+}
+
+/// Says it of a copy in `out` too, if a model's folder says it. What the template says is ours to say: that there is one is what counts.
+fn keep_template(model: Option<&Path>, out: &Path) -> Result<()> {
+    let chats = model.is_some_and(|folder| folder.join(CHAT_TEMPLATE_FILE).is_file());
+    if chats { write_template(out) } else { Ok(()) }
+}
 
 /// The tokenizer behind the port `bpe`.
 fn tokenizer(ctx: &Ctx) -> Result<Tokenizer> {

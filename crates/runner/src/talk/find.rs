@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use farthing_base::names::did_you_mean;
+use farthing_data::CHAT_TEMPLATE_FILE;
 use farthing_talk::{Error, Model};
 use farthing_train::{Checkpoints, MODEL_FILE};
 use serde::Deserialize;
@@ -53,9 +54,40 @@ struct Found {
     note: Option<String>,
 }
 
+/// A model that was loaded.
+pub(crate) struct Loaded {
+    pub(crate) model: Model,
+    /// Whether it was finetuned to chat.
+    pub(crate) chats: bool,
+    /// Its file.
+    pub(crate) path: PathBuf,
+}
+
+/// Whether a model's file, of a training that is done or under way, is of a model that was finetuned to chat: there is a template beside it.
+fn is_chat(model: &Path) -> bool {
+    let folder = model.parent().unwrap_or(Path::new(""));
+    beside(folder).into_iter().any(|place| place.join(CHAT_TEMPLATE_FILE).is_file())
+}
+
+/// Where the files beside a model are: in its folder, or in the output that a training under way will have.
+fn beside(folder: &Path) -> [PathBuf; 2] {
+    [folder.to_owned(), folder.parent().unwrap_or(Path::new("")).join("checkpoint")]
+}
+
+/// The command that talks to the model in a folder.
+pub(crate) fn command(folder: &Path) -> &'static str {
+    if folder.join(CHAT_TEMPLATE_FILE).is_file() { "chat" } else { "generate" }
+}
+
 impl Which {
+    /// What the model is called: as it was named.
+    #[cfg(feature = "serve")]
+    pub(crate) fn name(&self) -> String {
+        self.dir.display().to_string()
+    }
+
     /// Loads the model that is meant; `tell` hears what is not obvious.
-    pub(crate) fn load(&self, tell: &dyn Fn(&str)) -> Result<Model> {
+    pub(crate) fn load(&self, tell: &dyn Fn(&str)) -> Result<Loaded> {
         let mut resources = Resources::default();
         (resources.device, resources.gpus) = match self.device {
             On::Cpu => (Accelerator::Cpu, 0),
@@ -74,7 +106,8 @@ impl Which {
             if let Some(note) = note {
                 tell(&note);
             }
-            return opened.map_err(hinted);
+            let chats = is_chat(&model);
+            return Ok(Loaded { model: opened.map_err(hinted)?, chats, path: model });
         }
         bail!("the checkpoints in {} are gone before they are read", self.dir.display())
     }
@@ -218,7 +251,7 @@ fn placed(run: &Path, folder: &Path) -> Option<PathBuf> {
 fn tokenizer_of(model: &Path) -> Result<PathBuf> {
     let folder = model.parent().unwrap_or(Path::new(""));
     let above = folder.parent().unwrap_or(Path::new(""));
-    let places = [folder.join(TOKENIZER_FILE), above.join("checkpoint").join(TOKENIZER_FILE)];
+    let places = beside(folder).map(|place| place.join(TOKENIZER_FILE));
     if let Some(found) = places.into_iter().find(|place| place.is_file()) {
         return Ok(found);
     }

@@ -4,6 +4,7 @@
 
 mod bundle;
 mod cache;
+mod chat;
 mod continued;
 mod damage;
 mod faults;
@@ -14,6 +15,7 @@ mod hostile;
 mod hub;
 mod kill;
 mod own_text;
+mod processes;
 mod ranks;
 mod report;
 mod resume;

@@ -8,8 +8,13 @@ use crate::kill::wait_for;
 
 /// Runs `runner generate` with lines on its standard input.
 fn generate(place: &Place, args: &[&str], input: &str) -> Output {
+    talk(place, "generate", args, input)
+}
+
+/// Runs a command that talks, with lines on its standard input.
+pub(crate) fn talk(place: &Place, command: &str, args: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_runner"))
-        .arg("generate")
+        .arg(command)
         .args(args)
         .env("RUST_BACKTRACE", "0")
         .current_dir(place.path("."))
@@ -24,7 +29,12 @@ fn generate(place: &Place, args: &[&str], input: &str) -> Output {
 
 /// What the model said.
 fn said(place: &Place, args: &[&str], input: &str) -> String {
-    let output = generate(place, args, input);
+    talked(place, "generate", args, input)
+}
+
+/// What the model said by a command that talks.
+pub(crate) fn talked(place: &Place, command: &str, args: &[&str], input: &str) -> String {
+    let output = talk(place, command, args, input);
     assert_eq!(output.code, Some(0), "{}", output.screen());
     assert!(output.stderr.contains(" tokens/s"), "{}", output.screen());
     output.stdout
@@ -154,4 +164,62 @@ fn a_training_that_runs_is_talked_to_by_its_newest_checkpoint() {
     place.output(child);
     let output = generate(&place, &[run, "--prompt", "The", "--max-tokens", "5"], "");
     assert_eq!(output.code, Some(0), "{}", output.screen());
+}
+
+#[cfg(feature = "serve")]
+/// The port that a server says it listens on, and the rest of what it says.
+fn listening(
+    child: &mut std::process::Child,
+) -> (u16, std::io::BufReader<std::process::ChildStderr>) {
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    let port = line.split(':').nth(2).and_then(|rest| rest.split('/').next()?.parse().ok());
+    (port.unwrap_or_else(|| panic!("{line}")), lines)
+}
+
+#[cfg(feature = "serve")]
+#[test]
+fn a_model_is_served_and_says_what_generate_says() {
+    use std::io::Read;
+
+    let place = Place::until("train");
+    let dir = place.entry("train");
+    let dir = dir.to_str().unwrap();
+    let serve =
+        |args: &[&str]| place.spawn(&[&["serve", dir, "--listen", "127.0.0.1:0"], args].concat());
+    let mut child = serve(&[]);
+    let (port, _lines) = listening(&mut child);
+    let body = r#"{"prompt": "The town", "max_tokens": 9, "seed": 0}"#;
+    let ask = |port: u16, host: &str| {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let head = "POST /v1/completions HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json\r\n";
+        write!(stream, "{head}Host: {host}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let answer = ask(port, "localhost");
+    let json: serde_json::Value =
+        serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let text = farthing_talk::visible(json["choices"][0]["text"].as_str().unwrap()).into_owned();
+    let args = [dir, "--max-tokens", "9", "--temperature", "1", "--prompt", "The town"];
+    assert_eq!(said(&place, &args, ""), text + "\n");
+    assert!(ask(port, "evil.example").starts_with("HTTP/1.1 403 "));
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    // Beyond loopback nobody is let in without a key; the address that is taken is named.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (address, what) in [("0.0.0.0:0", "FARTHING_API_KEY"), (taken.as_str(), "--listen")] {
+        let output = place.run(&["serve", dir, "--listen", address]);
+        assert_eq!(output.code, Some(2), "{}", output.screen());
+        assert!(
+            output.stderr.contains("hint: ") && output.stderr.contains(what),
+            "{}",
+            output.screen()
+        );
+    }
 }

@@ -129,7 +129,7 @@ impl TrainExec {
     }
 
     /// The time between checkpoints.
-    pub(super) fn checkpoint_interval(&self) -> Result<Duration> {
+    pub(crate) fn checkpoint_interval(&self) -> Result<Duration> {
         let seconds = self.checkpoint_every_s;
         Duration::try_from_secs_f64(seconds).map_err(|_| {
             anyhow!(

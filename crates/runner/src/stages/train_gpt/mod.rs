@@ -11,6 +11,7 @@ mod run;
 pub(crate) use begin::promises;
 pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 pub use farthing_train::MODEL_FILE;
+pub(crate) use run::{Learn, Task, Work, follow, keep_tokenizer, preflight};
 
 use farthing_kernels::rounded::Rounded;
 use farthing_kernels::{DType, Device};
@@ -97,7 +98,7 @@ impl Stage for TrainGpt {
         failure::all_of([
             exec.checkpoint_interval().map(drop),
             of_setup(),
-            device(config.precision, resources).map(drop),
+            run::preflight(config.precision, resources, ctx),
         ])
     }
 
@@ -107,8 +108,12 @@ impl Stage for TrainGpt {
 }
 
 /// The device to train on: that of the resources, made to round where it is to be bf16 and does not do that by itself.
-fn device(precision: Option<Precision>, resources: &Resources) -> Result<Box<dyn Device>> {
-    let dev = device::open(resources)?;
+fn device(
+    precision: Option<Precision>,
+    resources: &Resources,
+    local_rank: usize,
+) -> Result<Box<dyn Device>> {
+    let dev = device::open_of(resources, local_rank)?;
     match (precision, dev.compute_dtype()) {
         (Some(Precision::Bf16), DType::F32) => Ok(Box::new(Rounded::new(dev)?)),
         (Some(Precision::F32), DType::BF16) => anyhow::bail!(
@@ -121,7 +126,7 @@ fn device(precision: Option<Precision>, resources: &Resources) -> Result<Box<dyn
 }
 
 /// The optimizers that the application registered.
-fn registry(extras: &Extras) -> Result<&Registry> {
+pub(crate) fn registry(extras: &Extras) -> Result<&Registry> {
     extras.get().ok_or_else(|| {
         anyhow::anyhow!(
             "the application has no optimizers\nhint: start from `App::standard()`, or add \

@@ -73,6 +73,7 @@ pub(super) fn lines(
         format!("{:.3e} per token, {:.3e} in all", model.flops_per_token(), setup.flops()),
     ));
     let (registry, time) = (super::registry(ctx.extras())?, time(&setup, resources, ctx)?);
+    let gpu_hours = gpu_hours(&setup, resources, ctx)?;
     let comm = PlannedComm::new(ranks);
     let counted =
         memory_and_traffic(setup, registry, config.precision, micro, resources, &comm, &of_each)?;
@@ -81,6 +82,9 @@ pub(super) fn lines(
         lines.push(communication(comm.sent()));
     }
     lines.push(PlanLine::new("time", time));
+    if let Some(hours) = gpu_hours {
+        lines.push(PlanLine::new("cost", cost(hours)));
+    }
     Ok(lines)
 }
 
@@ -211,6 +215,26 @@ pub(super) fn estimate(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> R
     let seconds = setup.flops() / rate(resources, ctx)?;
     let [least, most] = OF_RATE;
     Ok(Estimate { low_s: seconds / most, high_s: seconds / least })
+}
+
+/// Of all GPUs; `None` on a processor.
+fn gpu_hours(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<Option<f64>> {
+    if resources.device != Accelerator::Cuda {
+        return Ok(None);
+    }
+    let seconds = estimate(setup, resources, ctx)?.low_s * f64::from(resources.gpus.max(1));
+    Ok(Some(seconds / 3_600.0))
+}
+
+/// What a GPU's hour costs: about what providers ask for an H100.
+const DOLLARS_PER_GPU_HOUR: f64 = 3.0;
+
+/// Dollars, beside what a model of GPT-2's grade has cost others.
+fn cost(gpu_hours: f64) -> String {
+    format!(
+        "about ${:.0} at ${DOLLARS_PER_GPU_HOUR} for each of {gpu_hours:.1} GPU-hours; GPT-2 was $43,000 in 2019, nanochat $73 in January 2026 and $48 in March",
+        gpu_hours * DOLLARS_PER_GPU_HOUR,
+    )
 }
 
 fn time(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<String> {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use farthing_comm::Comm;
-use farthing_data::{Prefetch, Rows};
+use farthing_data::{Prefetch, Rows, Tokenizer};
 use farthing_train::{Checkpoints, Error, EvalRecord, StepRecord, Trainer};
 use serde::{Deserialize, Serialize};
 
+use super::run::Task;
 use crate::Result;
 
 /// What the first rank calls next.
@@ -34,6 +35,19 @@ pub(super) struct Shared {
     pub(super) tokens: u64,
     pub(super) seed: u64,
     pub(super) checkpoints: Checkpoints,
+}
+
+impl Shared {
+    pub(super) fn new(task: &Task, train: Rows, val: Rows, tokenizer: &Tokenizer) -> Self {
+        Self {
+            train,
+            val,
+            token_bytes: tokenizer.token_bytes(),
+            tokens: task.tokens,
+            seed: task.seed,
+            checkpoints: Checkpoints::new(task.checkpoints.clone(), task.keep_checkpoints),
+        }
+    }
 }
 
 /// A trainer, and what joins it to those of other ranks.
@@ -136,11 +150,8 @@ impl<'a> Rank<'a> {
 pub(super) fn first_cause(results: Vec<Result<()>>) -> Result<()> {
     let mut missed = None;
     for error in results.into_iter().filter_map(Result::err) {
-        let lost = matches!(
-            error.downcast_ref::<Error>(),
-            Some(Error::Comm(farthing_comm::Error::Lost { .. }))
-        );
-        if !lost {
+        let comm = error.chain().find_map(crate::failure::comm);
+        if !comm.is_some_and(farthing_comm::Error::is_only_missed) {
             return Err(error);
         }
         missed.get_or_insert(error);
@@ -155,7 +166,8 @@ mod tests {
     use super::*;
 
     fn missed(lost: usize) -> Result<()> {
-        let error = farthing_comm::Error::Lost { lost, ranks: 3, rank: 0, during: "broadcast" };
+        let error =
+            farthing_comm::Error::Lost { lost, ranks: 3, rank: 0, during: "broadcast".into() };
         Err(Error::from(error).into())
     }
 

@@ -1,84 +1,260 @@
 //! The training loop with its screen and files: metrics, evaluations, checkpoints and resumption. What a step is, [`farthing_train`] knows.
 
-use std::path::Path;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use farthing_base::Hint;
-use farthing_comm::{Comm, One, Threads};
+use farthing_comm::{Comm, Control, Job, One, Patience, Threads};
 use farthing_data::{Rows, Tokenizer};
 use farthing_kernels::Device;
+use farthing_model::GptConfig;
+use farthing_optim::Registry;
 use farthing_train::{
-    Checkpoints, Error, EvalRecord, FinalRecord, MODEL_FILE, Progress, Record, Setup, Trainer,
+    Checkpoints, Error, EvalRecord, FinalRecord, Finetune, MODEL_FILE, Progress, Recipe, Record,
+    Setup, Trainer,
 };
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::begin;
-use super::config::{TrainConfig, TrainExec};
+use super::config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 use super::ranks::{Rank, Shared, first_cause};
+use crate::crew::{self, Crew};
 use crate::progress::format::count;
 use crate::stages::{self, TOKENIZER_FILE};
-use crate::{Cancelled, Ctx, Result};
+use crate::{Cancelled, Ctx, Engine, Extras, Lacking, PlanCtx, Resources, Result};
+
+/// What is learned, as far as it fixes the model and its steps.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) enum Learn {
+    /// A model, from its beginning.
+    Text(Recipe),
+    /// More, by a model that exists.
+    Chat(GptConfig, Finetune),
+}
+
+impl Learn {
+    /// What is fixed before the first step.
+    pub(crate) fn setup(&self, registry: &Registry, vocab: usize, seq_len: usize) -> Result<Setup> {
+        Ok(match self {
+            Self::Text(recipe) => Setup::new(recipe, registry, vocab, seq_len)?,
+            Self::Chat(model, how) => Setup::finetune(model.clone(), how, registry)?,
+        })
+    }
+}
+
+/// What all ranks are told of a training; those in other processes have nothing else.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Task {
+    learn: Learn,
+    precision: Option<Precision>,
+    /// Tokens of an evaluation.
+    pub(super) tokens: u64,
+    resources: Resources,
+    micro_rows: usize,
+    pub(super) seed: u64,
+    train: PathBuf,
+    val: PathBuf,
+    bpe: PathBuf,
+    pub(super) checkpoints: PathBuf,
+    pub(super) keep_checkpoints: NonZeroUsize,
+}
+
+/// Where a rank is.
+enum Seat<'a> {
+    /// There is no other.
+    Alone,
+    /// One of several threads of this process.
+    Thread(Threads),
+    /// One of several processes.
+    Process(&'a Job),
+}
+
+impl<'a> Seat<'a> {
+    /// Which of the ranks on this machine it is.
+    fn local_rank(&self) -> usize {
+        match self {
+            Self::Alone => 0,
+            Self::Thread(end) => end.rank(),
+            Self::Process(job) => job.launch().local_rank,
+        }
+    }
+
+    fn comm<'d>(self, engine: Engine, dev: &'d dyn Device) -> Result<Box<dyn Comm + 'd>, Error> {
+        Ok(match self {
+            Self::Alone => Box::new(One),
+            #[cfg(feature = "nvidia")]
+            Self::Thread(end) if engine == Engine::Nccl => {
+                Box::new(farthing_comm::Nccl::new(Arc::new(end), dev, Patience::default())?)
+            }
+            Self::Thread(end) => Box::new(end),
+            Self::Process(job) => job.comm(engine.into(), dev)?,
+        })
+    }
+}
+
+/// What a training on several ranks lacks before anything runs: GPUs, a launcher, libraries.
+pub(crate) fn preflight(
+    precision: Option<Precision>,
+    resources: &Resources,
+    ctx: &PlanCtx,
+) -> Result<()> {
+    let launched = ctx.extras().get::<Crew>().is_some_and(Crew::is_expected);
+    let ranks = resources.all_ranks();
+    // The last of the GPUs that this process opens is there if all are.
+    let last = if launched || resources.gpus == 0 { 0 } else { ranks - 1 };
+    super::device(precision, resources, last)?;
+    match resources.engine {
+        _ if ranks == 1 => Ok(()),
+        Engine::Mpi if !launched => Err(Lacking(format!(
+            "its `resources` ask for `engine = \"mpi\"`, and no mpirun has started this process\n\
+             hint: start it with `mpirun -n {ranks}` before the command, or leave `engine` out"
+        ))
+        .into()),
+        #[cfg(feature = "nvidia")]
+        Engine::Nccl => farthing_comm::Nccl::find().map(drop).map_err(|e| {
+            use farthing_base::Hint;
+            Lacking(e.with_hint()).into()
+        }),
+        _ => Ok(()),
+    }
+}
 
 pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
     let extras = Arc::clone(&ctx.extras);
     let registry = super::registry(&extras)?;
     let tokenizer = stages::tokenizer(ctx)?;
     keep_tokenizer(&tokenizer, &ctx.output("checkpoint"))?;
-    let shared = Shared {
-        train: stages::rows(ctx, "train", &tokenizer)?,
+    let train = stages::rows(ctx, "train", &tokenizer)?;
+    // With what it says of a length that the rows don't have.
+    config.setup(registry, tokenizer.vocab_size(), train.row_tokens() - 1)?;
+    let work = Work {
         val: stages::rows(ctx, "val", &tokenizer)?,
-        token_bytes: tokenizer.token_bytes(),
-        tokens: config.evaluate.tokens,
-        seed: ctx.seed,
-        checkpoints: Checkpoints::new(ctx.scratch()?, exec.keep_checkpoints),
+        train,
+        learn: Learn::Text(config.recipe()),
+        precision: config.precision,
+        evaluate: config.evaluate,
+        keep_best: config.keep_best,
+        config: serde_json::to_value(config)?,
     };
-    let (vocab, resources) = (tokenizer.vocab_size(), ctx.resources.clone());
-    let on_rank = |comm: &dyn Comm, lead: Option<&mut Ctx>| {
-        let setup = config.setup(registry, vocab, shared.train.row_tokens() - 1)?;
-        let micro_rows = exec.micro_batch_rows(&setup, &resources)?;
-        let dev = super::device(config.precision, &resources)?;
-        if let Some(ctx) = &lead {
-            let ranks = comm.ranks();
-            ctx.log(announcement(&setup, micro_rows, &shared.train, dev.as_ref(), ranks));
+    work.run(&tokenizer, exec, ctx)
+}
+
+/// What is trained on what, and when it is looked at.
+pub(crate) struct Work {
+    pub(crate) train: Rows,
+    pub(crate) val: Rows,
+    pub(crate) learn: Learn,
+    pub(crate) precision: Option<Precision>,
+    pub(crate) evaluate: EvaluateConfig,
+    pub(crate) keep_best: bool,
+    /// What the metrics know it by.
+    pub(crate) config: Value,
+}
+
+impl Work {
+    /// Trains, on as many ranks as there are: what the ports `checkpoint`, `best` and `metrics` get.
+    pub(crate) fn run(self, tokenizer: &Tokenizer, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
+        let extras = Arc::clone(&ctx.extras);
+        let registry = super::registry(&extras)?;
+        let (vocab, seq_len) = (tokenizer.vocab_size(), self.train.row_tokens() - 1);
+        let setup = self.learn.setup(registry, vocab, seq_len)?;
+        let task = Task {
+            learn: self.learn.clone(),
+            precision: self.precision,
+            tokens: self.evaluate.tokens,
+            resources: ctx.resources.clone(),
+            micro_rows: exec.micro_batch_rows(&setup, &ctx.resources)?,
+            seed: ctx.seed,
+            train: self.train.dir().to_owned(),
+            val: self.val.dir().to_owned(),
+            bpe: ctx.input("bpe")?.to_owned(),
+            checkpoints: ctx.scratch()?,
+            keep_checkpoints: exec.keep_checkpoints,
+        };
+        let shared = Shared::new(&task, self.train.clone(), self.val.clone(), tokenizer);
+        let part = Part { task: &task, shared: &shared, registry, vocab };
+        let mut lead = |rank: Rank<'_>, dev: &dyn Device| {
+            ctx.log(announcement(&rank, &shared.train, dev));
+            train(rank, dev, &self, exec, tokenizer, ctx)
+        };
+        let ranks = task.resources.all_ranks();
+        if ranks == 1 {
+            return part.on(Seat::Alone, Some(&mut lead));
         }
-        let trainer = Trainer::on_ranks(dev.as_ref(), comm, setup, registry, micro_rows)?;
-        let rank = Rank::new(trainer, comm, &shared);
+        if let Some(job) = Crew::job(&extras) {
+            crew::train(job, &task)?;
+            return part.on(Seat::Process(job), Some(&mut lead));
+        }
+        let mut ends = Threads::new(ranks).into_iter();
+        let first = ends.next().context("a job has at least one rank")?;
+        let results = std::thread::scope(|scope| {
+            let part = &part;
+            let mut others = Vec::new();
+            for end in ends {
+                let thread = std::thread::Builder::new().name(format!("rank {}", end.rank()));
+                let spawned = thread.spawn_scoped(scope, move || part.on(Seat::Thread(end), None));
+                others.push(spawned.context("starting the thread of a rank")?);
+            }
+            // Its end is gone with it: whoever still waits for the first rank hears that.
+            let led = part.on(Seat::Thread(first), Some(&mut lead));
+            let joined = others.into_iter().map(|rank| match rank.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            Ok::<_, anyhow::Error>([led].into_iter().chain(joined).collect::<Vec<_>>())
+        })?;
+        first_cause(results)
+    }
+}
+
+/// A rank in a process of its own, of a job that another process leads.
+pub(crate) fn follow(task: &Task, job: &Job, extras: &Extras) -> Result<()> {
+    let registry = super::registry(extras)?;
+    let tokenizer = Tokenizer::load(&task.bpe)?;
+    let open = |path: &Path| {
+        let rows = Rows::open(path);
+        rows.with_context(|| format!("rank {} reads what rank 0 has packed", job.launch().rank))
+    };
+    let shared = Shared::new(task, open(&task.train)?, open(&task.val)?, &tokenizer);
+    let part = Part { task, shared: &shared, registry, vocab: tokenizer.vocab_size() };
+    part.on(Seat::Process(job), None)
+}
+
+/// A rank's part of a training.
+struct Part<'a> {
+    task: &'a Task,
+    shared: &'a Shared,
+    registry: &'a Registry,
+    vocab: usize,
+}
+
+/// What the first rank does; the others follow.
+type Lead<'l> = &'l mut dyn FnMut(Rank<'_>, &dyn Device) -> Result<()>;
+
+impl Part<'_> {
+    fn on(&self, seat: Seat<'_>, lead: Option<Lead<'_>>) -> Result<()> {
+        let Task { learn, precision, resources, micro_rows, .. } = self.task;
+        let setup = learn.setup(self.registry, self.vocab, self.shared.train.row_tokens() - 1)?;
+        let dev = super::device(*precision, resources, seat.local_rank())?;
+        let comm = seat.comm(resources.engine, dev.as_ref())?;
+        let trainer = Trainer::on_ranks(dev.as_ref(), &*comm, setup, self.registry, *micro_rows)?;
+        let rank = Rank::new(trainer, &*comm, self.shared);
         match lead {
-            Some(ctx) => train(rank, dev.as_ref(), config, exec, &tokenizer, ctx),
+            Some(lead) => lead(rank, dev.as_ref()),
             None => rank.follow(),
         }
-    };
-    if ctx.resources.ranks == 1 {
-        return on_rank(&One, Some(ctx));
     }
-    let mut ends = Threads::new(ctx.resources.ranks).into_iter();
-    let first = ends.next().context("a job has at least one rank")?;
-    let results = std::thread::scope(|scope| {
-        let on_rank = &on_rank;
-        let mut others = Vec::new();
-        for end in ends {
-            let thread = std::thread::Builder::new().name(format!("rank {}", end.rank()));
-            let spawned = thread.spawn_scoped(scope, move || on_rank(&end, None));
-            others.push(spawned.context("starting the thread of a rank")?);
-        }
-        let led = on_rank(&first, Some(ctx));
-        // Whoever still waits for the first rank hears that it is gone.
-        drop(first);
-        let joined = others.into_iter().map(|rank| match rank.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        Ok::<_, anyhow::Error>([led].into_iter().chain(joined).collect::<Vec<_>>())
-    })?;
-    first_cause(results)
 }
 
 /// The loop, on the first rank.
 fn train(
     mut rank: Rank<'_>,
     dev: &dyn Device,
-    config: &TrainConfig,
+    work: &Work,
     exec: TrainExec,
     tokenizer: &Tokenizer,
     ctx: &mut Ctx,
@@ -102,7 +278,7 @@ fn train(
             None => rank.initialize()?,
         }
         let mut metrics = ctx.metrics("metrics")?;
-        metrics.write(&Record::Run(rank.trainer.describe(serde_json::to_value(config)?)))?;
+        metrics.write(&Record::Run(rank.trainer.describe(work.config.clone())))?;
         metrics
     };
 
@@ -128,10 +304,10 @@ fn train(
         if last {
             save_weights(&mut rank, &out)?;
         }
-        if last || record.step.is_multiple_of(config.evaluate.every_steps) {
+        if last || record.step.is_multiple_of(work.evaluate.every_steps) {
             let result = rank.evaluate()?;
             metrics.write(&Record::Eval(result))?;
-            if config.keep_best {
+            if work.keep_best {
                 rank.keep_best()?;
             }
             progress.figure("val bpb", format!("{:.4}", bits(&result)));
@@ -186,19 +362,14 @@ fn train(
 }
 
 /// Puts the tokenizer into a model's folder, so that whoever has the folder can talk to the model.
-fn keep_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+pub(crate) fn keep_tokenizer(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     Ok(tokenizer.save(folder.join(TOKENIZER_FILE))?)
 }
 
 /// What is about to be trained, in one line.
-fn announcement(
-    setup: &Setup,
-    micro_rows: usize,
-    train: &Rows,
-    dev: &dyn Device,
-    ranks: usize,
-) -> String {
+fn announcement(rank: &Rank<'_>, train: &Rows, dev: &dyn Device) -> String {
+    let (setup, ranks) = (rank.trainer.setup(), rank.comm.ranks());
     let (steps, rows) = (setup.plan.steps, setup.rows);
     let on = if ranks == 1 { String::new() } else { format!("{ranks} ranks of ") };
     format!(
@@ -207,7 +378,7 @@ fn announcement(
         setup.summary.len(),
         count(steps),
         setup.gpt.config().seq_len,
-        rows / micro_rows,
+        rows / rank.trainer.micro_batch_rows(),
         (steps * rows as u64) as f64 / train.len() as f64,
         train.len(),
         dev.name(),
