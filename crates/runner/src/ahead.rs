@@ -41,7 +41,7 @@ impl Ahead {
 
 /// Whether another machine may have what this one lacks.
 pub(crate) fn is_of_machine(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<Lacking>())
+    error.chain().any(<dyn std::error::Error>::is::<Lacking>)
 }
 
 /// Looks at every stage, in running order.

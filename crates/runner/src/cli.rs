@@ -18,6 +18,7 @@ use crate::places::PlaceArgs;
 use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::resources::MOST_THREADS;
+use crate::retry::Retries;
 use crate::run::{Setup, run as run_stages};
 use crate::runs::{Lineage, RunFolder, Status};
 use crate::{
@@ -184,15 +185,18 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         digest.update(file.text.as_bytes());
     }
     let digest = digest.finalize().to_hex().to_string();
-    let setting = Setting {
-        kinds: &kinds,
-        extras: &extras,
-        threads: args.threads,
-        launch: launch.as_ref(),
-        environment: &environment,
-        hidden: &hidden,
+    let read = |extras: &Extras| {
+        let setting = Setting {
+            kinds: &kinds,
+            extras,
+            threads: args.threads,
+            launch: launch.as_ref(),
+            environment: &environment,
+            hidden: &hidden,
+        };
+        grammar::read(files.clone(), &args.set, &setting)
     };
-    let pipeline = match grammar::read(files, &args.set, &setting) {
+    let pipeline = match read(&extras) {
         Ok(pipeline) => pipeline,
         Err(faults) => {
             // What is quoted in it has lost its control sequences; the screen's own are colours.
@@ -215,7 +219,17 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         None => {
             let program = argv.first().map(|p| p.to_string_lossy().into_owned());
             let program = program.unwrap_or_default();
-            match work((pipeline, digest), launch, file, &args, extras, &hidden, &program) {
+            let again = |extras: &Extras| read(extras).ok();
+            match work(
+                (pipeline, digest),
+                again,
+                launch.clone(),
+                file,
+                &args,
+                extras,
+                &hidden,
+                &program,
+            ) {
                 Ok(code) => code,
                 Err(error) => {
                     err(&hidden, &format!("error: {}\n", failure::lines(&error).join("\n")));
@@ -251,9 +265,10 @@ fn text(file: &Path) -> Result<String, String> {
     encoding::text(bytes)
 }
 
-/// Plans or runs.
+/// Plans or runs; `again` reads the pipeline once more.
 fn work(
     (pipeline, file_digest): (Pipeline, String),
+    again: impl Fn(&Extras) -> Option<Pipeline>,
     launch: Option<Launch>,
     file: &Path,
     args: &Args,
@@ -288,7 +303,7 @@ fn work(
     let ahead = ahead::look(&pipeline, cache, selected, *verify, extras);
     if let Some(only) = &args.plan {
         let only = Some(only.as_str()).filter(|only| !only.is_empty());
-        let (screen, sound) = plan_screen::plan(&pipeline, &shown, ahead, only, cache, *verify)?;
+        let (screen, sound) = plan_screen::plan(&pipeline, &shown, &ahead, only, cache, *verify)?;
         return Ok(out(&hidden.shown(&screen), if sound { DONE } else { BAD_INPUT }));
     }
     let refusals: Vec<&anyhow::Error> = ahead.iter().flat_map(|stage| &stage.refusals).collect();
@@ -300,7 +315,10 @@ fn work(
         err(hidden, &screens.join("\n"));
         return Ok(BAD_INPUT);
     }
-    setup.cache.prepare()?;
+    // A store that has everything need not be writable.
+    if started.is_some() || ahead.iter().any(Ahead::is_to_run) {
+        setup.cache.prepare()?;
+    }
     if let Some(started) = &started
         && let Err(error) = Crew::lead(&setup.extras, started, &|line| setup.screen.line(line))
     {
@@ -327,7 +345,17 @@ fn work(
         begun: None,
     };
     signals::listen(&setup.cancel, &setup.screen);
-    let outcome = run_stages(pipeline, &setup, &folder, lineage);
+    let mut retries = Retries::of(&pipeline);
+    let mut outcome = run_stages(pipeline, &setup, &folder, lineage.clone());
+    // Processes that a launcher started are a job once: its launcher starts it again.
+    while started.is_none()
+        && let Ok(failed) = &mut outcome
+        && retries.again(failed, &setup.cancel, |line| setup.screen.line(line))
+        && let Some(pipeline) = again(&setup.extras)
+    {
+        outcome = run_stages(pipeline, &setup, &folder, lineage.clone());
+    }
+    folder.end();
     Crew::end(
         &setup.extras,
         match &outcome {

@@ -90,6 +90,22 @@ pub(crate) fn lines(error: &anyhow::Error) -> Vec<String> {
     lines
 }
 
+/// Everything that several looks at the same thing found wrong, as one error: each with its hints, in their order.
+///
+/// # Errors
+/// What was found.
+pub(crate) fn all_of(looks: impl IntoIterator<Item = crate::Result<()>>) -> crate::Result<()> {
+    let mut found: Vec<anyhow::Error> = looks.into_iter().filter_map(Result::err).collect();
+    match found.len() {
+        0 => Ok(()),
+        1 => Err(found.swap_remove(0)),
+        _ => {
+            let texts: Vec<String> = found.iter().map(in_full).collect();
+            Err(anyhow::anyhow!("{}", texts.join("\n")))
+        }
+    }
+}
+
 /// Whether the same again may end otherwise, because what failed is a disk, a network or somebody's patience, or because the error itself advises
 /// to run again.
 pub(crate) fn may_pass(error: &anyhow::Error) -> bool {

@@ -32,6 +32,7 @@ mod plan_screen;
 mod progress;
 mod resources;
 mod result_screen;
+mod retry;
 mod run;
 mod runs;
 mod signals;

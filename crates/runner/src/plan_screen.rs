@@ -27,7 +27,7 @@ pub(crate) const SHORT_KEY: usize = 10;
 pub(crate) fn plan(
     pipeline: &Pipeline,
     file: &str,
-    ahead: Vec<Ahead>,
+    ahead: &[Ahead],
     only: Option<&str>,
     cache: &Cache,
     verify: bool,
@@ -38,7 +38,7 @@ pub(crate) fn plan(
     let mut sound = true;
     let mut firsts: BTreeMap<&str, (usize, String)> = BTreeMap::new();
     let (mut cached, mut to_run, mut waiting, mut short) = (0, 0, 0, 0);
-    for (index, (stage, ahead)) in pipeline.stages.iter().zip(&ahead).enumerate() {
+    for (index, (stage, ahead)) in pipeline.stages.iter().zip(ahead).enumerate() {
         let key = ahead.seen.as_ref().and_then(|seen| seen.key.as_ref());
         let key = key.map(|key| key[..SHORT_KEY].to_owned()).unwrap_or_default();
         let (state, key) = match ahead.seen.as_ref().map(|seen| &seen.action) {
@@ -86,7 +86,7 @@ pub(crate) fn plan(
         let _ = write!(out, ", {waiting} waiting for those");
     }
     out.push('\n');
-    out.push_str(&total(pipeline, &ahead));
+    out.push_str(&total(pipeline, ahead));
     if short > 0 {
         let s = if short == 1 { "" } else { "s" };
         let _ = writeln!(out, "{short} variant{s} in short; `--plan STAGE` shows one in full");

@@ -135,7 +135,6 @@ pub(crate) fn run(
     };
     folder.sign(&outcome.reports, &lineage)?;
     folder.write(&lineage)?;
-    folder.end();
     Ok(outcome)
 }
 
@@ -217,7 +216,10 @@ impl Step<'_> {
             Action::Cached(record) => {
                 screen.line(&format!("{name}: cached ({reason})"));
                 cache.tidy(&record.key);
-                cache.remember(&pipeline.name, &name, &seen.identity).map_err(named)?;
+                // The outputs are there, and a store that cannot be written serves, too.
+                if let Err(error) = cache.remember(&pipeline.name, &name, &seen.identity) {
+                    screen.line(&format!("{name}: not noted as this pipeline's: {error:#}"));
+                }
                 Ok(Some((*record, reason, false)))
             }
             Action::Run => {

@@ -187,22 +187,24 @@ fn toml(value: &Value) -> String {
     }
 }
 
+/// What names of numbers end in, and what they count.
+const UNITS: [(&str, &str); 11] = [
+    ("s", "seconds"),
+    ("bytes", "bytes"),
+    ("tokens", "tokens"),
+    ("steps", "steps"),
+    ("rows", "rows"),
+    ("chars", "characters"),
+    ("documents", "documents"),
+    ("frac", "a share of 1"),
+    ("fraction", "a share of 1"),
+    ("layers", "layers"),
+    ("shard", "documents"),
+];
+
 /// What a number counts, by its name.
 fn unit(name: &str) -> &'static str {
     let ends = |end: &str| name == end || name.ends_with(&format!("_{end}"));
-    const UNITS: [(&str, &str); 11] = [
-        ("s", "seconds"),
-        ("bytes", "bytes"),
-        ("tokens", "tokens"),
-        ("steps", "steps"),
-        ("rows", "rows"),
-        ("chars", "characters"),
-        ("documents", "documents"),
-        ("frac", "a share of 1"),
-        ("fraction", "a share of 1"),
-        ("layers", "layers"),
-        ("shard", "documents"),
-    ];
     UNITS.iter().find(|(end, _)| ends(end)).map_or("", |(_, unit)| unit)
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::Result;
 use crate::kind::Kind;
 use crate::resources::ResourcesTable;
+use crate::retry::Retry;
 
 /// The schema, as it is printed.
 ///
@@ -109,6 +110,7 @@ fn stage(kind: &Kind, resources: &Value, generator: &mut SchemaGenerator) -> Val
         "matrix": { "type": "object", "description": "axes along which the stage is multiplied" },
         "resources": resources,
         "exec": exec,
+        "retry": generator.subschema_for::<Retry>().to_value(),
         "skip": { "type": "boolean", "description": "leave the stage out of every run" },
         "expect": { "type": "object", "description": "bounds on figures of its inputs: \"PORT.FIGURE\" = { min = …, max = … }" },
     });
@@ -142,7 +144,7 @@ fn or_var(schema: &mut Value) {
                 for property in inner.as_object_mut().into_iter().flat_map(Map::values_mut) {
                     or_var(property);
                     if !property["properties"].is_object() && property.get("const").is_none() {
-                        *property = with_var(property.take());
+                        *property = with_var(property);
                     }
                 }
             }
@@ -155,7 +157,7 @@ fn or_var(schema: &mut Value) {
     }
 }
 
-fn with_var(schema: Value) -> Value {
+fn with_var(schema: &Value) -> Value {
     let mut out = Map::new();
     for key in ["description", "default"] {
         out.extend(schema.get(key).map(|value| (key.to_owned(), value.clone())));

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 const MOST: usize = 8;
 
 /// A file of a pipeline.
+#[derive(Clone)]
 pub(crate) struct PipelineText {
     /// As it is shown.
     pub(crate) name: String,

@@ -21,6 +21,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::hidden::Hidden;
 use crate::kind::{Job, Kind};
+use crate::retry::Retry;
 use crate::{Extras, Port, Resources};
 
 pub(crate) use extends::{PipelineText, chain};
@@ -59,6 +60,7 @@ pub(crate) struct Declared {
     pub(crate) resources: Resources,
     /// Its own, or the pipeline's.
     pub(crate) seed: u64,
+    pub(crate) retry: Option<Retry>,
     /// Left out of every run, until the file says otherwise.
     pub(crate) skip: bool,
     pub(crate) expect: Vec<Expectation>,
@@ -203,12 +205,6 @@ fn top_level(root: &DeTable<'_>, faults: &mut Vec<Fault>) {
             }
         }
     }
-}
-
-/// A key that the grammar reserves and this version does not act on.
-fn unsupported(key: &str, span: source::Span) -> Fault {
-    Fault::new(format!("`{key}` is not supported yet"), span, "")
-        .help("take it out: this version would not act on it".to_owned())
 }
 
 #[derive(Deserialize)]

@@ -12,15 +12,13 @@ use super::matrix::{self, Coord, Variant};
 use super::source::Span;
 use super::tree::{Value, find, non_finite, type_name};
 use super::vars::Vars;
-use super::{Declared, Setting, expect_table, is_plain, plain_name_fault, strict, unsupported};
+use super::{Declared, Setting, expect_table, is_plain, plain_name_fault, strict};
 use crate::failure;
 use crate::kind::{Job, Kind};
 use crate::resources::ResourcesTable;
+use crate::retry::Retry;
 use crate::stage::At;
 use crate::{Extras, Resources};
-
-/// Keys that no version of a stage's config may use: the runner's, now or later.
-const LATER: [&str; 2] = ["retry", "extends"];
 
 /// A stage as read, its edges resolved to indices in the list of all stages.
 pub(super) struct Draft {
@@ -205,10 +203,9 @@ fn read_one<'a>(
     };
     keys.remove("uses");
     keys.remove("skip");
-    for later in LATER {
-        if let Some((key, _)) = keys.remove_entry(later) {
-            faults.push(unsupported(later, key.span()));
-        }
+    if let Some((key, _)) = keys.remove_entry("extends") {
+        let help = "write it at the top of the file, above every table".to_owned();
+        faults.push(Fault::new("a stage has no `extends`", key.span(), "").help(help));
     }
     let wanted = Wanted {
         inputs: keys.remove("inputs"),
@@ -218,6 +215,7 @@ fn read_one<'a>(
     let edges = edges::resolve(&wanted, header, headers, vars, faults);
     let resources = resources(keys.remove("resources"), header, vars, setting, faults);
     let seed = keys.remove("seed").map_or(Some(seed), |own| own_seed(&own, header, faults));
+    let retry = keys.remove("retry").and_then(|table| retry(&table, header, vars, faults));
     let exec = keys.remove("exec");
     let connected: Vec<&str> = edges.inputs.iter().map(|edge| edge.port.name).collect();
     let job = header.kind.and_then(|kind| {
@@ -243,11 +241,35 @@ fn read_one<'a>(
             needs: edges.needs,
             resources,
             seed,
+            retry,
             skip: header.skip,
             expect: edges.expect,
         });
     }
     draft
+}
+
+/// How often a stage is tried; faults are in the list.
+fn retry(
+    table: &Value<'_>,
+    header: &Header,
+    vars: &Vars<'_>,
+    faults: &mut Vec<Fault>,
+) -> Option<Retry> {
+    let read = |v: Value<'_>| Retry::deserialize(ValueDeserializer::from(v)).map(drop);
+    let owner = format!("`retry` of stage `{}`", header.name);
+    let found = strict::faults(read, table, &owner, vars);
+    if !found.is_empty() {
+        faults.extend(found);
+        return None;
+    }
+    let retry = Retry::deserialize(ValueDeserializer::from(table.clone())).ok()?;
+    if let Some((key, title)) = retry.fault() {
+        let at = find(table, key).unwrap_or_else(|| table.span());
+        faults.push(Fault::new(title, at, format!("in {owner}")));
+        return None;
+    }
+    Some(retry)
 }
 
 /// A seed that the stage has in place of the pipeline's.

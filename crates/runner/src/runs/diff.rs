@@ -87,7 +87,9 @@ pub(crate) fn diff(root: &Path, which: &[String]) -> Result<String> {
             table.cells(vec![String::new()]);
             table.cells(vec![title.to_owned()]);
         }
-        rows.iter().for_each(|(name, cells)| line(&mut table, name, cells));
+        for (name, cells) in &rows {
+            line(&mut table, name, cells);
+        }
     }
     let out = table.lines(0).iter().fold(String::new(), |out, line| out + line + "\n");
     Ok(crate::hidden::Hidden::default().shown(&out))
@@ -103,7 +105,9 @@ fn rows(
     let mut all: BTreeMap<String, Cells> = BTreeMap::new();
     for (i, stage) in stages.iter().enumerate() {
         let mut found = BTreeMap::new();
-        stage.iter().for_each(|stage| leaves(stage, &mut found));
+        if let Some(stage) = stage {
+            leaves(stage, &mut found);
+        }
         for (leaf, value) in found {
             all.entry(leaf).or_insert_with(|| vec![None; stages.len()])[i] = Some(value);
         }

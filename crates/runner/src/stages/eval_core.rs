@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{core_bundle, device, loaded::Loaded, watch::Watched};
+use crate::failure;
 use crate::{At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
@@ -111,10 +112,8 @@ impl Stage for EvalCore {
         if without_tasks(ctx) {
             return Ok(());
         }
-        if let Some(bundle) = &config.bundle {
-            core_bundle::preflight(bundle, ctx.extras())?;
-        }
-        device::open(resources).map(drop)
+        let bundle = config.bundle.as_ref().map(|b| core_bundle::preflight(b, ctx.extras()));
+        failure::all_of(bundle.into_iter().chain([device::open(resources).map(drop)]))
     }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {

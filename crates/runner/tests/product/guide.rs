@@ -4,12 +4,13 @@ use serde_json::Value;
 
 use crate::harness::{NANO, Place};
 
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "compare",
     "eval-bpb",
     "eval-core",
     "export-model",
     "fetch-parquet",
+    "finetune-chat",
     "import-model",
     "pack-bestfit",
     "report",

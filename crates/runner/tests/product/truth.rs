@@ -58,6 +58,21 @@ fn all_of_it_is_said_and_a_machine_is_another_matter() {
     let run = place.go(&args);
     assert_eq!(run.stderr.matches("cannot run\n").count(), 3, "{}", run.screen());
 
+    // Two of one stage, and the machine's lack beside them.
+    let sets = [
+        "train.exec.checkpoint_every_s=-1",
+        "train.exec.micro_batch_rows=3",
+        "train.resources={device=\"cuda\"}",
+    ];
+    let args: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    for args in [&[&args[..], &["--plan"]].concat()[..], &args] {
+        let refused = place.go(args);
+        assert_eq!(refused.code, Some(2), "{}", refused.screen());
+        for said in ["checkpoint_every_s is -1", "micro_batch_rows is 3", "`device = \"cuda\"`"] {
+            assert!(refused.screen().contains(said), "{said}: {}", refused.screen());
+        }
+    }
+
     let other = place.go(&["--set", "bpb.resources={device=\"cuda\"}", "--plan"]);
     assert_eq!(other.code, Some(0), "{}", other.screen());
     assert!(other.stdout.contains("this machine cannot run it: "), "{}", other.screen());

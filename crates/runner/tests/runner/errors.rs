@@ -82,7 +82,7 @@ fn a_stage_that_needs_itself() {
 
 #[test]
 fn reserved_keys_are_refused_and_not_ignored() {
-    assert_snapshot!(refused(&format!("{HI}retry = {{ attempts = 5 }}\nextends = \"x\"\n"), &[]));
+    assert_snapshot!(refused(&format!("{HI}extends = \"x\"\n"), &[]));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `extends` lays a file over another one, `skip` leaves a stage out; every fault keeps its file and line.
+//! `extends` lays a file over another one, `skip` leaves a stage out, `retry` tries one again; every fault keeps its file and line.
 
 use std::fs;
 
@@ -117,4 +117,35 @@ fn a_stage_that_is_skipped_does_not_run_and_who_needs_it_is_refused() {
     assert_eq!(run.ran(), ["hi@n=a", "join"]);
     let odd = place.go(&["--set", "hi.skip=\"yes\""]);
     assert!(odd.code == 2 && odd.stderr.contains("`skip` is a string"), "{}", odd.screen());
+}
+
+#[test]
+fn what_may_pass_is_tried_again_and_what_would_fail_again_is_not() {
+    let stage = |how: &str, retry: &str| {
+        Place::with(&format!("[stage.bad]\nuses = \"fail\"\nhow = \"{how}\"\nretry = {retry}\n"))
+    };
+    let place = stage("later", "{ attempts = 3, backoff_s = 0.01 }");
+    let run = place.go(&[]);
+    assert_eq!(run.ran(), ["bad"]);
+    for said in ["bad: failed: reading from far away: timed out", "bad: attempt 3 of 3 in "] {
+        assert!(run.stderr.contains(said), "{said}: {}", run.screen());
+    }
+    let runs = fs::read_dir(place.path("runs/p")).unwrap().count();
+    assert_eq!(runs, 1, "one run, however many attempts");
+    let place = stage("later", "{ attempts = 2, backoff_s = 0 }");
+    let run = place.go(&[]);
+    assert!(run.code == 1 && run.stderr.contains("resume with"), "{}", run.screen());
+    assert_eq!(place.go(&[]).ran(), ["bad"]);
+    let lasting = stage("error", "{ attempts = 5 }").go(&[]);
+    assert!(lasting.code == 1 && !lasting.stderr.contains("attempt"), "{}", lasting.screen());
+    assert!(lasting.stderr.contains("the same would fail again as it is"), "{}", lasting.screen());
+    for (retry, said) in [
+        ("{ attempts = 0 }", "0 attempts, expected 1 to 1,000"),
+        ("{ attempts = 2, backoff_s = -1 }", "`backoff_s` is -1"),
+        ("{ atempts = 2 }", "did you mean `attempts`"),
+        ("3", "expected a table, got `3`"),
+    ] {
+        let refused = stage("error", retry).go(&[]);
+        assert!(refused.code == 2 && refused.stderr.contains(said), "{said}: {}", refused.screen());
+    }
 }

@@ -56,6 +56,26 @@ fn an_option_and_the_environment_name_another_store() {
 }
 
 #[test]
+fn a_store_that_has_everything_need_not_be_writable() {
+    let place = Place::with(CHAIN);
+    place.go(&[]);
+    // Whoever runs the tests may write to anything but into a file.
+    for folder in ["last", "locks"] {
+        fs::remove_dir_all(place.path("store").join(folder)).unwrap();
+        fs::write(place.path("store").join(folder), "").unwrap();
+    }
+    let run = place.go(&["--set", "pipeline.name=q"]);
+    assert_eq!(ran(&run), 0, "{}", run.screen());
+    assert!(run.stderr.contains("hi: not noted as this pipeline's: "), "{}", run.screen());
+    let refused = place.go(&["--set", "hi.text=other"]);
+    assert!(
+        refused.code == 2 && refused.stderr.contains("cannot be written"),
+        "{}",
+        refused.screen()
+    );
+}
+
+#[test]
 fn a_run_that_is_cached_leaves_no_folder_and_names_the_one_that_has_it_all() {
     let report = "[stage.report]\nuses = \"report\"\ninputs = { count = \"count.metrics\" }\n";
     let place = Place::with(&format!("{CHAIN}{report}"));

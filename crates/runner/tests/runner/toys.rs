@@ -262,10 +262,21 @@ impl Stage for Fail {
         Ok(Vec::new())
     }
 
-    fn run(config: FailConfig, _: NoExec, _: &mut Ctx) -> Result<()> {
+    fn run(config: FailConfig, _: NoExec, ctx: &mut Ctx) -> Result<()> {
         match config.how.as_str() {
             "panic" => panic!("index 3 is out of range"),
             "nothing" => Ok(()),
+            // Twice; the third attempt goes well.
+            "later" => {
+                let file = ctx.scratch()?.join("attempts");
+                let attempts = fs::read_to_string(&file).unwrap_or_default() + "x";
+                fs::write(file, &attempts)?;
+                if attempts.len() < 3 {
+                    let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                    return Err(error).context("reading from far away");
+                }
+                Ok(fs::write(ctx.output("text"), attempts)?)
+            }
             _ => Err(anyhow::anyhow!(
                 "row 812 has 2,047 tokens, expected 2,049 (T + 1)\nhint: delete the shard"
             ))

@@ -17,11 +17,12 @@ const EVALS: usize = 12;
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 pub(super) fn render(model: &Model) -> Result<String> {
-    let mut body = format!("<h1>{}</h1>\n{MARK}\n", esc(&model.title));
+    let mut body = format!("<h1>{}</h1>\n", esc(&model.title));
     if model.is_empty() {
         body.push_str("<p>No input of this report is connected, so it has nothing to show.</p>\n");
     }
     facts(&mut body, "facts headline", &model.headline);
+    let _ = writeln!(body, "{MARK}");
     curve(&mut body, model)?;
     tasks(&mut body, model);
     samples(&mut body, model);

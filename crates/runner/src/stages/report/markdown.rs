@@ -11,11 +11,12 @@ use crate::runs::sign::MARK;
 const EVALS: usize = 12;
 
 pub(super) fn render(model: &Model) -> String {
-    let mut out = format!("# {}\n\n{MARK}\n", esc(&model.title));
+    let mut out = format!("# {}\n", esc(&model.title));
     if model.is_empty() {
         out.push_str("\nNo input of this report is connected, so it has nothing to show.\n");
     }
     facts(&mut out, &model.headline);
+    let _ = writeln!(out, "\n{MARK}");
     curve(&mut out, model);
     tasks(&mut out, model);
     samples(&mut out, model);

@@ -17,6 +17,7 @@ use farthing_kernels::rounded::Rounded;
 use farthing_kernels::{DType, Device};
 use farthing_optim::Registry;
 
+use crate::failure;
 use crate::stages::device;
 use crate::{
     Before, Ctx, Estimate, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
@@ -87,12 +88,18 @@ impl Stage for TrainGpt {
         resources: &Resources,
         ctx: &PlanCtx,
     ) -> Result<()> {
-        exec.checkpoint_interval()?;
-        if let Some(setup) = plan::setup(config, ctx)? {
-            exec.micro_batch_rows(&setup, resources)?;
-            begin::preflight(&setup, ctx)?;
-        }
-        run::preflight(config.precision, resources, ctx)
+        let of_setup = || {
+            let Some(setup) = plan::setup(config, ctx)? else { return Ok(()) };
+            failure::all_of([
+                exec.micro_batch_rows(&setup, resources).map(drop),
+                begin::preflight(&setup, ctx),
+            ])
+        };
+        failure::all_of([
+            exec.checkpoint_interval().map(drop),
+            of_setup(),
+            run::preflight(config.precision, resources, ctx),
+        ])
     }
 
     fn run(config: TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
