@@ -84,7 +84,9 @@ impl MpiWorld {
             (None, Some(here)) => {
                 let (ranks, own) = (self.ranks, String::from_utf8_lossy(&own).into_owned());
                 let own = own.trim_end_matches('\0');
-                let what = format!("{here} of {ranks} ranks are on this machine, and all machines are called `{own}`");
+                let what = format!(
+                    "{here} of {ranks} ranks are on this machine, and all machines are called `{own}`"
+                );
                 return Err(Error::meeting(what, NAME_IT));
             }
             (Some(other), _) => other,
@@ -98,10 +100,7 @@ impl MpiWorld {
             Ok::<_, std::io::Error>(socket.local_addr()?.ip().to_string())
         };
         route().map_err(|e| {
-            Error::meeting(
-                format!("rank 0 finds no way to the machine `{other}`: {e}"),
-                NAME_IT,
-            )
+            Error::meeting(format!("rank 0 finds no way to the machine `{other}`: {e}"), NAME_IT)
         })
     }
 
