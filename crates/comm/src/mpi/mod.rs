@@ -57,7 +57,7 @@ impl MpiWorld {
         self.api.version.lines().next().unwrap_or_default()
     }
 
-    /// The address of rank 0 that all others can reach, at rank 0: the loopback where they are on its machine. A collective.
+    /// The address of rank 0 that all others can reach, at rank 0, and nothing elsewhere: the loopback where they are on its machine. A collective.
     ///
     /// # Errors
     /// [`Error::Library`], [`Error::Meeting`].
@@ -74,6 +74,7 @@ impl MpiWorld {
             self.trade("meeting", &[], &mut receive, &watch)?;
         } else {
             self.trade("meeting", &[(0, &own)], &mut [], &watch)?;
+            return Ok(String::new());
         }
         const NAME_IT: &str = "set MASTER_ADDR to an address of the machine of rank 0 that all others can reach (mpirun -x MASTER_ADDR)";
         // Containers may have one name; then the launcher knows better.
