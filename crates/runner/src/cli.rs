@@ -200,7 +200,9 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         Ok(pipeline) => pipeline,
         Err(faults) => {
             // What is quoted in it has lost its control sequences; the screen's own are colours.
-            err_once(&nothing, &faults.render(colours()));
+            if launch.as_ref().is_none_or(|launch| launch.rank == 0) {
+                write_err(&faults.render(colours()));
+            }
             return BAD_INPUT;
         }
     };
