@@ -117,11 +117,11 @@ impl Job {
     ) -> Result<Self> {
         let world = MpiWorld::start(&launch)?;
         let (rank, ranks) = (launch.rank, launch.ranks);
-        let reachable = world.reachable(patience.meeting)?;
+        let reachable = world.reachable(patience.meeting);
         let peers = if rank == 0 {
-            let (host, port) = launch.address.clone().unwrap_or((reachable, 0));
-            // A port that is free: nobody has to agree on one.
-            let listener = Peers::listen(&host, if launch.address.is_some() { port } else { 0 });
+            // Where nothing is said, a port that is free: nobody has to agree on one.
+            let at = launch.address.clone().map_or_else(|| reachable.map(|host| (host, 0)), Ok);
+            let listener = at.and_then(|(host, port)| Peers::listen(&host, port));
             let drawn = Secret::draw()?;
             let at = listener.as_ref().ok().and_then(|listener| listener.local_addr().ok());
             let said = at.map(|at| format!("{} {} {drawn}", at.ip(), at.port()));
@@ -129,6 +129,7 @@ impl Job {
             let secret = own.map_or_else(|| Secret::new(&drawn), Ok)?;
             Peers::lead(&listener?, ranks, &secret, about, patience, log)?
         } else {
+            reachable?;
             let said = world.announce(&[], patience.meeting)?;
             let said = String::from_utf8_lossy(&said).into_owned();
             let mut words = said.split(' ');

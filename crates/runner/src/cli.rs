@@ -159,18 +159,16 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         Err(error) => return ended(Err(error)),
     };
     // What all ranks find out alike, the first one says.
-    let err_once = |hidden: &Hidden, screen: &str| {
-        if launch.as_ref().is_none_or(|launch| launch.rank == 0) {
-            err(hidden, screen);
-        }
-    };
+    let first = launch.as_ref().is_none_or(|launch| launch.rank == 0);
     let read = text(file).map_err(|what| {
         format!("error: cannot read the pipeline file {}: {what}\n", file.display())
     });
     let files = match read.and_then(|whole| grammar::chain(file, whole, text)) {
         Ok(files) => files,
         Err(screen) => {
-            err_once(&nothing, &screen);
+            if first {
+                err(&nothing, &screen);
+            }
             return BAD_INPUT;
         }
     };
@@ -200,7 +198,7 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         Ok(pipeline) => pipeline,
         Err(faults) => {
             // What is quoted in it has lost its control sequences; the screen's own are colours.
-            if launch.as_ref().is_none_or(|launch| launch.rank == 0) {
+            if first {
                 write_err(&faults.render(colours()));
             }
             return BAD_INPUT;

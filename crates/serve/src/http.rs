@@ -187,6 +187,10 @@ async fn read(request: Request) -> Result<api::Request, Refusal> {
         .await
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?;
     let body = body.map_err(|_| too_large())?;
+    // A struct is read from a list, too, by whoever does not say otherwise.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Refusal::bad("the body is no request: it is no JSON object", None));
+    }
     // serde quotes no more than the name or the place of what is wrong; an untagged enum not even that.
     serde_json::from_slice(&body)
         .map_err(|e| Refusal::bad(&format!("the body is no request: {e}"), None))

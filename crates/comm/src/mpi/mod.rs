@@ -23,6 +23,8 @@ pub struct MpiWorld {
     api: Api,
     rank: usize,
     ranks: usize,
+    /// On this machine, where the launcher says so.
+    local_ranks: Option<usize>,
     /// Threads take turns; whether MPI has ended.
     turn: Mutex<bool>,
 }
@@ -47,7 +49,7 @@ impl MpiWorld {
                 "start with the mpirun of the MPI that is installed, or name the other's library in FARTHING_MPI",
             ));
         }
-        Ok(Self { api, rank, ranks, turn: Mutex::default() })
+        Ok(Self { api, rank, ranks, local_ranks: launch.local_ranks, turn: Mutex::default() })
     }
 
     /// The library in its own words.
@@ -73,8 +75,21 @@ impl MpiWorld {
         } else {
             self.trade("meeting", &[(0, &own)], &mut [], &watch)?;
         }
-        let Some(other) = names.iter().find(|name| **name != own) else {
-            return Ok("127.0.0.1".to_owned());
+        const NAME_IT: &str = "set MASTER_ADDR to an address of the machine of rank 0 that all others can reach (mpirun -x MASTER_ADDR)";
+        // Containers may have one name; then the launcher knows better.
+        let other = names.iter().find(|name| **name != own);
+        let other = match (other, self.local_ranks) {
+            (_, Some(here)) if here == self.ranks => return Ok("127.0.0.1".to_owned()),
+            (None, None) => return Ok("127.0.0.1".to_owned()),
+            (None, Some(here)) => {
+                let (ranks, own) = (self.ranks, String::from_utf8_lossy(&own).into_owned());
+                let own = own.trim_end_matches('\0');
+                let what = format!(
+                    "{here} of {ranks} ranks are on this machine, and all machines are called `{own}`"
+                );
+                return Err(Error::meeting(what, NAME_IT));
+            }
+            (Some(other), _) => other,
         };
         let other = String::from_utf8_lossy(other);
         let other = other.trim_end_matches('\0');
@@ -85,10 +100,7 @@ impl MpiWorld {
             Ok::<_, std::io::Error>(socket.local_addr()?.ip().to_string())
         };
         route().map_err(|e| {
-            Error::meeting(
-                format!("rank 0 finds no way to the machine `{other}`: {e}"),
-                "set MASTER_ADDR to an address of the machine of rank 0 that all others can reach (mpirun -x MASTER_ADDR)",
-            )
+            Error::meeting(format!("rank 0 finds no way to the machine `{other}`: {e}"), NAME_IT)
         })
     }
 

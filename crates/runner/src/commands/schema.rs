@@ -49,13 +49,20 @@ fn pipeline(kinds: &BTreeMap<&'static str, Kind>) -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "a pipeline of farthing",
         "type": "object",
-        // A file that extends another may have less than the whole.
-        "anyOf": [{ "required": ["pipeline", "stage"] }, { "required": ["extends"] }],
+        // A file that extends another may have less than the whole, of each table too.
+        "if": { "required": ["extends"] },
+        "then": {},
+        "else": {
+            "required": ["pipeline", "stage"],
+            "properties": {
+                "pipeline": { "required": ["name", "format"] },
+                "stage": { "additionalProperties": { "required": ["uses"], "allOf": choices } },
+            },
+        },
         "additionalProperties": false,
         "properties": {
             "pipeline": {
                 "type": "object",
-                "required": ["name", "format"],
                 "additionalProperties": false,
                 "properties": {
                     "name": { "type": "string", "description": "names the folder of its runs" },
@@ -71,9 +78,7 @@ fn pipeline(kinds: &BTreeMap<&'static str, Kind>) -> Value {
                 "minProperties": 1,
                 "additionalProperties": {
                     "type": "object",
-                    "required": ["uses"],
                     "properties": { "uses": { "enum": names } },
-                    "allOf": choices,
                 },
             },
         },

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
@@ -149,15 +150,22 @@ fn find(dir: &Path, stage: Option<&str>) -> Result<Found> {
     }
     let entries = std::fs::read_dir(dir)
         .with_context(|| format!("{} is no model's folder\nhint: {HINT}", dir.display()))?;
-    // The runs of a pipeline: their names begin with the time.
     let runs = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    match runs.filter(|run| run.join(RUN).is_file()).max() {
+    match runs.filter(|run| run.join(RUN).is_file()).max_by_key(|run| age(run)) {
         Some(newest) => of_run(&newest, stage),
         None => bail!(
             "{} is no model's folder: there is no {MODEL_FILE}, no {RUN} of a run and no checkpoint of a training in it\nhint: {HINT}",
             dir.display()
         ),
     }
+}
+
+/// What the later of two runs has more of: its name begins with the second in which it began, and within one, what it wrote last counts.
+fn age(run: &Path) -> (String, Option<SystemTime>, String) {
+    let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let second = name.rsplit_once('-').map_or(name.as_str(), |(second, _)| second).to_owned();
+    let written = std::fs::metadata(run.join(RUN)).and_then(|file| file.modified()).ok();
+    (second, written, name)
 }
 
 const RUN: &str = "run.json";

@@ -1,6 +1,7 @@
 //! Models that chat: finetuned on conversations, known by their folder, talked to with the real binary.
 
 use crate::harness::{Place, json_lines};
+use crate::kill::wait_for;
 use crate::talk::{talk, talked};
 
 const CHAT: &str = r#"
@@ -126,8 +127,37 @@ fn own_conversations_are_files_of_lines_and_ranks_learn_the_same() {
     let metrics = std::fs::read_dir(place.path("store/stages")).unwrap();
     let ends: Vec<f64> = metrics
         .map(|entry| entry.unwrap().path())
+        .filter(|entry| entry.join("stage.json").is_file())
         .filter(|entry| entry.join("checkpoint/chat_template.jinja").is_file())
         .map(|entry| json_lines(&entry.join("metrics")).pop().unwrap()["bpb_end"].as_f64().unwrap())
         .collect();
     assert!(ends.iter().any(|end| (end - alone).abs() < 1e-3), "{ends:?} and {alone}");
+}
+
+#[test]
+fn killed_it_goes_on_to_the_same_weights() {
+    let slow = [
+        "--until",
+        "chat",
+        "--set",
+        "chat.epochs=6.0",
+        "--set",
+        "chat.exec.checkpoint_every_steps=3",
+    ];
+    let weights = |place: &Place| {
+        std::fs::read(place.entry("chat").join("checkpoint/model.safetensors")).unwrap()
+    };
+    let whole = place();
+    whole.done(&slow);
+    let killed = place();
+    killed.done(&["--until", "train"]);
+    for step in [5, 30] {
+        let mut child = killed.spawn(&[&["p.toml"], &slow[..]].concat());
+        wait_for(&killed, &mut child, step);
+        child.kill().unwrap();
+        killed.output(child);
+    }
+    let output = killed.done(&slow);
+    assert!(output.stderr.contains("chat: resuming after step "), "{}", output.screen());
+    assert!(weights(&killed) == weights(&whole));
 }

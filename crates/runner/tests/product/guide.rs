@@ -70,7 +70,7 @@ fn takes(schema: &Value, value: &Value, root: &Value) -> bool {
     let Value::Object(keys) = schema else { return schema != &Value::Bool(false) };
     let names = |list: &Value| list.as_array().cloned().unwrap_or_default();
     keys.iter().all(|(key, rule)| match key.as_str() {
-        "$schema" | "$defs" | "title" | "description" | "default" | "then" => true,
+        "$schema" | "$defs" | "title" | "description" | "default" | "then" | "else" => true,
         "properties" => value.as_object().is_none_or(|table| {
             table
                 .iter()
@@ -92,7 +92,10 @@ fn takes(schema: &Value, value: &Value, root: &Value) -> bool {
         "anyOf" => names(rule).iter().any(|rule| takes(rule, value, root)),
         "oneOf" => names(rule).iter().filter(|rule| takes(rule, value, root)).count() == 1,
         "allOf" => names(rule).iter().all(|rule| takes(rule, value, root)),
-        "if" => !takes(rule, value, root) || takes(&schema["then"], value, root),
+        "if" => {
+            let branch = if takes(rule, value, root) { "then" } else { "else" };
+            takes(&schema[branch], value, root)
+        }
         "items" => value.as_array().is_none_or(|list| list.iter().all(|v| takes(rule, v, root))),
         "minimum" => value.as_f64().is_none_or(|x| x >= rule.as_f64().unwrap()),
         "maximum" => value.as_f64().is_none_or(|x| x <= rule.as_f64().unwrap()),
