@@ -275,3 +275,21 @@ fn python_encodes_identically() {
         assert!(said.starts_with("401 texts agree"), "{said}{error}");
     }
 }
+
+#[test]
+fn what_is_written_for_other_programs_begins_with_bos_and_is_the_same_tokenizer() {
+    let t = &*TRAINED;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    fs::write(&path, t.json_with_bos().unwrap()).unwrap();
+    let theirs = tokenizers::Tokenizer::from_file(&path).unwrap();
+    let ids = theirs.encode("It's 12", true).unwrap().get_ids().to_vec();
+    assert_eq!(ids, [vec![t.bos()], t.encode("It's 12").unwrap()].concat());
+    let again = Tokenizer::load(&path).unwrap();
+    assert_eq!(again.digest(), t.digest());
+    assert_eq!(again.json_with_bos().unwrap(), t.json_with_bos().unwrap());
+    let plain = folder.path().join("plain.json");
+    again.save(&plain).unwrap();
+    t.save(&path).unwrap();
+    assert_eq!(fs::read(plain).unwrap(), fs::read(path).unwrap());
+}

@@ -10,6 +10,7 @@ use std::path::Path;
 use farthing_base::tensors::{TensorError, TensorFile, TensorWriter, WHOLE_CHECKSUM};
 use farthing_kernels::{DType, Device, Mut, Params, Part, Ref, Shape, Weights};
 
+use crate::layout::{Layout, Place};
 use crate::tensors::{found, found_float, tensor};
 use crate::{Error, Gpt, GptConfig, Result};
 
@@ -19,6 +20,8 @@ pub const STATE_PREFIX: &str = "state.";
 const FORMAT: &str = "farthing.format";
 const CONFIG: &str = "farthing.config";
 const STEP: &str = "farthing.step";
+/// The name of the file's [`Layout`], where it is not our own.
+pub(crate) const LAYOUT: &str = "farthing.layout";
 /// Layers whose tensors are looked for, however few there are.
 const MOST_LAYERS: usize = 1 << 12;
 /// The version of the format that this crate writes and reads.
@@ -152,6 +155,7 @@ fn pieces(view: Ref<'_>) -> Result<impl Iterator<Item = Ref<'_>>> {
 pub struct Checkpoint {
     file: TensorFile,
     config: GptConfig,
+    layout: Layout,
     step: u64,
 }
 
@@ -201,6 +205,8 @@ impl Checkpoint {
             )
         })?;
         config.check()?;
+        let layout = Layout::of(&file)?;
+        layout.check(&config)?;
         // A layer has a tensor at least. Which one a few layers lack is said when they are looked for; the names of many are not made.
         let tensors = file.names().len();
         if config.depth > tensors.max(MOST_LAYERS) {
@@ -209,7 +215,7 @@ impl Checkpoint {
         }
         let step = get(STEP)?.parse();
         let step = step.map_err(|e| bad(STEP, format!("is no number: {e}"), foreign))?;
-        Ok(Self { file, config, step })
+        Ok(Self { file, config, layout, step })
     }
 
     /// The configuration of the model in it.
@@ -225,6 +231,11 @@ impl Checkpoint {
     /// A metadata entry.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.file.metadata(key)
+    }
+
+    /// How its tensors are named and laid out.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// The file behind it.
@@ -305,9 +316,24 @@ pub fn load_weights(
     params: &mut Params,
 ) -> Result<()> {
     check_weights(file, gpt)?;
+    let layout = Layout::of(file)?;
     for spec in gpt.params() {
-        if let Some(Part { range, master }) = params.part_mut(spec.id)? {
-            copy_part(file, &spec.name, spec.shape, range, dev, master)?;
+        let Some(Part { range, master }) = params.part_mut(spec.id)? else { continue };
+        match layout.place(gpt.config(), spec) {
+            Place::Constant(value) => dev.fill(master, value)?,
+            Place::Stored { name, shape } => {
+                // Rows that no token has may be left out.
+                let stored = range.start.min(shape.elements())..range.end.min(shape.elements());
+                let flat = master.reshape([range.len()])?;
+                let all = stored.len() == range.len();
+                let (there, rest) = flat.split_rows(stored.len())?;
+                if all || !stored.is_empty() {
+                    copy_part(file, &name, shape, stored, dev, there)?;
+                }
+                if !all {
+                    dev.fill(rest, 0.0)?;
+                }
+            }
         }
     }
     Ok(params.refresh_compute(dev)?)
@@ -319,18 +345,23 @@ pub fn load_weights(
 /// # Errors
 /// Those of [`load_weights`], but for the device's.
 fn check_weights(file: &TensorFile, gpt: &Gpt) -> Result<()> {
+    let layout = Layout::of(file)?;
+    layout.check(gpt.config())?;
+    let mut known: Vec<String> = Vec::new();
     for spec in gpt.params() {
-        check_shape(file, &spec.name, found(file, &spec.name)?.1, spec.shape)?;
-        found_float(file, &spec.name)?;
+        if let Place::Stored { name, shape } = layout.place(gpt.config(), spec) {
+            check_shape(file, &name, found(file, &name)?.1, shape)?;
+            found_float(file, &name)?;
+            known.push(name);
+        }
     }
-    let mut known: Vec<&str> = gpt.params().iter().map(|spec| spec.name.as_str()).collect();
     known.sort_unstable();
     let is_known =
-        |name: &str| name.starts_with(STATE_PREFIX) || known.binary_search(&name).is_ok();
+        |name: &String| name.starts_with(STATE_PREFIX) || known.binary_search(name).is_ok();
     if let Some(name) = file.names().into_iter().find(|name| !is_known(name)) {
         return Err(Error::Unknown { path: file.path().to_owned(), name });
     }
-    gpt.params().iter().try_for_each(|spec| check_finite(file, &spec.name))
+    known.iter().try_for_each(|name| check_finite(file, name))
 }
 
 /// Refuses a tensor with an element that is no number or infinite: whatever is computed from it is nothing.

@@ -116,6 +116,16 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
+    /// A model has what a layout has no place for.
+    #[error("{form} has no `{feature}`, and this model has: {what}")]
+    Inexpressible {
+        /// Whose layout.
+        form: &'static str,
+        /// The key of the configuration, or the parameter.
+        feature: String,
+        /// What the model has there.
+        what: String,
+    },
 }
 
 farthing_base::debug_with_hint!(Error);
@@ -147,6 +157,9 @@ impl Hint for Error {
             }
             Self::NotFinite { .. } => {
                 "the training that wrote it had diverged, or the file is damaged; use an earlier checkpoint"
+            }
+            Self::Inexpressible { .. } => {
+                "write it in the layout `Farthing`, which has a place for everything"
             }
             Self::ElementType { .. } => "F32, F64 and BF16 can be loaded",
             Self::Unknown { .. } => {

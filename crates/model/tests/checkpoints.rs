@@ -12,8 +12,8 @@ use farthing_base::tensors::{Dtype, TensorError, TensorFile, TensorInfo, TensorW
 use farthing_kernels::reference::Reference;
 use farthing_kernels::{DType, Device, Params};
 use farthing_model::{
-    Checkpoint, Error, Extra, Gpt, GptConfig, Preset, STATE_PREFIX, load_model, load_weights,
-    save_model,
+    Checkpoint, Error, Extra, Gpt, GptConfig, Layout, Preset, STATE_PREFIX, load_model,
+    load_weights, save_model,
 };
 
 const DEV: &Reference = &Reference;
@@ -347,7 +347,7 @@ fn a_model_is_exported_as_f32_and_as_bf16() {
         (DType::BF16, |x| f64::from(farthing_kernels::Bf16::from_f64(x).to_f32())),
     ] {
         let out = folder.path().join("out.safetensors");
-        checkpoint.export(&out, dtype).unwrap();
+        checkpoint.export(&out, dtype, Layout::Farthing, &[]).unwrap();
         let exported = Checkpoint::open(&out).unwrap();
         assert_eq!((exported.step(), exported.state_names().len()), (7, 0));
         let (gpt, params) = load_model(&out, DEV).unwrap();
@@ -359,9 +359,130 @@ fn a_model_is_exported_as_f32_and_as_bf16() {
             assert_eq!(format!("{stored:?}"), format!("{dtype:?}"));
         }
     }
-    let refused = checkpoint.export(&folder.path().join("no"), DType::I32).unwrap_err();
+    let refused = checkpoint
+        .export(&folder.path().join("no"), DType::I32, Layout::Farthing, &[])
+        .unwrap_err();
     assert!(refused.to_string().contains("F32 or BF16, not I32"), "{refused}");
     assert!(!folder.path().join("no").exists());
+}
+
+/// The model of nanochat's first release, lively but for the scalars that it had not.
+fn october() -> Model<'static> {
+    let mut model = model(Preset::Nanochat202510);
+    let scalars = [("resid_lambdas", 1.0), ("x0_lambdas", 0.0)];
+    for (name, value) in scalars {
+        let id = model.gpt.find(name).unwrap();
+        let n = model.gpt.params()[id.0].shape.elements();
+        model.set_weight(id.0, &vec![value; n]);
+    }
+    model
+}
+
+#[test]
+fn a_model_laid_out_for_transformers_is_the_same_model() {
+    let (folder, path) = in_folder();
+    let before = october();
+    save(&before, &path);
+    let (there, back) = (folder.path().join("there"), folder.path().join("back"));
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(checkpoint.layout(), Layout::Farthing);
+    checkpoint.export(&there, DType::F32, Layout::NanoChat, &[("format", "pt")]).unwrap();
+    let file = TensorFile::open(&there).unwrap();
+    assert_eq!(file.metadata("format"), Some("pt"));
+    let config = before.gpt.config();
+    let mut names = file.names();
+    names.sort();
+    let mut expected = vec!["lm_head.weight".to_owned(), "model.embed_tokens.weight".into()];
+    for i in 0..config.depth {
+        let parts =
+            ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"];
+        for part in parts.iter().chain(&["mlp.fc1", "mlp.fc2"]) {
+            expected.push(format!("model.layers.{i}.{part}.weight"));
+        }
+    }
+    expected.sort();
+    assert_eq!(names, expected);
+    for table in &expected[..2] {
+        assert_eq!(file.info(table).unwrap().shape, [config.vocab_size, config.model_dim]);
+    }
+    assert!(config.vocab_size < config.padded_vocab());
+
+    // Read as it is, and written in our layout again, and in theirs.
+    let exported = Checkpoint::open(&there).unwrap();
+    assert_eq!((exported.layout(), exported.step()), (Layout::NanoChat, 7));
+    exported.export(&back, DType::F32, Layout::Farthing, &[]).unwrap();
+    for file in [&there, &back] {
+        let (gpt, params) = load_model(file, DEV).unwrap();
+        assert_eq!(gpt, before.gpt);
+        for (i, spec) in gpt.params().iter().enumerate() {
+            let mut expected: Vec<f64> =
+                before.weight(i).into_iter().map(|x| f64::from(x as f32)).collect();
+            if spec.shape[0] == config.padded_vocab() {
+                expected[config.vocab_size * config.model_dim..].fill(0.0);
+            }
+            assert_eq!(read(&params, spec.id), expected, "{}", spec.name);
+        }
+    }
+    let again = folder.path().join("again");
+    exported.export(&again, DType::F32, Layout::NanoChat, &[("format", "pt")]).unwrap();
+    assert_eq!(fs::read(&again).unwrap(), fs::read(&there).unwrap());
+}
+
+#[test]
+fn what_transformers_has_no_place_for_is_refused_by_name() {
+    let (folder, path) = in_folder();
+    let refused = |config: GptConfig, feature: &str| {
+        let mut model = Model::new(DEV, config, 1, 16);
+        for name in ["resid_lambdas", "x0_lambdas"].into_iter().filter(|name| *name != feature) {
+            let id = model.gpt.find(name).unwrap();
+            let value = if name == "resid_lambdas" { 1.0 } else { 0.0 };
+            let n = model.gpt.params()[id.0].shape.elements();
+            model.set_weight(id.0, &vec![value; n]);
+        }
+        save(&model, &path);
+        let out = folder.path().join("out");
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let error = checkpoint.export(&out, DType::F32, Layout::NanoChat, &[]).unwrap_err();
+        assert!(matches!(error, Error::Inexpressible { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("has no `{feature}`")), "{error}");
+        assert!(error.with_hint().contains("\nhint: ") && !out.exists());
+    };
+    let plain = config(Preset::Nanochat202510, 16);
+    let with = |change: &dyn Fn(&mut GptConfig)| {
+        let mut config = plain.clone();
+        change(&mut config);
+        config
+    };
+    refused(with(&|c| c.value_embeds = true), "value_embeds");
+    refused(with(&|c| c.smear = true), "smear");
+    refused(with(&|c| c.backout = true), "backout");
+    refused(with(&|c| c.window_pattern = "SL".into()), "window_pattern");
+    refused(with(&|c| c.qk_gain = 1.2), "qk_gain");
+    refused(with(&|c| c.rotary_fraction = 0.5), "rotary_fraction");
+    refused(with(&|c| c.mlp = farthing_model::Mlp::Swiglu), "mlp");
+    refused(plain.clone(), "resid_lambdas");
+    refused(plain.clone(), "x0_lambdas");
+
+    // A file that says that it is laid out so, of a model that cannot be, or in a way that nobody knows.
+    save(&model(Preset::Nanochat202607), &path);
+    let forged = |layout: &str| {
+        let file = TensorFile::open(&path).unwrap();
+        let infos: Vec<TensorInfo> = file.names().iter().map(|n| file.info(n).unwrap()).collect();
+        let keys = ["farthing.format", "farthing.config", "farthing.step"];
+        let mut metadata: BTreeMap<String, String> =
+            keys.iter().map(|k| ((*k).to_owned(), file.metadata(k).unwrap().to_owned())).collect();
+        metadata.insert("farthing.layout".into(), layout.into());
+        let out = folder.path().join("forged");
+        let mut writer = TensorWriter::create(&out, &infos, &metadata).unwrap();
+        for info in &infos {
+            writer.write(file.bytes(&info.name).unwrap()).unwrap();
+        }
+        writer.finish().unwrap();
+        load_model(&out, DEV).map(drop).unwrap_err()
+    };
+    assert!(matches!(forged("nanochat"), Error::Inexpressible { .. }));
+    let unknown = forged("elsewhere").to_string();
+    assert!(unknown.contains("is `elsewhere`, this program knows `nanochat`"), "{unknown}");
 }
 
 /// The file with one tensor's element replaced, whole again.
@@ -398,7 +519,7 @@ fn weights_that_are_no_numbers_are_refused_by_whoever_reads_them() {
         fs::write(&path, &good).unwrap();
         if let Some(dtype) = dtype {
             let other = folder.path().join("other");
-            Checkpoint::open(&path).unwrap().export(&other, dtype).unwrap();
+            Checkpoint::open(&path).unwrap().export(&other, dtype, Layout::Farthing, &[]).unwrap();
             fs::rename(other, &path).unwrap();
         }
         let whole = fs::read(&path).unwrap();
@@ -411,7 +532,9 @@ fn weights_that_are_no_numbers_are_refused_by_whoever_reads_them() {
             fs::write(&path, &whole).unwrap();
             with_element(&path, name, at, value);
             let export = Checkpoint::open(&path).unwrap();
-            let export = export.export(&folder.path().join("out"), DType::BF16).unwrap_err();
+            let export = export
+                .export(&folder.path().join("out"), DType::BF16, Layout::Farthing, &[])
+                .unwrap_err();
             let loaded = load_model(&path, DEV).map(drop).unwrap_err();
             for error in [loaded, failure(&path, None), export] {
                 assert!(matches!(error, Error::NotFinite { .. }), "{error}");

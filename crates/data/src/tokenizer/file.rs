@@ -12,7 +12,8 @@ use std::sync::Arc;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, ModelWrapper, PreTokenizerWrapper};
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, PreTokenizerWrapper};
 
 const HINT: &str = "give a byte-level BPE tokenizer, such as GPT-2's or one trained here";
 const DAMAGED: &str =
@@ -102,7 +103,35 @@ impl Files {
     }
 }
 
+/// Puts BOS before a text. Other programs know of it by nothing else.
+fn bos_first(name: &str, id: u32) -> Option<PostProcessorWrapper> {
+    let template = TemplateProcessing::builder()
+        .try_single(format!("{name}:0 $A:0"))
+        .and_then(|builder| builder.try_pair(format!("{name}:0 $A:0 {name}:1 $B:1")))
+        .ok()?
+        .special_tokens(vec![(name.to_owned(), id)])
+        .build();
+    Some(PostProcessorWrapper::Template(template.ok()?))
+}
+
 impl Tokenizer {
+    /// The canonical `tokenizer.json` for other programs, in which BOS begins a text, unless the tokenizer says itself what surrounds one.
+    /// [`Tokenizer::load`] reads it as the same tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn json_with_bos(&self) -> Result<String> {
+        let failed = |e: &dyn std::fmt::Display| Error::Tokenizer {
+            reason: format!("it cannot be written: {e}"),
+            hint: HINT.into(),
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(&self.0.json).map_err(|e| failed(&e))?;
+        if inner.get_post_processor().is_none() {
+            inner.with_post_processor(bos_first(&self.decode(&[self.bos()]), self.bos()));
+        }
+        inner.to_string(true).map_err(|e| failed(&e))
+    }
+
     /// Reads a tokenizer: a `tokenizer.json`, one of ours or any byte-level BPE tokenizer with `<|bos|>`, `<|begin_of_text|>`
     /// or `<|endoftext|>`; or a folder that holds one, or that holds GPT-2's files (`vocab.bpe` or `merges.txt`, and
     /// `encoder.json` or `vocab.json`).
@@ -231,6 +260,12 @@ impl Tokenizer {
                 "ids must be 0, 1, 2, … each once",
             ));
         }
+        let bos = BOS_NAMES.iter().find_map(|t| Some((*t, inner.token_to_id(t)?)));
+        // What was written for other programs is the same tokenizer.
+        let ours = bos.and_then(|(name, id)| bos_first(name, id));
+        if ours.is_some() && inner.get_post_processor() == ours.as_ref() {
+            inner.with_post_processor(None::<PostProcessorWrapper>);
+        }
         // After the check of the ids: writing goes through all up to the highest.
         let json = inner.to_string(true).map_err(|e| (e.to_string(), HINT))?;
         // `<|bos|>` inside a text is text, not a document boundary.
@@ -238,7 +273,7 @@ impl Tokenizer {
         // What a file says of batches for inference must not cut or pad documents.
         let _ = inner.with_truncation(None);
         inner.with_padding(None);
-        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+        inner.with_post_processor(None::<PostProcessorWrapper>);
 
         let spelling = Spelling::new();
         let (mut bytes, mut special) = (Vec::with_capacity(size), Vec::with_capacity(size));
@@ -256,8 +291,7 @@ impl Tokenizer {
                 );
             }
         }
-        let bos = BOS_NAMES.iter().find_map(|t| inner.token_to_id(t));
-        let bos = bos.ok_or_else(|| {
+        let (_, bos) = bos.ok_or_else(|| {
             (
                 format!("it has neither {}", BOS_NAMES.join(" nor ")),
                 "rows need a token that begins every document; add <|bos|> as a special token",

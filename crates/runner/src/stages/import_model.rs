@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use farthing_base::FileError;
 use farthing_data::{CHAT_TEMPLATE_FILE, Tokenizer};
 use farthing_kernels::DType;
-use farthing_model::{Checkpoint, Gpt, GptConfig};
+use farthing_model::{Checkpoint, Gpt, GptConfig, Layout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -173,7 +173,7 @@ impl Stage for ImportModel {
         ctx.check_cancelled()?;
         let out = ctx.output("checkpoint");
         std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-        checkpoint.export(&out.join(MODEL_FILE), DType::F32)?;
+        checkpoint.export(&out.join(MODEL_FILE), DType::F32, Layout::Farthing, &[])?;
         tokenizer.save(out.join(TOKENIZER_FILE))?;
         super::keep_template(from.parent(), &out)?;
         tokenizer.save(ctx.output("bpe"))?;

@@ -7,6 +7,7 @@ mod cache;
 mod chat;
 mod continued;
 mod damage;
+mod export;
 mod faults;
 mod fuzz;
 mod guide;
