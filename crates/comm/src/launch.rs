@@ -75,8 +75,8 @@ impl Launch {
                 let of_machine = env.number("LOCAL_WORLD_SIZE")?;
                 Some((Launcher::Torchrun, rank, ranks, local, of_machine))
             }
-            (Some(_), None) => return Err(env.half("RANK", "WORLD_SIZE")),
-            (None, Some(_)) => return Err(env.half("WORLD_SIZE", "RANK")),
+            (Some(_), None) => return Err(Env::half("RANK", "WORLD_SIZE")),
+            (None, Some(_)) => return Err(Env::half("WORLD_SIZE", "RANK")),
             (None, None) => env.mpi()?.or(env.step()?),
         };
         let Some((launcher, rank, ranks, local_rank, of_machine)) = found else { return Ok(None) };
@@ -111,7 +111,7 @@ impl Env<'_> {
         })
     }
 
-    fn half(&self, has: &str, lacks: &str) -> Error {
+    fn half(has: &str, lacks: &str) -> Error {
         Error::launch(
             format!("{has} is set and {lacks} is not"),
             "set both (and LOCAL_RANK, MASTER_ADDR, MASTER_PORT) for one of several ranks, or unset it to run alone",
@@ -158,7 +158,7 @@ impl Env<'_> {
             _ => None,
         });
         match (host, launcher) {
-            (None, Launcher::Torchrun) => Err(self.half("RANK", "MASTER_ADDR")),
+            (None, Launcher::Torchrun) => Err(Self::half("RANK", "MASTER_ADDR")),
             (host, _) => Ok(host.map(|host| (host, port))),
         }
     }

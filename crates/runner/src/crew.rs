@@ -1,7 +1,6 @@
 //! The processes that a launcher has started together. The first is the runner; the others have no plan, no screen and no files of their own: they join the first, and do
 //! their part of each stage that computes on several ranks, until it lets them go.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -37,8 +36,8 @@ pub(crate) struct Crew {
 
 /// What the first process tells the others, between stages.
 #[derive(Serialize, Deserialize)]
-enum Order<'a> {
-    Train(Cow<'a, train_gpt::Task>),
+enum Order {
+    Train(Box<train_gpt::Task>),
     End,
 }
 
@@ -99,10 +98,10 @@ impl Crew {
 /// # Errors
 /// They are not there any more.
 pub(crate) fn train(job: &Job, task: &train_gpt::Task) -> Result<()> {
-    say(job, &Order::Train(Cow::Borrowed(task)))
+    say(job, &Order::Train(Box::new(task.clone())))
 }
 
-fn say(job: &Job, order: &Order<'_>) -> Result<()> {
+fn say(job: &Job, order: &Order) -> Result<()> {
     let said = serde_json::to_vec(order)?;
     job.control().broadcast(&said).map_err(farthing_train::Error::from)?;
     Ok(())

@@ -139,9 +139,9 @@ impl Api {
             std::mem::forget(library);
             return api.with_handles(open, launcher, name);
         }
-        let reasons = reasons.iter().map(|reason| format!("; {reason}")).collect::<String>();
+        let what = format!("there is no MPI library: looked for {}", names.join(", "));
         Err(Error::library(
-            format!("there is no MPI library: looked for {}{reasons}", names.join(", ")),
+            [what].into_iter().chain(reasons).collect::<Vec<_>>().join("; "),
             "install the MPI that belongs to the launcher (Debian: libopenmpi3 or libmpich12), put it into LD_LIBRARY_PATH, or name its library in FARTHING_MPI",
         ))
     }
@@ -152,7 +152,7 @@ impl Api {
         launcher: Launcher,
         name: &str,
     ) -> Result<Self> {
-        self.version = self.text(|text, length| {
+        self.version = Self::text(|text, length| {
             // SAFETY: writes a text no longer than MPI's own bound, which is below ours; may be called at any time.
             unsafe { (self.library_version)(text, length) }
         });
@@ -228,7 +228,7 @@ impl Api {
 
     /// The name of this machine, as MPI has it.
     pub(super) fn machine(&self) -> String {
-        self.text(|text, length| {
+        Self::text(|text, length| {
             // SAFETY: writes a text no longer than MPI's own bound, which is below ours.
             unsafe { (self.processor_name)(text, length) }
         })
@@ -240,14 +240,14 @@ impl Api {
 
     /// A status in the library's words.
     pub(super) fn describe(&self, status: c_int) -> String {
-        let text = self.text(|text, length| {
+        let text = Self::text(|text, length| {
             // SAFETY: writes a text no longer than MPI's own bound, which is below ours.
             unsafe { (self.error_string)(status, text, length) }
         });
         if text.is_empty() { format!("status {status}") } else { text }
     }
 
-    fn text(&self, write: impl FnOnce(*mut c_char, *mut c_int) -> c_int) -> String {
+    fn text(write: impl FnOnce(*mut c_char, *mut c_int) -> c_int) -> String {
         let mut text = vec![0_u8; TEXT];
         let mut length = 0;
         if write(text.as_mut_ptr().cast(), &raw mut length) != SUCCESS {

@@ -15,6 +15,12 @@ use crate::comm::{host_bytes, own_block, place};
 use crate::sum::in_order;
 use crate::{Comm, Control, Error, Launch, Peers, Result};
 
+/// What to do where rank 0 can't find its own address.
+const NAME_IT: &str = "set MASTER_ADDR to an address of the machine of rank 0 that all others can reach (mpirun -x MASTER_ADDR)";
+
+/// Bytes on their way to, or from, a rank.
+type Way = (usize, Box<[u8]>);
+
 /// Bytes of a block that travel at once.
 const PIECE: usize = 4 << 20;
 
@@ -57,7 +63,7 @@ impl MpiWorld {
         self.api.version.lines().next().unwrap_or_default()
     }
 
-    /// The address of rank 0 that all others can reach, at rank 0: the loopback where they are on its machine. A collective.
+    /// The address of rank 0 that all others can reach, at rank 0, and nothing elsewhere: the loopback where they are on its machine. A collective.
     ///
     /// # Errors
     /// [`Error::Library`], [`Error::Meeting`].
@@ -74,8 +80,8 @@ impl MpiWorld {
             self.trade("meeting", &[], &mut receive, &watch)?;
         } else {
             self.trade("meeting", &[(0, &own)], &mut [], &watch)?;
+            return Ok(String::new());
         }
-        const NAME_IT: &str = "set MASTER_ADDR to an address of the machine of rank 0 that all others can reach (mpirun -x MASTER_ADDR)";
         // Containers may have one name; then the launcher knows better.
         let other = names.iter().find(|name| **name != own);
         let other = match (other, self.local_ranks) {
@@ -148,22 +154,16 @@ impl MpiWorld {
             return Err(Error::Argument { during, what: "MPI has ended".to_owned() });
         }
         // MPI is never given the caller's memory: what is on its way when a rank is lost stays with it.
-        let sent: Vec<Box<[u8]>> = send.iter().map(|(_, bytes)| (*bytes).into()).collect();
-        let mut received: Vec<Box<[u8]>> =
-            receive.iter().map(|(_, bytes)| vec![0; bytes.len()].into()).collect();
+        let sent: Vec<Way> = send.iter().map(|(rank, bytes)| (*rank, (*bytes).into())).collect();
+        let mut received: Vec<Way> =
+            receive.iter().map(|(rank, bytes)| (*rank, vec![0; bytes.len()].into())).collect();
         let mut requests: Vec<Request> = Vec::new();
-        let traded = self.start_and_wait(
-            during,
-            (send, &sent),
-            (receive, &mut received),
-            &mut requests,
-            watch,
-        );
+        let traded = self.start_and_wait(during, &sent, &mut received, &mut requests, watch);
         if traded.is_err() {
             std::mem::forget((sent, received, requests));
             return traded;
         }
-        for ((_, to), from) in receive.iter_mut().zip(&received) {
+        for ((_, to), (_, from)) in receive.iter_mut().zip(&received) {
             to.copy_from_slice(from);
         }
         Ok(())
@@ -172,8 +172,8 @@ impl MpiWorld {
     fn start_and_wait(
         &self,
         during: &'static str,
-        (send, sent): (&[(usize, &[u8])], &[Box<[u8]>]),
-        (receive, received): (&[(usize, &mut [u8])], &mut [Box<[u8]>]),
+        send: &[Way],
+        receive: &mut [Way],
         requests: &mut Vec<Request>,
         watch: &dyn Fn(Duration) -> Result<()>,
     ) -> Result<()> {
@@ -190,13 +190,13 @@ impl MpiWorld {
         // Requests are written to while they are under way, so that they do not move.
         requests.resize(send.len() + receive.len(), 0);
         let mut slots = requests.iter_mut();
-        for ((rank, _), bytes) in receive.iter().zip(received) {
+        for (rank, bytes) in receive {
             let (Some(slot), n) = (slots.next(), bytes.len() as c_int) else { break };
             let to = bytes.as_mut_ptr().cast();
             // SAFETY: memory that stays where it is until the request has ended, or for good.
             done(unsafe { irecv(to, n, *byte, *rank as c_int, TAG, *world, slot) })?;
         }
-        for ((rank, _), bytes) in send.iter().zip(sent) {
+        for (rank, bytes) in send {
             let (Some(slot), n) = (slots.next(), bytes.len() as c_int) else { break };
             let from = bytes.as_ptr().cast();
             // SAFETY: likewise.

@@ -236,22 +236,23 @@ impl Peers {
         Error::Late { rank: self.rank, seconds: waited.as_secs(), during, late }
     }
 
-    /// The first reason not to wait any longer.
-    fn trouble(&self, state: &State, during: &str) -> Result<()> {
-        let links = || self.shared.links.iter().zip(&state.heard);
-        for (link, heard) in links() {
+    /// The first reason not to wait any longer. A rank that has done its work is one for who waits for a word of it.
+    fn trouble(&self, state: &State, during: &str, waits_for: Option<usize>) -> Result<()> {
+        let links = || self.shared.links.iter().zip(&state.heard).enumerate();
+        for (_, (link, heard)) in links() {
             if let Some(Ended::Failed(why)) = &heard.ended {
                 return Err(Error::Stopped { rank: link.rank, why: why.clone() });
             }
         }
         let (rank, ranks) = (self.rank, self.ranks);
-        for (link, heard) in links() {
-            if heard.ended.is_some() {
+        for (index, (link, heard)) in links() {
+            let done = matches!(heard.ended, Some(Ended::Done));
+            if heard.ended.is_some() && (!done || waits_for == Some(index)) {
                 let during = during.to_owned();
                 return Err(Error::Lost { lost: link.rank, ranks, rank, during });
             }
             let silent = heard.last.elapsed();
-            if !heard.held && silent > self.patience.silence {
+            if !done && !heard.held && silent > self.patience.silence {
                 let (silent, seconds) = (link.rank, silent.as_secs());
                 return Err(Error::Silent {
                     silent,
@@ -289,7 +290,7 @@ impl Peers {
                     there: name(call, sequence),
                 });
             }
-            self.trouble(&state, &at.1)?;
+            self.trouble(&state, &at.1, Some(index))?;
             if until.is_some_and(|until| Instant::now() >= until) {
                 drop(state);
                 return Err(self.late(begun.elapsed().max(self.patience.deadline)));
@@ -308,7 +309,7 @@ impl Peers {
         let sequence = self.shared.lock().at.0;
         if !self.shared.say(index, &Frame::Data { sequence, during, bytes: bytes.to_vec() }) {
             let state = self.shared.lock();
-            self.trouble(&state, &state.at.1)?;
+            self.trouble(&state, &state.at.1, Some(index))?;
         }
         Ok(())
     }
@@ -422,7 +423,7 @@ impl Control for Peers {
     }
 
     fn watch(&self, during: &'static str) -> Result<()> {
-        self.trouble(&self.shared.lock(), during)
+        self.trouble(&self.shared.lock(), during, None)
     }
 }
 

@@ -49,8 +49,8 @@ impl Secret {
     /// # Errors
     /// [`Error::Meeting`] where the system gives no random numbers.
     pub fn draw() -> Result<String> {
-        let drawn: [u8; 32] = random()?;
-        Ok(drawn.iter().map(|byte| format!("{byte:02x}")).collect())
+        let [high, low] = [random()?, random()?].map(u128::from_le_bytes);
+        Ok(format!("{high:032x}{low:032x}"))
     }
 
     /// What proves to the other side that this one knows the secret.

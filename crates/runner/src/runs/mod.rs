@@ -236,7 +236,7 @@ impl RunFolder {
     /// # Errors
     /// A copy cannot be written.
     pub(crate) fn sign(&self, reports: &[PathBuf], lineage: &Lineage) -> Result<()> {
-        if self.earlier { Ok(()) } else { sign::sign(reports, lineage) }
+        if self.earlier { Ok(()) } else { sign::sign(reports, lineage, &self.hidden) }
     }
 
     /// Writes `run.json`.

@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use super::{Lineage, minute};
 use crate::Result;
+use crate::hidden::Hidden;
 use crate::progress::format::{duration, number};
 use crate::stages::report::escape::{html as esc, markdown as md};
 
@@ -18,13 +19,13 @@ pub(crate) const MARK: &str = "<!-- the run -->";
 ///
 /// # Errors
 /// A copy cannot be read or written.
-pub(crate) fn sign(reports: &[PathBuf], lineage: &Lineage) -> Result<()> {
+pub(crate) fn sign(reports: &[PathBuf], lineage: &Lineage, hidden: &Hidden) -> Result<()> {
     let ends = |path: &Path, end: &str| path.extension().is_some_and(|found| found == end);
     for path in reports {
         let facts = if ends(path, "html") {
-            html(lineage)
+            html(lineage, hidden)
         } else if ends(path, "md") {
-            markdown(lineage)
+            markdown(lineage, hidden)
         } else {
             continue;
         };
@@ -38,8 +39,8 @@ pub(crate) fn sign(reports: &[PathBuf], lineage: &Lineage) -> Result<()> {
     Ok(())
 }
 
-/// Names and what they are.
-fn facts(lineage: &Lineage) -> Vec<(&'static str, String)> {
+/// Names and what they are, without what is hidden.
+fn facts(lineage: &Lineage, hidden: &Hidden) -> Vec<(&'static str, String)> {
     let Lineage { pipeline, file, set, seed, commit, machine, started, runner, .. } = lineage;
     let file = Path::new(file).file_name().unwrap_or_default().to_string_lossy();
     let mut facts = vec![
@@ -56,7 +57,7 @@ fn facts(lineage: &Lineage) -> Vec<(&'static str, String)> {
     facts.push(("Machine", machine.to_string()));
     facts.push(("Made by", format!("farthing {runner}")));
     facts.push(("Cost", cost(lineage)));
-    facts
+    facts.into_iter().map(|(name, value)| (name, hidden.shown(&value))).collect()
 }
 
 /// What the time of all stages cost, those too that earlier runs did.
@@ -77,9 +78,9 @@ fn cost(lineage: &Lineage) -> String {
     }
 }
 
-fn html(lineage: &Lineage) -> String {
+fn html(lineage: &Lineage, hidden: &Hidden) -> String {
     let mut out = String::from("<dl class=\"facts\">\n");
-    for (name, value) in facts(lineage) {
+    for (name, value) in facts(lineage, hidden) {
         let _ = writeln!(out, "<div><dt>{name}</dt><dd><small>{}</small></dd></div>", esc(&value));
     }
     out.push_str(
@@ -97,9 +98,9 @@ fn html(lineage: &Lineage) -> String {
     out + "</tbody></table></div>\n</details>"
 }
 
-fn markdown(lineage: &Lineage) -> String {
+fn markdown(lineage: &Lineage, hidden: &Hidden) -> String {
     let mut out = String::from("| run | |\n| --- | --- |\n");
-    for (name, value) in facts(lineage) {
+    for (name, value) in facts(lineage, hidden) {
         let _ = writeln!(out, "| {name} | {} |", md(&value));
     }
     out.push_str("\n| stage | kind | this run | time |\n| --- | --- | --- | ---: |\n");

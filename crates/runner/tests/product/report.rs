@@ -88,6 +88,12 @@ fn two_reports_are_told_apart_and_nothing_that_a_user_names_is_markup() {
         markdown.contains("\\<b\\>a \\& b") && markdown.contains("| Seed | 424242 |"),
         "{markdown}"
     );
+    // What is secret is no fact of a run.
+    place.edit("[stage.fetch]", "[vars]\napi_token = \"\"\n[stage.fetch]");
+    place.done(&["--set", "vars.api_token=hunter2secret", "--set", "train.schedule.steps=3"]);
+    let signed = fs::read_to_string(place.last_run().join("report.html")).unwrap();
+    assert!(signed.contains("vars.api_token=${vars.api_token}"), "{signed}");
+    assert!(!signed.contains("hunter2"), "{signed}");
     // The store's report is of the work, whoever's run it was.
     let stored = fs::read_to_string(
         place.path("store/stages").join(newest(&place)).join("report/report.md"),

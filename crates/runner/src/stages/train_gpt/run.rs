@@ -73,7 +73,7 @@ enum Seat<'a> {
     Process(&'a Job),
 }
 
-impl<'a> Seat<'a> {
+impl Seat<'_> {
     /// Which of the ranks on this machine it is.
     fn local_rank(&self) -> usize {
         match self {
