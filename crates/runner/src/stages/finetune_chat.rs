@@ -73,15 +73,6 @@ pub struct Config {
     pub precision: Option<Precision>,
 }
 
-/// How a file may write a list of one.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "its schema alone is asked for")]
-enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
-
 /// Which conversations of which world.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -114,7 +105,7 @@ fn warmdown_frac() -> f64 {
     0.5
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum OneOrMore {
     One(String),
