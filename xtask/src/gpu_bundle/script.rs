@@ -305,7 +305,7 @@ fn a_whole_run_with_nothing_but_bash_coreutils_and_awk() {
         assert!(ran.summary.contains(line), "{line}: {}", ran.summary);
     }
     let (_, last) = ran.stdout.split_once(&ran.summary).expect("the summary is printed");
-    assert_eq!(last.lines().count(), 1 + 11, "and after it what became of each part: {last}");
+    assert_eq!(last.lines().count(), 1 + 12, "and after it what became of each part: {last}");
     assert!(fs::read_dir(stage.path("results")).unwrap().count() <= 8);
     assert!(
         fs::read_to_string(stage.path("results/parts.log")).unwrap().contains("==== ceilings\n")
