@@ -83,13 +83,13 @@ enum Command {
     List,
     /// Continue texts with a trained model
     Generate(Box<talk::GenerateArgs>),
-    #[command(flatten)]
-    Other(commands::Command),
     /// Talk with a model that was finetuned to chat
     Chat(Box<talk::ChatArgs>),
     /// Serve a trained model over HTTP
     #[cfg(feature = "serve")]
     Serve(Box<talk::ServeArgs>),
+    #[command(flatten)]
+    Other(commands::Command),
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -44,7 +44,7 @@ struct Part {
 }
 
 const KERNELS: &str = "farthing-kernels";
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     // Every operation against the f64 reference.
     Part { package: KERNELS, kind: Kind::Example, name: "conform" },
     // Every launch on the GPU and in the emulator, compared bit for bit.
@@ -53,6 +53,8 @@ const PARTS: [Part; 4] = [
     Part { package: KERNELS, kind: Kind::Example, name: "ceilings" },
     // A training step, timed by kernel.
     Part { package: "farthing-optim", kind: Kind::Example, name: "gpu_step" },
+    // NCCL, in a job of one rank.
+    Part { package: "farthing-comm", kind: Kind::Example, name: "nccl_one" },
 ];
 const RUN: &str = include_str!("run.sh");
 /// The folder's, so that it fits through narrow doors.

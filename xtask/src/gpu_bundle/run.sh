@@ -5,7 +5,7 @@
 #
 #   RESULTS         a folder, made if absent: summary.md, summary.json, parts.log, warm.log, MANIFEST.toml
 #   --seconds N     the whole ends before that, whatever happens; the parts' limits scale with it (default 540, at least 20)
-#   --parts a,b     only these, of: environment conformance large ceilings check d12 d24 nanochat counters sanitizer same_bits
+#   --parts a,b     only these, of: environment conformance large ceilings check d12 d24 nanochat counters nccl sanitizer same_bits
 #   --device D      cuda:0 (default), or emulated: our kernels on this machine's processor
 #   --toy           everything small, to see that it runs
 #
@@ -19,10 +19,10 @@
 set -uo pipefail
 LC_ALL=C
 
-all=(environment conformance large ceilings check d12 d24 nanochat counters sanitizer same_bits)
+all=(environment conformance large ceilings check d12 d24 nanochat counters nccl sanitizer same_bits)
 # Seconds of the 540; what a part leaves is for those after it, each of which may take twice its own at most.
 declare -A plan=([environment]=15 [conformance]=45 [large]=25 [ceilings]=65 [check]=25 [d12]=25 [d24]=80 [nanochat]=130 [counters]=30
-    [sanitizer]=40 [same_bits]=60)
+    [nccl]=15 [sanitizer]=40 [same_bits]=45)
 # Nothing else uses the GPU beside these. nanochat sees to it by itself.
 declare -A timed=([ceilings]=1 [check]=1 [d12]=1 [d24]=1 [counters]=1)
 readonly LOG_BYTES=1200000         # of one part in parts.log
@@ -357,7 +357,7 @@ json() {
         comma=,
     done
     printf '],\n'
-    for name in conformance large ceilings check d12 d24 d24_rows_32 nanochat same_bits; do
+    for name in conformance large ceilings check d12 d24 d24_rows_32 nanochat nccl same_bits; do
         printf '"%s": %s,\n' "$name" "$(json_of "$name")"
     done
     ratios | awk '
@@ -592,6 +592,12 @@ part_sanitizer() {
             "$tool" --tool "$what" --error-exitcode 9 --print-limit 20 --report-api-errors no "$bin/gpu_step" --device "$device" ${toy[@]+"${toy[@]}"} --once
     done
 }
+part_nccl() {
+    [ "$device" != emulated ] || { skip "NCCL joins GPUs"; return; }
+    step "$part_until" "$bin/nccl_one" --device "$device" --json "$scratch/json/nccl" && return
+    # A machine without it is no failure.
+    [ "$code" != 3 ] || skip "$(awk '/^skipped: / { sub(/^skipped: /, ""); print; exit }' "$log")"
+}
 part_same_bits() {
     local test=the_gpu_gives_the_emulators_bits around=(env "FARTHING_TEST_DEVICES=$device")
     # Where there is no GPU, the comparison itself is tested.
@@ -681,6 +687,7 @@ run_part() {
             nanochat) part_nanochat ;;
             counters) part_counters ;;
             sanitizer) part_sanitizer ;;
+            nccl) part_nccl ;;
             same_bits) part_same_bits ;;
         esac
         [ -z "$warm_stopped" ] || warm_go_on

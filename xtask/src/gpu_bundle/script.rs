@@ -45,6 +45,11 @@ case $all in *" --depth 24 "*) ms=400.5 ;; *) ms=60 ;; esac
 printf '| kernel | ms |\n| --- | ---: |\n| attention_128 | 1.5 |\n'
 printf '{"micro_ms": %s,\n "table": [["attention_128", 1.5e0]], "paper": []}\n' "$ms" >"$json"
 "#;
+const NCCL_ONE: &str = r#"
+echo "NCCL 2.27.5"
+echo "passed, a communicator in 0.30 s"
+echo '{"version": 22705}' >"$json"
+"#;
 
 /// A bundle of stubs, and a folder of the programs that `run.sh` may use.
 struct Stage {
@@ -71,6 +76,7 @@ impl Stage {
             ("same_bits", SAME_BITS),
             ("ceilings", CEILINGS),
             ("gpu_step", GPU_STEP),
+            ("nccl_one", NCCL_ONE),
         ];
         let built: Vec<build::Built> = stubs
             .iter()
@@ -299,7 +305,7 @@ fn a_whole_run_with_nothing_but_bash_coreutils_and_awk() {
         assert!(ran.summary.contains(line), "{line}: {}", ran.summary);
     }
     let (_, last) = ran.stdout.split_once(&ran.summary).expect("the summary is printed");
-    assert_eq!(last.lines().count(), 1 + 11, "and after it what became of each part: {last}");
+    assert_eq!(last.lines().count(), 1 + 12, "and after it what became of each part: {last}");
     assert!(fs::read_dir(stage.path("results")).unwrap().count() <= 8);
     assert!(
         fs::read_to_string(stage.path("results/parts.log")).unwrap().contains("==== ceilings\n")

@@ -146,6 +146,14 @@ fn words(schema: &Value, definitions: &Value) -> String {
         let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
         return names.join(" or ");
     }
+    if let Some(list) = schema["anyOf"].as_array() {
+        let each: Vec<String> = list
+            .iter()
+            .filter(|one| one["type"] != "null")
+            .map(|one| words(one, definitions))
+            .collect();
+        return each.join(" or ");
+    }
     let one = match &schema["type"] {
         Value::Array(list) => list.iter().find(|t| *t != "null").and_then(Value::as_str),
         other => other.as_str(),

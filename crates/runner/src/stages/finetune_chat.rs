@@ -33,6 +33,7 @@ pub struct Config {
     /// Files of JSON lines, each a conversation with its `messages`, relative to the working directory; or `embedded://world`. One, or a list.
     // What the files hold counts, by way of `sources`.
     #[serde(deserialize_with = "one_or_more", serialize_with = "without_paths")]
+    #[schemars(with = "OneOrMore")]
     pub conversations: Vec<String>,
     /// The same, held out to evaluate on; absent, every 20th of `conversations`.
     #[serde(
@@ -41,6 +42,7 @@ pub struct Config {
         serialize_with = "without_paths",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[schemars(with = "OneOrMore")]
     pub val: Vec<String>,
     /// Of the embedded world: its seed, and how many conversations.
     #[serde(default)]
@@ -103,7 +105,8 @@ fn warmdown_frac() -> f64 {
     0.5
 }
 
-#[derive(Deserialize)]
+/// How a file may write a list of one.
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum OneOrMore {
     One(String),

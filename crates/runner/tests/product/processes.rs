@@ -147,7 +147,8 @@ fn a_rank_that_is_stopped_is_named() {
         while child.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_mins(1) {
             if process(&place, 0).is_none() {
                 // Launchers wait for whoever is stopped.
-                process(&place, 1).inspect(|pid| signal(*pid, "-9"));
+                let _ = process(&place, 1)
+                    .map(|pid| Command::new("kill").args(["-9", &pid.to_string()]).output());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
