@@ -66,7 +66,7 @@ impl App {
     }
 
     /// Runs a command line, its first argument being the program's name, and returns the exit code: 0 done, 1 a stage
-    /// failed, 2 bad input.
+    /// failed, 2 bad input, 75 another rank is missing, 128 and its number after a signal.
     pub fn run(self, args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
         let argv: Vec<OsString> = args.into_iter().map(Into::into).collect();
         crate::cli::run(self, &argv)

@@ -45,7 +45,7 @@ enum Order {
 pub(crate) struct Started {
     launch: Launch,
     engine: Engine,
-    /// Where the job's secret may be left, and the only place to write to.
+    /// Where the job's secret may be left.
     store: PathBuf,
     about: About,
 }

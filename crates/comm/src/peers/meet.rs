@@ -274,7 +274,7 @@ pub(super) fn join(
     let (begun, mut said) = (Instant::now(), Instant::now());
     loop {
         let yet = match secret()? {
-            None => "there is no secret of the job yet".to_owned(),
+            None => "there is no secret of the job yet (FARTHING_SECRET, or what rank 0 leaves where all ranks see it)".to_owned(),
             Some(secret) => match try_to_join((host, port), rank, &secret, meeting) {
                 Ok(stream) => return Ok(stream),
                 Err(NotIn::Yet(why)) => why,
