@@ -52,6 +52,7 @@ impl Backward<'_> {
     ) -> Result<()> {
         self.dev.fill(g.dx0.reborrow(), 0.0)?;
         self.head(grads, buf, loss_scale)?;
+        grads.finish([self.gpt.ids().lm_head])?;
         self.final_norm(grads, buf, g)?;
         for (i, ids) in self.gpt.ids().layers.iter().enumerate().rev() {
             if i == self.gpt.config().backout_layer()
@@ -62,8 +63,10 @@ impl Backward<'_> {
             }
             self.mlp(grads, buf, g, i, ids)?;
             self.attention(grads, buf, g, i, ids)?;
+            grads.finish(ids.all())?;
         }
-        self.embed(grads, buf, g)
+        self.embed(grads, buf, g)?;
+        Ok(grads.finish(self.gpt.ids().around())?)
     }
 
     /// Losses, the head's gradient, and the gradient by `normed` in `wide_c`, a chunk of rows at a time.

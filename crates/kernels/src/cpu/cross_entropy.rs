@@ -64,10 +64,11 @@ fn cross_entropy_row(
     let Some(target) = target else {
         match grad {
             Some(_) => row.fill(0.0),
-            None => row.iter_mut().for_each(
-                #[inline(always)]
-                |x| *x = softcap * math.tanh(*x * inverse),
-            ),
+            None => {
+                for x in row {
+                    *x = softcap * math.tanh(*x * inverse);
+                }
+            }
         }
         return 0.0;
     };
@@ -105,10 +106,9 @@ fn cross_entropy_row(
     let sum = sums.add_up();
     if let Some(grad) = grad {
         let scale = grad / sum;
-        row.iter_mut().for_each(
-            #[inline(always)]
-            |x| *x *= scale,
-        );
+        for x in &mut *row {
+            *x *= scale;
+        }
         row[target] -= grad * (1.0 - at_target * at_target);
     }
     sum.ln() + softcap * (largest - at_target)

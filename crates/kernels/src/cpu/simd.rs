@@ -57,10 +57,10 @@ impl Lanes {
     pub(super) fn add_each(&mut self, x: &mut [f32], f: impl Fn(f32) -> (f32, f32)) {
         let (groups, rest) = x.as_chunks_mut::<LANES>();
         for group in groups {
-            for i in 0..LANES {
-                let (kept, added) = f(group[i]);
-                group[i] = kept;
-                self.0[i] += added;
+            for (x, lane) in group.iter_mut().zip(&mut self.0) {
+                let (kept, added) = f(*x);
+                *x = kept;
+                *lane += added;
             }
         }
         for (lane, x) in self.0.iter_mut().zip(rest) {
@@ -277,15 +277,10 @@ impl Math {
     #[inline(always)]
     pub(super) fn tanh_near(self, x: f32) -> f32 {
         let s = x * x;
-        let mut p = -3.584_512_7e-4;
-        for c in [
-            2.301_362_1e-3,
-            -7.946_103e-3,
-            2.148_665_5e-2,
-            -5.387_98e-2,
-            0.133_323_45,
-            -0.333_332_96,
-        ] {
+        let mut p = -3.584_512_6e-4;
+        for c in
+            [2.301_362e-3, -7.946_103e-3, 2.148_665_5e-2, -5.387_98e-2, 0.133_323_45, -0.333_332_96]
+        {
             p = self.mul_add(p, s, c);
         }
         self.mul_add(x * s, p, x)
