@@ -36,6 +36,8 @@ pub(super) fn step(
     let mut trainer = Trainer::on_ranks(dev, comm, setup, registry, micro_batch_rows)?;
     at(At::Allocated);
     trainer.step(&mut Same { batch, at: &mut at })?;
+    // What comes in under the next step.
+    trainer.params()?;
     at(At::Stepped);
     Ok(trainer.bytes())
 }
@@ -91,6 +93,8 @@ mod tests {
                 counted.push((at, planned.bytes(), planned.peak_bytes()));
             });
             let bytes = bytes.unwrap();
+            let sent = comm.sent();
+            assert_eq!((sent.gradients > 0, sent.weights > 0), (ranks > 1, ranks > 1), "{sent:?}");
 
             let emulator = Arc::new(Emulator::new());
             let watched = Watched::new(emulator.clone());
