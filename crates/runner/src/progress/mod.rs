@@ -13,6 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) use screen::Screen;
 
 /// A count under way, to be advanced from any thread.
@@ -106,6 +108,53 @@ impl Progress {
     }
 }
 
+/// A count as another process knows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CountState {
+    /// Which of a stage's counts it is.
+    pub(crate) serial: u64,
+    pub(crate) unit: String,
+    pub(crate) total: u64,
+    done: u64,
+    first: u64,
+    message: String,
+    figures: Vec<(String, String)>,
+    parts: BTreeMap<String, (u64, Option<u64>)>,
+}
+
+impl Progress {
+    fn state(&self, serial: u64) -> CountState {
+        let Count { unit, total, done, first, words, .. } = &*self.0;
+        let words = lock(words);
+        CountState {
+            serial,
+            unit: unit.clone(),
+            total: total.load(Ordering::Relaxed),
+            done: done.load(Ordering::Relaxed),
+            first: first.load(Ordering::Relaxed),
+            message: words.message.clone(),
+            figures: words.figures.clone(),
+            parts: words.parts.clone(),
+        }
+    }
+
+    /// Takes over what another process has counted.
+    pub(crate) fn apply(&self, state: CountState) {
+        let Count { total, done, first, words, .. } = &*self.0;
+        total.store(state.total, Ordering::Relaxed);
+        first.store(state.first, Ordering::Relaxed);
+        done.store(state.done, Ordering::Relaxed);
+        let CountState { message, figures, parts, .. } = state;
+        *lock(words) = Words { message, figures, parts };
+    }
+}
+
+/// Whoever shows what a stage tells, where that is another process.
+pub(crate) trait Remote: Send + Sync {
+    fn line(&self, text: &str);
+    fn count(&self, state: CountState);
+}
+
 /// The display of one running stage: its lines, its log file, its count.
 pub(crate) struct Watch {
     shared: Arc<Shared>,
@@ -120,11 +169,26 @@ struct Shared {
     count: Mutex<Option<Progress>>,
     over: Mutex<bool>,
     wake: Condvar,
+    remote: Option<Arc<dyn Remote>>,
 }
 
 impl Watch {
     /// Starts to watch a stage; `log` takes every line beside the screen.
     pub(crate) fn start(stage: &str, screen: Screen, log: Option<File>) -> Self {
+        Self::new(stage, screen, log, None)
+    }
+
+    /// Tells another process, which shows it.
+    pub(crate) fn remote(remote: Arc<dyn Remote>) -> Self {
+        Self::new("", Screen::silent(), None, Some(remote))
+    }
+
+    fn new(
+        stage: &str,
+        screen: Screen,
+        log: Option<File>,
+        remote: Option<Arc<dyn Remote>>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             stage: stage.to_owned(),
             screen,
@@ -133,8 +197,9 @@ impl Watch {
             count: Mutex::default(),
             over: Mutex::new(false),
             wake: Condvar::new(),
+            remote,
         });
-        let silent = shared.screen.is_silent();
+        let silent = shared.screen.is_silent() && shared.remote.is_none();
         let drawn = Arc::clone(&shared);
         let spawn =
             || std::thread::Builder::new().name("progress".into()).spawn(move || draw(&drawn));
@@ -161,6 +226,11 @@ impl Watch {
         self.shared.log_only(line);
     }
 
+    /// Its lines, for a thread that reads them elsewhere.
+    pub(crate) fn log_of(&self) -> Log {
+        Log(Arc::clone(&self.shared))
+    }
+
     /// Lines for the log alone.
     pub(crate) fn log_only(&self, text: &str) {
         text.lines().for_each(|line| self.shared.log_only(line));
@@ -177,6 +247,15 @@ impl Watch {
     }
 }
 
+/// Takes lines for a stage's screen and log.
+pub(crate) struct Log(Arc<Shared>);
+
+impl Log {
+    pub(crate) fn line(&self, text: &str) {
+        self.0.line(text);
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         *lock(&self.shared.over) = true;
@@ -190,6 +269,9 @@ impl Drop for Watch {
 
 impl Shared {
     fn line(&self, text: &str) {
+        if let Some(remote) = &self.remote {
+            return remote.line(text);
+        }
         for line in text.lines() {
             self.screen.line(&format!("  {}: {line}", self.stage));
             self.log_only(line);
@@ -206,8 +288,40 @@ impl Shared {
     }
 }
 
+/// How often another process is told a count.
+const TOLD: Duration = Duration::from_millis(100);
+
+/// Tells another process the counts until the watch is over, and how they stand then.
+fn tell(shared: &Shared, remote: &dyn Remote) {
+    let (mut serial, mut told) = (0, CountState::default());
+    let mut last: Option<Progress> = None;
+    let mut over = lock(&shared.over);
+    loop {
+        let is_over = *over;
+        let count = lock(&shared.count).clone();
+        if let Some(count) = count {
+            if !last.as_ref().is_some_and(|last| Arc::ptr_eq(&last.0, &count.0)) {
+                serial += 1;
+            }
+            let state = count.state(serial);
+            if state != told {
+                remote.count(state.clone());
+                told = state;
+            }
+            last = Some(count);
+        }
+        if is_over {
+            return;
+        }
+        over = shared.wake.wait_timeout(over, TOLD).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
 /// Draws until the watch is over.
 fn draw(shared: &Shared) {
+    if let Some(remote) = &shared.remote {
+        return tell(shared, &**remote);
+    }
     let bar = shared.screen.bar(&shared.stage);
     let mut part_bars = Vec::new();
     let mut rates = Rates::default();

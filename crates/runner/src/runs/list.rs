@@ -79,8 +79,14 @@ pub(crate) fn show(root: &Path, which: &str) -> Result<String> {
     head.row(["seed", &seed.to_string()]);
     head.row(["started", &format!("{} UTC", minute(*started))]);
     head.row(["status", &format!("{} after {}", status(&run, &lineage), duration(*seconds))]);
-    if let Some(begun) = &lineage.begun {
+    for begun in &lineage.begun {
         head.row(["begun", &begun.name]);
+    }
+    for (name, error) in &lineage.failed {
+        head.row(["failed", &format!("{name}: {}", error.lines().next().unwrap_or_default())]);
+    }
+    for (name, because) in &lineage.not_run {
+        head.row(["not run", &format!("{name}, since {because} failed")]);
     }
     if let Some(commit) = &lineage.commit {
         head.row(["commit", commit]);

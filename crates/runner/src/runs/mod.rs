@@ -4,11 +4,11 @@ pub(crate) mod diff;
 pub(crate) mod list;
 pub(crate) mod sign;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -50,9 +50,37 @@ pub(crate) struct Lineage {
     pub(crate) status: Status,
     pub(crate) seconds: f64,
     pub(crate) stages: Vec<StageLineage>,
-    /// The stage that was begun and has not ended.
-    #[serde(default, alias = "running", skip_serializing_if = "Option::is_none")]
-    pub(crate) begun: Option<Begun>,
+    /// The stages that were begun and have not ended. Earlier versions had one at most, and called it `running`.
+    #[serde(
+        default,
+        alias = "running",
+        deserialize_with = "one_or_many",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub(crate) begun: Vec<Begun>,
+    /// What the stages that failed said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) failed: BTreeMap<String, String>,
+    /// The stages that did not run, each with one that failed before it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) not_run: BTreeMap<String, String>,
+}
+
+/// Nothing, one, or a list.
+pub(crate) fn one_or_many<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given<T> {
+        Many(Vec<T>),
+        One(T),
+    }
+    Ok(match Option::<Given<T>>::deserialize(from)? {
+        None => Vec::new(),
+        Some(Given::One(one)) => vec![one],
+        Some(Given::Many(many)) => many,
+    })
 }
 
 /// How far a run came. Nothing says that it is at work: it may be killed at any moment, and who wants to know asks its lock.
@@ -109,7 +137,7 @@ pub(crate) struct RunFolder {
     hidden: Hidden,
     /// Of an earlier run that did the same: nothing is written there.
     earlier: bool,
-    alive: Cell<Option<Lock>>,
+    alive: Mutex<Option<Lock>>,
 }
 
 impl RunFolder {
@@ -141,7 +169,7 @@ impl RunFolder {
         })?;
         // Where a file system has no locks, the run is not seen to live.
         let alive = Lock::take(&path.join(ALIVE), &crate::Cancel::default(), |_| {}).ok();
-        Ok(Self { path, hidden, earlier: false, alive: Cell::new(alive) })
+        Ok(Self { path, hidden, earlier: false, alive: Mutex::new(alive) })
     }
 
     /// The folder of the newest run that was done with these stages, each with its key: it has all that a run which takes them from the cache could
@@ -160,12 +188,13 @@ impl RunFolder {
             lineage.status == Status::Done && its.eq(stages.iter().copied())
         };
         let path = runs.into_iter().find(same)?;
-        Some(Self { path, hidden, earlier: true, alive: Cell::new(None) })
+        Some(Self { path, hidden, earlier: true, alive: Mutex::new(None) })
     }
 
     /// The run has ended: its lock goes.
     pub(crate) fn end(&self) {
-        if let Some(alive) = self.alive.take() {
+        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(alive) = alive {
             let _ = fs::remove_file(self.path.join(ALIVE));
             drop(alive);
         }

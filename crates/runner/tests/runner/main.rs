@@ -8,6 +8,7 @@ mod harness;
 mod house;
 mod matrix;
 mod screens;
+mod side;
 #[path = "../product/stderr.rs"]
 mod stderr;
 mod stop;

@@ -82,6 +82,15 @@ impl Stage for TrainGpt {
         setup.map(|setup| plan::estimate(&setup, resources, ctx)).transpose()
     }
 
+    fn memory(
+        config: &TrainConfig,
+        exec: &TrainExec,
+        resources: &Resources,
+        ctx: &PlanCtx,
+    ) -> Result<Option<u64>> {
+        plan::memory(config, exec, resources, ctx)
+    }
+
     fn preflight(
         config: &TrainConfig,
         exec: &TrainExec,

@@ -99,6 +99,33 @@ pub(super) fn setup(config: &TrainConfig, ctx: &PlanCtx) -> Result<Option<Setup>
     config.setup(registry, vocab as usize, row_tokens as usize).map(Some)
 }
 
+/// A device like the one that is computed on, that only counts.
+fn planned(resources: &Resources, precision: Option<Precision>) -> Planned {
+    match (resources.device, precision) {
+        (Accelerator::Cpu, Some(Precision::Bf16)) => Planned::rounded(),
+        (Accelerator::Cpu, _) => Planned::cpu(),
+        _ => Planned::cuda(),
+    }
+}
+
+/// Bytes that the training holds beside the processor, on all its ranks; `None` where a GPU holds them, or its inputs are not known yet.
+pub(super) fn memory(
+    config: &TrainConfig,
+    exec: &TrainExec,
+    resources: &Resources,
+    ctx: &PlanCtx,
+) -> Result<Option<u64>> {
+    if resources.device == Accelerator::Cuda {
+        return Ok(None);
+    }
+    let Some(setup) = setup(config, ctx)? else { return Ok(None) };
+    let micro = exec.micro_batch_rows(&setup, resources)?;
+    let (ranks, registry) = (resources.all_ranks(), super::registry(ctx.extras())?);
+    let planned = planned(resources, config.precision);
+    dry::step(&planned, &PlannedComm::new(ranks), setup, registry, micro, |_| {})?;
+    Ok(Some(planned.peak_bytes() * ranks as u64))
+}
+
 /// What the training's own code asks of a device that only counts.
 fn memory_and_traffic(
     setup: Setup,
@@ -109,11 +136,7 @@ fn memory_and_traffic(
     comm: &PlannedComm,
     of_each: &str,
 ) -> Result<[PlanLine; 2]> {
-    let planned = match (resources.device, precision) {
-        (Accelerator::Cpu, Some(Precision::Bf16)) => Planned::rounded(),
-        (Accelerator::Cpu, _) => Planned::cpu(),
-        _ => Planned::cuda(),
-    };
+    let planned = planned(resources, precision);
     let micro_batches = (setup.rows / micro / resources.all_ranks()) as u64;
     // Calls up to the first micro-batch, in each micro-batch, and after the last: the last part is the update, and the norm.
     let mut parts: Vec<Vec<Calls>> = Vec::new();
