@@ -87,6 +87,8 @@ impl App {
     pub fn run(self, args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
         let argv: Vec<OsString> = args.into_iter().map(Into::into).collect();
         #[cfg(unix)]
+        crate::signals::survive_large_files();
+        #[cfg(unix)]
         if self.children && crate::child::is_child() {
             return crate::child::serve(self);
         }

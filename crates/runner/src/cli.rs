@@ -19,7 +19,7 @@ use crate::places::PlaceArgs;
 use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::resources::MOST_THREADS;
-use crate::run::{Setup, Shares, run as run_stages};
+use crate::run::{Planned, Setup, Shares, run as run_stages};
 use crate::runs::{Lineage, RunFolder, Status};
 use crate::{
     App, Cancel, Cancelled, Extras, LockFile, Result, ahead, commands, encoding, failure, machine,
@@ -356,7 +356,7 @@ fn work(
     }
     let _in_use = setup.cache.in_use();
     let folder = run_folder(&pipeline, &ahead, &places.runs, hidden)?;
-    let planned_bytes = memory(&pipeline, ahead, setup.shares);
+    let planned = planned(&pipeline, ahead, &setup);
     let lineage = Lineage {
         pipeline: pipeline.name.clone(),
         file: shown,
@@ -377,7 +377,7 @@ fn work(
     };
     signals::listen(&setup.cancel, &setup.screen);
     let again = || again(&setup.extras);
-    let outcome = run_stages(pipeline, &setup, &folder, lineage, &planned_bytes, &again);
+    let outcome = run_stages(pipeline, &setup, &folder, lineage, &planned, &again);
     folder.end();
     Crew::end(
         &setup.extras,
@@ -402,13 +402,19 @@ fn work(
     Ok(signal.map_or_else(|| crew::code(first), signals::exit_code))
 }
 
-/// The memory that each stage will hold, as far as it says; nobody asks where stages run one by one.
-fn memory(pipeline: &Pipeline, ahead: Vec<Ahead>, shares: Shares) -> Vec<Option<u64>> {
+/// What is known of each stage that is to run: its memory where others may run beside it, its time where somebody looks.
+fn planned(pipeline: &Pipeline, ahead: Vec<Ahead>, setup: &Setup) -> Vec<Planned> {
     let stages = pipeline.stages.iter().zip(ahead);
     let of = |(stage, ahead): (&Declared, Ahead)| {
-        let job = stage.job.as_ref().filter(|_| ahead.is_to_run() && !shares.one_by_one())?;
+        let Some(job) = stage.job.as_ref().filter(|_| ahead.is_to_run()) else {
+            return Planned::default();
+        };
+        let resources = setup.shares.resources(stage);
         // What cannot be counted is no reason not to run.
-        job.memory(&shares.resources(stage), &ahead.ctx).ok()?
+        let memory = (!setup.shares.one_by_one()).then(|| job.memory(&resources, &ahead.ctx));
+        let time = setup.screen.is_narrow().then(|| job.estimate(&resources, &ahead.ctx));
+        let seconds = time.and_then(|time| time.ok()?).map(|e| (e.low_s + e.high_s) / 2.0);
+        Planned { memory_bytes: memory.and_then(|bytes| bytes.ok()?), seconds }
     };
     stages.map(of).collect()
 }

@@ -339,9 +339,9 @@ fn draw(shared: &Shared) {
         }
         let elapsed = shared.started.elapsed();
         let count = lock(&shared.count).clone();
-        let text = describe(count.as_ref(), elapsed, &mut rates);
+        let text = describe(count.as_ref(), elapsed, &mut rates, shared.screen.is_narrow());
         let parts = count.as_ref().map(Progress::parts).unwrap_or_default();
-        shared.screen.parts(&mut part_bars, &parts);
+        shared.screen.parts(bar.as_ref(), &mut part_bars, &parts);
         match &bar {
             None => {
                 for line in std::iter::once(&text).chain(&parts) {
@@ -362,43 +362,46 @@ fn draw(shared: &Shared) {
             next_log = elapsed + Screen::thinned(elapsed);
         }
     }
-    shared.screen.parts(&mut part_bars, &[]);
+    shared.screen.parts(bar.as_ref(), &mut part_bars, &[]);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
 }
 
-/// The count in words: `1,200/5,000 steps  24%  35.0 steps/s  1m48s left  loss 3.21`.
-fn describe(count: Option<&Progress>, elapsed: Duration, rates: &mut Rates) -> String {
+/// The count in words: `1,200 of 5,000 steps  24%  35.0 steps/s  1m48s left  loss 3.21`; where there is little room, what is looked for comes first:
+/// `24%  loss 3.21  1m48s left  35.0 steps/s  1,200 of 5,000 steps`.
+fn describe(
+    count: Option<&Progress>,
+    elapsed: Duration,
+    rates: &mut Rates,
+    narrow: bool,
+) -> String {
     let Some(Progress(count)) = count else {
         return format!("running for {}", format::duration(elapsed.as_secs_f64()));
     };
     let done = count.done.load(Ordering::Relaxed);
     let total = count.total.load(Ordering::Relaxed);
-    let mut parts = Vec::new();
+    let (mut amount, mut percent) = (format::amount(done, &count.unit), None);
     if total > 0 {
-        let percent = 100.0 * done as f64 / total as f64;
-        parts.push(format!(
-            "{} of {}",
-            amount_of(done, &count.unit),
-            format::amount(total, &count.unit)
-        ));
-        parts.push(format!("{percent:.0}%"));
-    } else {
-        parts.push(format::amount(done, &count.unit));
+        let done_of = amount_of(done, &count.unit);
+        amount = format!("{done_of} of {}", format::amount(total, &count.unit));
+        percent = Some(format!("{:.0}%", 100.0 * done as f64 / total as f64));
     }
-    if let Some(rate) = rates.update(count, done) {
-        parts.push(format::rate(rate, &count.unit));
-        if total > done {
-            parts.push(format!("{} left", format::duration((total - done) as f64 / rate)));
-        }
-    }
+    let rate = rates.update(count, done);
+    let left = rate.filter(|_| total > done);
+    let left = left
+        .map(|rate| format!("{} left", format::duration((total - done) as f64 / rate)));
+    let rate = rate.map(|rate| format::rate(rate, &count.unit));
     let words = lock(&count.words);
-    parts.extend(words.figures.iter().map(|(name, value)| format!("{name} {value}")));
-    if !words.message.is_empty() {
-        parts.push(words.message.clone());
-    }
-    parts.join("  ")
+    let figures = words.figures.iter().map(|(name, value)| format!("{name} {value}"));
+    let figures: Vec<String> = figures.collect();
+    let message = Some(words.message.clone()).filter(|message| !message.is_empty());
+    let order: Vec<String> = if narrow {
+        percent.into_iter().chain(figures).chain(left).chain(rate).chain([amount]).collect()
+    } else {
+        [amount].into_iter().chain(percent).chain(rate).chain(left).chain(figures).collect()
+    };
+    order.into_iter().chain(message).collect::<Vec<_>>().join("  ")
 }
 
 fn amount_of(done: u64, unit: &str) -> String {
@@ -443,27 +446,32 @@ mod tests {
     fn a_count_in_words() {
         let mut rates = Rates::default();
         let second = Duration::from_secs(70);
-        assert_eq!(describe(None, second, &mut rates), "running for 1m10s");
+        assert_eq!(describe(None, second, &mut rates, false), "running for 1m10s");
 
         let progress = Progress::new(5_000, "steps");
         progress.figure("loss", "3.4");
         progress.figure("loss", "3.21");
         progress.message("warming up");
-        let none = describe(Some(&progress), second, &mut rates);
+        let none = describe(Some(&progress), second, &mut rates, false);
         assert_eq!(none, "0 of 5,000 steps  0%  loss 3.21  warming up");
 
         // Where a resumed stage starts is not speed.
         let progress = Progress::new(5_000, "steps");
         progress.set(4_000);
-        assert_eq!(describe(Some(&progress), second, &mut rates), "4,000 of 5,000 steps  80%");
+        assert_eq!(describe(Some(&progress), second, &mut rates, false), "4,000 of 5,000 steps  80%");
         progress.advance(500);
-        let moving = describe(Some(&progress), second, &mut rates);
+        let moving = describe(Some(&progress), second, &mut rates, false);
         assert!(moving.starts_with("4,500 of 5,000 steps  90%  "), "{moving}");
         assert!(moving.contains(" steps/s  ") && moving.ends_with(" left"), "{moving}");
+        // On a terminal of 80 columns the first 60 characters are seen.
+        progress.figure("loss", "3.2100");
+        let short = describe(Some(&progress), second, &mut rates, true);
+        assert!(short.starts_with("90%  loss 3.2100  ") && short.ends_with(" steps"), "{short}");
+        assert!(short.find(" left  ") < short.find(" steps/s  "), "{short}");
 
         let unknown = Progress::new(0, "bytes");
         unknown.advance(12_500_000);
-        assert!(describe(Some(&unknown), second, &mut Rates::default()).starts_with("12.5 MB"));
+        assert!(describe(Some(&unknown), second, &mut Rates::default(), false).starts_with("12.5 MB"));
     }
 
     #[test]

@@ -20,8 +20,8 @@ enum Place {
     Silent,
     /// Whole lines, now and then.
     Lines,
-    /// A bar under the lines, redrawn in place.
-    Bars(MultiProgress),
+    /// Bars under the lines, redrawn in place, and below them how far the run is.
+    Bars(MultiProgress, ProgressBar),
 }
 
 impl Screen {
@@ -40,11 +40,34 @@ impl Screen {
         // A terminal that calls itself dumb cannot redraw a line.
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let place = if std::io::stderr().is_terminal() && !dumb {
-            Place::Bars(MultiProgress::new())
+            Self::bars()
         } else {
             Place::Lines
         };
         Self { place, hidden }
+    }
+
+    fn bars() -> Place {
+        let all = MultiProgress::new();
+        let run = all.add(ProgressBar::new(0));
+        if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+            run.set_style(style);
+        }
+        Place::Bars(all, run)
+    }
+
+    /// Says under all bars how far the run is; nothing ends it.
+    pub(crate) fn run(&self, text: Option<&str>) {
+        let Place::Bars(_, run) = &self.place else { return };
+        match text {
+            Some(text) => run.set_message(self.hidden.shown(text)),
+            None => run.finish_and_clear(),
+        }
+    }
+
+    /// Whether a stage has one line that is drawn again and again, and no more room than a terminal is wide.
+    pub(crate) fn is_narrow(&self) -> bool {
+        matches!(self.place, Place::Bars(..))
     }
 
     /// Prints a line above any bar. A standard error that is gone is no reason to stop the work.
@@ -55,7 +78,7 @@ impl Screen {
             Place::Lines => {
                 let _ = writeln!(std::io::stderr().lock(), "{text}");
             }
-            Place::Bars(bars) => {
+            Place::Bars(bars, _) => {
                 let _ = bars.println(text);
             }
         }
@@ -67,7 +90,7 @@ impl Screen {
         match self.place {
             Place::Silent => Duration::from_hours(1),
             Place::Lines => Self::thinned(elapsed),
-            Place::Bars(_) => Duration::from_millis(120),
+            Place::Bars(..) => Duration::from_millis(120),
         }
     }
 
@@ -78,24 +101,30 @@ impl Screen {
 
     /// The bar of one stage, on a terminal.
     pub(crate) fn bar(&self, stage: &str) -> Option<ProgressBar> {
-        let Place::Bars(bars) = &self.place else { return None };
-        let bar = bars.add(ProgressBar::new(0));
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {bar:24} {wide_msg}") {
+        let Place::Bars(bars, run) = &self.place else { return None };
+        let bar = bars.insert_before(run, ProgressBar::new(0));
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {bar:10} {wide_msg}") {
             bar.set_style(style);
         }
         bar.set_prefix(stage.to_owned());
         Some(bar)
     }
 
-    /// Lines under the bar, one for each part under way, on a terminal.
-    pub(crate) fn parts(&self, bars: &mut Vec<ProgressBar>, parts: &[String]) {
-        let Place::Bars(all) = &self.place else { return };
+    /// Lines under a stage's own bar, one for each part under way, on a terminal.
+    pub(crate) fn parts(
+        &self,
+        own: Option<&ProgressBar>,
+        bars: &mut Vec<ProgressBar>,
+        parts: &[String],
+    ) {
+        let (Place::Bars(all, _), Some(own)) = (&self.place, own) else { return };
         while bars.len() > parts.len() {
             bars.pop().inspect(ProgressBar::finish_and_clear);
         }
         for (i, part) in parts.iter().enumerate() {
             if i == bars.len() {
-                let bar = all.add(ProgressBar::new(0));
+                let above = bars.last().unwrap_or(own);
+                let bar = all.insert_after(above, ProgressBar::new(0));
                 if let Ok(style) = ProgressStyle::with_template("    {wide_msg}") {
                     bar.set_style(style);
                 }

@@ -7,7 +7,7 @@ mod turn;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use crate::grammar::Pipeline;
 use crate::kind::Job;
 use crate::plan::{Action, Assessed, Selected, behind};
 use crate::progress::Screen;
+use crate::progress::format::duration;
 use crate::retry::Retries;
 use crate::runs::{Begun, Lineage, RunFolder, StageLineage, Status};
 use crate::{Cancel, Cancelled, Extras, Result, expect, failure};
@@ -107,7 +108,16 @@ enum Event {
     Ended(usize, Result<Made, Failed>),
 }
 
-/// Runs until the end. `planned_bytes` is the memory that each stage will hold, as far as it is known; `again` reads the pipeline once more.
+/// What a plan knows of a stage.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Planned {
+    /// The memory that it will hold.
+    pub(crate) memory_bytes: Option<u64>,
+    /// How long it may take.
+    pub(crate) seconds: Option<f64>,
+}
+
+/// Runs until the end. `planned` is what is known of each stage beforehand; `again` reads the pipeline once more.
 ///
 /// # Errors
 /// The run's own folder cannot be written; a stage's failure is part of the outcome.
@@ -116,12 +126,12 @@ pub(crate) fn run(
     setup: &Setup,
     folder: &RunFolder,
     lineage: Lineage,
-    planned_bytes: &[Option<u64>],
+    planned: &[Planned],
     again: &dyn Fn() -> Option<Pipeline>,
 ) -> Result<Outcome> {
     let jobs = pipeline.stages.iter_mut().map(|stage| stage.job.take()).collect();
-    let stages = pipeline.stages.iter().zip(planned_bytes);
-    let needs = stages.map(|(stage, planned)| setup.shares.need(stage, *planned)).collect();
+    let stages = pipeline.stages.iter().zip(planned);
+    let needs = stages.map(|(stage, planned)| setup.shares.need(stage, planned.memory_bytes)).collect();
     let n = pipeline.stages.len();
     let table = Table {
         pipeline: &pipeline,
@@ -133,6 +143,7 @@ pub(crate) fn run(
     let mut run = Run {
         table: &table,
         again,
+        planned,
         behind: pipeline.stages.iter().map(|s| behind(s).into_iter().collect()).collect(),
         states: (0..n).map(|_| State::Waiting).collect(),
         jobs,
@@ -141,6 +152,7 @@ pub(crate) fn run(
         devices: vec![Vec::new(); n],
         retries: Retries::of(&pipeline),
         halted: None,
+        changed: true,
         trouble: None,
         lineage,
         lines: BTreeMap::new(),
@@ -174,6 +186,7 @@ pub(crate) fn run(
                 }
             }
             run.save();
+            run.show();
             match run.wait(&events) {
                 Some(Event::Begun(index, key)) => run.begins(index, &key),
                 Some(Event::Ended(index, ended)) => run.ended(index, ended),
@@ -182,6 +195,7 @@ pub(crate) fn run(
             }
         }
     });
+    setup.screen.run(None);
     run.finish()
 }
 
@@ -189,6 +203,7 @@ pub(crate) fn run(
 struct Run<'s> {
     table: &'s Table<'s>,
     again: &'s dyn Fn() -> Option<Pipeline>,
+    planned: &'s [Planned],
     /// The stages before each, at one step.
     behind: Vec<Vec<usize>>,
     states: Vec<State>,
@@ -200,6 +215,8 @@ struct Run<'s> {
     retries: Retries,
     /// The stage after whose failure no other begins.
     halted: Option<usize>,
+    /// Whether there is something that is not written down.
+    changed: bool,
     /// Why the run's folder could not be written.
     trouble: Option<anyhow::Error>,
     lineage: Lineage,
@@ -336,20 +353,19 @@ impl Run<'_> {
         if self.is_over() {
             return None;
         }
-        match self.next_attempt() {
-            None => events.recv().ok(),
+        let rest = match self.next_attempt() {
+            // The time that is left is said anew meanwhile.
+            None => Duration::from_secs(1),
+            // A signal is looked for meanwhile.
             Some(at) => {
-                // A signal is looked for meanwhile.
-                let rest = at.saturating_duration_since(Instant::now());
-                match events.recv_timeout(rest.min(Duration::from_millis(50))) {
-                    Ok(event) => Some(event),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-                }
+                at.saturating_duration_since(Instant::now()).min(Duration::from_millis(50))
             }
-        }
+        };
+        events.recv_timeout(rest).ok()
     }
 
     fn begins(&mut self, index: usize, key: &str) {
+        self.changed = true;
         let (name, folder) = (self.name(index), self.setup().entry_of_runs(key));
         self.begun.insert(index, Begun { name, folder });
     }
@@ -373,6 +389,7 @@ impl Run<'_> {
 
     /// A stage's outputs are there.
     fn made(&mut self, index: usize, made: Made, seconds: Option<f64>) {
+        self.changed = true;
         let Made { record, why, ran } = made;
         let name = self.name(index);
         let status = if ran { "done" } else { "cached" };
@@ -424,12 +441,46 @@ impl Run<'_> {
             let said = failure::said(&error);
             self.setup().screen.line(&format!("{}: failed: {said}", stage.name));
         }
+        self.changed = true;
         self.states[index] = State::Failed;
         self.failures.insert(index, error);
     }
 
+    /// Says on a terminal how far the run is: which stages are at work, and how long those that said so will take yet.
+    fn show(&self) {
+        let mut at_work = Vec::new();
+        let mut left = 0.0;
+        for (index, state) in self.states.iter().enumerate() {
+            let planned = self.planned[index].seconds.unwrap_or(0.0);
+            match state {
+                State::AtWork(since) => {
+                    at_work.push((index + 1).to_string());
+                    left += (planned - since.elapsed().as_secs_f64()).max(0.0);
+                }
+                State::Waiting | State::Ready(_) | State::Again(_) => left += planned,
+                State::Over | State::Failed | State::NotRun(_) => {}
+            }
+        }
+        let n = self.states.len();
+        let mut text = match &at_work[..] {
+            [] => return,
+            [one] => format!("stage {one} of {n}"),
+            several => format!("stages {} of {n}", several.join(", ")),
+        };
+        if left > 0.0 {
+            text += &format!("  about {} left in all", duration(left));
+        }
+        if !self.failures.is_empty() {
+            text += &format!("  {} failed", self.failures.len());
+        }
+        self.setup().screen.run(Some(&text));
+    }
+
     /// Writes down how far the run is. What goes wrong with that ends the run, and not the stages at work.
     fn save(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
         self.lineage.seconds = self.started.elapsed().as_secs_f64();
         self.lineage.stages = self.lines.values().cloned().collect();
         self.lineage.begun = self.begun.values().cloned().collect();
@@ -474,6 +525,7 @@ impl Run<'_> {
         let reports: Vec<PathBuf> = self.reports.values().flatten().cloned().collect();
         self.lineage.seconds = self.started.elapsed().as_secs_f64();
         let signed = self.table.folder.sign(&reports, &self.lineage);
+        self.changed = true;
         self.save();
         if let Some(trouble) = signed.err().or(self.trouble) {
             return Err(trouble);

@@ -166,11 +166,13 @@ impl Turn<'_> {
         let before = cache.sources_digest(&sources)?;
         ctx.watch.event(&format!("runs ({})", seen.reason));
         // A panic in a stage is a fault of the stage; what is done so far is kept as for any other.
+        let metrics = stage.kind.outputs.iter().filter(|p| p.kind == "metrics").map(|p| p.name);
+        let follow = folder.follow(&stage.name, metrics.clone(), &dir)?;
         let result = self.work(job, &key, &mut ctx);
         let seconds = ctx.watch.seconds();
-        let metrics = stage.kind.outputs.iter().filter(|p| p.kind == "metrics");
+        drop(follow);
         for port in metrics {
-            folder.keep_metrics(&stage.name, port.name, &dir.join(port.name))?;
+            folder.keep_metrics(&stage.name, port, &dir.join(port))?;
         }
         if let Err(error) = result {
             let error = with_origin(error, &copies);

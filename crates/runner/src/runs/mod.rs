@@ -1,6 +1,8 @@
 //! The folder of one run: its lineage, each stage's log and metrics, and copies of the reports.
 
 pub(crate) mod diff;
+mod events;
+mod follow;
 pub(crate) mod list;
 pub(crate) mod sign;
 
@@ -19,6 +21,7 @@ use crate::cache::files::{read_json, write_json};
 use crate::hidden::Hidden;
 use crate::machine::Machine;
 use crate::{Figure, Result};
+pub(crate) use follow::Follow;
 
 /// The name of a run's lineage in its folder.
 pub(crate) const RUN: &str = "run.json";
@@ -217,16 +220,29 @@ impl RunFolder {
         Ok(path)
     }
 
-    /// Copies a metrics output beside the log: `metrics.jsonl`, or `PORT.jsonl` for a port of another name.
+    /// Copies a metrics output beside the log: `metrics.jsonl`, or `PORT.jsonl` for a port of another name; and for TensorBoard.
     ///
     /// # Errors
     /// The copy fails.
     pub(crate) fn keep_metrics(&self, stage: &str, port: &str, source: &Path) -> Result<()> {
         if source.is_file() && !self.earlier {
             let target = self.stage(stage)?.join(format!("{port}.jsonl"));
-            fs::copy(source, &target).with_context(|| format!("writing {}", target.display()))?;
+            follow::keep(source, &target)
+                .with_context(|| format!("writing {}", target.display()))?;
         }
         Ok(())
+    }
+
+    /// Copies the metrics outputs of a stage at work while they come; `ports` are in `dir`.
+    pub(crate) fn follow<'p>(
+        &self,
+        stage: &str,
+        ports: impl Iterator<Item = &'p str>,
+        dir: &Path,
+    ) -> Result<Follow> {
+        let folder = self.stage(stage)?;
+        let files = ports.map(|port| (dir.join(port), folder.join(format!("{port}.jsonl"))));
+        Ok(Follow::start(files.collect()))
     }
 
     /// Copies a report's files into the run's folder, or into a folder there of the name given, and returns where they are.
