@@ -134,7 +134,9 @@ pub(crate) fn threads(text: &str) -> Result<usize, String> {
 /// What `--jobs` says.
 fn jobs(text: &str) -> Result<usize, String> {
     match text.trim().parse() {
-        Ok(0) => Err("0 stages at a time do nothing; leave --jobs out to run those that fit".to_owned()),
+        Ok(0) => {
+            Err("0 stages at a time do nothing; leave --jobs out to run those that fit".to_owned())
+        }
         Ok(n) => Ok(n),
         Err(error) => Err(format!("{error}; leave --jobs out to run those that fit")),
     }

@@ -66,11 +66,13 @@ pub(crate) fn gpus() -> Vec<String> {
 /// Bytes of memory that this process may fill, by the machine or by what a container or a batch queue allows; 0 where the system does not say.
 pub(crate) fn memory_limit() -> u64 {
     let allowed = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let allowed = allowed.iter().filter_map(|file| {
-        std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok()
-    });
+    let allowed = allowed
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
     let all = Machine::here().memory_bytes;
-    allowed.filter(|bytes| *bytes > 0).fold(all, |least, bytes| if least == 0 { bytes } else { least.min(bytes) })
+    allowed
+        .filter(|bytes| *bytes > 0)
+        .fold(all, |least, bytes| if least == 0 { bytes } else { least.min(bytes) })
 }
 
 /// The commit of the Git repository that a file is in, if it is in one and Git is installed.

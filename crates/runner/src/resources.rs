@@ -133,7 +133,9 @@ impl ResourcesTable {
     pub(crate) fn claims(&self, threads: Option<usize>) -> Result<Claims, String> {
         let memory = match self.memory_gb {
             Some(gb) if !(gb > 0.0 && gb <= MOST_MEMORY_GB) => {
-                return Err(format!("`memory_gb = {gb}`, expected more than 0 and at most 1,000,000"));
+                return Err(format!(
+                    "`memory_gb = {gb}`, expected more than 0 and at most 1,000,000"
+                ));
             }
             gb => gb.map(|gb| (gb * 1e9) as u64),
         };

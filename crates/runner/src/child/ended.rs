@@ -70,7 +70,9 @@ fn by_signal(
         }
         SIGKILL => ("somebody killed it, or the system, for want of memory", None, true),
         SIGTERM => ("somebody ended it", None, true),
-        SIGABRT if refused => ("it was refused the memory that it asked for", Some(LESS_MEMORY), false),
+        SIGABRT if refused => {
+            ("it was refused the memory that it asked for", Some(LESS_MEMORY), false)
+        }
         SIGABRT => ("it gave up", None, false),
         SIGSEGV | SIGBUS => ("it touched memory that is not its own", None, false),
         SIGILL | SIGFPE => ("it did what this processor cannot do", None, false),
@@ -93,7 +95,12 @@ mod tests {
             (11, &none, "was ended by SIGSEGV: it touched memory", false),
             (9, &none, "was ended by SIGKILL: somebody killed it", true),
             (6, &none, "was ended by SIGABRT: it gave up", false),
-            (6, &refused, "it was refused the memory that it asked for; its last words: memory allocation of 12", false),
+            (
+                6,
+                &refused,
+                "it was refused the memory that it asked for; its last words: memory allocation of 12",
+                false,
+            ),
             (25, &none, "was ended by SIGXFSZ: a file grew", false),
             (3 << 8, &none, "ended with exit code 3 and without a word", false),
         ] {

@@ -78,7 +78,8 @@ fn work(
     voice.say(&Word::Hello).context(gone)?;
     go.recv().context(gone)?;
     let kind = kinds.get(task.kind.as_str());
-    let kind = kind.with_context(|| format!("this program has no stages of kind `{}`", task.kind))?;
+    let kind =
+        kind.with_context(|| format!("this program has no stages of kind `{}`", task.kind))?;
     let job = job(kind, &task.written)?;
     extras.insert(LockFile::of(&task.pipeline).hiding(Hidden::new(task.hidden)));
     extras.insert(Crew::new(false));

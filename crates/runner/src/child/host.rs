@@ -139,12 +139,7 @@ fn stopped(ctx: &Ctx) -> anyhow::Error {
 }
 
 /// Hears the child until it has said how the stage ended, or is gone.
-fn listen(
-    child: &mut Kept,
-    socket: &UnixStream,
-    task: Task,
-    ctx: &Ctx,
-) -> Result<Option<Word>> {
+fn listen(child: &mut Kept, socket: &UnixStream, task: Task, ctx: &Ctx) -> Result<Option<Word>> {
     let talk = "talking to the stage's process";
     socket.set_read_timeout(Some(TICK)).context(talk)?;
     // A child that is gone by now has an end that is told below.

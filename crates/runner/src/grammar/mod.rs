@@ -21,8 +21,8 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::hidden::Hidden;
 use crate::kind::{Job, Kind};
-use crate::retry::Retry;
 use crate::resources::Claims;
+use crate::retry::Retry;
 use crate::{Extras, Port, Resources};
 
 pub(crate) use extends::{PipelineText, chain};

@@ -2,6 +2,7 @@
 //! rate, time left and figures, so that counting costs a few atomics and a stage that counts nothing still shows that
 //! it lives.
 
+mod board;
 pub(crate) mod format;
 mod screen;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use board::Board;
 pub(crate) use screen::Screen;
 
 /// A count under way, to be advanced from any thread.
@@ -326,11 +328,11 @@ fn draw(shared: &Shared) {
     let mut part_bars = Vec::new();
     let mut rates = Rates::default();
     let mut next_log = Duration::from_secs(5);
+    let mut next_line = shared.screen.interval(Duration::ZERO);
     let mut over = lock(&shared.over);
     // Over may be said before this thread waits for it, and is not said again.
     while !*over {
-        let elapsed = shared.started.elapsed();
-        let interval = shared.screen.interval(elapsed);
+        let interval = shared.screen.interval(shared.started.elapsed()).min(ON_BOARD);
         let (guard, _) =
             shared.wake.wait_timeout(over, interval).unwrap_or_else(PoisonError::into_inner);
         over = guard;
@@ -339,45 +341,53 @@ fn draw(shared: &Shared) {
         }
         let elapsed = shared.started.elapsed();
         let count = lock(&shared.count).clone();
-        let text = describe(count.as_ref(), elapsed, &mut rates, shared.screen.is_narrow());
+        let (long, short) = describe(count.as_ref(), elapsed, &mut rates);
         let parts = count.as_ref().map(Progress::parts).unwrap_or_default();
+        let mut line =
+            board::Line { stage: shared.stage.clone(), text: short, ..Default::default() };
+        if let Some(Progress(count)) = &count {
+            line.total = count.total.load(Ordering::Relaxed);
+            line.done = count.done.load(Ordering::Relaxed);
+        }
         shared.screen.parts(bar.as_ref(), &mut part_bars, &parts);
         match &bar {
-            None => {
-                for line in std::iter::once(&text).chain(&parts) {
+            None if elapsed >= next_line => {
+                for line in std::iter::once(&long).chain(&parts) {
                     shared.screen.line(&format!("  {}: {line}", shared.stage));
                 }
+                next_line = elapsed + shared.screen.interval(elapsed);
             }
+            None => {}
             Some(bar) => {
-                if let Some(Progress(count)) = &count {
-                    bar.set_length(count.total.load(Ordering::Relaxed));
-                    bar.set_position(count.done.load(Ordering::Relaxed));
-                }
-                bar.set_message(shared.screen.hidden.shown(&text));
+                bar.set_length(line.total);
+                bar.set_position(line.done);
+                bar.set_message(shared.screen.hidden.shown(&line.text));
                 bar.tick();
             }
         }
+        line.parts = parts;
+        shared.screen.board.put(line);
         if elapsed >= next_log {
-            shared.log_only(&text);
+            shared.log_only(&long);
             next_log = elapsed + Screen::thinned(elapsed);
         }
     }
+    shared.screen.board.take_off(&shared.stage);
     shared.screen.parts(bar.as_ref(), &mut part_bars, &[]);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
 }
 
-/// The count in words: `1,200 of 5,000 steps  24%  35.0 steps/s  1m48s left  loss 3.21`; where there is little room, what is looked for comes first:
-/// `24%  loss 3.21  1m48s left  35.0 steps/s  1,200 of 5,000 steps`.
-fn describe(
-    count: Option<&Progress>,
-    elapsed: Duration,
-    rates: &mut Rates,
-    narrow: bool,
-) -> String {
+/// How often a stage's line on the board is renewed, where nothing is drawn oftener.
+const ON_BOARD: Duration = Duration::from_secs(1);
+
+/// The count in words: `1,200 of 5,000 steps  24%  35.0 steps/s  1m48s left  loss 3.21`; and as it is where there is little room, what is looked for
+/// first: `24%  loss 3.21  1m48s left  35.0 steps/s  1,200 of 5,000 steps`.
+fn describe(count: Option<&Progress>, elapsed: Duration, rates: &mut Rates) -> (String, String) {
     let Some(Progress(count)) = count else {
-        return format!("running for {}", format::duration(elapsed.as_secs_f64()));
+        let text = format!("running for {}", format::duration(elapsed.as_secs_f64()));
+        return (text.clone(), text);
     };
     let done = count.done.load(Ordering::Relaxed);
     let total = count.total.load(Ordering::Relaxed);
@@ -389,19 +399,20 @@ fn describe(
     }
     let rate = rates.update(count, done);
     let left = rate.filter(|_| total > done);
-    let left = left
-        .map(|rate| format!("{} left", format::duration((total - done) as f64 / rate)));
+    let left = left.map(|rate| format!("{} left", format::duration((total - done) as f64 / rate)));
     let rate = rate.map(|rate| format::rate(rate, &count.unit));
     let words = lock(&count.words);
     let figures = words.figures.iter().map(|(name, value)| format!("{name} {value}"));
     let figures: Vec<String> = figures.collect();
     let message = Some(words.message.clone()).filter(|message| !message.is_empty());
-    let order: Vec<String> = if narrow {
-        percent.into_iter().chain(figures).chain(left).chain(rate).chain([amount]).collect()
-    } else {
-        [amount].into_iter().chain(percent).chain(rate).chain(left).chain(figures).collect()
-    };
-    order.into_iter().chain(message).collect::<Vec<_>>().join("  ")
+    let joined = |groups: [&[String]; 6]| groups.concat().join("  ");
+    let [percent, left, rate, message] =
+        [percent, left, rate, message].map(|word| word.into_iter().collect::<Vec<_>>());
+    let amount = [amount];
+    (
+        joined([&amount, &percent, &rate, &left, &figures, &message]),
+        joined([&percent, &figures, &left, &rate, &amount, &message]),
+    )
 }
 
 fn amount_of(done: u64, unit: &str) -> String {
@@ -446,32 +457,32 @@ mod tests {
     fn a_count_in_words() {
         let mut rates = Rates::default();
         let second = Duration::from_secs(70);
-        assert_eq!(describe(None, second, &mut rates, false), "running for 1m10s");
+        assert_eq!(describe(None, second, &mut rates).0, "running for 1m10s");
 
         let progress = Progress::new(5_000, "steps");
         progress.figure("loss", "3.4");
         progress.figure("loss", "3.21");
         progress.message("warming up");
-        let none = describe(Some(&progress), second, &mut rates, false);
+        let none = describe(Some(&progress), second, &mut rates).0;
         assert_eq!(none, "0 of 5,000 steps  0%  loss 3.21  warming up");
 
         // Where a resumed stage starts is not speed.
         let progress = Progress::new(5_000, "steps");
         progress.set(4_000);
-        assert_eq!(describe(Some(&progress), second, &mut rates, false), "4,000 of 5,000 steps  80%");
+        assert_eq!(describe(Some(&progress), second, &mut rates).0, "4,000 of 5,000 steps  80%");
         progress.advance(500);
-        let moving = describe(Some(&progress), second, &mut rates, false);
+        let moving = describe(Some(&progress), second, &mut rates).0;
         assert!(moving.starts_with("4,500 of 5,000 steps  90%  "), "{moving}");
         assert!(moving.contains(" steps/s  ") && moving.ends_with(" left"), "{moving}");
         // On a terminal of 80 columns the first 60 characters are seen.
         progress.figure("loss", "3.2100");
-        let short = describe(Some(&progress), second, &mut rates, true);
+        let short = describe(Some(&progress), second, &mut rates).1;
         assert!(short.starts_with("90%  loss 3.2100  ") && short.ends_with(" steps"), "{short}");
         assert!(short.find(" left  ") < short.find(" steps/s  "), "{short}");
 
         let unknown = Progress::new(0, "bytes");
         unknown.advance(12_500_000);
-        assert!(describe(Some(&unknown), second, &mut Rates::default(), false).starts_with("12.5 MB"));
+        assert!(describe(Some(&unknown), second, &mut Rates::default()).0.starts_with("12.5 MB"));
     }
 
     #[test]

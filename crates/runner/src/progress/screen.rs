@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::board;
 use crate::hidden::Hidden;
 
 /// The process's standard error as a place for progress. What is hidden, and what a terminal would act upon, does not reach it.
@@ -12,6 +13,8 @@ use crate::hidden::Hidden;
 pub(crate) struct Screen {
     place: Place,
     pub(crate) hidden: Hidden,
+    /// The same, for whoever looks from elsewhere.
+    pub(crate) board: board::Shared,
 }
 
 #[derive(Clone)]
@@ -27,7 +30,7 @@ enum Place {
 impl Screen {
     /// Nothing is shown.
     pub(crate) fn silent() -> Self {
-        Self { place: Place::Silent, hidden: Hidden::default() }
+        Self { place: Place::Silent, hidden: Hidden::default(), board: board::Shared::default() }
     }
 
     pub(crate) fn is_silent(&self) -> bool {
@@ -39,12 +42,9 @@ impl Screen {
         use std::io::IsTerminal;
         // A terminal that calls itself dumb cannot redraw a line.
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let place = if std::io::stderr().is_terminal() && !dumb {
-            Self::bars()
-        } else {
-            Place::Lines
-        };
-        Self { place, hidden }
+        let place =
+            if std::io::stderr().is_terminal() && !dumb { Self::bars() } else { Place::Lines };
+        Self { place, hidden, board: board::Shared::default() }
     }
 
     fn bars() -> Place {
@@ -58,6 +58,7 @@ impl Screen {
 
     /// Says under all bars how far the run is; nothing ends it.
     pub(crate) fn run(&self, text: Option<&str>) {
+        self.board.run(text.unwrap_or_default());
         let Place::Bars(_, run) = &self.place else { return };
         match text {
             Some(text) => run.set_message(self.hidden.shown(text)),

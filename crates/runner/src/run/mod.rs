@@ -22,8 +22,8 @@ use crate::progress::format::duration;
 use crate::retry::Retries;
 use crate::runs::{Begun, Lineage, RunFolder, StageLineage, Status};
 use crate::{Cancel, Cancelled, Extras, Result, expect, failure};
-use room::{Need, Room};
 pub(crate) use room::Shares;
+use room::{Need, Room};
 #[cfg(unix)]
 pub(crate) use turn::caught;
 use turn::{Failed, Made, Table, Turn};
@@ -131,7 +131,8 @@ pub(crate) fn run(
 ) -> Result<Outcome> {
     let jobs = pipeline.stages.iter_mut().map(|stage| stage.job.take()).collect();
     let stages = pipeline.stages.iter().zip(planned);
-    let needs = stages.map(|(stage, planned)| setup.shares.need(stage, planned.memory_bytes)).collect();
+    let needs =
+        stages.map(|(stage, planned)| setup.shares.need(stage, planned.memory_bytes)).collect();
     let n = pipeline.stages.len();
     let table = Table {
         pipeline: &pipeline,
@@ -357,9 +358,7 @@ impl Run<'_> {
             // The time that is left is said anew meanwhile.
             None => Duration::from_secs(1),
             // A signal is looked for meanwhile.
-            Some(at) => {
-                at.saturating_duration_since(Instant::now()).min(Duration::from_millis(50))
-            }
+            Some(at) => at.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)),
         };
         events.recv_timeout(rest).ok()
     }
@@ -474,6 +473,7 @@ impl Run<'_> {
             text += &format!("  {} failed", self.failures.len());
         }
         self.setup().screen.run(Some(&text));
+        self.table.folder.show(&self.setup().screen.board.read());
     }
 
     /// Writes down how far the run is. What goes wrong with that ends the run, and not the stages at work.
@@ -493,9 +493,8 @@ impl Run<'_> {
 
     fn finish(mut self) -> Result<Outcome> {
         let left = (0..self.states.len()).filter(|i| self.setup().selected.run.contains(i));
-        let left: Vec<usize> = left
-            .filter(|i| matches!(self.states[*i], State::Waiting | State::Ready(_)))
-            .collect();
+        let left: Vec<usize> =
+            left.filter(|i| matches!(self.states[*i], State::Waiting | State::Ready(_))).collect();
         let stopped = |run: &Self| run.failures.values().any(anyhow::Error::is::<Cancelled>);
         if let Some(first) = left.first()
             && self.setup().cancel.requested()
@@ -510,7 +509,8 @@ impl Run<'_> {
             let State::NotRun(because) = *state else { continue };
             let (name, because) = (self.name(index), self.name(because));
             let why = format!("{because} failed");
-            let done = Done { name: name.clone(), status: "not run", seconds: None, why, record: None };
+            let done =
+                Done { name: name.clone(), status: "not run", seconds: None, why, record: None };
             self.stages.insert(index, done);
             self.lineage.not_run.insert(name, because);
         }

@@ -141,7 +141,8 @@ impl Turn<'_> {
     fn resolve(&self, job: &dyn Job) -> Result<()> {
         let (stage, folder) = (self.stage(), self.table.folder);
         let _one = self.table.resolving.lock().unwrap_or_else(PoisonError::into_inner);
-        let ctx = self.context(folder.path.join("stages").join(&stage.name), folder.log(&stage.name)?);
+        let ctx =
+            self.context(folder.path.join("stages").join(&stage.name), folder.log(&stage.name)?);
         caught(|| job.resolve(&ctx)).inspect_err(|error| {
             ctx.watch.log_only(&format!("failed: {}", failure::lines(error).join("\n")));
         })
@@ -227,7 +228,9 @@ impl Turn<'_> {
             resources: ctx.resources.clone(),
             resumed: ctx.resumed,
             inputs: ctx.inputs.clone(),
-            many: many.map(|(p, label, path)| ((*p).to_owned(), label.clone(), path.clone())).collect(),
+            many: many
+                .map(|(p, label, path)| ((*p).to_owned(), label.clone(), path.clone()))
+                .collect(),
             digests: digests.map(|(path, digest)| (path.clone(), digest.clone())).collect(),
             dir: ctx.dir.clone(),
             figures_before: ctx.figures_before.clone(),

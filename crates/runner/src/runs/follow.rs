@@ -88,9 +88,9 @@ impl Tail {
                 self.out.insert(out)
             }
         };
-        let written = copy.write_all(new).and_then(|()| {
-            new.split(|byte| *byte == b'\n').try_for_each(|line| events.line(line))
-        });
+        let written = copy
+            .write_all(new)
+            .and_then(|()| new.split(|byte| *byte == b'\n').try_for_each(|line| events.line(line)));
         match written {
             Ok(()) => self.copied += new.len() as u64,
             Err(_) => (self.copied, self.out) = (0, None),
@@ -127,7 +127,10 @@ mod tests {
         assert!(!to.exists());
         for (text, copied) in [
             ("{\"step\":1,\"x\":1}\n{\"st", "{\"step\":1,\"x\":1}\n"),
-            ("{\"step\":1,\"x\":1}\n{\"step\":2,\"x\":3}\n", "{\"step\":1,\"x\":1}\n{\"step\":2,\"x\":3}\n"),
+            (
+                "{\"step\":1,\"x\":1}\n{\"step\":2,\"x\":3}\n",
+                "{\"step\":1,\"x\":1}\n{\"step\":2,\"x\":3}\n",
+            ),
             ("{\"step\":1,\"x\":5}\n", "{\"step\":1,\"x\":5}\n"),
         ] {
             std::fs::write(&from, text).unwrap();

@@ -133,6 +133,22 @@ fn pipelines(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The newest run of all pipelines.
+///
+/// # Errors
+/// There is none.
+pub(super) fn newest(root: &Path) -> Result<(PathBuf, Lineage)> {
+    let all = pipelines(root).into_iter().flat_map(|folder| folders(&folder));
+    let newest = all.max_by(|a, b| a.file_name().cmp(&b.file_name()));
+    let found = newest.and_then(|run| Some((run.clone(), lineage(&run)?)));
+    found.ok_or_else(|| {
+        anyhow!(
+            "there are no runs in {}\nhint: runs lie beside their pipeline file; name another folder with --runs DIR",
+            root.display()
+        )
+    })
+}
+
 /// The run that is meant: a folder, the name of one or the end of that, or the newest of a pipeline.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ mod events;
 mod follow;
 pub(crate) mod list;
 pub(crate) mod sign;
+pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,11 +21,15 @@ use crate::cache::Lock;
 use crate::cache::files::{read_json, write_json};
 use crate::hidden::Hidden;
 use crate::machine::Machine;
+use crate::progress::Board;
 use crate::{Figure, Result};
 pub(crate) use follow::Follow;
 
 /// The name of a run's lineage in its folder.
 pub(crate) const RUN: &str = "run.json";
+
+/// What its screen shows, while it is at work.
+const SCREEN: &str = "screen.json";
 
 /// Held while the run's process lives.
 const ALIVE: &str = ".alive";
@@ -198,6 +203,7 @@ impl RunFolder {
     pub(crate) fn end(&self) {
         let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(alive) = alive {
+            let _ = fs::remove_file(self.path.join(SCREEN));
             let _ = fs::remove_file(self.path.join(ALIVE));
             drop(alive);
         }
@@ -243,6 +249,16 @@ impl RunFolder {
         let folder = self.stage(stage)?;
         let files = ports.map(|port| (dir.join(port), folder.join(format!("{port}.jsonl"))));
         Ok(Follow::start(files.collect()))
+    }
+
+    /// Writes down what the screen shows. Who looks finds the file whole; that a disk refuses it is no matter.
+    pub(crate) fn show(&self, board: &Board) {
+        let Ok(text) = serde_json::to_value(board) else { return };
+        if !self.earlier {
+            let (path, new) = (self.path.join(SCREEN), self.path.join(".screen.new"));
+            let text = self.hidden.json(&text).to_string();
+            let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+        }
     }
 
     /// Copies a report's files into the run's folder, or into a folder there of the name given, and returns where they are.

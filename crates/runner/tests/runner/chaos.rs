@@ -86,7 +86,11 @@ impl Drop for Disk {
 
 fn start(place: &Place, jobs: &str, runs: &str, before: &str) -> Child {
     let args = ["p.toml", "--jobs", jobs, "--runs", runs];
-    if before.is_empty() { place.spawn_in("", &args, &OWN) } else { place.spawn_after(before, &args, &OWN) }
+    if before.is_empty() {
+        place.spawn_in("", &args, &OWN)
+    } else {
+        place.spawn_after(before, &args, &OWN)
+    }
 }
 
 /// That a run's own account agrees with how its process ended; its folder's lock is free.
@@ -107,7 +111,8 @@ fn no_lie(place: &Place, runs: &str, output: &Output) {
         let stages = lineage["stages"].as_array().unwrap();
         for stage in stages.iter().filter(|stage| stage["status"] != "failed") {
             let entry = place.path("store/stages").join(stage["key"].as_str().unwrap());
-            let record = std::fs::read(entry.join("stage.json")).expect("an entry that a run names");
+            let record =
+                std::fs::read(entry.join("stage.json")).expect("an entry that a run names");
             let record: Value = serde_json::from_slice(&record).unwrap();
             assert_eq!(record["key"], stage["key"]);
         }
@@ -164,8 +169,7 @@ fn one(draws: &mut Draws, tally: &mut Tally) {
             _ => String::new(),
         };
         let runs: Vec<String> = (0..together).map(|i| format!("runs-{attempt}-{i}")).collect();
-        let all: Vec<Child> =
-            runs.iter().map(|runs| start(&place, &jobs, runs, &before)).collect();
+        let all: Vec<Child> = runs.iter().map(|runs| start(&place, &jobs, runs, &before)).collect();
         std::thread::sleep(Duration::from_millis(below(draws, 400) as u64));
         match what {
             Disturbance::Signal(signal) => kill(all[0].id(), signal),

@@ -28,13 +28,15 @@ pub(crate) fn kill(id: u32, signal: &str) {
     let _ = Command::new("kill").args([signal, &id.to_string()]).output();
 }
 
-/// Waits for the first checkpoint; the runner, and its child.
+/// Waits for the next checkpoint; the runner, and its child.
 fn at_work(place: &Place) -> (Child, u32) {
-    let runner = place.spawn_in("", &["p.toml"], &OWN);
-    place.wait_for(|place| {
+    let saved = |place: &Place| {
         let partial = place.entries(".partial");
-        partial.iter().any(|entry| entry.join(".scratch/checkpoint").exists())
-    });
+        partial.iter().find_map(|entry| std::fs::read(entry.join(".scratch/checkpoint")).ok())
+    };
+    let before = saved(place);
+    let runner = place.spawn_in("", &["p.toml"], &OWN);
+    place.wait_for(|place| saved(place).is_some_and(|now| before.as_ref() != Some(&now)));
     let of = children(runner.id());
     assert_eq!(of.len(), 1, "one stage, one process");
     (runner, of[0])
@@ -49,7 +51,7 @@ fn is_there(id: u32) -> bool {
 #[test]
 fn a_crash_is_named_and_loses_no_other_stage() {
     let place = Place::with(
-        "[stage.v]\nuses = \"fail\"\nmatrix = { how = [\"segv\", \"fine\", \"abort\", \"exit\", \"stack\", \"good\"] }\n\
+        "[stage.v]\nuses = \"fail\"\nhow = \"${how}\"\nmatrix = { how = [\"segv\", \"fine\", \"abort\", \"exit\", \"stack\", \"good\"] }\n\
          [stage.t]\nuses = \"trim\"\ninputs = { text = \"v.text\" }\n",
     );
     let output = go(&place, &["--jobs", "3"]);
@@ -76,7 +78,9 @@ fn a_crash_is_named_and_loses_no_other_stage() {
 
 #[test]
 fn who_is_refused_memory_says_so_and_its_sister_is_done() {
-    let place = Place::with("[stage.v]\nuses = \"fail\"\nmatrix = { how = [\"hungry\", \"fine\"] }\n");
+    let place = Place::with(
+        "[stage.v]\nuses = \"fail\"\nhow = \"${how}\"\nmatrix = { how = [\"hungry\", \"fine\"] }\n",
+    );
     let limit = format!("ulimit -v {}", 8 << 20);
     let output = Output::of(place.spawn_after(&limit, &["p.toml"], &OWN));
     assert_eq!(output.code, 1, "{}", output.screen());
@@ -170,6 +174,7 @@ style = { upper = true, weight = 1e-3 }
 
 [stage.more]
 uses   = \"write\"
+text   = \"${text}\"
 matrix = { text = [\"x\", \"y\"] }
 
 [stage.count]
@@ -212,6 +217,7 @@ expect = { \"count.letters\" = { min = 4 } }
     }
     let panic = go(&Place::with("[stage.bad]\nuses = \"fail\"\nhow = \"panic\"\n"), &[]);
     assert!(panic.stderr.contains("the stage panicked: index 3 is out of range"));
-    let later = "[stage.bad]\nuses = \"fail\"\nhow = \"later\"\nretry = { attempts = 3, backoff_s = 0 }\n";
+    let later =
+        "[stage.bad]\nuses = \"fail\"\nhow = \"later\"\nretry = { attempts = 3, backoff_s = 0 }\n";
     assert_eq!(go(&Place::with(later), &[]).code, 0);
 }

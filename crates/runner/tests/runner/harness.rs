@@ -64,7 +64,12 @@ impl Place {
 
     /// After these commands of a shell.
     #[cfg(unix)]
-    pub(crate) fn spawn_after(&self, commands: &str, args: &[&str], vars: &[(&str, &str)]) -> Child {
+    pub(crate) fn spawn_after(
+        &self,
+        commands: &str,
+        args: &[&str],
+        vars: &[(&str, &str)],
+    ) -> Child {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{commands}; exec \"$0\" \"$@\"")]);
         shell.arg(std::env::current_exe().unwrap());

@@ -99,6 +99,11 @@ pub(super) fn setup(config: &TrainConfig, ctx: &PlanCtx) -> Result<Option<Setup>
     config.setup(registry, vocab as usize, row_tokens as usize).map(Some)
 }
 
+/// The same, worked out once: a sweep asks every variant several times.
+pub(super) fn known<'c>(config: &TrainConfig, ctx: &'c PlanCtx) -> Result<Option<&'c Setup>> {
+    Ok(ctx.kept(|| setup(config, ctx))?.and_then(Option::as_ref))
+}
+
 /// A device like the one that is computed on, that only counts.
 fn planned(resources: &Resources, precision: Option<Precision>) -> Planned {
     match (resources.device, precision) {
@@ -278,14 +283,15 @@ fn time(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<String> {
     ))
 }
 
-/// FLOP/s of a 512³ product, measured for a twentieth of a second.
+/// FLOP/s of a 512³ product, measured for a hundredth of a second and at least twice.
 fn product_rate(dev: &dyn Device) -> Result<f64> {
     const N: usize = 512;
     let (x, w) = (dev.activations([N, N])?, dev.activations([N, N])?);
     let mut y = dev.activations([N, N])?;
     dev.linear(y.view_mut(), x.view(), w.view(), false)?;
+    dev.synchronize()?;
     let (start, mut times) = (Instant::now(), 0);
-    while times == 0 || start.elapsed().as_secs_f64() < 0.05 {
+    while times < 2 || start.elapsed().as_secs_f64() < 0.01 {
         dev.linear(y.view_mut(), x.view(), w.view(), false)?;
         times += 1;
     }
