@@ -257,7 +257,7 @@ fn a_run_can_be_watched_from_elsewhere() {
     };
     place.wait_for(|place| board(place).is_some_and(|all| all["stages"][1]["total"] == 6));
     let shown = board(&place).unwrap();
-    assert_eq!(shown["run"], "stages 1, 2 of 6");
+    assert_eq!(shown["run"], "stages 1, 4 of 6");
     assert_eq!(
         (&shown["stages"][0]["stage"], &shown["stages"][1]["stage"]),
         (&"s1".into(), &"s2".into())
