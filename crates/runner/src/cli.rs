@@ -415,7 +415,7 @@ fn planned(pipeline: &Pipeline, ahead: Vec<Ahead>, setup: &Setup) -> Vec<Planned
         // What cannot be counted is no reason not to run.
         let memory = (!setup.shares.one_by_one()).then(|| job.memory(&resources, &ahead.ctx));
         let time = setup.screen.is_narrow().then(|| job.estimate(&resources, &ahead.ctx));
-        let seconds = time.and_then(|time| time.ok()?).map(|e| (e.low_s + e.high_s) / 2.0);
+        let seconds = time.and_then(|time| time.ok()?).map(|e| f64::midpoint(e.low_s, e.high_s));
         Planned { memory_bytes: memory.and_then(|bytes| bytes.ok()?), seconds }
     };
     stages.map(of).collect()

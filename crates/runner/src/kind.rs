@@ -16,6 +16,7 @@ type ParseResult<T> = std::result::Result<T, toml::de::Error>;
 
 /// What the registry knows of a kind of stage.
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a constant of the trait, by its name")]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,

@@ -295,7 +295,7 @@ fn identity(
         inputs.insert(edge.name(), Input { from, digest });
     }
     let named = |error: anyhow::Error| error.context(format!("stage `{}`", stage.name));
-    let files = job.map_or_else(|| Ok(Vec::new()), |job| job.sources());
+    let files = job.map_or_else(|| Ok(Vec::new()), Job::sources);
     let mut unknown = Unknown::No;
     let mut sources = None;
     match files {
@@ -322,7 +322,7 @@ fn identity(
     let config = config.unwrap_or_else(|| stage.config.clone());
     let shown = cache.hidden().json(&config);
     let own = (shown != config).then_some(config);
-    let origin = job.and_then(|job| job.origin());
+    let origin = job.and_then(Job::origin);
     if pins.is_none() {
         unknown = Unknown::Unpinned;
     }

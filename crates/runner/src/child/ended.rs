@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use signal_hook::consts::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGTERM};
+use signal_hook::consts::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV};
 use signal_hook::low_level::signal_name;
 
 use crate::failure::Told;
@@ -69,7 +69,6 @@ fn by_signal(
             ("the system ended it because memory ran out", Some(LESS_MEMORY), true)
         }
         SIGKILL => ("somebody killed it, or the system, for want of memory", None, true),
-        SIGTERM => ("somebody ended it", None, true),
         SIGABRT if refused => {
             ("it was refused the memory that it asked for", Some(LESS_MEMORY), false)
         }

@@ -29,7 +29,9 @@ impl Follow {
             let mut is_over = over.lock().unwrap_or_else(PoisonError::into_inner);
             loop {
                 let last = *is_over;
-                tails.iter_mut().for_each(|tail| drop(tail.more()));
+                for tail in &mut tails {
+                    let _ = tail.more();
+                }
                 if last {
                     return;
                 }

@@ -32,8 +32,7 @@ pub(crate) fn watch(root: &Path, which: Option<&str>) -> Result<String> {
     let (mut last, mut next_line) = (Board::default(), Instant::now());
     // Of a run on another machine a lock may not be seen: its board changes then.
     let mut changed = Instant::now();
-    loop {
-        let Some(lineage) = lineage(&run) else { break };
+    while let Some(lineage) = lineage(&run) {
         for stage in lineage.stages.iter().filter(|stage| !told.contains(&stage.name)) {
             screen.line(&format!("{}: {} ({})", stage.name, stage.status, stage.reason));
         }
