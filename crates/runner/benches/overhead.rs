@@ -20,15 +20,16 @@ fn runner(folder: &Path, args: &[&str]) {
     assert!(status.unwrap().success(), "{args:?}");
 }
 
-/// A tokenizer's input, and that many samples of nothing else: the smallest stages that there are.
+/// That many embedded worlds of one document: the smallest stages that there are.
 fn worlds(folder: &Path, stages: usize) {
     let mut text = "[pipeline]\nname = \"many\"\nformat = 1\n".to_owned();
     for i in 0..stages {
-        text += &format!(
+        let stage = format!(
             "[stage.w{i}]\nuses = \"fetch-parquet\"\nsource = \"embedded://world\"\n\n\
              world = {{ train_shards = 1, documents_per_shard = {}, val_documents = 1 }}\n",
             i + 1
         );
+        text.push_str(&stage);
     }
     std::fs::write(folder.join(format!("{stages}.toml")), text).unwrap();
 }

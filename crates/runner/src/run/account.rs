@@ -14,18 +14,19 @@ impl Run<'_> {
     pub(super) fn show(&self) {
         let mut at_work = Vec::new();
         let mut left = 0.0;
-        for (index, state) in self.states.iter().enumerate() {
+        let chosen = &self.setup().selected.run;
+        for (place, &index) in chosen.iter().enumerate() {
             let planned = self.planned[index].seconds.unwrap_or(0.0);
-            match state {
+            match &self.states[index] {
                 State::AtWork(since) => {
-                    at_work.push((index + 1).to_string());
+                    at_work.push((place + 1).to_string());
                     left += (planned - since.elapsed().as_secs_f64()).max(0.0);
                 }
                 State::Waiting | State::Ready(_) | State::Again(_) => left += planned,
                 State::Over | State::Failed | State::NotRun(_) => {}
             }
         }
-        let n = self.states.len();
+        let n = chosen.len();
         let mut text = match &at_work[..] {
             [] => return,
             [one] => format!("stage {one} of {n}"),

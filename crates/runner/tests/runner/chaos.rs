@@ -1,5 +1,6 @@
 //! Runs that are killed, told to stop, out of disk, without a store to write to, and two at once: whatever happened, the same command goes on, ends, and has
 //! the outputs of a run that nobody disturbed; and no run says of itself what is not so. Ten rounds; `FARTHING_CHAOS=100` makes as many.
+#![allow(clippy::print_stderr, reason = "what was tried, and what could not be")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::crash::{children, kill};
 use crate::harness::{Output, PROCESSES, Place};
-use crate::side::{fan, made};
+use crate::side::{Entry, fan, made};
 
 const OWN: [(&str, &str); 1] = [(PROCESSES, "1")];
 
@@ -122,7 +123,7 @@ fn no_lie(place: &Place, runs: &str, output: &Output) {
 }
 
 /// Every output of the store; records without how they came about.
-fn outputs(place: &Place) -> Vec<(String, Vec<(PathBuf, Vec<u8>)>)> {
+fn outputs(place: &Place) -> Vec<Entry> {
     let mut all = made(place);
     for (_, files) in &mut all {
         files.retain(|(path, _)| path != Path::new("stage.json"));
@@ -151,7 +152,7 @@ fn one(draws: &mut Draws, tally: &mut Tally) {
     let whole = Place::new();
     fan(&whole, &seeds, "sleep_ms = 0");
     assert_eq!(whole.go(&["--jobs", "1"]).code, 0);
-    for attempt in 0..1 + below(draws, 3) {
+    for attempt in 0..=below(draws, 3) {
         let what = KINDS[below(draws, KINDS.len())];
         let together = 1 + usize::from(below(draws, 4) == 0);
         let disk = match what {

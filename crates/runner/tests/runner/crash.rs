@@ -155,9 +155,9 @@ fn signals_reach_the_child() {
 fn same_outputs(one: &Place, two: &Place) {
     let outputs = |place: &Place| {
         let mut made = made(place);
-        made.iter_mut().for_each(|(_, files)| {
+        for (_, files) in &mut made {
             files.retain(|(path, _)| path.as_os_str() != "stage.json");
-        });
+        }
         made
     };
     assert!(outputs(one) == outputs(two), "other bytes");

@@ -24,8 +24,11 @@ fn lineage(place: &Place) -> Value {
     serde_json::from_slice(&std::fs::read(newest.join("run.json")).unwrap()).unwrap()
 }
 
+/// The key of an entry of the store, and its files.
+pub(crate) type Entry = (String, Vec<(std::path::PathBuf, Vec<u8>)>);
+
 /// Every output of the store, by key, and what is recorded of it but for times.
-pub(crate) fn made(place: &Place) -> Vec<(String, Vec<(std::path::PathBuf, Vec<u8>)>)> {
+pub(crate) fn made(place: &Place) -> Vec<Entry> {
     let entries = place.entries("").into_iter().filter(|entry| entry.extension().is_none());
     let mut made: Vec<_> = entries
         .map(|entry| {
@@ -251,9 +254,9 @@ fn a_run_can_be_watched_from_elsewhere() {
     let run = place.spawn(&["p.toml", "--jobs", "2"]);
     let board = |place: &Place| {
         let runs = std::fs::read_dir(place.path("runs/p")).into_iter().flatten();
-        let text =
+        let mut text =
             runs.filter_map(|run| std::fs::read(run.unwrap().path().join("screen.json")).ok());
-        text.filter_map(|text| serde_json::from_slice::<Value>(&text).ok()).next()
+        text.find_map(|text| serde_json::from_slice::<Value>(&text).ok())
     };
     place.wait_for(|place| board(place).is_some_and(|all| all["stages"][1]["total"] == 6));
     let shown = board(&place).unwrap();
