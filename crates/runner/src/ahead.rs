@@ -58,7 +58,16 @@ pub(crate) fn look(
     for (index, stage) in pipeline.stages.iter().enumerate() {
         let ctx = context(pipeline, index, &outputs, cache, extras, &measured);
         let mut refusals = Vec::new();
-        let seen = assess(pipeline, index, &outputs, selected, cache, verify, extras);
+        let seen = assess(
+            pipeline,
+            index,
+            stage.job.as_deref(),
+            &outputs,
+            selected,
+            cache,
+            verify,
+            extras,
+        );
         let seen = seen.map_err(|error| refusals.push(error)).ok();
         let mut ahead = Ahead { seen, ctx, refusals };
         if selected.run.contains(&index) && ahead.is_to_run() {

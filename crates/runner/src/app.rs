@@ -16,6 +16,8 @@ use crate::{Extras, Stage, stages};
 pub struct App {
     pub(crate) kinds: BTreeMap<&'static str, Kind>,
     pub(crate) extras: Extras,
+    /// Whether this program, started once more, comes to this application.
+    children: bool,
 }
 
 impl App {
@@ -29,6 +31,12 @@ impl App {
     #[must_use]
     pub fn standard() -> Self {
         stages::standard_stages(Self::new())
+    }
+
+    /// How a stage is run in a process of its own, if it is.
+    #[cfg(unix)]
+    pub(crate) fn host(&self) -> Option<crate::child::Host> {
+        self.children.then(crate::child::Host::here)
     }
 
     /// Adds a kind of stage, in place of an earlier one of the same name.
@@ -54,6 +62,15 @@ impl App {
         self
     }
 
+    /// Has stages run in processes of their own, as [`App::main`] does, so that one that crashes takes nothing else along. For that this program is started
+    /// once more with its own arguments, and has to come to [`App::run`] of the same application without having done anything by then. Without it, and
+    /// where there are no Unix sockets, stages are threads of this process.
+    #[must_use]
+    pub fn with_processes(mut self) -> Self {
+        self.children = true;
+        self
+    }
+
     /// The extras so far, to add to one of them.
     pub fn extras_mut(&mut self) -> &mut Extras {
         &mut self.extras
@@ -62,13 +79,19 @@ impl App {
     /// Runs the command line of this process.
     #[must_use]
     pub fn main(self) -> ExitCode {
-        ExitCode::from(self.run(std::env::args_os()))
+        ExitCode::from(self.with_processes().run(std::env::args_os()))
     }
 
     /// Runs a command line, its first argument being the program's name, and returns the exit code: 0 done, 1 a stage
     /// failed, 2 bad input, 75 another rank is missing, 128 and its number after a signal.
     pub fn run(self, args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> u8 {
         let argv: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        #[cfg(unix)]
+        crate::signals::survive_large_files();
+        #[cfg(unix)]
+        if self.children && crate::child::is_child() {
+            return crate::child::serve(self);
+        }
         crate::cli::run(self, &argv)
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: arguments in, screens and an exit code out.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,14 +13,13 @@ use farthing_comm::Launch;
 use crate::ahead::Ahead;
 use crate::cache::Cache;
 use crate::crew::{self, Crew, Started};
-use crate::grammar::{self, Pipeline, Setting};
+use crate::grammar::{self, Declared, Pipeline, Setting};
 use crate::hidden::Hidden;
 use crate::places::PlaceArgs;
 use crate::plan::Selection;
 use crate::progress::Screen;
 use crate::resources::MOST_THREADS;
-use crate::retry::Retries;
-use crate::run::{Setup, run as run_stages};
+use crate::run::{Planned, Setup, Shares, run as run_stages};
 use crate::runs::{Lineage, RunFolder, Status};
 use crate::{
     App, Cancel, Cancelled, Extras, LockFile, Result, ahead, commands, encoding, failure, machine,
@@ -73,6 +73,12 @@ struct Args {
     /// Threads for work on the CPU [default: all]
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
+    /// Run up to N stages side by side, each with its part of the cores [default: as many as fit beside each other, by the `resources` they ask for]
+    #[arg(long, value_name = "N", value_parser = jobs)]
+    jobs: Option<usize>,
+    /// After a failure, run whatever does not depend on it; after one of a matrix's variants that is so in any case
+    #[arg(long)]
+    keep_going: bool,
     #[command(flatten)]
     places: PlaceArgs,
 }
@@ -125,6 +131,17 @@ pub(crate) fn threads(text: &str) -> Result<usize, String> {
     }
 }
 
+/// What `--jobs` says.
+fn jobs(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(0) => {
+            Err("0 stages at a time do nothing; leave --jobs out to run those that fit".to_owned())
+        }
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}; leave --jobs out to run those that fit")),
+    }
+}
+
 /// Runs a command line and returns the exit code.
 pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
     let args = match Args::try_parse_from(argv) {
@@ -153,7 +170,9 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
         err(&nothing, "error: no pipeline file was given\nhint: run `runner --help`\n");
         return BAD_INPUT;
     };
-    let App { kinds, mut extras } = app;
+    #[cfg(unix)]
+    let host = app.host();
+    let App { kinds, mut extras, .. } = app;
     let launch = match crew::launched() {
         Ok(launch) => launch,
         Err(error) => return ended(Err(error)),
@@ -220,8 +239,11 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
             let program = argv.first().map(|p| p.to_string_lossy().into_owned());
             let program = program.unwrap_or_default();
             let again = |extras: &Extras| read(extras).ok();
+            #[cfg(not(unix))]
+            let host = ();
             match work(
                 (pipeline, digest),
+                host,
                 again,
                 launch.clone(),
                 file,
@@ -268,6 +290,8 @@ fn text(file: &Path) -> Result<String, String> {
 /// Plans or runs; `again` reads the pipeline once more.
 fn work(
     (pipeline, file_digest): (Pipeline, String),
+    #[cfg(unix)] host: Option<crate::child::Host>,
+    #[cfg(not(unix))] (): (),
     again: impl Fn(&Extras) -> Option<Pipeline>,
     launch: Option<Launch>,
     file: &Path,
@@ -297,6 +321,13 @@ fn work(
         cancel: Cancel::default(),
         screen,
         store_of_runs: places.store_of_runs(),
+        // The ranks that a launcher started do one thing at a time.
+        shares: Shares::new(if started.is_some() { Some(1) } else { args.jobs }),
+        keep_going: args.keep_going,
+        file: file.to_owned(),
+        // What a launcher started is one process of a job, and does its work itself.
+        #[cfg(unix)]
+        host: host.filter(|_| started.is_none()),
     };
     let shown = file.display().to_string();
     let Setup { selected, cache, verify, extras, .. } = &setup;
@@ -327,7 +358,7 @@ fn work(
     }
     let _in_use = setup.cache.in_use();
     let folder = run_folder(&pipeline, &ahead, &places.runs, hidden)?;
-    drop(ahead);
+    let planned = planned(&pipeline, ahead, &setup);
     let lineage = Lineage {
         pipeline: pipeline.name.clone(),
         file: shown,
@@ -342,24 +373,18 @@ fn work(
         status: Status::Begun,
         seconds: 0.0,
         stages: Vec::new(),
-        begun: None,
+        begun: Vec::new(),
+        failed: BTreeMap::new(),
+        not_run: BTreeMap::new(),
     };
     signals::listen(&setup.cancel, &setup.screen);
-    let mut retries = Retries::of(&pipeline);
-    let mut outcome = run_stages(pipeline, &setup, &folder, lineage.clone());
-    // Processes that a launcher started are a job once: its launcher starts it again.
-    while started.is_none()
-        && let Ok(failed) = &mut outcome
-        && retries.again(failed, &setup.cancel, |line| setup.screen.line(line))
-        && let Some(pipeline) = again(&setup.extras)
-    {
-        outcome = run_stages(pipeline, &setup, &folder, lineage.clone());
-    }
+    let again = || again(&setup.extras);
+    let outcome = run_stages(pipeline, &setup, &folder, lineage, &planned, &again);
     folder.end();
     Crew::end(
         &setup.extras,
         match &outcome {
-            Ok(outcome) => outcome.failure.as_ref().map(|(_, error)| error),
+            Ok(outcome) => outcome.failures.first().map(|(_, error)| error),
             Err(error) => Some(error),
         },
     );
@@ -370,11 +395,30 @@ fn work(
         words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
     };
     let code = out(&hidden.shown(&result_screen::result(&outcome, &folder.path, talk)), DONE);
-    let Some((stage, error)) = &outcome.failure else { return Ok(code) };
+    let failures = &outcome.failures;
+    let stopped = failures.iter().any(|(_, error)| error.is::<Cancelled>());
+    let Some((_, first)) = failures.first() else { return Ok(code) };
     let resume = launcher.unwrap_or_default() + &resume_command(program, args);
-    err(hidden, &result_screen::failed(stage, error, &resume));
-    let signal = setup.cancel.signal().filter(|_| error.is::<Cancelled>());
-    Ok(signal.map_or_else(|| crew::code(error), signals::exit_code))
+    err(hidden, &result_screen::failed(failures, &resume));
+    let signal = setup.cancel.signal().filter(|_| stopped);
+    Ok(signal.map_or_else(|| crew::code(first), signals::exit_code))
+}
+
+/// What is known of each stage that is to run: its memory where others may run beside it, its time where somebody looks.
+fn planned(pipeline: &Pipeline, ahead: Vec<Ahead>, setup: &Setup) -> Vec<Planned> {
+    let stages = pipeline.stages.iter().zip(ahead);
+    let of = |(stage, ahead): (&Declared, Ahead)| {
+        let Some(job) = stage.job.as_ref().filter(|_| ahead.is_to_run()) else {
+            return Planned::default();
+        };
+        let resources = setup.shares.resources(stage);
+        // What cannot be counted is no reason not to run.
+        let memory = (!setup.shares.one_by_one()).then(|| job.memory(&resources, &ahead.ctx));
+        let time = setup.screen.is_narrow().then(|| job.estimate(&resources, &ahead.ctx));
+        let seconds = time.and_then(|time| time.ok()?).map(|e| f64::midpoint(e.low_s, e.high_s));
+        Planned { memory_bytes: memory.and_then(|bytes| bytes.ok()?), seconds }
+    };
+    stages.map(of).collect()
 }
 
 /// The folder of this run; of one that takes everything from the cache, the folder of the run that has it already.
@@ -410,9 +454,11 @@ fn resume_command(program: &str, args: &Args) -> String {
     flag("--from", args.from.clone());
     flag("--until", args.until.clone());
     flag("--threads", args.threads.map(|n| n.to_string()));
+    flag("--jobs", args.jobs.map(|n| n.to_string()));
     for (name, path) in [("--store", &args.places.store), ("--runs", &args.places.runs)] {
         flag(name, path.as_ref().map(|path| path.display().to_string()));
     }
+    words.extend(args.keep_going.then(|| "--keep-going".to_owned()));
     words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
 }
 

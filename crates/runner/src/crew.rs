@@ -66,6 +66,11 @@ impl Crew {
         self.expected
     }
 
+    /// Whether this process leads others.
+    pub(crate) fn is_led(extras: &Extras) -> bool {
+        extras.get::<Self>().is_some_and(Self::is_expected)
+    }
+
     /// Brings all processes together.
     ///
     /// # Errors
@@ -218,6 +223,9 @@ fn told(rank: usize, error: &anyhow::Error) -> String {
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     use farthing_comm::Error;
 
+    if let Some(told) = error.chain().find_map(|cause| cause.downcast_ref::<failure::Told>()) {
+        return told.code;
+    }
     let comm = error.chain().find_map(failure::comm);
     let lost = comm.is_some_and(|error| {
         error.is_only_missed()

@@ -1,6 +1,7 @@
 //! What a running stage is given: its inputs, its output folder, the seed, and ways to speak to whoever watches.
 
 use std::any::Any;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -210,6 +211,7 @@ pub struct PlanCtx {
     files: BTreeMap<&'static str, Vec<PathBuf>>,
     extras: Arc<Extras>,
     measured: Measured,
+    kept: OnceCell<Box<dyn Any>>,
 }
 
 /// What plans have measured of this machine, shared by all stages of a look ahead.
@@ -226,7 +228,20 @@ impl PlanCtx {
         extras: Arc<Extras>,
         measured: Measured,
     ) -> Self {
-        Self { seed, connected, inputs, promises, files, extras, measured }
+        let kept = OnceCell::new();
+        Self { seed, connected, inputs, promises, files, extras, measured, kept }
+    }
+
+    /// What a stage works out once for all that it is asked about one plan: always of the one type.
+    ///
+    /// # Errors
+    /// It cannot be made, which is not remembered.
+    pub(crate) fn kept<T: Any>(&self, make: impl FnOnce() -> Result<T>) -> Result<Option<&T>> {
+        if self.kept.get().is_none() {
+            // Nobody has set it in between: this is no thread's but ours.
+            let _ = self.kept.set(Box::new(make()?));
+        }
+        Ok(self.kept.get().and_then(|kept| kept.downcast_ref()))
     }
 
     /// A measurement that is made once for all stages.

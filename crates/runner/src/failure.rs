@@ -6,6 +6,7 @@ use std::error::Error;
 
 use farthing_base::tensors::TensorError;
 use farthing_base::{FileError, Hint};
+use serde::{Deserialize, Serialize};
 
 use crate::At;
 
@@ -106,11 +107,55 @@ pub(crate) fn all_of(looks: impl IntoIterator<Item = crate::Result<()>>) -> crat
     }
 }
 
+/// An error that another process has said, or the way in which it ended: each cause with its hints, and what it means for whoever hears it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// From the whole to the first cause.
+    pub(crate) said: Vec<String>,
+    pub(crate) may_pass: bool,
+    /// The exit code of a run that fails of it.
+    pub(crate) code: u8,
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.said.last().map_or("", String::as_str))
+    }
+}
+
+impl Error for Told {}
+
+impl Told {
+    /// What this process would say of an error.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        let cause = |cause| {
+            let (said, hints) = apart(cause);
+            hints.iter().fold(said, |text, hint| format!("{text}\nhint: {hint}"))
+        };
+        Self {
+            said: error.chain().map(cause).collect(),
+            may_pass: may_pass(error),
+            code: crate::crew::code(error),
+        }
+    }
+
+    /// The same error here.
+    pub(crate) fn into_error(self) -> anyhow::Error {
+        let mut outer = self.said.clone();
+        outer.pop();
+        let first = anyhow::Error::from(self);
+        outer.into_iter().rev().fold(first, anyhow::Error::context)
+    }
+}
+
 /// Whether the same again may end otherwise, because what failed is a disk, a network or somebody's patience, or because the error itself advises
 /// to run again.
 pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
     use std::io::ErrorKind;
 
+    if let Some(told) = error.chain().find_map(|cause| cause.downcast_ref::<Told>()) {
+        return told.may_pass;
+    }
     let passes = |cause: &(dyn Error + 'static)| {
         let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         // What is not there, not allowed or not what it should be stays so until somebody mends it.
@@ -171,6 +216,22 @@ mod tests {
             (lost.into(), true),
         ] {
             assert_eq!(may_pass(&error), passes, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn what_another_process_said_reads_as_it_would_here() {
+        use std::io::{Error, ErrorKind};
+        let stopped = anyhow::Error::from(farthing_data::Error::Stopped).context("packing `train`");
+        let full = anyhow::Error::from(Error::from(ErrorKind::StorageFull));
+        let full = full.context("writing a\nhint: make room").context("packing");
+        for error in [stopped, full, anyhow::anyhow!("row 812 is short\nhint: delete it")] {
+            let sent = serde_json::to_string(&Told::of(&error)).unwrap();
+            let heard = serde_json::from_str::<Told>(&sent).unwrap().into_error();
+            assert_eq!(lines(&heard), lines(&error));
+            assert_eq!(said(&heard), said(&error));
+            assert_eq!(may_pass(&heard), may_pass(&error));
+            assert_eq!(crate::crew::code(&heard), crate::crew::code(&error));
         }
     }
 

@@ -57,6 +57,13 @@ impl Hidden {
         Self(Arc::new(secrets))
     }
 
+    /// What [`Hidden::new`] takes.
+    #[cfg(unix)]
+    pub(crate) fn values(&self) -> Vec<(String, String)> {
+        let name = |name: &str| name.trim_start_matches("${").trim_end_matches('}').to_owned();
+        self.0.iter().map(|secret| (name(&secret.name), secret.value.clone())).collect()
+    }
+
     /// A text with names in place of values.
     pub(crate) fn named<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut text = Cow::Borrowed(text);
@@ -139,6 +146,8 @@ mod tests {
         let text = "https://h/hunter2secret/x";
         assert_eq!(hidden.revealed(&hidden.named(text)), text);
         assert!(!format!("{hidden:?}").contains("hunter2"));
+        #[cfg(unix)]
+        assert_eq!(Hidden::new(hidden.values()).shown(text), hidden.shown(text));
     }
 
     #[test]

@@ -16,6 +16,7 @@ type ParseResult<T> = std::result::Result<T, toml::de::Error>;
 
 /// What the registry knows of a kind of stage.
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a constant of the trait, by its name")]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
@@ -28,6 +29,7 @@ pub(crate) struct Kind {
     pub(crate) uses_seed: bool,
     pub(crate) computes: bool,
     pub(crate) ranks: bool,
+    pub(crate) waits: bool,
     /// What keys its table has, and its `exec`.
     pub(crate) config_schema: fn(&mut SchemaGenerator) -> Schema,
     pub(crate) exec_schema: fn(&mut SchemaGenerator) -> Schema,
@@ -52,6 +54,7 @@ impl Kind {
             uses_seed: S::USES_SEED,
             computes: S::COMPUTES,
             ranks: S::RANKS,
+            waits: S::WAITS,
             config_schema: S::Config::json_schema,
             exec_schema: S::Exec::json_schema,
             read_config: |v| S::Config::deserialize(ValueDeserializer::from(v)).map(drop),
@@ -70,7 +73,7 @@ impl Kind {
 }
 
 /// A stage of a pipeline with its settings read.
-pub(crate) trait Job: Send {
+pub(crate) trait Job: Send + Sync {
     /// The config after defaults, as one JSON text in the struct's order.
     fn config_json(&self) -> Result<String>;
     /// The config as the cache key has it, where that is not [`Job::config_json`].
@@ -92,6 +95,7 @@ pub(crate) trait Job: Send {
     fn instead(&self, before: &Before<'_>) -> Vec<PlanLine>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
     fn estimate(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Option<Estimate>>;
+    fn memory(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Option<u64>>;
     fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()>;
     fn run(self: Box<Self>, ctx: &mut Ctx) -> Result<()>;
 }
@@ -161,6 +165,10 @@ impl<S: Stage> Job for Settings<S> {
 
     fn estimate(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Option<Estimate>> {
         S::estimate(&self.config, resources, ctx)
+    }
+
+    fn memory(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Option<u64>> {
+        S::memory(&self.config, &self.exec, resources, ctx)
     }
 
     fn preflight(&self, resources: &Resources, ctx: &PlanCtx) -> Result<()> {

@@ -11,6 +11,8 @@ mod ahead;
 mod app;
 mod cache;
 mod cancel;
+#[cfg(unix)]
+mod child;
 mod cli;
 mod commands;
 mod crew;

@@ -53,6 +53,28 @@ impl std::fmt::Display for Machine {
     }
 }
 
+/// The GPUs that this process sees, as CUDA takes their names; none where the system does not say.
+pub(crate) fn gpus() -> Vec<String> {
+    let names = std::env::var("CUDA_VISIBLE_DEVICES").ok().filter(|names| !names.is_empty());
+    if let Some(names) = names {
+        return names.split(',').map(|name| name.trim().to_owned()).collect();
+    }
+    let found = std::fs::read_dir("/proc/driver/nvidia/gpus");
+    (0..found.map_or(0, Iterator::count)).map(|i| i.to_string()).collect()
+}
+
+/// Bytes of memory that this process may fill, by the machine or by what a container or a batch queue allows; 0 where the system does not say.
+pub(crate) fn memory_limit() -> u64 {
+    let allowed = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let allowed = allowed
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let all = Machine::here().memory_bytes;
+    allowed
+        .filter(|bytes| *bytes > 0)
+        .fold(all, |least, bytes| if least == 0 { bytes } else { least.min(bytes) })
+}
+
 /// The commit of the Git repository that a file is in, if it is in one and Git is installed.
 pub(crate) fn commit(file: &Path) -> Option<String> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());

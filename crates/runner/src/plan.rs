@@ -12,6 +12,7 @@ use crate::cache::identity::{Identity, Input, Unknown};
 use crate::cache::{Cache, Lookup, Record};
 use crate::ctx::Measured;
 use crate::grammar::{Declared, Pipeline};
+use crate::kind::Job;
 use crate::{Accelerator, Extras, PlanCtx, Promise, Result};
 
 /// Which stages to look at and how.
@@ -120,13 +121,14 @@ pub(crate) struct Assessed {
     pub(crate) damage: Option<String>,
 }
 
-/// Looks at one stage; `outputs` are the records of the stages before it, where they are there.
+/// Looks at one stage, `job` being its settings; `outputs` are the records of the stages before it, where they are there.
 ///
 /// # Errors
 /// The config does not serialise.
 pub(crate) fn assess(
     pipeline: &Pipeline,
     index: usize,
+    job: Option<&dyn Job>,
     outputs: &[Option<Record>],
     selected: &Selected,
     cache: &Cache,
@@ -136,7 +138,7 @@ pub(crate) fn assess(
     let stage = &pipeline.stages[index];
     let chosen = selected.run.contains(&index);
     let outputs_of = stage.kind.outputs;
-    let identity = identity(pipeline, index, outputs, cache, extras, chosen)?;
+    let identity = identity(pipeline, index, job, outputs, cache, extras, chosen)?;
     let last = cache.last(&pipeline.name, &stage.name);
     let changes = last.as_ref().map(|last| identity.changes_since(last));
     let forced = chosen && selected.force.contains(&index);
@@ -275,6 +277,7 @@ pub(crate) fn context(
 fn identity(
     pipeline: &Pipeline,
     index: usize,
+    job: Option<&dyn Job>,
     outputs: &[Option<Record>],
     cache: &Cache,
     extras: &Extras,
@@ -292,7 +295,7 @@ fn identity(
         inputs.insert(edge.name(), Input { from, digest });
     }
     let named = |error: anyhow::Error| error.context(format!("stage `{}`", stage.name));
-    let files = stage.job.as_ref().map_or_else(|| Ok(Vec::new()), |job| job.sources());
+    let files = job.map_or_else(|| Ok(Vec::new()), Job::sources);
     let mut unknown = Unknown::No;
     let mut sources = None;
     match files {
@@ -308,18 +311,18 @@ fn identity(
             unknown = Unknown::Gone { absent };
         }
     }
-    let pins = stage.job.as_ref().map_or(Ok(Some(Vec::new())), |job| job.pins(extras));
+    let pins = job.map_or(Ok(Some(Vec::new())), |job| job.pins(extras));
     let pins = pins.map_err(named)?;
     if let Some(pins) = pins.as_ref().filter(|pins| !pins.is_empty()) {
         let parts = sources.iter().chain(pins).map(String::as_bytes);
         sources = Some(parts_digest(parts));
     }
-    let config = stage.job.as_ref().map_or(Ok(None), |job| job.key(extras)).map_err(named)?;
+    let config = job.map_or(Ok(None), |job| job.key(extras)).map_err(named)?;
     let device = stage.resources.device;
     let config = config.unwrap_or_else(|| stage.config.clone());
     let shown = cache.hidden().json(&config);
     let own = (shown != config).then_some(config);
-    let origin = stage.job.as_ref().and_then(|job| job.origin());
+    let origin = job.and_then(Job::origin);
     if pins.is_none() {
         unknown = Unknown::Unpinned;
     }

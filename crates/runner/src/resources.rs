@@ -81,6 +81,9 @@ const MOST_RANKS: usize = 256;
 /// Threads in all, of all ranks: no machine has so many, and a system that is asked for more starts them for minutes or not at all.
 pub(crate) const MOST_THREADS: usize = 4_096;
 
+/// More memory than this is a slip.
+const MOST_MEMORY_GB: f64 = 1e6;
+
 impl Default for Resources {
     fn default() -> Self {
         Self {
@@ -108,11 +111,37 @@ pub(crate) struct ResourcesTable {
     engine: Option<Engine>,
     /// The fewest ranks, or GPUs, to go on with where a launcher starts fewer than are asked for; as many as that when absent.
     min_ranks: Option<usize>,
-    /// Threads of each rank for work on the processor; all cores when absent.
+    /// Threads of each rank for work on the processor; all cores when absent, or a part of them with `--jobs`.
     threads: Option<usize>,
+    /// GB of memory that the stage needs: it is not begun beside others that leave less. As much as its plan says when absent.
+    memory_gb: Option<f64>,
+}
+
+/// What a stage claims of the machine, so far as its file or the command line says.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Claims {
+    /// Threads of each rank.
+    pub(crate) threads: Option<usize>,
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 impl ResourcesTable {
+    /// What the stage claims; `--threads` wins over the file.
+    ///
+    /// # Errors
+    /// A sentence when it is nothing that a stage could need.
+    pub(crate) fn claims(&self, threads: Option<usize>) -> Result<Claims, String> {
+        let memory = match self.memory_gb {
+            Some(gb) if !(gb > 0.0 && gb <= MOST_MEMORY_GB) => {
+                return Err(format!(
+                    "`memory_gb = {gb}`, expected more than 0 and at most 1,000,000"
+                ));
+            }
+            gb => gb.map(|gb| (gb * 1e9) as u64),
+        };
+        Ok(Claims { threads: threads.or(self.threads), memory_bytes: memory })
+    }
+
     /// Fills in the defaults; `--threads` wins over the file, and what a launcher has started has to be what the file asks for.
     ///
     /// # Errors

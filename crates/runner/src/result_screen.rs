@@ -49,7 +49,7 @@ pub(crate) fn result(outcome: &Outcome, folder: &Path, talk: impl Fn(&Path) -> S
     if let Some((_, model)) = outcome.models.last() {
         let _ = writeln!(out, "talk    {}", talk(model));
     }
-    if outcome.failure.is_none() {
+    if outcome.failures.is_empty() {
         let cached = outcome.stages.iter().filter(|s| s.status == "cached").count();
         let n = outcome.stages.len();
         let s = if n == 1 { "" } else { "s" };
@@ -68,19 +68,23 @@ fn push(out: &mut String, table: &Table) {
 }
 
 /// What failed and how to go on.
-pub(crate) fn failed(stage: &str, error: &anyhow::Error, resume: &str) -> String {
-    let stopped = error.is::<crate::Cancelled>();
-    let mut out = if stopped {
-        format!("stopped in stage `{stage}`\n")
-    } else {
-        format!("error: stage `{stage}` failed\n")
-    };
-    if !stopped {
+pub(crate) fn failed(failures: &[(String, anyhow::Error)], resume: &str) -> String {
+    let mut out = String::new();
+    let (stopped, failed): (Vec<_>, Vec<_>) =
+        failures.iter().partition(|(_, error)| error.is::<crate::Cancelled>());
+    for (i, (stage, error)) in failed.iter().enumerate() {
+        let again = if i > 0 { "\n" } else { "" };
+        let _ = writeln!(out, "{again}error: stage `{stage}` failed");
         for line in failure::lines(error) {
             let _ = writeln!(out, "  {line}");
         }
     }
-    let how = if failure::may_pass(error) {
+    if !stopped.is_empty() {
+        let names: Vec<String> = stopped.iter().map(|(stage, _)| format!("`{stage}`")).collect();
+        let s = if names.len() == 1 { "" } else { "s" };
+        let _ = writeln!(out, "stopped in stage{s} {}", names.join(", "));
+    }
+    let how = if failures.iter().all(|(_, error)| failure::may_pass(error)) {
         "what is done so far is kept; resume with"
     } else {
         "what is done so far is kept; the same would fail again as it is. Once that is mended, go on with"

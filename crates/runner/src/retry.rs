@@ -1,15 +1,14 @@
 //! `retry`: the same again, after a while, when a stage failed of what may pass: a network, a disk. What would fail again as it is, is not tried again.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::grammar::Pipeline;
 use crate::progress::format::duration;
-use crate::run::Outcome;
-use crate::{Cancel, Cancelled, failure};
+use crate::{Cancelled, failure};
 
 /// A stage's `retry` table.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -58,34 +57,24 @@ impl Retries {
         Self(found.collect())
     }
 
-    /// After a run that failed: waits, and says whether to run again. `tell` is told what failed and when it goes on.
-    pub(crate) fn again(
+    /// After a stage has failed: how long to wait before it is tried again, if it is. `tell` is told what failed and when it goes on.
+    pub(crate) fn pause(
         &mut self,
-        outcome: &mut Outcome,
-        cancel: &Cancel,
+        name: &str,
+        error: &anyhow::Error,
         tell: impl Fn(&str),
-    ) -> bool {
-        let Some((name, error)) = &outcome.failure else { return false };
-        let Some((retry, failed)) = self.0.get_mut(name) else { return false };
+    ) -> Option<Duration> {
+        let (retry, failed) = self.0.get_mut(name)?;
         if error.is::<Cancelled>() || !failure::may_pass(error) {
-            return false;
+            return None;
         }
         *failed += 1;
-        let Some(pause) = retry.pause(*failed) else { return false };
+        let pause = retry.pause(*failed)?;
         let (attempt, of) = (*failed + 1, retry.attempts);
         let when = duration(pause.as_secs_f64());
         tell(&format!("{name}: failed: {}", failure::said(error)));
         tell(&format!("{name}: attempt {attempt} of {of} in {when}"));
-        let until = Instant::now() + pause;
-        while Instant::now() < until {
-            if cancel.requested() {
-                outcome.failure = Some((name.clone(), Cancelled.into()));
-                return false;
-            }
-            let rest = until.saturating_duration_since(Instant::now());
-            std::thread::sleep(rest.min(Duration::from_millis(50)));
-        }
-        true
+        Some(pause)
     }
 }
 

@@ -44,6 +44,15 @@ pub(crate) fn listen(cancel: &Cancel, screen: &Screen) {
     let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(listen);
 }
 
+/// Has a file that may not grow any more (`ulimit -f`) be an error of who writes it, and not the end of the process.
+#[cfg(unix)]
+pub(crate) fn survive_large_files() {
+    /// On Linux and macOS.
+    const SIGXFSZ: i32 = 25;
+    // Where that cannot be, the signal's name says what was wrong.
+    let _ = signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default());
+}
+
 /// Whether a signal after another one is meant as "at once". Terminals and launchers send some twice in the same moment, and a queue that
 /// told beforehand still gives the time that it said.
 #[cfg(unix)]

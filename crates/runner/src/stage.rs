@@ -52,10 +52,10 @@ pub trait Stage: 'static {
     /// The stage's own keys in its `[stage.NAME]` table, which enter the cache key after defaults are filled in. Put
     /// `#[serde(deny_unknown_fields)]` on it and on every struct inside, and never `#[serde(flatten)]`, which would
     /// accept unknown keys in silence. The names `uses inputs needs matrix seed resources retry skip exec expect` are taken.
-    type Config: DeserializeOwned + Serialize + JsonSchema + Send;
+    type Config: DeserializeOwned + Serialize + JsonSchema + Send + Sync;
     /// Settings that say how and not what (connections, checkpoint interval): the `exec` table, never in the key.
     /// [`NoExec`] for none.
-    type Exec: DeserializeOwned + JsonSchema + Default + Send;
+    type Exec: DeserializeOwned + JsonSchema + Default + Send + Sync;
     /// The name in `uses = "…"`.
     const KIND: &'static str;
     /// One line for `runner list`.
@@ -75,6 +75,8 @@ pub trait Stage: 'static {
     const COMPUTES: bool = false;
     /// Whether it can compute on several ranks.
     const RANKS: bool = false;
+    /// Whether it waits for a network or a disk most of the time, so that it takes no core from the stages that run beside it.
+    const WAITS: bool = false;
     /// The names of the figures the stage gives with [`Ctx::summary`]; if any are listed, a pipeline that expects another
     /// one is faulted before anything runs.
     const FIGURES: &'static [&'static str] = &[];
@@ -182,6 +184,20 @@ pub trait Stage: 'static {
         _resources: &Resources,
         _ctx: &PlanCtx,
     ) -> Result<Option<Estimate>> {
+        Ok(None)
+    }
+
+    /// Bytes of memory that the stage will hold on the processor's side, as far as they are known before it runs: stages run side by side only where
+    /// all of theirs fits into the machine. `None` where nothing is known, or it is little.
+    ///
+    /// # Errors
+    /// As [`Stage::plan`]; the stage counts as one of which nothing is known.
+    fn memory(
+        _config: &Self::Config,
+        _exec: &Self::Exec,
+        _resources: &Resources,
+        _ctx: &PlanCtx,
+    ) -> Result<Option<u64>> {
         Ok(None)
     }
 

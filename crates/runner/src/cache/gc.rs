@@ -254,11 +254,14 @@ fn delete(cache: &Cache, name: &str) -> Result<()> {
         remove_any(&gone)
     };
     act().with_context(|| format!("deleting {}", path.display()))?;
-    let lock = cache.root.join("locks").join(format!("{key}.lock"));
-    match fs::remove_file(&lock) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("deleting {}", lock.display()))
+    for end in ["lock", super::CHILD] {
+        let lock = cache.lock_path(key, end);
+        match fs::remove_file(&lock) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("deleting {}", lock.display()));
+            }
+            _ => {}
         }
-        _ => Ok(()),
     }
+    Ok(())
 }

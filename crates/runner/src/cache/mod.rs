@@ -27,6 +27,9 @@ pub(crate) use lock::Lock;
 
 const RECORD: &str = "stage.json";
 
+/// How the names of locks of children end.
+const CHILD: &str = "child";
+
 /// The `stage.json` of an entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -173,7 +176,31 @@ impl Cache {
         cancel: &Cancel,
         waiting: impl FnOnce(&str),
     ) -> Result<Lock> {
-        Lock::take(&self.root.join("locks").join(format!("{key}.lock")), cancel, waiting)
+        let lock = Lock::take(&self.lock_path(key, "lock"), cancel, waiting)?;
+        // The child of a process that was killed may be there for a moment still.
+        if self.lock_path(key, CHILD).exists() {
+            drop(Lock::take(&self.lock_path(key, CHILD), cancel, |_| {})?);
+        }
+        Ok(lock)
+    }
+
+    /// Takes the lock that a child has beside its parent's.
+    ///
+    /// # Errors
+    /// See [`Lock::take`].
+    #[cfg(unix)]
+    pub(crate) fn lock_of_child(&self, key: &str, cancel: &Cancel) -> Result<Lock> {
+        Lock::take(&self.lock_path(key, CHILD), cancel, |_| {})
+    }
+
+    fn lock_path(&self, key: &str, end: &str) -> PathBuf {
+        self.root.join("locks").join(format!("{key}.{end}"))
+    }
+
+    /// The folder of the store.
+    #[cfg(unix)]
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The folder to work in, and whether an earlier attempt left it; `fresh` starts from nothing, and so does what holds links to

@@ -16,7 +16,7 @@ use crate::cache::gc::{self, GcArgs};
 use crate::hidden::Hidden;
 use crate::places::PlaceArgs;
 use crate::progress::Screen;
-use crate::runs::{diff, list};
+use crate::runs::{diff, list, watch};
 use crate::{App, Result};
 
 #[derive(Subcommand)]
@@ -47,6 +47,13 @@ pub(crate) enum Command {
     Show {
         /// Its folder, its name or the end of that; a pipeline's name means the newest
         run: String,
+        #[command(flatten)]
+        places: PlaceArgs,
+    },
+    /// Watch a run that another terminal, or a cluster, has started
+    Watch {
+        /// As for `show`; the newest of all when absent
+        run: Option<String>,
         #[command(flatten)]
         places: PlaceArgs,
     },
@@ -95,6 +102,7 @@ pub(crate) fn run(command: &Command, app: &App, line: clap::Command) -> Result<S
             list::runs(&places.of(None).runs, pipeline.as_deref())
         }
         Command::Show { run, places } => list::show(&places.of(None).runs, run),
+        Command::Watch { run, places } => watch::watch(&places.of(None).runs, run.as_deref()),
         Command::Diff { runs, places } => diff::diff(&places.of(None).runs, runs),
         Command::Completions { shell } => Ok(completions(*shell, line)),
         Command::Man { command } => manual(line, command.as_deref()),

@@ -21,6 +21,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::hidden::Hidden;
 use crate::kind::{Job, Kind};
+use crate::resources::Claims;
 use crate::retry::Retry;
 use crate::{Extras, Port, Resources};
 
@@ -52,18 +53,29 @@ pub(crate) struct Declared {
     pub(crate) kind: Kind,
     /// The typed config after defaults.
     pub(crate) config: serde_json::Value,
+    /// Its own keys, as another process can read them.
+    pub(crate) written: Written,
     /// Taken when the stage runs.
     pub(crate) job: Option<Box<dyn Job>>,
     pub(crate) inputs: Vec<Edge>,
     /// Stages to run first, for another reason than their outputs.
     pub(crate) needs: Vec<usize>,
     pub(crate) resources: Resources,
+    pub(crate) claims: Claims,
     /// Its own, or the pipeline's.
     pub(crate) seed: u64,
     pub(crate) retry: Option<Retry>,
     /// Left out of every run, until the file says otherwise.
     pub(crate) skip: bool,
     pub(crate) expect: Vec<Expectation>,
+}
+
+/// A stage's own keys, each table in one line of TOML, and the ports that are connected.
+#[derive(Clone, Debug, Default, Deserialize, serde::Serialize)]
+pub(crate) struct Written {
+    pub(crate) config: String,
+    pub(crate) exec: Option<String>,
+    pub(crate) connected: Vec<String>,
 }
 
 /// An input port and where it comes from.

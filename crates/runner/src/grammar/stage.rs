@@ -12,10 +12,10 @@ use super::matrix::{self, Coord, Variant};
 use super::source::Span;
 use super::tree::{Value, find, non_finite, type_name};
 use super::vars::Vars;
-use super::{Declared, Setting, expect_table, is_plain, plain_name_fault, strict};
+use super::{Declared, Setting, Written, expect_table, is_plain, plain_name_fault, strict, tree};
 use crate::failure;
 use crate::kind::{Job, Kind};
-use crate::resources::ResourcesTable;
+use crate::resources::{Claims, ResourcesTable};
 use crate::retry::Retry;
 use crate::stage::At;
 use crate::{Extras, Resources};
@@ -228,7 +228,7 @@ fn read_one<'a>(
         places: edges.places,
     };
     if faults.len() == before
-        && let (Some(kind), Some(resources), Some(seed), Some((job, config))) =
+        && let (Some(kind), Some((resources, claims)), Some(seed), Some((job, config, written))) =
             (header.kind, resources, seed, job)
     {
         draft.declared = Some(Declared {
@@ -236,10 +236,12 @@ fn read_one<'a>(
             base: header.base.clone(),
             kind,
             config,
+            written,
             job: Some(job),
             inputs: edges.inputs,
             needs: edges.needs,
             resources,
+            claims,
             seed,
             retry,
             skip: header.skip,
@@ -298,9 +300,10 @@ fn resources(
     vars: &Vars<'_>,
     setting: &Setting<'_>,
     faults: &mut Vec<Fault>,
-) -> Option<Resources> {
+) -> Option<(Resources, Claims)> {
     let Some(table) = table else {
-        let resolved = ResourcesTable::default().resolve(setting.threads, setting.launch);
+        let table = ResourcesTable::default();
+        let resolved = both(&table, setting);
         let fault = |title| Fault::new(title, header.at.clone(), "as the command line says");
         return resolved.map_err(|title| faults.push(fault(title))).ok();
     };
@@ -313,8 +316,8 @@ fn resources(
     }
     let span = table.span();
     let table = ResourcesTable::deserialize(ValueDeserializer::from(table)).ok()?;
-    match table.resolve(setting.threads, setting.launch) {
-        Ok(found) if found.all_ranks() > 1 && header.kind.is_some_and(|kind| !kind.ranks) => {
+    match both(&table, setting) {
+        Ok((found, _)) if found.all_ranks() > 1 && header.kind.is_some_and(|kind| !kind.ranks) => {
             let kind = header.kind.map_or("", |kind| kind.name);
             let (title, help) = if found.gpus > 1 {
                 (format!("`{kind}` computes on one GPU"), "set `gpus = 1`")
@@ -324,12 +327,17 @@ fn resources(
             faults.push(Fault::new(title, span, format!("in {owner}")).help(help.to_owned()));
             None
         }
-        Ok(resources) => Some(resources),
+        Ok(found) => Some(found),
         Err(title) => {
             faults.push(Fault::new(title, span, format!("in {owner}")));
             None
         }
     }
+}
+
+fn both(table: &ResourcesTable, setting: &Setting<'_>) -> Result<(Resources, Claims), String> {
+    let resources = table.resolve(setting.threads, setting.launch)?;
+    Ok((resources, table.claims(setting.threads)?))
 }
 
 fn job<'a>(
@@ -342,7 +350,7 @@ fn job<'a>(
     vars: &Vars<'a>,
     extras: &Extras,
     faults: &mut Vec<Fault>,
-) -> Option<(Box<dyn Job>, serde_json::Value)> {
+) -> Option<(Box<dyn Job>, serde_json::Value, Written)> {
     let mut table = toml::Spanned::new(span, DeValue::Table(keys));
     vars.texts_where_wanted(kind.read_config, &mut table);
     let before = faults.len();
@@ -360,6 +368,11 @@ fn job<'a>(
     if faults.len() > before {
         return None;
     }
+    let written = Written {
+        config: tree::written(table.get_ref()),
+        exec: exec.as_ref().map(|exec| tree::written(exec.get_ref())),
+        connected: connected.iter().map(|&port| port.to_owned()).collect(),
+    };
     let mut job = match (kind.build)(table.clone(), exec) {
         Ok(job) => job,
         Err(error) => {
@@ -375,7 +388,7 @@ fn job<'a>(
     // Through text, so that an f32 of 0.02 is 0.02 and not the f64 next to it.
     let config = job.config_json().and_then(|text| Ok(serde_json::from_str(&text)?));
     match config {
-        Ok(config) => Some((job, config)),
+        Ok(config) => Some((job, config, written)),
         Err(error) => {
             let title = format!("the config of {owner} does not serialise: {error}");
             faults.push(Fault::new(title, header.at.clone(), ""));

@@ -100,6 +100,40 @@ pub(crate) fn remove_at(value: &mut Value<'_>, span: &Span) -> Option<String> {
     Some(name)
 }
 
+/// A value in one line of TOML, numbers as they are written.
+pub(crate) fn written(value: &DeValue<'_>) -> String {
+    let text = |text: &str| {
+        // What JSON leaves as it is and TOML does not.
+        serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
+    };
+    match value {
+        DeValue::String(given) => text(given),
+        DeValue::Integer(given) => {
+            let sign = match given.radix() {
+                2 => "0b",
+                8 => "0o",
+                16 => "0x",
+                _ => "",
+            };
+            [sign, given.as_str()].concat()
+        }
+        DeValue::Float(given) => given.as_str().to_owned(),
+        DeValue::Boolean(given) => given.to_string(),
+        DeValue::Datetime(given) => given.to_string(),
+        DeValue::Array(list) => {
+            let items: Vec<String> = list.iter().map(|item| written(item.get_ref())).collect();
+            format!("[{}]", items.join(", "))
+        }
+        DeValue::Table(table) => {
+            let entry = |(key, value): (&Spanned<DeString<'_>>, &Value<'_>)| {
+                format!("{} = {}", text(key.get_ref()), written(value.get_ref()))
+            };
+            let entries: Vec<String> = table.iter().map(entry).collect();
+            format!("{{{}}}", entries.join(", "))
+        }
+    }
+}
+
 /// A name of the value's type with its article.
 pub(crate) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
@@ -122,5 +156,21 @@ pub(crate) fn non_finite(value: &Value<'_>, found: &mut Vec<Span>) {
         DeValue::Table(table) => table.values().for_each(|v| non_finite(v, found)),
         DeValue::Array(array) => array.iter().for_each(|v| non_finite(v, found)),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        let text = "a = 'x\"\\'\nb.c = [0x1F, -3, 1_000, 0b101]\n\"d e\" = 1e-3\nf = 1979-05-27T07:32:00Z\n\
+                    g = [{h = true}, {}]\ni = \"\\u0000\\t\\u007F\\nä\"\nj = -0.0\nk = +1.5E+2\n";
+        let table = DeTable::parse(text).unwrap().into_inner();
+        let line = format!("t = {}", written(&DeValue::Table(table)));
+        assert_eq!(line.lines().count(), 1);
+        let again: toml::Table = line.parse().unwrap();
+        assert_eq!(again["t"], toml::Value::Table(text.parse().unwrap()));
     }
 }

@@ -2,6 +2,7 @@
 //! rate, time left and figures, so that counting costs a few atomics and a stage that counts nothing still shows that
 //! it lives.
 
+mod board;
 pub(crate) mod format;
 mod screen;
 
@@ -13,6 +14,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+pub(crate) use board::Board;
 pub(crate) use screen::Screen;
 
 /// A count under way, to be advanced from any thread.
@@ -106,6 +110,53 @@ impl Progress {
     }
 }
 
+/// A count as another process knows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CountState {
+    /// Which of a stage's counts it is.
+    pub(crate) serial: u64,
+    pub(crate) unit: String,
+    pub(crate) total: u64,
+    done: u64,
+    first: u64,
+    message: String,
+    figures: Vec<(String, String)>,
+    parts: BTreeMap<String, (u64, Option<u64>)>,
+}
+
+impl Progress {
+    fn state(&self, serial: u64) -> CountState {
+        let Count { unit, total, done, first, words, .. } = &*self.0;
+        let words = lock(words);
+        CountState {
+            serial,
+            unit: unit.clone(),
+            total: total.load(Ordering::Relaxed),
+            done: done.load(Ordering::Relaxed),
+            first: first.load(Ordering::Relaxed),
+            message: words.message.clone(),
+            figures: words.figures.clone(),
+            parts: words.parts.clone(),
+        }
+    }
+
+    /// Takes over what another process has counted.
+    pub(crate) fn apply(&self, state: CountState) {
+        let Count { total, done, first, words, .. } = &*self.0;
+        total.store(state.total, Ordering::Relaxed);
+        first.store(state.first, Ordering::Relaxed);
+        done.store(state.done, Ordering::Relaxed);
+        let CountState { message, figures, parts, .. } = state;
+        *lock(words) = Words { message, figures, parts };
+    }
+}
+
+/// Whoever shows what a stage tells, where that is another process.
+pub(crate) trait Remote: Send + Sync {
+    fn line(&self, text: &str);
+    fn count(&self, state: CountState);
+}
+
 /// The display of one running stage: its lines, its log file, its count.
 pub(crate) struct Watch {
     shared: Arc<Shared>,
@@ -120,11 +171,26 @@ struct Shared {
     count: Mutex<Option<Progress>>,
     over: Mutex<bool>,
     wake: Condvar,
+    remote: Option<Arc<dyn Remote>>,
 }
 
 impl Watch {
     /// Starts to watch a stage; `log` takes every line beside the screen.
     pub(crate) fn start(stage: &str, screen: Screen, log: Option<File>) -> Self {
+        Self::new(stage, screen, log, None)
+    }
+
+    /// Tells another process, which shows it.
+    pub(crate) fn remote(remote: Arc<dyn Remote>) -> Self {
+        Self::new("", Screen::silent(), None, Some(remote))
+    }
+
+    fn new(
+        stage: &str,
+        screen: Screen,
+        log: Option<File>,
+        remote: Option<Arc<dyn Remote>>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             stage: stage.to_owned(),
             screen,
@@ -133,8 +199,9 @@ impl Watch {
             count: Mutex::default(),
             over: Mutex::new(false),
             wake: Condvar::new(),
+            remote,
         });
-        let silent = shared.screen.is_silent();
+        let silent = shared.screen.is_silent() && shared.remote.is_none();
         let drawn = Arc::clone(&shared);
         let spawn =
             || std::thread::Builder::new().name("progress".into()).spawn(move || draw(&drawn));
@@ -161,6 +228,11 @@ impl Watch {
         self.shared.log_only(line);
     }
 
+    /// Its lines, for a thread that reads them elsewhere.
+    pub(crate) fn log_of(&self) -> Log {
+        Log(Arc::clone(&self.shared))
+    }
+
     /// Lines for the log alone.
     pub(crate) fn log_only(&self, text: &str) {
         text.lines().for_each(|line| self.shared.log_only(line));
@@ -177,6 +249,15 @@ impl Watch {
     }
 }
 
+/// Takes lines for a stage's screen and log.
+pub(crate) struct Log(Arc<Shared>);
+
+impl Log {
+    pub(crate) fn line(&self, text: &str) {
+        self.0.line(text);
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         *lock(&self.shared.over) = true;
@@ -190,6 +271,9 @@ impl Drop for Watch {
 
 impl Shared {
     fn line(&self, text: &str) {
+        if let Some(remote) = &self.remote {
+            return remote.line(text);
+        }
         for line in text.lines() {
             self.screen.line(&format!("  {}: {line}", self.stage));
             self.log_only(line);
@@ -206,17 +290,49 @@ impl Shared {
     }
 }
 
+/// How often another process is told a count.
+const TOLD: Duration = Duration::from_millis(100);
+
+/// Tells another process the counts until the watch is over, and how they stand then.
+fn tell(shared: &Shared, remote: &dyn Remote) {
+    let (mut serial, mut told) = (0, CountState::default());
+    let mut last: Option<Progress> = None;
+    let mut over = lock(&shared.over);
+    loop {
+        let is_over = *over;
+        let count = lock(&shared.count).clone();
+        if let Some(count) = count {
+            if !last.as_ref().is_some_and(|last| Arc::ptr_eq(&last.0, &count.0)) {
+                serial += 1;
+            }
+            let state = count.state(serial);
+            if state != told {
+                remote.count(state.clone());
+                told = state;
+            }
+            last = Some(count);
+        }
+        if is_over {
+            return;
+        }
+        over = shared.wake.wait_timeout(over, TOLD).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
 /// Draws until the watch is over.
 fn draw(shared: &Shared) {
+    if let Some(remote) = &shared.remote {
+        return tell(shared, &**remote);
+    }
     let bar = shared.screen.bar(&shared.stage);
     let mut part_bars = Vec::new();
     let mut rates = Rates::default();
     let mut next_log = Duration::from_secs(5);
+    let mut next_line = shared.screen.interval(Duration::ZERO);
     let mut over = lock(&shared.over);
     // Over may be said before this thread waits for it, and is not said again.
     while !*over {
-        let elapsed = shared.started.elapsed();
-        let interval = shared.screen.interval(elapsed);
+        let interval = shared.screen.interval(shared.started.elapsed()).min(ON_BOARD);
         let (guard, _) =
             shared.wake.wait_timeout(over, interval).unwrap_or_else(PoisonError::into_inner);
         over = guard;
@@ -225,66 +341,78 @@ fn draw(shared: &Shared) {
         }
         let elapsed = shared.started.elapsed();
         let count = lock(&shared.count).clone();
-        let text = describe(count.as_ref(), elapsed, &mut rates);
+        let (long, short) = describe(count.as_ref(), elapsed, &mut rates);
         let parts = count.as_ref().map(Progress::parts).unwrap_or_default();
-        shared.screen.parts(&mut part_bars, &parts);
+        let mut line =
+            board::Line { stage: shared.stage.clone(), text: short, ..Default::default() };
+        if let Some(Progress(count)) = &count {
+            line.total = count.total.load(Ordering::Relaxed);
+            line.done = count.done.load(Ordering::Relaxed);
+        }
+        shared.screen.parts(bar.as_ref(), &mut part_bars, &parts);
         match &bar {
-            None => {
-                for line in std::iter::once(&text).chain(&parts) {
+            None if elapsed >= next_line => {
+                for line in std::iter::once(&long).chain(&parts) {
                     shared.screen.line(&format!("  {}: {line}", shared.stage));
                 }
+                next_line = elapsed + shared.screen.interval(elapsed);
             }
+            None => {}
             Some(bar) => {
-                if let Some(Progress(count)) = &count {
-                    bar.set_length(count.total.load(Ordering::Relaxed));
-                    bar.set_position(count.done.load(Ordering::Relaxed));
-                }
-                bar.set_message(shared.screen.hidden.shown(&text));
+                bar.set_length(line.total);
+                bar.set_position(line.done);
+                bar.set_message(shared.screen.hidden.shown(&line.text));
                 bar.tick();
             }
         }
+        line.parts = parts;
+        shared.screen.board.put(line);
         if elapsed >= next_log {
-            shared.log_only(&text);
+            shared.log_only(&long);
             next_log = elapsed + Screen::thinned(elapsed);
         }
     }
-    shared.screen.parts(&mut part_bars, &[]);
+    shared.screen.board.take_off(&shared.stage);
+    shared.screen.parts(bar.as_ref(), &mut part_bars, &[]);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
 }
 
-/// The count in words: `1,200/5,000 steps  24%  35.0 steps/s  1m48s left  loss 3.21`.
-fn describe(count: Option<&Progress>, elapsed: Duration, rates: &mut Rates) -> String {
+/// How often a stage's line on the board is renewed, where nothing is drawn oftener.
+const ON_BOARD: Duration = Duration::from_secs(1);
+
+/// The count in words: `1,200 of 5,000 steps  24%  35.0 steps/s  1m48s left  loss 3.21`; and as it is where there is little room, what is looked for
+/// first: `24%  loss 3.21  1m48s left  35.0 steps/s  1,200 of 5,000 steps`.
+fn describe(count: Option<&Progress>, elapsed: Duration, rates: &mut Rates) -> (String, String) {
     let Some(Progress(count)) = count else {
-        return format!("running for {}", format::duration(elapsed.as_secs_f64()));
+        let text = format!("running for {}", format::duration(elapsed.as_secs_f64()));
+        return (text.clone(), text);
     };
     let done = count.done.load(Ordering::Relaxed);
     let total = count.total.load(Ordering::Relaxed);
-    let mut parts = Vec::new();
+    let (mut amount, mut percent) = (format::amount(done, &count.unit), None);
     if total > 0 {
-        let percent = 100.0 * done as f64 / total as f64;
-        parts.push(format!(
-            "{} of {}",
-            amount_of(done, &count.unit),
-            format::amount(total, &count.unit)
-        ));
-        parts.push(format!("{percent:.0}%"));
-    } else {
-        parts.push(format::amount(done, &count.unit));
+        let done_of = amount_of(done, &count.unit);
+        amount = format!("{done_of} of {}", format::amount(total, &count.unit));
+        percent = Some(format!("{:.0}%", 100.0 * done as f64 / total as f64));
     }
-    if let Some(rate) = rates.update(count, done) {
-        parts.push(format::rate(rate, &count.unit));
-        if total > done {
-            parts.push(format!("{} left", format::duration((total - done) as f64 / rate)));
-        }
-    }
+    let rate = rates.update(count, done);
+    let left = rate.filter(|_| total > done);
+    let left = left.map(|rate| format!("{} left", format::duration((total - done) as f64 / rate)));
+    let rate = rate.map(|rate| format::rate(rate, &count.unit));
     let words = lock(&count.words);
-    parts.extend(words.figures.iter().map(|(name, value)| format!("{name} {value}")));
-    if !words.message.is_empty() {
-        parts.push(words.message.clone());
-    }
-    parts.join("  ")
+    let figures = words.figures.iter().map(|(name, value)| format!("{name} {value}"));
+    let figures: Vec<String> = figures.collect();
+    let message = Some(words.message.clone()).filter(|message| !message.is_empty());
+    let joined = |groups: [&[String]; 6]| groups.concat().join("  ");
+    let [percent, left, rate, message] =
+        [percent, left, rate, message].map(|word| word.into_iter().collect::<Vec<_>>());
+    let amount = [amount];
+    (
+        joined([&amount, &percent, &rate, &left, &figures, &message]),
+        joined([&percent, &figures, &left, &rate, &amount, &message]),
+    )
 }
 
 fn amount_of(done: u64, unit: &str) -> String {
@@ -329,27 +457,32 @@ mod tests {
     fn a_count_in_words() {
         let mut rates = Rates::default();
         let second = Duration::from_secs(70);
-        assert_eq!(describe(None, second, &mut rates), "running for 1m10s");
+        assert_eq!(describe(None, second, &mut rates).0, "running for 1m10s");
 
         let progress = Progress::new(5_000, "steps");
         progress.figure("loss", "3.4");
         progress.figure("loss", "3.21");
         progress.message("warming up");
-        let none = describe(Some(&progress), second, &mut rates);
+        let none = describe(Some(&progress), second, &mut rates).0;
         assert_eq!(none, "0 of 5,000 steps  0%  loss 3.21  warming up");
 
         // Where a resumed stage starts is not speed.
         let progress = Progress::new(5_000, "steps");
         progress.set(4_000);
-        assert_eq!(describe(Some(&progress), second, &mut rates), "4,000 of 5,000 steps  80%");
+        assert_eq!(describe(Some(&progress), second, &mut rates).0, "4,000 of 5,000 steps  80%");
         progress.advance(500);
-        let moving = describe(Some(&progress), second, &mut rates);
+        let moving = describe(Some(&progress), second, &mut rates).0;
         assert!(moving.starts_with("4,500 of 5,000 steps  90%  "), "{moving}");
         assert!(moving.contains(" steps/s  ") && moving.ends_with(" left"), "{moving}");
+        // On a terminal of 80 columns the first 60 characters are seen.
+        progress.figure("loss", "3.2100");
+        let short = describe(Some(&progress), second, &mut rates).1;
+        assert!(short.starts_with("90%  loss 3.2100  ") && short.ends_with(" steps"), "{short}");
+        assert!(short.find(" left  ") < short.find(" steps/s  "), "{short}");
 
         let unknown = Progress::new(0, "bytes");
         unknown.advance(12_500_000);
-        assert!(describe(Some(&unknown), second, &mut Rates::default()).starts_with("12.5 MB"));
+        assert!(describe(Some(&unknown), second, &mut Rates::default()).0.starts_with("12.5 MB"));
     }
 
     #[test]

@@ -79,8 +79,14 @@ pub(crate) fn show(root: &Path, which: &str) -> Result<String> {
     head.row(["seed", &seed.to_string()]);
     head.row(["started", &format!("{} UTC", minute(*started))]);
     head.row(["status", &format!("{} after {}", status(&run, &lineage), duration(*seconds))]);
-    if let Some(begun) = &lineage.begun {
+    for begun in &lineage.begun {
         head.row(["begun", &begun.name]);
+    }
+    for (name, error) in &lineage.failed {
+        head.row(["failed", &format!("{name}: {}", error.lines().next().unwrap_or_default())]);
+    }
+    for (name, because) in &lineage.not_run {
+        head.row(["not run", &format!("{name}, since {because} failed")]);
     }
     if let Some(commit) = &lineage.commit {
         head.row(["commit", commit]);
@@ -125,6 +131,22 @@ fn pipelines(root: &Path) -> Vec<PathBuf> {
     found.retain(|path| path.is_dir());
     found.sort();
     found
+}
+
+/// The newest run of all pipelines.
+///
+/// # Errors
+/// There is none.
+pub(super) fn newest(root: &Path) -> Result<(PathBuf, Lineage)> {
+    let all = pipelines(root).into_iter().flat_map(|folder| folders(&folder));
+    let newest = all.max_by(|a, b| a.file_name().cmp(&b.file_name()));
+    let found = newest.and_then(|run| Some((run.clone(), lineage(&run)?)));
+    found.ok_or_else(|| {
+        anyhow!(
+            "there are no runs in {}\nhint: runs lie beside their pipeline file; name another folder with --runs DIR",
+            root.display()
+        )
+    })
 }
 
 /// The run that is meant: a folder, the name of one or the end of that, or the newest of a pipeline.

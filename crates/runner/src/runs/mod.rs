@@ -1,14 +1,17 @@
 //! The folder of one run: its lineage, each stage's log and metrics, and copies of the reports.
 
 pub(crate) mod diff;
+mod events;
+mod follow;
 pub(crate) mod list;
 pub(crate) mod sign;
+pub(crate) mod watch;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -18,10 +21,15 @@ use crate::cache::Lock;
 use crate::cache::files::{read_json, write_json};
 use crate::hidden::Hidden;
 use crate::machine::Machine;
+use crate::progress::Board;
 use crate::{Figure, Result};
+pub(crate) use follow::Follow;
 
 /// The name of a run's lineage in its folder.
 pub(crate) const RUN: &str = "run.json";
+
+/// What its screen shows, while it is at work.
+const SCREEN: &str = "screen.json";
 
 /// Held while the run's process lives.
 const ALIVE: &str = ".alive";
@@ -50,9 +58,37 @@ pub(crate) struct Lineage {
     pub(crate) status: Status,
     pub(crate) seconds: f64,
     pub(crate) stages: Vec<StageLineage>,
-    /// The stage that was begun and has not ended.
-    #[serde(default, alias = "running", skip_serializing_if = "Option::is_none")]
-    pub(crate) begun: Option<Begun>,
+    /// The stages that were begun and have not ended. Earlier versions had one at most, and called it `running`.
+    #[serde(
+        default,
+        alias = "running",
+        deserialize_with = "one_or_many",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub(crate) begun: Vec<Begun>,
+    /// What the stages that failed said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) failed: BTreeMap<String, String>,
+    /// The stages that did not run, each with one that failed before it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) not_run: BTreeMap<String, String>,
+}
+
+/// Nothing, one, or a list.
+pub(crate) fn one_or_many<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given<T> {
+        Many(Vec<T>),
+        One(T),
+    }
+    Ok(match Option::<Given<T>>::deserialize(from)? {
+        None => Vec::new(),
+        Some(Given::One(one)) => vec![one],
+        Some(Given::Many(many)) => many,
+    })
 }
 
 /// How far a run came. Nothing says that it is at work: it may be killed at any moment, and who wants to know asks its lock.
@@ -109,7 +145,7 @@ pub(crate) struct RunFolder {
     hidden: Hidden,
     /// Of an earlier run that did the same: nothing is written there.
     earlier: bool,
-    alive: Cell<Option<Lock>>,
+    alive: Mutex<Option<Lock>>,
 }
 
 impl RunFolder {
@@ -141,7 +177,7 @@ impl RunFolder {
         })?;
         // Where a file system has no locks, the run is not seen to live.
         let alive = Lock::take(&path.join(ALIVE), &crate::Cancel::default(), |_| {}).ok();
-        Ok(Self { path, hidden, earlier: false, alive: Cell::new(alive) })
+        Ok(Self { path, hidden, earlier: false, alive: Mutex::new(alive) })
     }
 
     /// The folder of the newest run that was done with these stages, each with its key: it has all that a run which takes them from the cache could
@@ -160,12 +196,14 @@ impl RunFolder {
             lineage.status == Status::Done && its.eq(stages.iter().copied())
         };
         let path = runs.into_iter().find(same)?;
-        Some(Self { path, hidden, earlier: true, alive: Cell::new(None) })
+        Some(Self { path, hidden, earlier: true, alive: Mutex::new(None) })
     }
 
     /// The run has ended: its lock goes.
     pub(crate) fn end(&self) {
-        if let Some(alive) = self.alive.take() {
+        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(alive) = alive {
+            let _ = fs::remove_file(self.path.join(SCREEN));
             let _ = fs::remove_file(self.path.join(ALIVE));
             drop(alive);
         }
@@ -188,16 +226,39 @@ impl RunFolder {
         Ok(path)
     }
 
-    /// Copies a metrics output beside the log: `metrics.jsonl`, or `PORT.jsonl` for a port of another name.
+    /// Copies a metrics output beside the log: `metrics.jsonl`, or `PORT.jsonl` for a port of another name; and for TensorBoard.
     ///
     /// # Errors
     /// The copy fails.
     pub(crate) fn keep_metrics(&self, stage: &str, port: &str, source: &Path) -> Result<()> {
         if source.is_file() && !self.earlier {
             let target = self.stage(stage)?.join(format!("{port}.jsonl"));
-            fs::copy(source, &target).with_context(|| format!("writing {}", target.display()))?;
+            follow::keep(source, &target)
+                .with_context(|| format!("writing {}", target.display()))?;
         }
         Ok(())
+    }
+
+    /// Copies the metrics outputs of a stage at work while they come; `ports` are in `dir`.
+    pub(crate) fn follow<'p>(
+        &self,
+        stage: &str,
+        ports: impl Iterator<Item = &'p str>,
+        dir: &Path,
+    ) -> Result<Follow> {
+        let folder = self.stage(stage)?;
+        let files = ports.map(|port| (dir.join(port), folder.join(format!("{port}.jsonl"))));
+        Ok(Follow::start(files.collect()))
+    }
+
+    /// Writes down what the screen shows. Who looks finds the file whole; that a disk refuses it is no matter.
+    pub(crate) fn show(&self, board: &Board) {
+        let Ok(text) = serde_json::to_value(board) else { return };
+        if !self.earlier {
+            let (path, new) = (self.path.join(SCREEN), self.path.join(".screen.new"));
+            let text = self.hidden.json(&text).to_string();
+            let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+        }
     }
 
     /// Copies a report's files into the run's folder, or into a folder there of the name given, and returns where they are.

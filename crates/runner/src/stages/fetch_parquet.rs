@@ -55,6 +55,7 @@ impl Stage for FetchParquet {
     type Exec = Exec;
     const KIND: &'static str = "fetch-parquet";
     const ABOUT: &'static str = "parquet files of text, to train on and to hold out";
+    const WAITS: bool = true;
     const VERSION: u32 = 1;
     const INPUTS: &'static [Port] = &[];
     const OUTPUTS: &'static [Port] = &[

@@ -193,8 +193,8 @@ fn of_entry(entry: &Path) -> Option<Found> {
 struct Run {
     stages: Vec<Ran>,
     /// Earlier versions called it `running`.
-    #[serde(alias = "running")]
-    begun: Option<Ran>,
+    #[serde(default, alias = "running", deserialize_with = "crate::runs::one_or_many")]
+    begun: Vec<Ran>,
 }
 
 #[derive(Deserialize)]

@@ -7,12 +7,17 @@ use tempfile::TempDir;
 
 const ARGS: &str = "FARTHING_TEST_ARGS";
 
+/// Whether stages run in processes of their own.
+pub(crate) const PROCESSES: &str = "FARTHING_TEST_PROCESSES";
+
 /// The test that is the runner when the parent says so.
 #[test]
 fn child() {
     let Ok(args) = std::env::var(ARGS) else { return };
     let args: Vec<String> = serde_json::from_str(&args).unwrap();
-    std::process::exit(i32::from(crate::toys::app().run(args)));
+    let app = crate::toys::app();
+    let app = if std::env::var_os(PROCESSES).is_some() { app.with_processes() } else { app };
+    std::process::exit(i32::from(app.run(args)));
 }
 
 /// A folder with pipeline files, a store and runs.
@@ -54,8 +59,32 @@ impl Place {
 
     /// From a folder inside, with these variables of the environment.
     pub(crate) fn spawn_in(&self, folder: &str, args: &[&str], vars: &[(&str, &str)]) -> Child {
+        self.spawn_by(Command::new(std::env::current_exe().unwrap()), folder, args, vars)
+    }
+
+    /// After these commands of a shell.
+    #[cfg(unix)]
+    pub(crate) fn spawn_after(
+        &self,
+        commands: &str,
+        args: &[&str],
+        vars: &[(&str, &str)],
+    ) -> Child {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{commands}; exec \"$0\" \"$@\"")]);
+        shell.arg(std::env::current_exe().unwrap());
+        self.spawn_by(shell, "", args, vars)
+    }
+
+    fn spawn_by(
+        &self,
+        mut command: Command,
+        folder: &str,
+        args: &[&str],
+        vars: &[(&str, &str)],
+    ) -> Child {
         let all: Vec<&str> = ["runner"].iter().chain(args).copied().collect();
-        Command::new(std::env::current_exe().unwrap())
+        command
             .args(["harness::child", "--exact", "--nocapture", "--test-threads=2"])
             .env(ARGS, serde_json::to_string(&all).unwrap())
             .env("COLUMNS", "100")

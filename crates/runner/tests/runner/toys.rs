@@ -247,6 +247,13 @@ pub(crate) struct FailConfig {
 
 struct Fail;
 
+/// Takes all of the stack.
+#[allow(unconditional_recursion, reason = "that is what it is for")]
+fn deep(n: u64) -> u64 {
+    let held = std::hint::black_box([n; 512]);
+    deep(n + 1) + held[n as usize % 512]
+}
+
 impl Stage for Fail {
     type Config = FailConfig;
     type Exec = NoExec;
@@ -266,6 +273,19 @@ impl Stage for Fail {
         match config.how.as_str() {
             "panic" => panic!("index 3 is out of range"),
             "nothing" => Ok(()),
+            "fine" | "good" => Ok(fs::write(ctx.output("text"), config.how)?),
+            #[cfg(unix)]
+            "segv" => loop {
+                // The first one is the standard library's, which looks whether the stack has overflowed.
+                signal_hook::low_level::raise(signal_hook::consts::SIGSEGV)?;
+            },
+            "abort" => std::process::abort(),
+            "exit" => std::process::exit(3),
+            "stack" => Ok(fs::write(ctx.output("text"), deep(1).to_string())?),
+            "hungry" => {
+                let much = vec![1u8; 64 << 30];
+                Ok(fs::write(ctx.output("text"), much.len().to_string())?)
+            }
             // Twice; the third attempt goes well.
             "later" => {
                 let file = ctx.scratch()?.join("attempts");

@@ -78,8 +78,17 @@ impl Stage for TrainGpt {
         resources: &Resources,
         ctx: &PlanCtx,
     ) -> Result<Option<Estimate>> {
-        let setup = plan::setup(config, ctx)?;
-        setup.map(|setup| plan::estimate(&setup, resources, ctx)).transpose()
+        let setup = plan::known(config, ctx)?;
+        setup.map(|setup| plan::estimate(setup, resources, ctx)).transpose()
+    }
+
+    fn memory(
+        config: &TrainConfig,
+        exec: &TrainExec,
+        resources: &Resources,
+        ctx: &PlanCtx,
+    ) -> Result<Option<u64>> {
+        plan::memory(config, exec, resources, ctx)
     }
 
     fn preflight(
@@ -89,10 +98,10 @@ impl Stage for TrainGpt {
         ctx: &PlanCtx,
     ) -> Result<()> {
         let of_setup = || {
-            let Some(setup) = plan::setup(config, ctx)? else { return Ok(()) };
+            let Some(setup) = plan::known(config, ctx)? else { return Ok(()) };
             failure::all_of([
-                exec.micro_batch_rows(&setup, resources).map(drop),
-                begin::preflight(&setup, ctx),
+                exec.micro_batch_rows(setup, resources).map(drop),
+                begin::preflight(setup, ctx),
             ])
         };
         failure::all_of([

@@ -99,6 +99,38 @@ pub(super) fn setup(config: &TrainConfig, ctx: &PlanCtx) -> Result<Option<Setup>
     config.setup(registry, vocab as usize, row_tokens as usize).map(Some)
 }
 
+/// The same, worked out once: a sweep asks every variant several times.
+pub(super) fn known<'c>(config: &TrainConfig, ctx: &'c PlanCtx) -> Result<Option<&'c Setup>> {
+    Ok(ctx.kept(|| setup(config, ctx))?.and_then(Option::as_ref))
+}
+
+/// A device like the one that is computed on, that only counts.
+fn planned(resources: &Resources, precision: Option<Precision>) -> Planned {
+    match (resources.device, precision) {
+        (Accelerator::Cpu, Some(Precision::Bf16)) => Planned::rounded(),
+        (Accelerator::Cpu, _) => Planned::cpu(),
+        _ => Planned::cuda(),
+    }
+}
+
+/// Bytes that the training holds beside the processor, on all its ranks; `None` where a GPU holds them, or its inputs are not known yet.
+pub(super) fn memory(
+    config: &TrainConfig,
+    exec: &TrainExec,
+    resources: &Resources,
+    ctx: &PlanCtx,
+) -> Result<Option<u64>> {
+    if resources.device == Accelerator::Cuda {
+        return Ok(None);
+    }
+    let Some(setup) = setup(config, ctx)? else { return Ok(None) };
+    let micro = exec.micro_batch_rows(&setup, resources)?;
+    let (ranks, registry) = (resources.all_ranks(), super::registry(ctx.extras())?);
+    let planned = planned(resources, config.precision);
+    dry::step(&planned, &PlannedComm::new(ranks), setup, registry, micro, |_| {})?;
+    Ok(Some(planned.peak_bytes() * ranks as u64))
+}
+
 /// What the training's own code asks of a device that only counts.
 fn memory_and_traffic(
     setup: Setup,
@@ -109,11 +141,7 @@ fn memory_and_traffic(
     comm: &PlannedComm,
     of_each: &str,
 ) -> Result<[PlanLine; 2]> {
-    let planned = match (resources.device, precision) {
-        (Accelerator::Cpu, Some(Precision::Bf16)) => Planned::rounded(),
-        (Accelerator::Cpu, _) => Planned::cpu(),
-        _ => Planned::cuda(),
-    };
+    let planned = planned(resources, precision);
     let micro_batches = (setup.rows / micro / resources.all_ranks()) as u64;
     // Calls up to the first micro-batch, in each micro-batch, and after the last: the last part is the update, and the norm.
     let mut parts: Vec<Vec<Calls>> = Vec::new();
@@ -255,14 +283,15 @@ fn time(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<String> {
     ))
 }
 
-/// FLOP/s of a 512³ product, measured for a twentieth of a second.
+/// FLOP/s of a 512³ product, measured for a hundredth of a second and at least twice.
 fn product_rate(dev: &dyn Device) -> Result<f64> {
     const N: usize = 512;
     let (x, w) = (dev.activations([N, N])?, dev.activations([N, N])?);
     let mut y = dev.activations([N, N])?;
     dev.linear(y.view_mut(), x.view(), w.view(), false)?;
+    dev.synchronize()?;
     let (start, mut times) = (Instant::now(), 0);
-    while times == 0 || start.elapsed().as_secs_f64() < 0.05 {
+    while times < 2 || start.elapsed().as_secs_f64() < 0.01 {
         dev.linear(y.view_mut(), x.view(), w.view(), false)?;
         times += 1;
     }
