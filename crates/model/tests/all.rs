@@ -11,6 +11,7 @@ mod common;
 mod formula;
 mod golden;
 mod golden_converted;
+mod golden_gpt2;
 mod golden_gradients;
 mod gradients;
 mod numerics;

@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use farthing_base::names::did_you_mean;
-use farthing_data::CHAT_TEMPLATE_FILE;
+use farthing_data::{CHAT_TEMPLATE_FILE, Tokenizer};
+use farthing_kernels::Device;
+use farthing_model::Gpt2Config;
 use farthing_talk::{Error, Model};
 use farthing_train::{Checkpoints, MODEL_FILE};
 use serde::Deserialize;
@@ -89,6 +91,20 @@ impl Which {
 
     /// Loads the model that is meant; `tell` hears what is not obvious.
     pub(crate) fn load(&self, tell: &dyn Fn(&str)) -> Result<Loaded> {
+        let open = |model: &Path, tokenizer: &Path, dev: Box<dyn Device>| {
+            refuse_gpt2(model)?;
+            Model::open(model, tokenizer, dev).map_err(hinted)
+        };
+        let (model, path) = self.open(tell, &open)?;
+        Ok(Loaded { chats: is_chat(&path), model, path })
+    }
+
+    /// Opens the model that is meant, its tokenizer and the device, and gives the model's file beside what `open` made of them; `tell` hears what is not obvious.
+    pub(crate) fn open<T>(
+        &self,
+        tell: &dyn Fn(&str),
+        open: &dyn Fn(&Path, &Path, Box<dyn Device>) -> Result<T>,
+    ) -> Result<(T, PathBuf)> {
         let mut resources = Resources::default();
         (resources.device, resources.gpus) = match self.device {
             On::Cpu => (Accelerator::Cpu, 0),
@@ -100,18 +116,28 @@ impl Which {
         for attempt in 0.. {
             let Found { model, note } = find(&self.dir, self.stage.as_deref())?;
             let tokenizer = self.tokenizer.clone().map_or_else(|| tokenizer_of(&model), Ok)?;
-            let opened = Model::open(&model, &tokenizer, stages::device::open(&resources)?);
+            let opened = open(&model, &tokenizer, stages::device::open(&resources)?);
             if attempt < ATTEMPTS && opened.is_err() && !model.exists() {
                 continue;
             }
             if let Some(note) = note {
                 tell(&note);
             }
-            let chats = is_chat(&model);
-            return Ok(Loaded { model: opened.map_err(hinted)?, chats, path: model });
+            return Ok((opened?, model));
         }
         bail!("the checkpoints in {} are gone before they are read", self.dir.display())
     }
+}
+
+/// Refuses a model that generates nothing.
+fn refuse_gpt2(model: &Path) -> Result<()> {
+    if Gpt2Config::is_beside(model) {
+        bail!(
+            "{} is a GPT-2, which can be evaluated and nothing else\nhint: `runner eval`",
+            model.display()
+        );
+    }
+    Ok(())
 }
 
 /// How often a checkpoint may vanish before it is read.
@@ -262,6 +288,10 @@ fn tokenizer_of(model: &Path) -> Result<PathBuf> {
     let places = beside(folder).map(|place| place.join(TOKENIZER_FILE));
     if let Some(found) = places.into_iter().find(|place| place.is_file()) {
         return Ok(found);
+    }
+    // GPT-2's two files.
+    if Tokenizer::files(folder).is_ok() {
+        return Ok(folder.to_owned());
     }
     recorded(above).ok_or_else(|| {
         anyhow!(
