@@ -8,6 +8,7 @@
 mod backward;
 mod cache;
 mod checkpoint;
+mod compact;
 mod config;
 mod error;
 mod export;
@@ -25,6 +26,7 @@ mod workspace;
 pub use checkpoint::{
     Checkpoint, CheckpointWriter, Extra, PIECE, STATE_PREFIX, load_model, load_weights, save_model,
 };
+pub use compact::compact;
 pub use config::{GptConfig, Mlp, ModelConfig};
 pub use error::{Error, Result};
 pub use generate::{Generator, Texts};

@@ -8,6 +8,7 @@
 mod batches;
 mod checkpoints;
 mod common;
+mod compact;
 mod formula;
 mod golden;
 mod golden_converted;

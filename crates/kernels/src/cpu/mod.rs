@@ -11,6 +11,7 @@
 
 mod adamw;
 mod attention;
+mod compact;
 mod cross_entropy;
 mod embed;
 mod gemm;
@@ -31,6 +32,8 @@ mod sum;
 mod swiglu;
 mod value_gate;
 mod work;
+
+pub use compact::{Compact, CompactCpu};
 
 use crate::ops::{Dtypes, Op, StackDims};
 use crate::{DType, Device, Error, Place, Result, Shape};

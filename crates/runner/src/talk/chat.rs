@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use farthing_data::{Message, Role};
 use farthing_talk::{Model, Session, Task, visible};
 
-use super::find::{Loaded, Which};
+use super::find::{Kept, Loaded, Which};
 use super::options::{Drawing, each_line, say, tell};
 use crate::Result;
 use crate::progress::format::count;
@@ -16,6 +16,8 @@ use crate::progress::format::count;
 pub(crate) struct Args {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    kept: Kept,
     /// One question; without it, every line of the standard input is the next turn, and an empty line begins another conversation
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -28,7 +30,7 @@ pub(crate) struct Args {
 
 pub(crate) fn chat(args: &Args) -> Result<()> {
     args.drawing.check()?;
-    let Loaded { model, chats, path } = args.which.load(&tell)?;
+    let Loaded { model, chats, path } = args.which.load(args.kept, &tell)?;
     model.chat().map_err(|e| {
         anyhow!(
             "the model in {} cannot chat: {e}\n\

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use farthing_base::names::did_you_mean;
 use farthing_data::{CHAT_TEMPLATE_FILE, Tokenizer};
 use farthing_kernels::Device;
+use farthing_kernels::cpu::{Compact, Cpu};
 use farthing_model::Gpt2Config;
 use farthing_talk::{Error, Model};
 use farthing_train::{Checkpoints, MODEL_FILE};
@@ -47,6 +48,25 @@ enum On {
     Cuda,
     /// The kernels of a GPU on the processor, slowly
     Emulated,
+}
+
+/// How the weights that a text is multiplied with are kept.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Kept {
+    /// The type that weights are kept in for decoding on the processor: fewer bytes, more tokens per second, less exactly
+    #[arg(long, value_enum, default_value_t = Weights::F32)]
+    weights: Weights,
+}
+
+/// A type of weights by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Weights {
+    /// As in the file
+    F32,
+    /// Half the bytes, each off by at most 0.2%
+    Bf16,
+    /// A quarter of the bytes, each off by at most 0.4% of its row's largest
+    Int8,
 }
 
 /// A model that was found.
@@ -90,10 +110,25 @@ impl Which {
     }
 
     /// Loads the model that is meant; `tell` hears what is not obvious.
-    pub(crate) fn load(&self, tell: &dyn Fn(&str)) -> Result<Loaded> {
+    pub(crate) fn load(&self, kept: Kept, tell: &dyn Fn(&str)) -> Result<Loaded> {
+        let compact = match kept.weights {
+            Weights::F32 => None,
+            Weights::Bf16 => Some(Compact::Bf16),
+            Weights::Int8 => Some(Compact::Int8),
+        };
+        if compact.is_some() && !matches!(self.device, On::Cpu) {
+            bail!("--weights is for the processor\nhint: leave out --weights, or --device");
+        }
         let open = |model: &Path, tokenizer: &Path, dev: Box<dyn Device>| {
             refuse_gpt2(model)?;
-            Model::open(model, tokenizer, dev).map_err(hinted)
+            let opened = match compact {
+                None => Model::open(model, tokenizer, dev),
+                Some(kind) => {
+                    let threads = self.threads.unwrap_or(Resources::default().threads);
+                    Model::open_compact(model, tokenizer, Cpu::new(threads)?, kind)
+                }
+            };
+            opened.map_err(hinted)
         };
         let (model, path) = self.open(tell, &open)?;
         Ok(Loaded { chats: is_chat(&path), model, path })

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use farthing_talk::{Model, Session, visible};
 
-use super::find::Which;
+use super::find::{Kept, Which};
 use super::options::{Drawing, each_line, say, tell};
 use crate::Result;
 use crate::progress::format::count;
@@ -15,6 +15,8 @@ use crate::progress::format::count;
 pub(crate) struct Args {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    kept: Kept,
     /// The text to continue; without it, every line of the standard input is one
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -27,7 +29,7 @@ pub(crate) struct Args {
 
 pub(crate) fn generate(args: &Args) -> Result<()> {
     args.drawing.check()?;
-    let model = args.which.load(&tell)?.model;
+    let model = args.which.load(args.kept, &tell)?.model;
     if let Some(prompt) = &args.prompt {
         return args.continue_text(&model, prompt, 0);
     }
