@@ -248,7 +248,7 @@ fn ended(result: Result<()>) -> u8 {
     match result {
         Err(error) if !error.is::<talk::Closed>() => {
             err(&Hidden::default(), &format!("error: {}\n", failure::lines(&error).join("\n")));
-            BAD_INPUT
+            if error.is::<talk::BrokenOff>() { FAILED } else { BAD_INPUT }
         }
         _ => DONE,
     }

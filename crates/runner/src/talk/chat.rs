@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use farthing_data::{Message, Role};
 use farthing_talk::{Model, Session, Task, visible};
 
 use super::find::{Kept, Loaded, Which};
-use super::options::{Drawing, each_line, say, tell};
+use super::options::{BrokenOff, Drawing, each_line, say, tell};
 use crate::Result;
 use crate::progress::format::count;
 
@@ -97,10 +97,12 @@ impl Talk<'_> {
         let (began, mut tokens, mut answer) = (Instant::now(), 0, String::new());
         while !session.is_idle() {
             let mut piece = String::new();
-            session.step(&mut |made| {
-                tokens += 1;
-                piece.push_str(&made.text);
-            })?;
+            session
+                .step(&mut |made| {
+                    tokens += 1;
+                    piece.push_str(&made.text);
+                })
+                .context(BrokenOff)?;
             say(&visible(&piece))?;
             answer.push_str(&piece);
         }

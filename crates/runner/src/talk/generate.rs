@@ -3,10 +3,11 @@
 
 use std::time::Instant;
 
+use anyhow::Context;
 use farthing_talk::{Model, Session, visible};
 
 use super::find::{Kept, Which};
-use super::options::{Drawing, each_line, say, tell};
+use super::options::{BrokenOff, Drawing, each_line, say, tell};
 use crate::Result;
 use crate::progress::format::count;
 
@@ -57,11 +58,13 @@ impl Args {
         let (mut tokens, mut longest, mut written) = (0, 0, Ok(()));
         while !session.is_idle() {
             longest += 1;
-            session.step(&mut |made| {
-                tokens += 1;
-                out.waiting[made.place].push_str(&visible(&made.text));
-                out.done[made.place] = made.finish.is_some();
-            })?;
+            session
+                .step(&mut |made| {
+                    tokens += 1;
+                    out.waiting[made.place].push_str(&visible(&made.text));
+                    out.done[made.place] = made.finish.is_some();
+                })
+                .context(BrokenOff)?;
             written = out.flush();
             if written.is_err() {
                 break;

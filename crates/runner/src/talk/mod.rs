@@ -13,6 +13,6 @@ pub(crate) use chat::{Args as ChatArgs, chat};
 pub(crate) use eval::{Args as EvalArgs, eval};
 pub(crate) use find::command;
 pub(crate) use generate::{Args as GenerateArgs, generate};
-pub(crate) use options::Closed;
+pub(crate) use options::{BrokenOff, Closed};
 #[cfg(feature = "serve")]
 pub(crate) use serve::{Args as ServeArgs, serve};
