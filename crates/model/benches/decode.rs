@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use farthing_kernels::cpu::{Compact, CompactCpu, Cpu};
-use farthing_kernels::{Device, Params};
+use farthing_kernels::{Device, Memory, Params};
 use farthing_model::{Gpt, ModelConfig, Preset, compact};
 use rayon::prelude::*;
 

@@ -4,12 +4,13 @@
 //! Activations, sums and results stay f32. It does not train: gradients are of the matrices as they are.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use super::dot::{Dots, dots};
 use super::matrix::{Mat, MatMut};
-use super::simd::{self, vectorised};
 use super::work::Workers;
 use super::{Cpu, DTYPES};
-use crate::ops::{Linear, LinearDims, Op};
+use crate::ops::{Linear, LinearDims, LinearRelu2, Op};
 use crate::{Bf16, DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
 
 /// Rows that share one reading of a matrix.
@@ -91,19 +92,35 @@ impl CompactCpu {
     }
 
     fn linear(&self, op: Linear<'_>) -> Result<()> {
-        let LinearDims { i, o, .. } = op.check(&DTYPES)?;
-        let kept = self.matrices.get(&(op.w.address() as usize, o, i));
-        let Some(matrix) = kept.filter(|_| o * i > 0) else {
-            return self.cpu.linear(op);
-        };
+        let dims = op.check(&DTYPES)?;
+        let Some(matrix) = self.kept(op.w, dims) else { return self.cpu.linear(op) };
         let Linear { y, x, accumulate, .. } = op;
-        let (y, x) = (y.slice::<f32>()?, x.slice::<f32>()?);
+        self.product(y.slice()?, x.slice()?, matrix, dims, accumulate);
+        Ok(())
+    }
+
+    fn linear_relu2(&self, op: LinearRelu2<'_>) -> Result<()> {
+        let dims = op.check(&DTYPES)?;
+        let Some(matrix) = self.kept(op.w, dims) else { return self.cpu.linear_relu2(op) };
+        let (y, x) = (op.y.slice::<f32>()?, op.x.slice::<f32>()?);
+        self.product(y, x, matrix, dims, false);
+        y.iter_mut().for_each(|y| *y = y.max(0.0) * y.max(0.0));
+        Ok(())
+    }
+
+    /// The copy of a matrix, if there is one.
+    fn kept(&self, w: Ref<'_>, LinearDims { i, o, .. }: LinearDims) -> Option<&Matrix> {
+        let found = self.matrices.get(&(w.address() as usize, o, i));
+        found.filter(|_| o * i > 0)
+    }
+
+    fn product(&self, y: &mut [f32], x: &[f32], w: &Matrix, dims: LinearDims, accumulate: bool) {
+        let LinearDims { i, o, .. } = dims;
         for (y, x) in y.chunks_mut(ROWS * o).zip(x.chunks(ROWS * i)) {
             let rows = y.len() / o;
             let (y, x) = (MatMut::new(y, rows, o), Mat::new(x, rows, i));
-            multiply(&self.cpu.workers, y, x, matrix, accumulate);
+            multiply(&self.cpu.workers, y, x, w, accumulate);
         }
-        Ok(())
     }
 }
 
@@ -122,21 +139,35 @@ fn multiply(workers: &Workers, y: MatMut<'_>, x: Mat<'_>, w: &Matrix, accumulate
         // SAFETY: each task has columns of its own.
         let mut y = unsafe { y.part(0..m, cols.clone()) };
         workers.scratch(k, |wide: &mut [f32]| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for c in cols.clone() {
-                        let factor = widen(wide, w, c, k);
-                        for r in 0..m {
-                            let sum = factor * simd::dot(x.row(r), wide);
-                            let to = &mut y.row(r)[c - cols.start];
-                            *to = if accumulate { *to + sum } else { sum };
-                        }
-                    }
-                },
-            );
+            dots(Columns { y: &mut y, cols, x, w, wide, accumulate });
         });
     });
+}
+
+/// Some columns of a result.
+struct Columns<'t, 'y, 'x> {
+    y: &'t mut MatMut<'y>,
+    cols: Range<usize>,
+    x: Mat<'x>,
+    w: &'t Matrix,
+    /// Room for a row.
+    wide: &'t mut [f32],
+    accumulate: bool,
+}
+
+impl Dots for Columns<'_, '_, '_> {
+    #[inline(always)]
+    fn run(self, dot: impl Fn(&[f32], &[f32]) -> f32) {
+        let Self { y, cols, x, w, wide, accumulate } = self;
+        for c in cols.clone() {
+            let factor = widen(wide, w, c, x.cols);
+            for r in 0..y.rows {
+                let sum = factor * dot(x.row(r), wide);
+                let to = &mut y.row(r)[c - cols.start];
+                *to = if accumulate { *to + sum } else { sum };
+            }
+        }
+    }
 }
 
 /// Row `c` as f32, but for a factor, which is returned.
@@ -196,6 +227,7 @@ impl Device for CompactCpu {
     fn run(&self, op: Op<'_>) -> Result<()> {
         match op {
             Op::Linear(op) => self.linear(op),
+            Op::LinearRelu2(op) => self.linear_relu2(op),
             op => self.cpu.run(op),
         }
     }
@@ -246,6 +278,12 @@ mod tests {
                 let bytes = if kind == Compact::Bf16 { 2 * o * i } else { o * i + 4 * o };
                 assert_eq!(dev.kept_bytes(), bytes);
                 let found = product(&dev, &xs, &ws, None);
+                let mut squared = tensor(&dev, [n, o], &vec![7.0; n * o]);
+                let plain: &dyn Device = &dev;
+                plain.linear_relu2(squared.view_mut(), xs.view(), ws.view()).unwrap();
+                let expected = found.iter().map(|y| f64::from((*y as f32).max(0.0)).powi(2) as f32);
+                let squared = plain.read_f64(squared.view()).unwrap();
+                assert!(squared.iter().map(|y| *y as f32).eq(expected), "{kind:?}");
                 assert!(n * o < 20 || found != exact, "the copy is what was multiplied");
                 for (at, (found, exact)) in found.iter().zip(&exact).enumerate() {
                     let (row, col) = (at / o, at % o);
@@ -297,7 +335,7 @@ mod tests {
         dev.keep(Compact::Int8, kept.view()).unwrap();
         let plain = Cpu::new(1).unwrap();
         assert_eq!(product(&dev, &x, &w, None), product(&plain, &x, &w, None));
-        let flat = dev.activations([5]).unwrap();
+        let flat = dev.alloc(DType::F32, [5].into()).unwrap();
         assert!(dev.keep(Compact::Int8, flat.view()).is_err());
         let ids = dev.alloc(DType::I32, [2, 2].into()).unwrap();
         assert!(dev.keep(Compact::Bf16, ids.view()).is_err());

@@ -13,6 +13,7 @@ mod adamw;
 mod attention;
 mod compact;
 mod cross_entropy;
+mod dot;
 mod embed;
 mod gemm;
 mod linear;

@@ -106,6 +106,8 @@ fn a_gpt2_is_evaluated_as_transformers_computes_it_and_does_nothing_else() {
          [stage.core]\nuses = \"eval-core\"\ninputs = {{ model = \"model.checkpoint\", bpe = \"model.bpe\" }}\nbundle = \"{bundle}\"\n\
          [stage.sample]\nuses = \"sample\"\ninputs = {{ model = \"model.checkpoint\", bpe = \"model.bpe\" }}\nprompts = [\"\"]\n"
     ));
+    let plan = place.done(&["--plan"]).stdout;
+    assert!(plan.contains("a GPT-2: 3 layers, C 24, V 257, T 40"), "{plan}");
     place.done(&["--until", "core"]);
     let items = json_lines(&place.entry("core").join("items"));
     assert_eq!(items.len(), 12);
@@ -115,9 +117,6 @@ fn a_gpt2_is_evaluated_as_transformers_computes_it_and_does_nothing_else() {
     }
     // A model that was imported is found in the run as any other.
     evaluated(&place, &["runs/nano", "--bpb", "text.txt"]);
-    let plan = place.done(&["--plan"]).stdout;
-    assert!(plan.contains("a GPT-2: 3 layers, C 24, V 257, T 40"), "{plan}");
-
     for output in [place.go(&[]), talk(&place, "generate", &[&folder, "--prompt", "a"], "")] {
         assert_ne!(output.code, Some(0), "{}", output.screen());
         assert!(output.stderr.contains("can be evaluated and nothing else"), "{}", output.screen());
