@@ -56,7 +56,7 @@ fn decoding_with_small_weights_is_what_it_is_with_large_ones_but_for_what_is_sai
         let error = worst(&fed, &exact);
         println!(
             "{kind:?}: logits of ±{:.1} within {error:.1e} of those of f32",
-            worst(&exact, &vec![0.0; V])
+            worst(&exact, &[0.0; V])
         );
         assert!(error > 1e-6, "{kind:?}: the copies are what is multiplied");
         assert!(error < bound, "{kind:?}: {error:e}");
