@@ -33,6 +33,7 @@ impl<W: Dots> WithSimd for Work<W> {
 /// Registers of the narrowest vectors that are worth it.
 const MOST: usize = 8;
 
+#[allow(clippy::needless_range_loop, reason = "over registers, which compilers then keep")]
 #[inline(always)]
 fn dot<S: Simd>(simd: S, x: &[f32], y: &[f32]) -> f32 {
     let registers = LANES / S::F32_LANES;
