@@ -15,8 +15,8 @@ use crate::{Bf16, DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, 
 
 /// Rows that share one reading of a matrix.
 const ROWS: usize = 12;
-/// Elements of the matrix in a task.
-const TASK: usize = 1 << 14;
+/// Elements of the matrix in a task: so many that a task costs nothing beside them.
+const TASK: usize = 1 << 17;
 
 /// How a matrix is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
