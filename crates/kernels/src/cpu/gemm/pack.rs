@@ -3,7 +3,6 @@
 //! b goes to panels of as many columns as a tile has, a (where it lies by columns) to strips of as many rows: in both a step of k is a row, and nothing
 //! else lies between two steps.
 
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::ops::Range;
 
 use super::super::matrix::Mat;
@@ -38,9 +37,6 @@ unsafe fn panel<V: Vector>(to: *mut f32, width: usize, b: Mat<'_>) {
         if b.col_stride == 1 {
             for k in 0..b.rows {
                 let (to, from) = (to.add(k * width), b.address.add(k * b.row_stride));
-                for c in (0..width).step_by(16) {
-                    _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD + c).cast());
-                }
                 for c in (0..width).step_by(V::LANES) {
                     let x = match b.cols.saturating_sub(c) {
                         0 => V::zero(),
@@ -75,9 +71,6 @@ unsafe fn panel<V: Vector>(to: *mut f32, width: usize, b: Mat<'_>) {
 /// Steps of k that are copied to one panel or strip before the next: what is read stays in the first-level cache meanwhile, and few pages are written at once.
 const TOGETHER: usize = 32;
 
-/// Elements of a row that are asked for ahead of those that are copied: more rows are read side by side than the processor sees coming.
-const AHEAD: usize = 64;
-
 /// Elements from a strip of `k` steps to the next: one vector more than it has, so that equal steps of strips don't meet in one set of a cache.
 pub(super) fn strip_len(k: usize, lanes: usize) -> usize {
     (k + 1) * lanes
@@ -102,7 +95,6 @@ unsafe fn strips_of<V: Vector>(
                 let mask = V::mask(rows.len());
                 for k in first..a.cols.min(first + TOGETHER) {
                     let from = a.address.add(k * a.col_stride + rows.start);
-                    _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD).cast());
                     V::load_masked(from, mask).store(to.add(i * len + k * V::LANES));
                 }
             }
