@@ -104,7 +104,9 @@ impl CompactCpu {
         let Some(matrix) = self.kept(op.w, dims) else { return self.cpu.linear_relu2(op) };
         let (y, x) = (op.y.slice::<f32>()?, op.x.slice::<f32>()?);
         self.product(y, x, matrix, dims, false);
-        y.iter_mut().for_each(|y| *y = y.max(0.0) * y.max(0.0));
+        for y in y {
+            *y = y.max(0.0) * y.max(0.0);
+        }
         Ok(())
     }
 

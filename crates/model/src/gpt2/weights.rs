@@ -273,7 +273,9 @@ impl Reader<'_> {
 /// Removes the mean, and scales.
 fn center(values: &mut [f64], scale: f64) {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
-    values.iter_mut().for_each(|value| *value = scale * (*value - mean));
+    for value in values {
+        *value = scale * (*value - mean);
+    }
 }
 
 /// Floats of a file, row by row.
