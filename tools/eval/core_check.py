@@ -102,7 +102,7 @@ def ours(runner, tokenizer, bundle, items, work):
     subprocess.run([runner, "p.toml"], cwd=work, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     began = time.time()
     command = [runner, "eval", "runs/check", "--core", str(bundle), "--max-per-task", str(items), "--json", "ours.json"]
-    subprocess.run(command, cwd=work, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, cwd=work, check=True, stdout=subprocess.DEVNULL)
     took = time.time() - began
     (model,) = work.glob("store/stages/*/checkpoint/model.safetensors")
     return json.loads((work / "ours.json").read_text())["core"]["tasks"], took, model
@@ -112,7 +112,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=pathlib.Path)
     parser.add_argument("tokenizer", type=pathlib.Path)
-    parser.add_argument("--items", type=int, default=16)
+    parser.add_argument("--items", type=int, default=16, help="at least 11: some tasks have 10 examples before an item")
     parser.add_argument("--runner", type=pathlib.Path, default="target/release/runner")
     arguments = parser.parse_args()
     bundle, tokenizer = arguments.bundle.resolve(), arguments.tokenizer.resolve()

@@ -115,7 +115,7 @@ impl Gpt2Config {
                 return Err((key, format!("is {size}, expected 1 to {}", 1 << 24)));
             }
         }
-        if self.n_embd % self.n_head != 0 {
+        if !self.n_embd.is_multiple_of(self.n_head) {
             return Err((
                 "n_head",
                 format!("is {}, no divisor of n_embd, {}", self.n_head, self.n_embd),
