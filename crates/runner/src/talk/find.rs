@@ -69,6 +69,9 @@ enum Weights {
     Int8,
 }
 
+/// Makes something of a model's file, its tokenizer and a device.
+pub(crate) type Opens<'a, T> = dyn Fn(&Path, &Path, Box<dyn Device>) -> Result<T> + 'a;
+
 /// A model that was found.
 #[derive(Debug, PartialEq)]
 struct Found {
@@ -135,11 +138,7 @@ impl Which {
     }
 
     /// Opens the model that is meant, its tokenizer and the device, and gives the model's file beside what `open` made of them; `tell` hears what is not obvious.
-    pub(crate) fn open<T>(
-        &self,
-        tell: &dyn Fn(&str),
-        open: &dyn Fn(&Path, &Path, Box<dyn Device>) -> Result<T>,
-    ) -> Result<(T, PathBuf)> {
+    pub(crate) fn open<T>(&self, tell: &dyn Fn(&str), open: &Opens<'_, T>) -> Result<(T, PathBuf)> {
         let mut resources = Resources::default();
         (resources.device, resources.gpus) = match self.device {
             On::Cpu => (Accelerator::Cpu, 0),
