@@ -113,7 +113,9 @@ fn edited(edit: &dyn Fn(&str, &mut TensorInfo, &mut Vec<u8>) -> bool) -> tempfil
     let infos: Vec<TensorInfo> = all.iter().map(|(info, _)| info.clone()).collect();
     let path = dir.path().join(FILE);
     let mut writer = TensorWriter::create(&path, &infos, &BTreeMap::new()).unwrap();
-    all.iter().for_each(|(_, bytes)| writer.write(bytes).unwrap());
+    for (_, bytes) in &all {
+        writer.write(bytes).unwrap();
+    }
     writer.finish().unwrap();
     dir
 }

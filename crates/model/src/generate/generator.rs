@@ -24,7 +24,7 @@ impl Gpt {
 
 /// One text in the making, which can be taken back to a mark.
 pub struct Generator<'a> {
-    texts: Texts<'a>,
+    pub(super) texts: Texts<'a>,
     /// Tokens at the mark, and what was carried over there, where the model carries anything.
     marked: usize,
     carried: Option<Tensor>,
