@@ -74,7 +74,7 @@ fn loss(logits: &[f64], token: i32, row: usize, position: usize) -> Result<f64> 
     Ok(most + logits.iter().map(|z| (z - most).exp()).sum::<f64>().ln() - logit)
 }
 
-fn failed(e: farthing_model::Error) -> Error {
+pub(crate) fn failed(e: farthing_model::Error) -> Error {
     match e {
         farthing_model::Error::Token { id, row, position, vocab, .. } => {
             Error::Token { token: id, row, position, vocab }

@@ -73,6 +73,11 @@ impl Scores {
 
 /// A model that predicts the next token from those before it in the same row.
 pub trait LanguageModel {
+    /// The longest row, the last target included, that the model takes; `None` where there is no bound. Of a longer prompt CORE keeps the end.
+    fn max_tokens(&self) -> Option<usize> {
+        None
+    }
+
     /// Scores every position of `batch` whose target is not [`IGNORE`], with predictions where they are asked for.
     ///
     /// What stands after a position, or in another row, must not change its scores: rows are filled up at their end with BOS.

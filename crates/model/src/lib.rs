@@ -8,12 +8,14 @@
 mod backward;
 mod cache;
 mod checkpoint;
+mod compact;
 mod config;
 mod error;
 mod export;
 mod forward;
 mod generate;
 mod gpt;
+mod gpt2;
 mod layout;
 mod params;
 mod preset;
@@ -24,10 +26,12 @@ mod workspace;
 pub use checkpoint::{
     Checkpoint, CheckpointWriter, Extra, PIECE, STATE_PREFIX, load_model, load_weights, save_model,
 };
+pub use compact::compact;
 pub use config::{GptConfig, Mlp, ModelConfig};
 pub use error::{Error, Result};
 pub use generate::{Generator, Texts};
 pub use gpt::{Batch, Gpt, sort_positions};
+pub use gpt2::{Gpt2, Gpt2Config, Scored};
 pub use layout::Layout;
 pub use params::{Init, LayerIds, ParamIds, ParamSpec, SmearIds, ValueIds};
 pub use preset::Preset;

@@ -8,9 +8,11 @@
 mod batches;
 mod checkpoints;
 mod common;
+mod compact;
 mod formula;
 mod golden;
 mod golden_converted;
+mod golden_gpt2;
 mod golden_gradients;
 mod gradients;
 mod numerics;

@@ -91,6 +91,8 @@ enum Command {
     Generate(Box<talk::GenerateArgs>),
     /// Talk with a model that was finetuned to chat
     Chat(Box<talk::ChatArgs>),
+    /// Evaluate a model: CORE, bits per byte of texts
+    Eval(Box<talk::EvalArgs>),
     /// Serve a trained model over HTTP
     #[cfg(feature = "serve")]
     Serve(Box<talk::ServeArgs>),
@@ -160,6 +162,7 @@ pub(crate) fn run(app: App, argv: &[OsString]) -> u8 {
             return text.map_or_else(|error| ended(Err(error)), |text| out(&text, DONE));
         }
         Some(Command::Chat(args)) => return ended(talk::chat(args)),
+        Some(Command::Eval(args)) => return ended(talk::eval(args)),
         #[cfg(feature = "serve")]
         Some(Command::Serve(args)) => return ended(talk::serve(args)),
         None => {}
@@ -267,7 +270,7 @@ fn ended(result: Result<()>) -> u8 {
     match result {
         Err(error) if !error.is::<talk::Closed>() => {
             err(&Hidden::default(), &format!("error: {}\n", failure::lines(&error).join("\n")));
-            BAD_INPUT
+            if error.is::<talk::BrokenOff>() { FAILED } else { BAD_INPUT }
         }
         _ => DONE,
     }

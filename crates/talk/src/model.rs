@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use farthing_data::{ChatTokens, Message, Tokenizer};
+use farthing_kernels::cpu::{Compact, CompactCpu, Cpu};
 use farthing_kernels::{Device, Params};
-use farthing_model::{Gpt, load_model};
+use farthing_model::{Gpt, compact, load_model};
 
 use crate::{Error, Result};
 
@@ -26,17 +27,22 @@ impl Model {
     /// # Errors
     /// [`Error::Model`], [`Error::Data`], [`Error::Vocabulary`].
     pub fn open(model: &Path, tokenizer: &Path, dev: Box<dyn Device>) -> Result<Self> {
-        let tokenizer = Tokenizer::load(tokenizer)?;
-        let (gpt, params) = load_model(model, dev.as_ref())?;
-        let (own, theirs) = (gpt.config().vocab_size, tokenizer.vocab_size());
-        if own != theirs {
-            return Err(Error::Vocabulary {
-                path: model.to_owned(),
-                model: own,
-                tokenizer: theirs,
-            });
-        }
+        let (gpt, params, tokenizer) = read(model, tokenizer, dev.as_ref())?;
         Ok(Self { dev, gpt, params, tokenizer })
+    }
+
+    /// The same on the processor, with weights of products kept in fewer bytes beside those of the file: decoding waits for less memory.
+    ///
+    /// # Numerics
+    /// Products are those of [`CompactCpu`]; embeddings, gates and scalars stay f32.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_compact(model: &Path, tokenizer: &Path, cpu: Cpu, kind: Compact) -> Result<Self> {
+        let mut dev = CompactCpu::new(cpu);
+        let (gpt, params, tokenizer) = read(model, tokenizer, &dev)?;
+        compact(&gpt, params.weights(), &mut dev, kind)?;
+        Ok(Self { dev: Box::new(dev), gpt, params, tokenizer })
     }
 
     /// The tokens of a document's beginning.
@@ -69,6 +75,17 @@ impl Model {
     pub fn context(&self) -> usize {
         self.gpt.config().seq_len
     }
+}
+
+/// The model of a file, and its tokenizer.
+fn read(model: &Path, tokenizer: &Path, dev: &dyn Device) -> Result<(Gpt, Params, Tokenizer)> {
+    let tokenizer = Tokenizer::load(tokenizer)?;
+    let (gpt, params) = load_model(model, dev)?;
+    let (own, theirs) = (gpt.config().vocab_size, tokenizer.vocab_size());
+    if own != theirs {
+        return Err(Error::Vocabulary { path: model.to_owned(), model: own, tokenizer: theirs });
+    }
+    Ok((gpt, params, tokenizer))
 }
 
 /// [`Model::turn`] for who has no more than the tokenizer.

@@ -15,12 +15,14 @@ mod prompt;
 mod published;
 mod report;
 mod sequence;
+mod yardstick;
 
 pub use bundle::{Bundle, TASKS, Task, TaskType};
 pub use item::{Item, Line, read_items};
 pub use prompt::prompts;
 pub use report::{Example, Report, TaskReport, centered, core_metric};
 pub use sequence::{Sequence, sequences};
+pub use yardstick::GPT2;
 
 use item::parse_items;
 
@@ -173,8 +175,12 @@ fn chunk(
     let mut spans = Vec::with_capacity(range.len());
     for (index, count) in range.clone().zip(counts) {
         let Line { line, item } = &items[index];
-        let own = sequences(item, encoded.by_ref().take(count).collect(), text.bos())
-            .map_err(|reason| Error::Prompt { path: path.clone(), line: *line, reason })?;
+        let refused = |reason| Error::Prompt { path: path.clone(), line: *line, reason };
+        let mut own =
+            sequences(item, encoded.by_ref().take(count).collect(), text.bos()).map_err(refused)?;
+        if let Some(most) = model.max_tokens() {
+            own.iter_mut().try_for_each(|sequence| sequence.crop(most)).map_err(refused)?;
+        }
         spans.push(all.len()..all.len() + own.len());
         lines.extend(own.iter().map(|_| *line));
         all.extend(own);

@@ -12,6 +12,28 @@ pub struct Sequence {
     pub start: usize,
 }
 
+impl Sequence {
+    /// Keeps the last `most` tokens.
+    ///
+    /// # Errors
+    /// Why it cannot be scored then.
+    ///
+    /// # Source
+    /// nanochat's core_eval, which crops for GPT-2 alone.
+    pub(super) fn crop(&mut self, most: usize) -> Result<(), String> {
+        let excess = self.tokens.len().saturating_sub(most);
+        if excess >= self.start {
+            let scored = self.tokens.len() - self.start;
+            return Err(format!(
+                "{scored} tokens are scored, and the model takes {most}, the one before them included"
+            ));
+        }
+        self.tokens.drain(..excess);
+        self.start -= excess;
+        Ok(())
+    }
+}
+
 /// The sequences of one item from the encoded texts of its [`prompts`](super::prompts), without BOS: one per option, or
 /// the one with continuation for language modelling.
 ///
@@ -89,6 +111,19 @@ mod tests {
         // The first option begins the second one: it has no token of its own.
         assert_eq!(starts(&choice(2), &[&[1, 2], &[1, 2, 3]]), Ok(vec![3; 2]));
         assert!(starts(&choice(2), &[&[1, 2], &[1, 2]]).is_err());
+    }
+
+    #[test]
+    fn of_a_sequence_that_is_too_long_the_end_is_kept() {
+        let cropped = |most| {
+            let mut sequence = Sequence { tokens: vec![9, 1, 2, 3, 4], start: 3 };
+            sequence.crop(most).map(|()| sequence)
+        };
+        assert_eq!(cropped(6).unwrap().tokens.len(), 5);
+        assert_eq!(cropped(4), Ok(Sequence { tokens: vec![1, 2, 3, 4], start: 2 }));
+        assert_eq!(cropped(3), Ok(Sequence { tokens: vec![2, 3, 4], start: 1 }));
+        let error = cropped(2).unwrap_err();
+        assert!(error.starts_with("2 tokens are scored, and the model takes 2"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,9 @@
 
 mod adamw;
 mod attention;
+mod compact;
 mod cross_entropy;
+mod dot;
 mod embed;
 mod gemm;
 mod linear;
@@ -31,6 +33,8 @@ mod sum;
 mod swiglu;
 mod value_gate;
 mod work;
+
+pub use compact::{Compact, CompactCpu};
 
 use crate::ops::{Dtypes, Op, StackDims};
 use crate::{DType, Device, Error, Place, Result, Shape};

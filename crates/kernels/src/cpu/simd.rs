@@ -44,10 +44,10 @@ pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// Lanes of a sum: two AVX-512 registers.
-const LANES: usize = 32;
+pub(super) const LANES: usize = 32;
 
 /// A sum under way, in lanes that elements take in turn.
-pub(super) struct Lanes([f32; LANES]);
+pub(super) struct Lanes(pub(super) [f32; LANES]);
 
 impl Lanes {
     pub(super) const ZERO: Self = Self([0.0; LANES]);

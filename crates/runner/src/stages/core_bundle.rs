@@ -150,3 +150,20 @@ pub(super) fn open(bundle: &str, ctx: &Ctx) -> Result<Bundle> {
     })?;
     Bundle::open(path).with_context(|| format!("reading {bundle}"))
 }
+
+/// Opens one for who has no lock file; `told` hears which bytes those of a network are.
+pub(crate) fn open_unpinned(
+    bundle: &str,
+    progress: &mut dyn farthing_data::Progress,
+    told: &dyn Fn(&str),
+) -> Result<Bundle> {
+    if !is_far(bundle) {
+        return Ok(Bundle::open(bundle)?);
+    }
+    let mut fetcher = Fetcher::from_env();
+    let path = fetcher.fetch_file(bundle, &look, progress).map_err(cut_off)?;
+    if let Some(pin) = fetcher.pins.iter().find(|pin| pin.is_of(bundle)) {
+        told(&format!("{bundle}: {}", described(pin)));
+    }
+    Bundle::open(path).with_context(|| format!("reading {bundle}"))
+}

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{device, loaded::Loaded, watch::Watched};
+use super::{device, loaded::Evaluated, watch::Watched};
 use crate::{At, Ctx, Extras, NoExec, PlanCtx, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
@@ -52,12 +52,12 @@ impl Stage for EvalBpb {
     }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
-        let loaded = Loaded::open(ctx)?;
+        let loaded = Evaluated::of_ports(ctx)?;
         let rows = super::rows(ctx, "val", &loaded.tokenizer)?;
         let row_tokens = rows.row_tokens() - 1;
         let budget = config.tokens.min(rows.len() * row_tokens as u64);
         let result = bits_per_byte(
-            &mut loaded.scorer(),
+            loaded.scorer()?.as_mut(),
             batches(&rows, (BATCH_TOKENS / row_tokens).max(1)),
             &loaded.tokenizer.token_bytes(),
             budget,

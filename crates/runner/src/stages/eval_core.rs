@@ -5,12 +5,12 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use farthing_eval::core::{Bundle, Report, Settings, evaluate};
+use farthing_eval::core::{Bundle, Report, Settings, TaskReport, evaluate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{core_bundle, device, loaded::Loaded, watch::Watched};
+use super::{core_bundle, device, loaded::Evaluated, watch::Watched};
 use crate::failure;
 use crate::{At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
 
@@ -126,10 +126,10 @@ impl Stage for EvalCore {
                 return ctx.metrics("metrics").map(drop);
             }
         };
-        let loaded = Loaded::open(ctx)?;
+        let loaded = Evaluated::of_ports(ctx)?;
         let settings = Settings { max_per_task: config.max_per_task, ..Settings::default() };
         let report = evaluate(
-            &mut loaded.scorer(),
+            loaded.scorer()?.as_mut(),
             &loaded.tokenizer,
             &bundle,
             &settings,
@@ -145,17 +145,14 @@ impl Stage for EvalCore {
                 "accuracy": task.accuracy, "baseline": task.random_baseline,
                 "centered": task.centered, "examples": task.items,
             }))?;
-            ctx.log(format!(
-                "{:<32} {:>5.1}% of {} (chance {:.1}%)",
-                task.label,
-                100.0 * task.accuracy,
-                task.items,
-                100.0 * task.random_baseline
-            ));
+            ctx.log(task_line(task));
         }
         metrics.write(&json!({
             "record": "core", "core": report.core, "accuracy": accuracy, "chance": chance,
         }))?;
+        if let Some(line) = report.beside_gpt2() {
+            ctx.log(line);
+        }
         write_results(&ctx.output("results"), &report)?;
         write_items(&ctx.output("items"), &report)?;
         ctx.summary("core", report.core);
@@ -165,8 +162,19 @@ impl Stage for EvalCore {
     }
 }
 
+/// A task's outcome for a screen.
+pub(crate) fn task_line(task: &TaskReport) -> String {
+    format!(
+        "{:<32} {:>5.1}% of {} (chance {:.1}%)",
+        task.label,
+        100.0 * task.accuracy,
+        task.items,
+        100.0 * task.random_baseline
+    )
+}
+
 /// The tables, as nanochat's evaluation writes them.
-fn write_results(folder: &Path, report: &Report) -> Result<()> {
+pub(crate) fn write_results(folder: &Path, report: &Report) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let json = serde_json::to_string_pretty(&report.to_json())? + "\n";
     for (name, text) in [("core.csv", report.to_csv()), ("core.json", json)] {

@@ -14,9 +14,9 @@ pub mod train_bpe;
 pub mod train_gpt;
 pub mod use_tokenizer;
 
-mod core_bundle;
+pub(crate) mod core_bundle;
 pub(crate) mod device;
-mod loaded;
+pub(crate) mod loaded;
 mod watch;
 
 use std::path::Path;

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use farthing_data::{Message, Role};
 use farthing_talk::{Model, Session, Task, visible};
 
-use super::find::{Loaded, Which};
-use super::options::{Drawing, each_line, say, tell};
+use super::find::{Kept, Loaded, Which};
+use super::options::{BrokenOff, Drawing, each_line, say, tell};
 use crate::Result;
 use crate::progress::format::count;
 
@@ -16,6 +16,8 @@ use crate::progress::format::count;
 pub(crate) struct Args {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    kept: Kept,
     /// One question; without it, every line of the standard input is the next turn, and an empty line begins another conversation
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -28,7 +30,7 @@ pub(crate) struct Args {
 
 pub(crate) fn chat(args: &Args) -> Result<()> {
     args.drawing.check()?;
-    let Loaded { model, chats, path } = args.which.load(&tell)?;
+    let Loaded { model, chats, path } = args.which.load(args.kept, &tell)?;
     model.chat().map_err(|e| {
         anyhow!(
             "the model in {} cannot chat: {e}\n\
@@ -95,10 +97,12 @@ impl Talk<'_> {
         let (began, mut tokens, mut answer) = (Instant::now(), 0, String::new());
         while !session.is_idle() {
             let mut piece = String::new();
-            session.step(&mut |made| {
-                tokens += 1;
-                piece.push_str(&made.text);
-            })?;
+            session
+                .step(&mut |made| {
+                    tokens += 1;
+                    piece.push_str(&made.text);
+                })
+                .context(BrokenOff)?;
             say(&visible(&piece))?;
             answer.push_str(&piece);
         }

@@ -7,7 +7,10 @@ use std::time::SystemTime;
 use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use farthing_base::names::did_you_mean;
-use farthing_data::CHAT_TEMPLATE_FILE;
+use farthing_data::{CHAT_TEMPLATE_FILE, Tokenizer};
+use farthing_kernels::Device;
+use farthing_kernels::cpu::{Compact, Cpu};
+use farthing_model::Gpt2Config;
 use farthing_talk::{Error, Model};
 use farthing_train::{Checkpoints, MODEL_FILE};
 use serde::Deserialize;
@@ -46,6 +49,28 @@ enum On {
     /// The kernels of a GPU on the processor, slowly
     Emulated,
 }
+
+/// How the weights that a text is multiplied with are kept.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Kept {
+    /// The type that weights are kept in for decoding on the processor: fewer bytes, more tokens per second, less exactly
+    #[arg(long, value_enum, default_value_t = Weights::F32)]
+    weights: Weights,
+}
+
+/// A type of weights by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Weights {
+    /// As in the file
+    F32,
+    /// Half the bytes, each off by at most 0.2%
+    Bf16,
+    /// A quarter of the bytes, each off by at most 0.4% of its row's largest
+    Int8,
+}
+
+/// Makes something of a model's file, its tokenizer and a device.
+pub(crate) type Opens<'a, T> = dyn Fn(&Path, &Path, Box<dyn Device>) -> Result<T> + 'a;
 
 /// A model that was found.
 #[derive(Debug, PartialEq)]
@@ -88,7 +113,32 @@ impl Which {
     }
 
     /// Loads the model that is meant; `tell` hears what is not obvious.
-    pub(crate) fn load(&self, tell: &dyn Fn(&str)) -> Result<Loaded> {
+    pub(crate) fn load(&self, kept: Kept, tell: &dyn Fn(&str)) -> Result<Loaded> {
+        let compact = match kept.weights {
+            Weights::F32 => None,
+            Weights::Bf16 => Some(Compact::Bf16),
+            Weights::Int8 => Some(Compact::Int8),
+        };
+        if compact.is_some() && !matches!(self.device, On::Cpu) {
+            bail!("--weights is for the processor\nhint: leave out --weights, or --device");
+        }
+        let open = |model: &Path, tokenizer: &Path, dev: Box<dyn Device>| {
+            refuse_gpt2(model)?;
+            let opened = match compact {
+                None => Model::open(model, tokenizer, dev),
+                Some(kind) => {
+                    let threads = self.threads.unwrap_or(Resources::default().threads);
+                    Model::open_compact(model, tokenizer, Cpu::new(threads)?, kind)
+                }
+            };
+            opened.map_err(hinted)
+        };
+        let (model, path) = self.open(tell, &open)?;
+        Ok(Loaded { chats: is_chat(&path), model, path })
+    }
+
+    /// Opens the model that is meant, its tokenizer and the device, and gives the model's file beside what `open` made of them; `tell` hears what is not obvious.
+    pub(crate) fn open<T>(&self, tell: &dyn Fn(&str), open: &Opens<'_, T>) -> Result<(T, PathBuf)> {
         let mut resources = Resources::default();
         (resources.device, resources.gpus) = match self.device {
             On::Cpu => (Accelerator::Cpu, 0),
@@ -100,18 +150,28 @@ impl Which {
         for attempt in 0.. {
             let Found { model, note } = find(&self.dir, self.stage.as_deref())?;
             let tokenizer = self.tokenizer.clone().map_or_else(|| tokenizer_of(&model), Ok)?;
-            let opened = Model::open(&model, &tokenizer, stages::device::open(&resources)?);
+            let opened = open(&model, &tokenizer, stages::device::open(&resources)?);
             if attempt < ATTEMPTS && opened.is_err() && !model.exists() {
                 continue;
             }
             if let Some(note) = note {
                 tell(&note);
             }
-            let chats = is_chat(&model);
-            return Ok(Loaded { model: opened.map_err(hinted)?, chats, path: model });
+            return Ok((opened?, model));
         }
         bail!("the checkpoints in {} are gone before they are read", self.dir.display())
     }
+}
+
+/// Refuses a model that generates nothing.
+fn refuse_gpt2(model: &Path) -> Result<()> {
+    if Gpt2Config::is_beside(model) {
+        bail!(
+            "{} is a GPT-2, which can be evaluated and nothing else\nhint: `runner eval`",
+            model.display()
+        );
+    }
+    Ok(())
 }
 
 /// How often a checkpoint may vanish before it is read.
@@ -262,6 +322,10 @@ fn tokenizer_of(model: &Path) -> Result<PathBuf> {
     let places = beside(folder).map(|place| place.join(TOKENIZER_FILE));
     if let Some(found) = places.into_iter().find(|place| place.is_file()) {
         return Ok(found);
+    }
+    // GPT-2's two files.
+    if Tokenizer::files(folder).is_ok() {
+        return Ok(folder.to_owned());
     }
     recorded(above).ok_or_else(|| {
         anyhow!(

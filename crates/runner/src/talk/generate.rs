@@ -3,10 +3,11 @@
 
 use std::time::Instant;
 
+use anyhow::Context;
 use farthing_talk::{Model, Session, visible};
 
-use super::find::Which;
-use super::options::{Drawing, each_line, say, tell};
+use super::find::{Kept, Which};
+use super::options::{BrokenOff, Drawing, each_line, say, tell};
 use crate::Result;
 use crate::progress::format::count;
 
@@ -15,6 +16,8 @@ use crate::progress::format::count;
 pub(crate) struct Args {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    kept: Kept,
     /// The text to continue; without it, every line of the standard input is one
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -27,7 +30,7 @@ pub(crate) struct Args {
 
 pub(crate) fn generate(args: &Args) -> Result<()> {
     args.drawing.check()?;
-    let model = args.which.load(&tell)?.model;
+    let model = args.which.load(args.kept, &tell)?.model;
     if let Some(prompt) = &args.prompt {
         return args.continue_text(&model, prompt, 0);
     }
@@ -55,11 +58,13 @@ impl Args {
         let (mut tokens, mut longest, mut written) = (0, 0, Ok(()));
         while !session.is_idle() {
             longest += 1;
-            session.step(&mut |made| {
-                tokens += 1;
-                out.waiting[made.place].push_str(&visible(&made.text));
-                out.done[made.place] = made.finish.is_some();
-            })?;
+            session
+                .step(&mut |made| {
+                    tokens += 1;
+                    out.waiting[made.place].push_str(&visible(&made.text));
+                    out.done[made.place] = made.finish.is_some();
+                })
+                .context(BrokenOff)?;
             written = out.flush();
             if written.is_err() {
                 break;

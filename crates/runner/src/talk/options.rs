@@ -93,12 +93,19 @@ pub(super) fn each_line(how: &str, each: &mut dyn FnMut(&str) -> Result<()>) -> 
 #[error("standard output is closed")]
 pub(crate) struct Closed;
 
+/// What was begun could not be finished, through no fault of what was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("it broke off midway")]
+pub(crate) struct BrokenOff;
+
 /// Writes to standard output at once.
 pub(super) fn say(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Closed.into()),
-        written => written.context("writing to standard output\nhint: look at where it leads"),
+        written => written
+            .context("writing to standard output\nhint: look at where it leads")
+            .context(BrokenOff),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use anyhow::Context;
 use farthing_serve::{Server, Settings};
 
-use super::find::{Loaded, Which};
+use super::find::{Kept, Loaded, Which};
 use super::options::tell;
 use crate::Result;
 
@@ -16,6 +16,8 @@ Every request has to show `Authorization: Bearer KEY` if the environment has FAR
 pub(crate) struct Args {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    kept: Kept,
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -42,7 +44,7 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let listener = TcpListener::bind(args.listen).with_context(|| {
         format!("listening on {}\nhint: choose another address with --listen", args.listen)
     })?;
-    let Loaded { model, chats, .. } = args.which.load(&tell)?;
+    let Loaded { model, chats, .. } = args.which.load(args.kept, &tell)?;
     let context = args.context.map_or(model.context(), |context| context as usize);
     let settings = Settings {
         name: args.which.name(),

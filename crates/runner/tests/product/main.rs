@@ -7,6 +7,7 @@ mod cache;
 mod chat;
 mod continued;
 mod damage;
+mod eval;
 mod export;
 mod faults;
 mod fuzz;

@@ -223,3 +223,54 @@ fn a_model_is_served_and_says_what_generate_says() {
         );
     }
 }
+
+/// What breaks off is another code than what is asked for wrongly.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_text_that_cannot_be_written_any_further_is_a_failure() {
+    let place = Place::until("train");
+    let run = |args: &[&str]| {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
+        command.args(args).current_dir(place.path(".")).stdin(Stdio::null());
+        let child = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+        place.output(child)
+    };
+    let bundle = place.entry("fetch").join("tasks").display().to_string();
+    let broken = [
+        &["generate", "runs/nano", "--prompt", "a", "--max-tokens", "3"][..],
+        &["eval", "runs/nano", "--core", &bundle, "--max-per-task", "4"],
+    ];
+    for args in broken {
+        let output = run(args);
+        assert_eq!(output.code, Some(1), "{}", output.screen());
+        assert!(output.stderr.contains("it broke off midway"), "{}", output.screen());
+        assert!(output.stderr.contains("writing to standard output"), "{}", output.screen());
+    }
+    let output = run(&["generate", "runs/nano", "--prompt", "a", "--temperature=-1"]);
+    assert_eq!(output.code, Some(2), "{}", output.screen());
+}
+
+#[test]
+fn weights_in_fewer_bytes_are_an_option_of_decoding_on_the_processor() {
+    let place = Place::until("train");
+    let args = |more: &[&str]| {
+        let all = ["runs/nano", "--prompt", "Once upon", "--max-tokens", "8", "--temperature", "0"];
+        [&all[..], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let said = |more: &[&str]| {
+        let args = args(more);
+        said(&place, &args.iter().map(String::as_str).collect::<Vec<_>>(), "")
+    };
+    assert_eq!(said(&["--weights", "f32"]), said(&[]));
+    // The text of so small a model may differ; that there is one, and again the same, may not.
+    for weights in ["bf16", "int8"] {
+        let text = said(&["--weights", weights]);
+        assert!(!text.trim().is_empty(), "{weights}");
+        assert_eq!(text, said(&["--weights", weights, "--threads", "1"]));
+    }
+    let wrong = args(&["--weights", "int8", "--device", "emulated"]);
+    let output = generate(&place, &wrong.iter().map(String::as_str).collect::<Vec<_>>(), "");
+    assert_eq!(output.code, Some(2), "{}", output.screen());
+    assert!(output.stderr.contains("--weights is for the processor"), "{}", output.screen());
+}

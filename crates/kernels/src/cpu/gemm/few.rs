@@ -1,7 +1,9 @@
 //! Products of a few rows with the transpose of a matrix that lies by rows: dot products, so that the matrix is read once, as it lies.
 
-use super::super::matrix::MatMut;
-use super::super::simd::{self, vectorised};
+use std::ops::Range;
+
+use super::super::dot::{Dots, dots};
+use super::super::matrix::{Mat, MatMut};
 use super::super::work::Workers;
 use super::{Product, Start};
 
@@ -20,23 +22,36 @@ pub(super) fn multiply(workers: &Workers, dst: MatMut<'_>, product: Product<'_>)
         let cols = task * cols..n.min((task + 1) * cols);
         // SAFETY: each task has columns of its own.
         let mut dst = unsafe { dst.part(0..m, cols.clone()) };
-        vectorised(
-            #[inline(always)]
-            || {
-                for c in cols.clone() {
-                    let w = w.row(c);
-                    for r in 0..m {
-                        let sum = alpha * simd::dot(a.row(r), w);
-                        let to = &mut dst.row(r)[c - cols.start];
-                        *to = match start {
-                            Start::Zero => sum,
-                            Start::Old => *to + sum,
-                            Start::Scaled(factor, of) => factor * of.row(r)[c] + sum,
-                        };
-                    }
-                }
-            },
-        );
+        dots(Columns { dst: &mut dst, cols: cols.clone(), a, w, start, alpha });
         then.part(0..m, cols).apply(&mut dst);
     });
+}
+
+/// Some columns of the result.
+struct Columns<'t, 'd, 'p> {
+    dst: &'t mut MatMut<'d>,
+    cols: Range<usize>,
+    a: Mat<'p>,
+    w: Mat<'p>,
+    start: Start<'p>,
+    alpha: f32,
+}
+
+impl Dots for Columns<'_, '_, '_> {
+    #[inline(always)]
+    fn run(self, dot: impl Fn(&[f32], &[f32]) -> f32) {
+        let Self { dst, cols, a, w, start, alpha } = self;
+        for c in cols.clone() {
+            let w = w.row(c);
+            for r in 0..dst.rows {
+                let sum = alpha * dot(a.row(r), w);
+                let to = &mut dst.row(r)[c - cols.start];
+                *to = match start {
+                    Start::Zero => sum,
+                    Start::Old => *to + sum,
+                    Start::Scaled(factor, of) => factor * of.row(r)[c] + sum,
+                };
+            }
+        }
+    }
 }

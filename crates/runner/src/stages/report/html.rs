@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::chart::{self, Layout};
 use super::escape::html as esc;
-use super::model::{Fact, Model, percent, spread};
+use super::model::{Course, Fact, Model, percent, spread};
 use super::records::Pack;
 use crate::Result;
 use crate::progress::format::count;
@@ -23,7 +23,8 @@ pub(super) fn render(model: &Model) -> Result<String> {
     }
     facts(&mut body, "facts headline", &model.headline);
     let _ = writeln!(body, "{MARK}");
-    curve(&mut body, model)?;
+    course(&mut body, "Loss", &model.course)?;
+    course(&mut body, "Learning to answer", &model.chat)?;
     tasks(&mut body, model);
     samples(&mut body, model);
     if !model.tokenizer.is_empty() {
@@ -70,19 +71,19 @@ fn facts(out: &mut String, class: &str, facts: &[Fact]) {
     out.push_str("</dl>\n");
 }
 
-fn curve(out: &mut String, model: &Model) -> Result<()> {
-    if model.curve.is_none() && model.evals.is_empty() {
+fn course(out: &mut String, title: &str, course: &Course) -> Result<()> {
+    if course.is_empty() {
         return Ok(());
     }
-    out.push_str("<h2>Loss</h2>\n");
-    if let Some(curve) = &model.curve {
+    let _ = writeln!(out, "<h2>{title}</h2>");
+    if let Some(curve) = &course.curve {
         out.push_str("<figure>\n");
         out.push_str(&chart::draw(curve, Layout::WIDE, "curve wide")?);
         out.push_str(&chart::draw(curve, Layout::NARROW, "curve narrow")?);
         out.push_str("</figure>\n");
     }
-    if !model.evals.is_empty() {
-        let shown = spread(&model.evals, EVALS);
+    if !course.evals.is_empty() {
+        let shown = spread(&course.evals, EVALS);
         let number = |x: Option<f64>| x.map_or_else(|| "–".into(), |x| format!("{x:.4}"));
         out.push_str("<details><summary>Evaluations on held-out text</summary>\n");
         table(out, &["step", "bits per byte", "held-out loss"], "rrr", shown, |e| {

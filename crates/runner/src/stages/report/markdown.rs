@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::escape::{markdown as esc, markdown_line};
-use super::model::{Fact, Model, percent, spread};
+use super::model::{Course, Fact, Model, percent, spread};
 use crate::progress::format::count;
 use crate::runs::sign::MARK;
 
@@ -17,7 +17,8 @@ pub(super) fn render(model: &Model) -> String {
     }
     facts(&mut out, &model.headline);
     let _ = writeln!(out, "\n{MARK}");
-    curve(&mut out, model);
+    course(&mut out, "Loss", "loss.svg", &model.course);
+    course(&mut out, "Learning to answer", "chat.svg", &model.chat);
     tasks(&mut out, model);
     samples(&mut out, model);
     if !model.tokenizer.is_empty() {
@@ -57,18 +58,19 @@ fn facts(out: &mut String, facts: &[Fact]) {
     }
 }
 
-fn curve(out: &mut String, model: &Model) {
-    if model.curve.is_none() && model.evals.is_empty() {
+fn course(out: &mut String, title: &str, picture: &str, course: &Course) {
+    if course.is_empty() {
         return;
     }
-    out.push_str("\n## Loss\n");
-    if model.curve.is_some() {
-        out.push_str(
-            "\n![Training loss and bits per byte of held-out text over the steps](loss.svg)\n",
+    let _ = write!(out, "\n## {title}\n");
+    if course.curve.is_some() {
+        let _ = write!(
+            out,
+            "\n![Training loss and bits per byte of held-out text over the steps]({picture})\n"
         );
     }
-    if !model.evals.is_empty() {
-        let shown = spread(&model.evals, EVALS);
+    if !course.evals.is_empty() {
+        let shown = spread(&course.evals, EVALS);
         let number = |x: Option<f64>| x.map_or_else(|| "–".into(), |x| format!("{x:.4}"));
         table(out, &["step", "bits per byte", "held-out loss"], "rrr", shown, |e| {
             vec![count(e.step), number(e.val_bpb), number(e.val_loss)]

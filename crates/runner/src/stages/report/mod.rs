@@ -43,7 +43,7 @@ impl Default for ReportConfig {
 /// `train`: `run` (config, model, parameters by group, tokens, steps, flops_per_token), `step` (step, loss, lr, tokens so far,
 /// tokens_per_s, seconds so far), `eval` (step, val_bpb, val_loss), `final` (tokens, tokens_per_s, seconds);
 /// `bpb`: `bpb` (bpb, tokens); `core`: `task` (task, type, accuracy, baseline, centered, examples), `core` (core, accuracy,
-/// chance), all shares of 1; `pack`: `pack` and `tokenizer`: `tokenizer`, as those stages write them. `sample` has
+/// chance), all shares of 1; `chat`: as `train`, of `finetune-chat`; `pack`: `pack` and `tokenizer`: `tokenizer`, as those stages write them. `sample` has
 /// lines of prompt, text and temperature. What the stages before held out is named, too.
 #[derive(Debug)]
 pub struct Report;
@@ -53,7 +53,7 @@ impl Stage for Report {
     type Exec = NoExec;
     const KIND: &'static str = "report";
     const ABOUT: &'static str = "writes report.md and a self-contained report.html";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[
         port("train", "metrics").optional(),
         port("bpb", "metrics").optional(),
@@ -61,6 +61,7 @@ impl Stage for Report {
         port("sample", "text").optional(),
         port("tokenizer", "metrics").optional(),
         port("pack", "metrics").optional(),
+        port("chat", "metrics").optional(),
     ];
     const OUTPUTS: &'static [Port] = &[port("report", "report")];
     const READS_FIGURES: &'static [&'static str] = &["held_out"];
@@ -82,14 +83,17 @@ impl Stage for Report {
             sample: read(ctx.input_if_any("sample"))?,
             pack: read(ctx.input_if_any("pack"))?,
             tokenizer: read(ctx.input_if_any("tokenizer"))?,
+            chat: read(ctx.input_if_any("chat"))?,
         };
         let mut model = Model::new(config.title, records);
         let held_out = ctx.figures_before().filter(|(_, figure, _)| *figure == "held_out");
         model.held_out = held_out.map(|(stage, _, text)| (stage.into(), text.into())).collect();
         let dir = ctx.output("report");
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        if let Some(curve) = &model.curve {
-            write(&dir.join("loss.svg"), &chart::standalone(curve)?)?;
+        for (course, name) in [(&model.course, "loss.svg"), (&model.chat, "chat.svg")] {
+            if let Some(curve) = &course.curve {
+                write(&dir.join(name), &chart::standalone(curve)?)?;
+            }
         }
         write(&dir.join("report.md"), &markdown::render(&model))?;
         write(&dir.join("report.html"), &html::render(&model)?)
@@ -104,8 +108,8 @@ impl Model {
     /// Whether no input had anything to show.
     fn is_empty(&self) -> bool {
         self.headline.is_empty()
-            && self.curve.is_none()
-            && self.evals.is_empty()
+            && self.course.is_empty()
+            && self.chat.is_empty()
             && self.tasks.is_empty()
             && self.samples.is_empty()
             && self.tokenizer.is_empty()

@@ -14,8 +14,10 @@ use crate::progress::format::{count, duration, number};
 pub(super) struct Model {
     pub(super) title: String,
     pub(super) headline: Vec<Fact>,
-    pub(super) curve: Option<Curve>,
-    pub(super) evals: Vec<EvalRecord>,
+    /// How the training went.
+    pub(super) course: Course,
+    /// How learning to answer went.
+    pub(super) chat: Course,
     pub(super) tasks: Vec<Task>,
     pub(super) samples: Vec<Sample>,
     pub(super) tokenizer: Vec<Fact>,
@@ -27,6 +29,32 @@ pub(super) struct Model {
     pub(super) built: Vec<(String, String)>,
     /// The training's configuration, keys dotted.
     pub(super) config: Vec<(String, String)>,
+}
+
+/// The losses of a training.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    pub(super) curve: Option<Curve>,
+    pub(super) evals: Vec<EvalRecord>,
+}
+
+impl Course {
+    fn of(records: Vec<Record>) -> Self {
+        let (mut steps, mut evals) = (Vec::new(), Vec::new());
+        for record in records {
+            match record {
+                Record::Step(step) => steps.push(step),
+                Record::Eval(eval) => evals.push(eval),
+                _ => {}
+            }
+        }
+        Self { curve: Curve::new(&steps, &evals), evals }
+    }
+
+    /// Whether there is nothing to show.
+    pub(super) fn is_empty(&self) -> bool {
+        self.curve.is_none() && self.evals.is_empty()
+    }
 }
 
 /// A figure with its name and a remark.
@@ -52,18 +80,20 @@ pub(super) struct Records {
     pub(super) sample: Vec<Sample>,
     pub(super) pack: Vec<PackRecord>,
     pub(super) tokenizer: Vec<TokenizerRecord>,
+    pub(super) chat: Vec<Record>,
 }
 
 impl Model {
     pub(super) fn new(title: String, records: Records) -> Self {
-        let mut model = Self { title, samples: records.sample, ..Self::default() };
+        let chat = Course::of(records.chat);
+        let mut model = Self { title, samples: records.sample, chat, ..Self::default() };
         let (mut run, mut end, mut ended) = (None, FinalRecord::default(), false);
         let mut steps = Vec::new();
         for record in records.train {
             match record {
                 Record::Run(r) => run = Some(r),
                 Record::Step(step) => steps.push(step),
-                Record::Eval(eval) => model.evals.push(eval),
+                Record::Eval(eval) => model.course.evals.push(eval),
                 Record::Final(f) => (end, ended) = (f, true),
                 _ => {}
             }
@@ -101,7 +131,7 @@ impl Model {
         }
         let cut_at = steps.last().filter(|_| !ended).map(|s| s.step);
         model.effort(run.as_ref(), &end, cut_at);
-        model.curve = Curve::new(&steps, &model.evals);
+        model.course.curve = Curve::new(&steps, &model.course.evals);
         if let Some(run) = run {
             model.parameters = run.parameters.into_iter().collect();
             flatten("", &run.model, &mut model.built);
@@ -112,9 +142,9 @@ impl Model {
 
     /// How good the model is.
     fn quality(&mut self, bpb: Option<&Bpb>, core: Option<&Core>) {
-        let first = self.evals.first().and_then(|e| e.val_bpb);
+        let first = self.course.evals.first().and_then(|e| e.val_bpb);
         let last = bpb.and_then(|b| b.bpb).or_else(|| {
-            let last = self.evals.last().filter(|_| self.evals.len() > 1);
+            let last = self.course.evals.last().filter(|_| self.course.evals.len() > 1);
             last.and_then(|e| e.val_bpb)
         });
         let value = match (first, last) {

@@ -218,3 +218,36 @@ fn a_line_that_is_no_record_is_named() {
     );
     assert!(fault.contains("\nhint: "), "{fault}");
 }
+
+#[test]
+fn learning_to_answer_has_a_curve_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = inputs(300);
+    let alone = report(dir.path(), &all).unwrap();
+    let text = |folder: &Path, name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    for name in ["report.md", "report.html"] {
+        assert!(!text(&alone, name).contains("Learning to answer"));
+    }
+    assert!(!alone.join("chat.svg").exists());
+
+    let dir = tempfile::tempdir().unwrap();
+    all.insert("chat", inputs(40).remove("train").unwrap());
+    let both = report(dir.path(), &all).unwrap();
+    let (md, html) = (text(&both, "report.md"), text(&both, "report.html"));
+    assert!(md.contains("## Learning to answer\n\n![") && md.contains("(chat.svg)"), "{md}");
+    assert!(md.find("## Loss").unwrap() < md.find("## Learning to answer").unwrap());
+    assert_eq!(html.matches("<h2>Learning to answer</h2>").count(), 1);
+    assert_eq!(html.matches("curve wide").count(), 2);
+    // The headline is the training's, not that of what came after.
+    let headline = |md: &str| md.split("##").next().unwrap().to_owned();
+    assert_eq!(headline(&md), headline(&text(&alone, "report.md")));
+    assert_ne!(text(&both, "chat.svg"), text(&both, "loss.svg"));
+
+    // A single evaluation is a table without a curve.
+    let dir = tempfile::tempdir().unwrap();
+    let eval = json!({ "record": "eval", "step": 5, "val_loss": 1.25, "val_bpb": 0.5 });
+    all.insert("chat", format!("{eval}\n"));
+    let one = report(dir.path(), &all).unwrap();
+    let md = text(&one, "report.md");
+    assert!(md.contains("| 5 | 0.5000 | 1.2500 |") && !md.contains("chat.svg"), "{md}");
+}
