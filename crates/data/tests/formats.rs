@@ -5,8 +5,8 @@ use crate::common::write_parquet;
 use arrow::array::{ArrayRef, StringArray};
 use farthing_base::Hint;
 use farthing_data::{
-    Error, FetchSettings, Fetcher, FileEntry, Files, HubSettings, PackConfig, PackSettings,
-    Progress, Silent, Survey, Texts, fetch, pack,
+    Error, FetchSettings, Fetcher, FileEntry, Files, HubSettings, Pack, PackSettings, Progress,
+    Silent, Survey, Texts, fetch,
 };
 use proptest::prelude::*;
 use std::fmt::Write as _;
@@ -470,9 +470,9 @@ fn a_special_token_in_a_document_of_ones_own_stays_text() {
     place.file("b.jsonl", json_lines("text", &texts));
     let files = place.fetch(&of("*.jsonl")).unwrap();
     let settings = PackSettings { context: 16, buffer_documents: 50, ..PackSettings::default() };
-    let config = PackConfig { settings, ..PackConfig::default() };
     let train = files.train_paths(place.path("out"));
-    let manifest = pack(&train, &p.tokenizer, &config, &place.path("rows"), &mut Silent).unwrap();
+    let packing = Pack::files(&train).tokenizer(&p.tokenizer).settings(settings);
+    let manifest = packing.to(place.path("rows")).unwrap();
     assert_eq!(manifest.stats.documents, 40);
     let rows = farthing_data::Rows::open(place.path("rows")).unwrap();
     let mut row = vec![0; rows.row_tokens()];

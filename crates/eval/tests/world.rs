@@ -2,8 +2,7 @@
 //! runs of tokens it has read, which is enough to know what the text says.
 
 use farthing_data::{
-    BpeSettings, FetchSettings, PackConfig, PackSettings, Rows, Silent, Texts, Tokenizer, fetch,
-    pack, train_bpe,
+    BpeSettings, FetchSettings, Pack, Rows, Silent, Texts, Tokenizer, fetch, train_bpe,
 };
 use farthing_eval::core::{Bundle, Settings, TaskType, evaluate};
 use farthing_eval::{Batch, IGNORE, LanguageModel, Result, Scores, batches, bits_per_byte};
@@ -57,12 +56,8 @@ fn world(dir: &Path) -> (Tokenizer, Vec<String>, Rows) {
     let train = files.train_paths(dir.join("text"));
     let bpe = BpeSettings { vocab_size: 800, ..Default::default() };
     let (tokenizer, _) = train_bpe(&train, "text", &bpe, &dir.join("bpe"), &mut Silent).unwrap();
-    let config = PackConfig {
-        settings: PackSettings { context: 48, ..Default::default() },
-        ..Default::default()
-    };
     let val = files.val_paths(dir.join("text"));
-    pack(&val, &tokenizer, &config, &dir.join("val"), &mut Silent).unwrap();
+    Pack::files(&val).tokenizer(&tokenizer).row_tokens(48).to(dir.join("val")).unwrap();
     let texts = Texts::open(&train, "text").unwrap().collect::<Result<_, _>>().unwrap();
     (tokenizer, texts, Rows::open(dir.join("val")).unwrap())
 }

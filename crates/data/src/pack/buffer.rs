@@ -2,7 +2,7 @@
 //! It knows neither rows nor BOS.
 
 use super::bits::Bits;
-use crate::token::{Token, Tokens};
+use super::tokens::{Token, Tokens};
 use farthing_base::random::PHI;
 use std::collections::{BTreeMap, VecDeque};
 

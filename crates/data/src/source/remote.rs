@@ -3,16 +3,21 @@
 use super::address::{Address, public};
 use super::cache::{HubCache, Kept, Place, kept, put_aside, web_place};
 use super::digest::{Digest, Found};
+use super::documents::{Named, glance};
 use super::download::{Wanted, download};
 use super::http::{Client, Fault, bare};
+use super::near::heeded;
 use super::select::{Selected, select};
-use super::share;
-use super::{FetchSettings, Fetcher, FileEntry, Files, Pin, PinnedFile, hub, numbered};
-use crate::many::{Part, side_by_side};
-use crate::{Error, Progress, Result, TextFile};
+use super::{FetchSettings, Fetcher, Pin, PinnedFile, as_parquet, entry, hub, numbered, share};
+use crate::local::{Format, is_web_page};
+use crate::side_by_side::{Part, side_by_side};
+use crate::{Error, FileEntry, Files, Progress, Result, TextFile};
+use farthing_base::files;
 use farthing_base::shown::without_secrets;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The wanted files of a pinned source, each with its number; a single one that is divided is to train on.
@@ -23,6 +28,8 @@ pub(crate) struct Chosen {
     pub(crate) commit: Option<String>,
     pub(crate) train: Vec<(usize, PinnedFile)>,
     pub(crate) val: Vec<(usize, PinnedFile)>,
+    /// The formats of those to train on and to hold out, by their names.
+    pub(crate) formats: Vec<Format>,
 }
 
 /// What the pins say of a source; `None` where they are silent about it, or where it is near.
@@ -54,7 +61,15 @@ pub(crate) fn chosen(pins: &[Pin], settings: &FetchSettings) -> Result<Option<Ch
     };
     let val = if selected.shared() { vec![] } else { selected.val.clone() };
     let (Some(train), Some(val)) = (pick(&selected.train), pick(&val)) else { return Ok(None) };
-    Ok(Some(Chosen { names, selected, commit: pin.commit.clone(), train, val }))
+    let formats: Vec<_> = train.iter().chain(&val).map(|(_, file)| format_of(&file.path)).collect();
+    heeded(settings, &formats)?;
+    Ok(Some(Chosen { names, selected, commit: pin.commit.clone(), train, val, formats }))
+}
+
+/// The format of a file by its path in a dataset or its URL; what these do not say is parquet, or an error that says what it is instead.
+fn format_of(path: &str) -> Format {
+    let path = if path.contains("://") { bare(path).into() } else { Cow::Borrowed(path) };
+    Format::of_name(Path::new(&*path)).unwrap_or(Format::Parquet)
 }
 
 /// One file on its way.
@@ -204,18 +219,37 @@ fn as_pinned(error: Error, name: &str) -> Error {
     }
 }
 
-/// Refuses what a server sent that is not parquet, before anybody pins it.
-pub(crate) fn refuse_others(partial: &Path, url: &str) -> Result<()> {
+/// Refuses what a server sent that is not what its name says, before anybody pins it.
+pub(crate) fn refuse_others(settings: &FetchSettings, partial: &Path, url: &str) -> Result<()> {
     let hint = "look at the URL in a browser: a login page, a proxy's page or a server's error may have come instead of the file; nothing of it was kept";
-    match TextFile::check(partial) {
-        Err(Error::NotParquet { found, .. }) => {
-            Err(Error::NotParquet { name: bare(url), found, hint: hint.into() })
-        }
-        Err(Error::Parquet { reason, .. }) => {
-            Err(Error::NotParquet { name: bare(url), found: reason, hint: hint.into() })
-        }
-        other => other,
+    let format = format_of(url);
+    if format == Format::Parquet {
+        return match TextFile::check(partial) {
+            Err(Error::NotParquet { found, .. } | Error::Parquet { reason: found, .. }) => {
+                Err(Error::NotParquet { name: bare(url), found, hint: hint.into() })
+            }
+            other => other,
+        };
     }
+    let mut head = Vec::new();
+    let file = files::open(partial).map_err(Error::io("open", partial))?;
+    file.take(512).read_to_end(&mut head).map_err(Error::io("read", partial))?;
+    if is_web_page(String::from_utf8_lossy(&head).trim_start()) {
+        return Err(Error::OtherFile { url: bare(url), found: "it is a web page".into() });
+    }
+    let file = Named { path: partial.into(), name: last(url).into() };
+    match glance(&file, format, settings) {
+        Err(Error::Document { line, what, .. }) => {
+            let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+            Err(Error::OtherFile { url: bare(url), found: format!("{line}{what}") })
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Nothing is looked at: what is pinned has a digest.
+fn take_all(_: &Path, _: &str) -> Result<()> {
+    Ok(())
 }
 
 fn offline(name: &str) -> Error {
@@ -242,7 +276,7 @@ fn last(url: &str) -> String {
 pub(crate) fn cached(fetcher: &Fetcher, settings: &FetchSettings) -> Result<(usize, u64)> {
     let address = Address::parse(&settings.source)?;
     let Some(chosen) = chosen(&fetcher.pins, settings)? else { return Ok((0, 0)) };
-    let origin = Origin::new(fetcher, &address, &refuse_others);
+    let origin = Origin::new(fetcher, &address, &take_all);
     let (mut files, mut bytes) = (0, 0);
     for (i, file) in chosen.train.iter().chain(&chosen.val) {
         let item = origin.item(file, url_of(&address, *i), chosen.commit.as_deref())?;
@@ -292,6 +326,7 @@ pub(crate) fn pin(
             let Selected { train, val, .. } = select(&settings.shards, &names, source)?;
             let mut wanted: Vec<usize> = train.into_iter().chain(val).collect();
             wanted.dedup();
+            heeded(settings, &wanted.iter().map(|&i| format_of(&urls[i])).collect::<Vec<_>>())?;
             let missing = wanted.into_iter().map(|i| &urls[i]);
             let known: BTreeSet<String> = files.iter().map(|file| file.path.clone()).collect();
             let missing = missing.filter(|url| !known.contains(&*public(url)));
@@ -337,7 +372,7 @@ pub(crate) fn fetch(
         reason: "it does not have the files that are asked for".into(),
     };
     let chosen = chosen(&fetcher.pins, settings)?.ok_or_else(unpinned)?;
-    let origin = Origin::new(fetcher, address, &refuse_others);
+    let origin = Origin::new(fetcher, address, &take_all);
     let commit = chosen.commit.as_deref();
     let wanted: Vec<&(usize, PinnedFile)> = chosen.train.iter().chain(&chosen.val).collect();
     let items: Vec<Item> = wanted
@@ -367,23 +402,47 @@ pub(crate) fn fetch(
         cache.note(&hub.revision, commit)?;
     }
     let name = |i: usize, file: &PinnedFile, item: &Item| {
-        numbered(i, &if item.path.is_some() { file.path.clone() } else { last(&file.path) })
+        let name = if item.path.is_some() { file.path.clone() } else { last(&file.path) };
+        match format_of(&file.path) {
+            Format::Parquet => numbered(i, &name),
+            _ => numbered(i, &format!("{name}.parquet")),
+        }
     };
     let blob = |item: &Item| item.place.blob.clone().ok_or_else(unpinned);
     // What is pinned may have been no parquet from the start.
     for ((_, file), item) in wanted.iter().zip(&items) {
-        TextFile::check(blob(item)?).map_err(|error| as_pinned(error, &file.path))?;
+        if format_of(&file.path) == Format::Parquet {
+            TextFile::check(blob(item)?).map_err(|error| as_pinned(error, &file.path))?;
+        }
     }
+    let named = |file: &PinnedFile, path: PathBuf| Named {
+        path,
+        name: without_secrets(&file.path).into_owned().into(),
+    };
     if chosen.selected.shared() {
         let ((i, file), item) = (wanted[0], &items[0]);
-        let name = name(*i, file, item);
-        return share::divide(&blob(item)?, &settings.source, &name, out, progress);
+        let (name, blob) = (name(*i, file, item), blob(item)?);
+        return match format_of(&file.path) {
+            Format::Parquet => share::divide(&blob, &settings.source, &name, out, progress),
+            format => {
+                as_parquet::divide(&named(file, blob), format, settings, &name, out, progress)
+            }
+        };
     }
     let mut entries = Vec::new();
     for (((i, file), item), found) in wanted.iter().zip(&items).zip(found) {
-        let name = name(*i, file, item);
-        place(&blob(item)?, &out.join(&name))?;
-        entries.push(FileEntry { file: name, bytes: found.bytes, blake3: found.blake3 });
+        let (name, blob) = (name(*i, file, item), blob(item)?);
+        let to = out.join(&name);
+        entries.push(match format_of(&file.path) {
+            Format::Parquet => {
+                place(&blob, &to)?;
+                FileEntry { file: name, bytes: found.bytes, blake3: found.blake3 }
+            }
+            format => {
+                as_parquet::convert(&named(file, blob), format, settings, &to, progress)?;
+                entry(&to)?
+            }
+        });
     }
     let val = entries.split_off(chosen.train.len());
     Ok(Files { train: entries, val, tasks: None })
@@ -397,7 +456,7 @@ pub(crate) fn bring_one(
     progress: &mut dyn Progress,
 ) -> Result<PathBuf> {
     let address = Address::Web(vec![url.to_owned()]);
-    let origin = Origin::new(fetcher, &address, &refuse_others);
+    let origin = Origin::new(fetcher, &address, &take_all);
     let item = origin.item(file, Some(url), None)?;
     side_by_side(std::slice::from_ref(&item), 1, progress, |item, stop, tell| {
         origin.bring(item, stop, tell)

@@ -6,7 +6,7 @@ use super::classes::Classes;
 use super::encode::{Encoder, Lent, Split};
 use super::merges::Merges;
 use super::split::Known;
-use crate::token::Token;
+use crate::Token;
 use aho_corasick::AhoCorasick;
 use serde::Deserialize;
 use serde_json::Value;

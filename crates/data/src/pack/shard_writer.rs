@@ -2,13 +2,18 @@
 //! syncing a whole shard and giving it its name, is done by a thread of its own, in order, so that packing goes on meanwhile. After each
 //! shard comes the resume point that belongs to it; a shard is never without those before it.
 
-use crate::rows::ManifestShard;
-use crate::shard::NewShard;
-use crate::token::{Token, TokenType};
-use crate::{Error, PackSettings, PackStats, Result, resume};
+use super::resume;
+use super::tokens::{Token, le_bytes};
+use crate::{Error, ManifestShard, PackSettings, PackStats, Result, SHARD_FORMAT, TokenType};
+use farthing_base::tensors::{GrowingWriter, TensorError, TensorInfo};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+
+/// Bytes before the data: the header's length and the header, filled up with spaces. A page of memory or two, so that the data begin with a
+/// page too; a header whose counts all have as many digits as they can have is shorter.
+const HEADER_ROOM: usize = 8192;
 
 /// Where shards lie, and what each says of all.
 #[derive(Debug)]
@@ -20,6 +25,64 @@ pub(crate) struct Label {
     pub(crate) tokenizer: String,
     pub(crate) tokens: TokenType,
     pub(crate) settings: PackSettings,
+}
+
+/// A shard on its way to the disk: rows are hashed and written as they come, behind room for the header, which is known last.
+#[derive(Debug)]
+struct NewShard {
+    path: PathBuf,
+    file: GrowingWriter,
+}
+
+impl NewShard {
+    /// Begins the shard `path`, which appears under its name when it is finished.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    fn create(path: PathBuf) -> Result<Self> {
+        let file = GrowingWriter::create(&path, HEADER_ROOM)?;
+        Ok(Self { path, file })
+    }
+
+    /// Adds whole rows.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    fn append<T: Token>(&mut self, rows: &[T]) -> Result<()> {
+        Ok(self.file.write(&le_bytes(rows))?)
+    }
+
+    /// Writes the header and gives the shard its name. Returns what a manifest says of it.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io), [`Error::Shard`](crate::Error::Shard).
+    fn finish(
+        self,
+        tokenizer: &str,
+        tokens: TokenType,
+        settings: &PackSettings,
+        stats: &PackStats,
+    ) -> Result<ManifestShard> {
+        let Self { path, file } = self;
+        let row_tokens = settings.row_tokens();
+        let rows = file.bytes() / (row_tokens * tokens.bytes()) as u64;
+        let json = |v: serde_json::Result<String>| {
+            v.map_err(|e| TensorError::Header { path: path.clone(), reason: e.to_string() })
+        };
+        let metadata = BTreeMap::from([
+            ("format", SHARD_FORMAT.to_string()),
+            ("row_tokens", row_tokens.to_string()),
+            ("rows", rows.to_string()),
+            ("settings", json(serde_json::to_string(settings))?),
+            ("stats", json(serde_json::to_string(stats))?),
+            ("tokenizer", tokenizer.to_string()),
+        ]);
+        let (name, shape) = ("rows".to_string(), vec![rows as usize, row_tokens]);
+        let rows_info = TensorInfo { name, dtype: tokens.dtype(), shape };
+        let header_blake3 = file.finish(rows_info, &metadata)?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(ManifestShard { file, rows, header_blake3 })
+    }
 }
 
 /// The shard that is open, and the thread that finishes shards.
@@ -137,4 +200,43 @@ fn finish(
         }
     }
     Ok(shards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::MAX_HEADER_BYTES;
+    use farthing_base::tensors::Mapped;
+
+    #[test]
+    fn the_longest_header_has_room() {
+        fn fill(value: &mut serde_json::Value) {
+            match value {
+                serde_json::Value::Number(_) => *value = u64::MAX.into(),
+                serde_json::Value::Array(all) => all.iter_mut().for_each(fill),
+                serde_json::Value::Object(all) => all.values_mut().for_each(fill),
+                _ => {}
+            }
+        }
+        // Every count as large as it can be.
+        let mut stats = serde_json::to_value(PackStats::default()).unwrap();
+        fill(&mut stats);
+        let stats: PackStats = serde_json::from_value(stats).unwrap();
+        let hash = blake3::hash(b"").to_hex();
+        let settings = PackSettings {
+            context: 1 << 40,
+            buffer_documents: usize::MAX,
+            rule: crate::PackRule::BestFitCropFirst,
+            remainder: crate::Remainder::Discard,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shard");
+        let shard = NewShard::create(path.clone()).unwrap();
+        shard.finish(&hash, TokenType::U32, &settings, &stats).unwrap();
+        let mapped = Mapped::open(&path, MAX_HEADER_BYTES).unwrap();
+        assert_eq!(mapped.data_start(), HEADER_ROOM);
+        let spaces = mapped.header().iter().rev().take_while(|&&b| b == b' ').count();
+        // A shard without rows: three numbers have one digit each here, and at most twenty.
+        assert!(spaces > HEADER_ROOM / 2 + 60, "{spaces}");
+    }
 }

@@ -1,20 +1,19 @@
-//! From parquet files to a tokenizer, and from parquet files and a tokenizer to shards: the two long functions of this crate.
+//! [`Pack`]: from parquet files and a tokenizer to a folder of shards.
 
-use crate::feed::{Document, Mark, feed};
-use crate::files::digest_files;
-use crate::rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
-use crate::token::{Token, TokenType};
-use crate::writer::{Label, ShardWriter};
+use super::Packer;
+use super::encoding::{Document, Mark, encode_texts};
+use super::resume;
+use super::shard_writer::{Label, ShardWriter};
+use super::tokens::Token;
+use crate::digests::digest_files;
+use crate::local::{self, LocalAddress};
 use crate::{
-    BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, TextColumn, TextFilter,
-    Texts, Tokenizer, resume,
+    Error, MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, PackSettings, Progress, Result,
+    Rows, Silent, TextFilter, Texts, TokenType, Tokenizer,
 };
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The tokenizer's name in the directory that [`train_bpe`] writes.
-pub const TOKENIZER: &str = "tokenizer.json";
 
 /// Names how documents become rows, in the digest of the input: another value wherever the same input gives other rows.
 const PACKING: &str = "farthing-packing-2";
@@ -22,126 +21,174 @@ const PACKING: &str = "farthing-packing-2";
 /// Bytes of rows that are hashed and written together.
 const BLOCK_BYTES: usize = 1 << 18;
 
-/// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`. `text` is the column's name, or a
-/// [`TextColumn`] with a filter. A text that is too small or too uniform for as many entries as are asked for yields fewer.
-///
-/// # Errors
-/// Those of [`Texts`] and [`Tokenizer::train`], too little text apart; [`Error::Tokenizer`] for none; [`Error::Io`].
-pub fn train_bpe<'a, P: AsRef<Path>>(
-    files: &[P],
-    text: impl Into<TextColumn<'a>>,
-    settings: &BpeSettings,
-    out: &Path,
-    progress: &mut dyn Progress,
-) -> Result<(Tokenizer, BpeStats)> {
-    settings.check()?;
-    fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    let text = text.into();
-    let texts = Texts::open(files, text.name)?.with_filter(text.filter)?;
-    // With a filter the number of documents that will be read is not known.
-    let documents = text.filter.is_empty().then(|| texts.rows());
-    let (tokenizer, stats) = Tokenizer::train_at_most(texts, documents, settings, progress)?;
-    if stats.chars == 0 {
-        return Err(Error::Tokenizer {
-            reason: format!("there is no text to make {} entries of", settings.vocab_size),
-            hint: "give some, or let the filter keep some".into(),
-        });
-    }
-    tokenizer.save(out.join(TOKENIZER))?;
-    Ok((tokenizer, stats))
-}
-
-/// How to pack parquet files into shards.
+/// What the rows depend on beside text and tokenizer, as it enters the digest of the input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PackConfig {
-    /// The column that holds the text.
-    pub text_column: String,
-    /// Which documents are packed.
+#[serde(deny_unknown_fields)]
+struct Config {
+    text_column: String,
     #[serde(skip_serializing_if = "TextFilter::is_empty")]
-    pub filter: TextFilter,
-    /// How large a shard's data may become; it has one row at least.
-    pub shard_bytes: usize,
-    /// Rows and rule.
-    pub settings: PackSettings,
+    filter: TextFilter,
+    shard_bytes: usize,
+    settings: PackSettings,
 }
 
-impl Default for PackConfig {
+impl Default for Config {
     fn default() -> Self {
         Self {
             text_column: "text".into(),
             filter: TextFilter::default(),
-            shard_bytes: 100_000_000,
+            shard_bytes: Pack::SHARD_BYTES,
             settings: PackSettings::default(),
         }
     }
 }
 
-/// Encodes and packs one column of parquet files into `out/rows_00000.safetensors`, … and `out/manifest.json`, which is
-/// written last.
-///
-/// Called again on a directory that it finished, with the same input, it verifies the shards and returns; on one that
-/// it was killed in, it goes on after the last shard that was whole, from the resume point that lies beside the shards. The bytes are
-/// the same either way, and for any number of threads.
-///
-/// # Errors
-/// [`Error::Manifest`] when `out` holds another packing, which is left alone; [`Error::NoRows`] when the text does not fill one
-/// row; [`Error::Stopped`] soon after `progress` asks for it; those of [`Texts`], [`Tokenizer::encode_batch`] and of writing shards.
-///
-/// # Cost
-/// The caller's pool reads, encodes and packs, one more thread writes. Memory for the packer's buffer, and some tens of megabytes of
-/// text, tokens and rows on their way; a document longer than that is in memory as a whole.
-pub fn pack<P: AsRef<Path>>(
-    files: &[P],
-    tokenizer: &Tokenizer,
-    config: &PackConfig,
-    out: &Path,
-    progress: &mut dyn Progress,
-) -> Result<Manifest> {
-    pack_with_digests(files, None, tokenizer, config, out, progress)
+/// Text on its way into rows: `Pack::text("dir/*.parquet").tokenizer(&t).row_tokens(2048).to("rows")?`.
+pub struct Pack<'a> {
+    text: Text,
+    digests: Option<Vec<String>>,
+    tokenizer: Option<&'a Tokenizer>,
+    config: Config,
+    progress: Option<&'a mut dyn Progress>,
 }
 
-/// [`pack`] for files whose digests may be known, so that they are read once: `digests[i]` is the BLAKE3 of `files[i]`, in hex, as
-/// [`digest_file`](crate::digest_file) and [`FileEntry::blake3`](crate::FileEntry::blake3) have it. The rows and their manifest are the
-/// same.
-///
-/// # Errors
-/// Those of [`pack`]; [`Error::Config`] unless there are as many digests as files.
-pub fn pack_with_digests<P: AsRef<Path>>(
-    files: &[P],
-    digests: Option<&[String]>,
-    tokenizer: &Tokenizer,
-    config: &PackConfig,
-    out: &Path,
-    progress: &mut dyn Progress,
-) -> Result<Manifest> {
-    config.settings.check()?;
-    if let Some(digests) = digests.filter(|digests| digests.len() != files.len()) {
-        return Err(Error::Config {
-            what: format!("{} files come with {} digests", files.len(), digests.len()),
-            hint: "give one digest for each file, in their order".into(),
-        });
+/// Where text is.
+enum Text {
+    Pattern(String),
+    Files(Vec<PathBuf>),
+}
+
+impl<'a> Pack<'a> {
+    /// Bytes of a shard's rows, at most, if it is not said.
+    pub const SHARD_BYTES: usize = 100_000_000;
+
+    /// Of a parquet file, a folder of them, or a glob, in the order of their names.
+    pub fn text(pattern: impl Into<String>) -> Self {
+        Self::of(Text::Pattern(pattern.into()))
     }
-    let texts = Texts::open(files, &config.text_column)?.with_filter(&config.filter)?;
-    let key = match digests {
-        Some(digests) => input_key(digests, tokenizer, config)?,
-        None => input_key(&digest_files(files, progress)?, tokenizer, config)?,
-    };
-    fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    if out.join(MANIFEST).exists() {
-        return finished(out, &key, progress);
+
+    /// Of these parquet files, in this order.
+    pub fn files<P: AsRef<Path>>(files: &[P]) -> Self {
+        Self::of(Text::Files(files.iter().map(|file| file.as_ref().to_owned()).collect()))
     }
-    match TokenType::for_vocab(tokenizer.vocab_size()) {
-        TokenType::U16 => pack_as::<u16>(texts, tokenizer, config, out, &key, progress),
-        TokenType::U32 => pack_as::<u32>(texts, tokenizer, config, out, &key, progress),
+
+    fn of(text: Text) -> Self {
+        let config = Config::default();
+        Self { text, digests: None, tokenizer: None, config, progress: None }
+    }
+
+    /// Digests of the files that are known, so that each file is read once: `digests[i]` is the BLAKE3 of file `i`, in hex, as
+    /// [`digest_file`](crate::digest_file) and [`FileEntry::blake3`](crate::FileEntry::blake3) have it. The rows are the same.
+    #[must_use]
+    pub fn digests(self, digests: Vec<String>) -> Self {
+        Self { digests: Some(digests), ..self }
+    }
+
+    /// By which text becomes tokens. It must be said.
+    #[must_use]
+    pub fn tokenizer(self, tokenizer: &'a Tokenizer) -> Self {
+        Self { tokenizer: Some(tokenizer), ..self }
+    }
+
+    /// The column that holds the text, `text` if it is not said.
+    #[must_use]
+    pub fn column(mut self, name: impl Into<String>) -> Self {
+        self.config.text_column = name.into();
+        self
+    }
+
+    /// Which documents are packed.
+    #[must_use]
+    pub fn filter(mut self, filter: TextFilter) -> Self {
+        self.config.filter = filter;
+        self
+    }
+
+    /// T, the positions that a model sees, 2,048 if it is not said. Rows have one token more, the last target.
+    #[must_use]
+    pub fn row_tokens(mut self, context: usize) -> Self {
+        self.config.settings.context = context;
+        self
+    }
+
+    /// All settings of packing, T among them.
+    #[must_use]
+    pub fn settings(mut self, settings: PackSettings) -> Self {
+        self.config.settings = settings;
+        self
+    }
+
+    /// How large a shard's data may become; it has one row at least.
+    #[must_use]
+    pub fn shard_bytes(mut self, bytes: usize) -> Self {
+        self.config.shard_bytes = bytes;
+        self
+    }
+
+    /// Who is told how far packing is, and may stop it.
+    #[must_use]
+    pub fn progress(self, progress: &'a mut dyn Progress) -> Self {
+        Self { progress: Some(progress), ..self }
+    }
+
+    /// Encodes and packs into `out/rows_00000.safetensors`, … and `out/manifest.json`, which is written last.
+    ///
+    /// Called again on a folder that it finished, with the same input, it verifies the shards and returns; on one that it was killed in, it
+    /// goes on after the last shard that was whole, from the resume point that lies beside the shards. The bytes are the same either way,
+    /// and for any number of threads.
+    ///
+    /// # Errors
+    /// [`Error::NoFiles`] and [`Error::Source`] for a pattern that leads to no parquet file; [`Error::Config`] without a tokenizer, for
+    /// settings that mean nothing, and for fewer digests than files; [`Error::Manifest`] when `out` holds another packing, which is left
+    /// alone; [`Error::NoRows`] when the text does not fill one row; [`Error::Stopped`] soon after the progress asks for it; those of
+    /// [`Texts`], [`Tokenizer::encode_batch`] and of writing shards.
+    ///
+    /// # Cost
+    /// The caller's pool reads, encodes and packs, one more thread writes. Memory for the packer's buffer, and some tens of megabytes of
+    /// text, tokens and rows on their way; a document longer than that is in memory as a whole.
+    pub fn to(self, out: impl AsRef<Path>) -> Result<Manifest> {
+        let (out, config, silent) = (out.as_ref(), self.config, &mut Silent);
+        let progress = self.progress.unwrap_or(silent);
+        let wrong = |what: String, hint: &str| Err(Error::Config { what, hint: hint.into() });
+        let Some(tokenizer) = self.tokenizer else {
+            return wrong(
+                "text is to be packed without a tokenizer".into(),
+                "give one to `tokenizer`",
+            );
+        };
+        config.settings.check()?;
+        let files = match self.text {
+            Text::Files(files) => files,
+            Text::Pattern(pattern) => {
+                local::find(&LocalAddress::new(&pattern, &pattern), Path::new(""))?.files
+            }
+        };
+        if let Some(digests) = self.digests.as_ref().filter(|all| all.len() != files.len()) {
+            let what = format!("{} files come with {} digests", files.len(), digests.len());
+            return wrong(what, "give one digest for each file, in their order");
+        }
+        let texts = Texts::open(&files, &config.text_column)?.with_filter(&config.filter)?;
+        let digests = match self.digests {
+            Some(digests) => digests,
+            None => digest_files(&files, progress)?,
+        };
+        let key = input_key(&digests, tokenizer, &config)?;
+        fs::create_dir_all(out).map_err(Error::io("create", out))?;
+        if out.join(MANIFEST).exists() {
+            return finished(out, &key, progress);
+        }
+        match TokenType::for_vocab(tokenizer.vocab_size()) {
+            TokenType::U16 => pack_as::<u16>(texts, tokenizer, &config, out, &key, progress),
+            TokenType::U32 => pack_as::<u32>(texts, tokenizer, &config, out, &key, progress),
+        }
     }
 }
 
-/// [`pack`] with tokens of one type, once everything is found to be in order.
+/// Packs with tokens of one type, once everything is found to be in order.
 fn pack_as<T: Token>(
     mut texts: Texts,
     tokenizer: &Tokenizer,
-    config: &PackConfig,
+    config: &Config,
     out: &Path,
     key: &str,
     progress: &mut dyn Progress,
@@ -158,7 +205,7 @@ fn pack_as<T: Token>(
     }
     packing.rows(false)?;
     texts.go_to(from.position)?;
-    let end = feed(texts, from, tokenizer, progress, |document| packing.take(document))?;
+    let end = encode_texts(texts, from, tokenizer, progress, |document| packing.take(document))?;
     packing.mark = end;
     packing.rows(true)?;
     packing.finish()
@@ -186,7 +233,7 @@ impl<'a, T: Token> Packing<'a, T> {
         out: &'a Path,
         key: &'a str,
         tokenizer: &'a Tokenizer,
-        config: &'a PackConfig,
+        config: &'a Config,
     ) -> Result<Self> {
         let settings = &config.settings;
         let bos = T::new(tokenizer.bos());
@@ -284,7 +331,7 @@ impl<'a, T: Token> Packing<'a, T> {
 }
 
 /// A digest of everything that the rows depend on.
-fn input_key(digests: &[String], tokenizer: &Tokenizer, config: &PackConfig) -> Result<String> {
+fn input_key(digests: &[String], tokenizer: &Tokenizer, config: &Config) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let config = serde_json::to_string(config).map_err(|e| Error::Config {
         what: format!("the pack settings cannot be written: {e}"),
@@ -341,8 +388,7 @@ fn clear(out: &Path, keep: &[ManifestShard]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Position;
-    use crate::{PackRule, Remainder, Shard};
+    use crate::{BpeSettings, PackRule, Position, Remainder, Shard};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -367,7 +413,7 @@ mod tests {
     fn run<T: Token>(
         dir: &Path,
         tokenizer: &Tokenizer,
-        config: &PackConfig,
+        config: &Config,
         lengths: &[u32],
         until: usize,
     ) {
@@ -401,7 +447,7 @@ mod tests {
         ) {
             let remainder = if requeue { Remainder::Requeue } else { Remainder::Discard };
             let settings = PackSettings { rule, context: 31, buffer_documents: 20, remainder };
-            let config = PackConfig { settings, shard_bytes: 3_000, ..PackConfig::default() };
+            let config = Config { settings, shard_bytes: 3_000, ..Config::default() };
             let tokenizer = tokenizer();
             let (plain, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             run::<u16>(plain.path(), &tokenizer, &config, &lengths, lengths.len());
@@ -431,7 +477,7 @@ mod tests {
 
             // Four bytes a token, for vocabularies that need them: the same rows.
             let wide = tempfile::tempdir().unwrap();
-            let config_wide = PackConfig { shard_bytes: 2 * config.shard_bytes, ..config.clone() };
+            let config_wide = Config { shard_bytes: 2 * config.shard_bytes, ..config.clone() };
             for until in [lengths.len() / 2, lengths.len()] {
                 run::<u32>(wide.path(), &tokenizer, &config_wide, &lengths, until);
             }
@@ -463,7 +509,7 @@ mod tests {
     #[test]
     fn a_failed_write_loses_nothing_and_other_input_does_not_go_on() {
         let settings = PackSettings { context: 31, buffer_documents: 5, ..PackSettings::default() };
-        let config = PackConfig { settings, shard_bytes: 1_000, ..PackConfig::default() };
+        let config = Config { settings, shard_bytes: 1_000, ..Config::default() };
         let tokenizer = tokenizer();
         let dir = tempfile::tempdir().unwrap();
         let mut packing = Packing::<u16>::begin(dir.path(), "key", &tokenizer, &config).unwrap();
