@@ -1,4 +1,4 @@
-//! Files' digests. Files are read and not mapped: what is mapped counts as this process's memory, however large the file is.
+//! Digests of files. Files are read, not mapped: a mapped file counts as this process's memory, however large it is.
 
 use crate::side_by_side::{AsOne, Part, side_by_side};
 use crate::{Error, Progress, Result};

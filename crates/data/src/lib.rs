@@ -34,8 +34,8 @@ pub use rows::{
 
 #[cfg(feature = "text")]
 pub use chat::{
-    CHAT_TEMPLATE, CHAT_TEMPLATE_FILE, Content, Conversation, Conversations, Message,
-    Part as ContentPart, PartKind, Role, pack_chat,
+    CHAT_TEMPLATE, CHAT_TEMPLATE_FILE, Content, ContentPart, Conversation, Conversations, Message,
+    PartKind, Role, pack_chat,
 };
 #[cfg(feature = "text")]
 pub use digests::digest_file;

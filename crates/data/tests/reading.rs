@@ -38,6 +38,10 @@ fn every_encoding_page_version_and_codec_reads_alike() {
         for codec in [
             Compression::UNCOMPRESSED,
             Compression::SNAPPY,
+            Compression::GZIP(parquet::basic::GzipLevel::default()),
+            Compression::BROTLI(parquet::basic::BrotliLevel::default()),
+            Compression::LZ4,
+            Compression::LZ4_RAW,
             Compression::ZSTD(parquet::basic::ZstdLevel::try_new(3).unwrap()),
         ] {
             for encoding in [

@@ -57,6 +57,32 @@ fn known_digests_change_nothing_but_that_files_are_read_once() {
 }
 
 #[test]
+fn text_is_found_by_a_pattern() {
+    let p = packed();
+    let dir = p.dir.path();
+    let text = dir.join("text");
+    let held_out = p.files.val_paths(&text);
+    for path in held_out {
+        fs::remove_file(path).unwrap();
+    }
+    for pattern in ["text/*.parquet", "text"] {
+        let pattern = dir.join(pattern).to_str().unwrap().to_owned();
+        let packing = Pack::text(&pattern).tokenizer(&p.tokenizer).settings(p.settings.clone());
+        let out = dir.join("again");
+        assert_eq!(packing.shard_bytes(60_000).to(&out).unwrap().shards, p.manifest.shards);
+        fs::remove_dir_all(out).unwrap();
+    }
+    let of = |pattern: &str| Pack::text(dir.join(pattern).to_str().unwrap());
+    let error = of("text/*.parquet").to(dir.join("x")).unwrap_err().to_string();
+    assert!(error.contains("without a tokenizer"), "{error}");
+    let error = of("nowhere/*.parquet").tokenizer(&p.tokenizer).to(dir.join("x")).unwrap_err();
+    assert!(matches!(error, Error::NoFiles { .. }), "{error}");
+    fs::write(dir.join("notes.jsonl"), "{\"text\": \"a\"}\n").unwrap();
+    let error = of("notes.jsonl").tokenizer(&p.tokenizer).to(dir.join("x")).unwrap_err();
+    assert!(matches!(error, Error::NotParquet { .. }), "{error}");
+}
+
+#[test]
 fn rows_hold_the_documents_and_nothing_is_lost() {
     let p = packed();
     let rows = Rows::open(p.dir.path().join("rows")).unwrap();

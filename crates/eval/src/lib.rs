@@ -13,4 +13,4 @@ pub use bpb::{BitsPerByte, Nats, batches, batches_of, bits_per_byte, count_nats,
 pub use encode::Encode;
 pub use error::{BoxError, Error, Result};
 pub use gpt::GptScorer;
-pub use language_model::{Batch, IGNORE, LanguageModel, Scores};
+pub use language_model::{EvalBatch, IGNORE, LanguageModel, Scores};

@@ -5,7 +5,7 @@ use farthing_data::{
     BpeSettings, FetchSettings, Pack, Rows, Silent, Texts, Tokenizer, fetch, train_bpe,
 };
 use farthing_eval::core::{Bundle, Settings, TaskType, evaluate};
-use farthing_eval::{Batch, IGNORE, LanguageModel, Result, Scores, batches, bits_per_byte};
+use farthing_eval::{EvalBatch, IGNORE, LanguageModel, Result, Scores, batches, bits_per_byte};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -31,7 +31,7 @@ impl Memory {
 }
 
 impl LanguageModel for Memory {
-    fn score(&mut self, batch: &Batch, predictions: bool, scores: &mut Scores) -> Result<()> {
+    fn score(&mut self, batch: &EvalBatch, predictions: bool, scores: &mut Scores) -> Result<()> {
         scores.reset(batch.inputs().len(), predictions);
         let tokens = batch.tokens();
         for (i, &target) in batch.targets().iter().enumerate().filter(|&(_, &t)| t != IGNORE) {

@@ -28,6 +28,8 @@ pub struct Texts<'a> {
     logits: Vec<f64>,
     /// Host bytes that logits pass through.
     staging: Vec<u8>,
+    /// Ids of a pass as the device holds them.
+    upload: Vec<i32>,
     sampler: Sampler,
     bytes: usize,
 }
@@ -100,6 +102,7 @@ impl<'a> Texts<'a> {
             dev,
             weights,
             staging: vec![0; texts * config.padded_vocab() * types.compute.bytes()],
+            upload: Vec::with_capacity(capacity.positions),
             buffers,
             capacity,
             each: all,
@@ -125,7 +128,7 @@ impl<'a> Texts<'a> {
     }
 
     /// The tokens of a text so far; none of one that there is no room for.
-    pub fn tokens(&self, text: usize) -> &[i32] {
+    pub fn tokens(&self, text: usize) -> &[u32] {
         self.each.get(text).map_or(&[], |text| &text.tokens)
     }
 
@@ -172,7 +175,7 @@ impl<'a> Texts<'a> {
     ///
     /// # Cost
     /// 2 FLOPs per weight and token, and attention over the keys each sees.
-    pub fn feed(&mut self, text: usize, tokens: &[i32]) -> Result<()> {
+    pub fn feed(&mut self, text: usize, tokens: &[u32]) -> Result<()> {
         let end = tokens.len();
         self.append(text, tokens, &mut |this, piece| {
             if piece.end == end { this.read_logits(piece.len() - 1, &[text]) } else { Ok(()) }
@@ -189,7 +192,7 @@ impl<'a> Texts<'a> {
     ///
     /// # Cost
     /// As [`Texts::feed`] for each; the weights are read once.
-    pub fn step(&mut self, texts: &[usize], tokens: &[i32]) -> Result<()> {
+    pub fn step(&mut self, texts: &[usize], tokens: &[u32]) -> Result<()> {
         if texts.len() != tokens.len() {
             let what = format!("{} tokens for {} texts", tokens.len(), texts.len());
             return refuse(what, "give one token for each");
@@ -211,14 +214,14 @@ impl<'a> Texts<'a> {
     ///
     /// # Errors
     /// [`Error::Generation`] when it has no tokens yet, or `sampling` makes no sense.
-    pub fn draw(&mut self, text: usize, sampling: &Sampling) -> Result<i32> {
+    pub fn draw(&mut self, text: usize, sampling: &Sampling) -> Result<u32> {
         self.logits(text)?;
         let (vocab, tokens) = (self.gpt.config().vocab_size, &self.each[text].tokens);
         let logits = &self.logits[text * vocab..(text + 1) * vocab];
         self.sampler.draw(logits, tokens, sampling, tokens.len())
     }
 
-    fn check(&self, text: usize, tokens: &[i32], row: usize) -> Result<()> {
+    fn check(&self, text: usize, tokens: &[u32], row: usize) -> Result<()> {
         let Some(found) = self.each.get(text) else {
             let what = format!("text {text} of {}", self.each.len());
             return refuse(what, "ask for room for more texts");
@@ -232,11 +235,15 @@ impl<'a> Texts<'a> {
             return refuse(what, "ask for a generator with a larger max_tokens");
         }
         let vocab = self.gpt.config().vocab_size;
-        let wrong = tokens.iter().position(|&id| id < 0 || id as i64 >= vocab as i64);
+        let wrong = tokens.iter().position(|&id| id as usize >= vocab);
         match wrong {
-            Some(position) => {
-                Err(Error::Token { what: "input", id: tokens[position], row, position, vocab })
-            }
+            Some(position) => Err(Error::Token {
+                what: "input",
+                id: tokens[position].into(),
+                row,
+                position,
+                vocab,
+            }),
             None => Ok(()),
         }
     }
@@ -245,7 +252,7 @@ impl<'a> Texts<'a> {
     fn append(
         &mut self,
         text: usize,
-        tokens: &[i32],
+        tokens: &[u32],
         after: &mut dyn FnMut(&mut Self, Range<usize>) -> Result<()>,
     ) -> Result<()> {
         self.check(text, tokens, 0)?;
@@ -259,9 +266,11 @@ impl<'a> Texts<'a> {
     }
 
     /// Sends the next `each` tokens of some texts through the trunk.
-    fn pass(&mut self, rows: &[usize], tokens: &[i32], each: usize) -> Result<()> {
-        let Self { gpt, dev, weights, buffers, each: texts, .. } = self;
-        dev.write_i32(first_mut(&mut buffers.tokens, tokens.len())?, tokens)?;
+    fn pass(&mut self, rows: &[usize], tokens: &[u32], each: usize) -> Result<()> {
+        let Self { gpt, dev, weights, buffers, upload, each: texts, .. } = self;
+        upload.clear();
+        upload.extend(tokens.iter().map(|&id| id as i32));
+        dev.write_i32(first_mut(&mut buffers.tokens, tokens.len())?, upload)?;
         let at = Extent { rows: rows.len(), tokens: each };
         let mut going = Going { texts, rows };
         gpt.trunk(*dev, *weights, buffers, at, Some(&mut going))?;
@@ -364,7 +373,7 @@ impl Generator<'_> {
     ///
     /// # Cost
     /// As [`Texts::feed`].
-    pub fn feed(&mut self, tokens: &[i32]) -> Result<&[f64]> {
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f64]> {
         self.texts.feed(0, tokens)?;
         self.texts.logits(0)
     }
@@ -376,7 +385,7 @@ impl Generator<'_> {
     ///
     /// # Cost
     /// Beside that of [`Generator::feed`], a product with `lm_head` for each token, and its logits on the way to the host.
-    pub fn feed_each(&mut self, tokens: &[i32], each: &mut dyn FnMut(usize, &[f64])) -> Result<()> {
+    pub fn feed_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f64])) -> Result<()> {
         self.texts.append(0, tokens, &mut |texts, piece| {
             for (at, i) in piece.enumerate() {
                 texts.read_logits(at, &[0])?;
@@ -390,7 +399,7 @@ impl Generator<'_> {
     ///
     /// # Errors
     /// [`Error::Generation`] when there are no tokens yet, or `sampling` makes no sense.
-    pub fn draw(&mut self, sampling: &Sampling) -> Result<i32> {
+    pub fn draw(&mut self, sampling: &Sampling) -> Result<u32> {
         self.texts.draw(0, sampling)
     }
 
@@ -401,11 +410,11 @@ impl Generator<'_> {
     /// As [`Generator::feed`] and [`Generator::draw`].
     pub fn generate(
         &mut self,
-        prompt: &[i32],
+        prompt: &[u32],
         max_new: usize,
         sampling: &Sampling,
-        stop: impl Fn(i32) -> bool,
-    ) -> Result<Vec<i32>> {
+        stop: impl Fn(u32) -> bool,
+    ) -> Result<Vec<u32>> {
         sampling.check()?;
         self.feed(prompt)?;
         let mut out = Vec::with_capacity(max_new);
@@ -462,16 +471,17 @@ mod tests {
         (gpt, params)
     }
 
-    fn tokens(n: usize) -> Vec<i32> {
-        (0..n).map(|i| (Stream::new(3, "text").bits(i as u64) % 50) as i32).collect()
+    fn tokens(n: usize) -> Vec<u32> {
+        (0..n).map(|i| (Stream::new(3, "text").bits(i as u64) % 50) as u32).collect()
     }
 
     /// Softcapped logits of every position, from one pass over the whole row.
-    fn all_logits(gpt: &Gpt, dev: &dyn Device, params: &Params, text: &[i32]) -> Vec<Vec<f64>> {
+    fn all_logits(gpt: &Gpt, dev: &dyn Device, params: &Params, text: &[u32]) -> Vec<Vec<f64>> {
         let n = text.len();
         let mut ws = gpt.workspace(dev, 1, n, Mode::Evaluate).unwrap();
         let ignored = vec![-1; n];
-        let batch = Batch::new(n, text, &ignored);
+        let inputs: Vec<i32> = text.iter().map(|&id| id as i32).collect();
+        let batch = Batch::new(n, &inputs, &ignored);
         gpt.evaluate(dev, params.weights(), &mut ws, &batch, false).unwrap();
         let logits = dev.read_f64(ws.buffers.logits.view().rows(0..n).unwrap()).unwrap();
         logits.chunks(gpt.config().padded_vocab()).map(|row| row[..50].to_vec()).collect()
@@ -582,7 +592,7 @@ mod tests {
         let text = [&[1, 2], &out[..]].concat();
         for (t, row) in all_logits(&gpt, &dev, &params, &text).iter().enumerate().skip(1).take(8) {
             let best = (0..50).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
-            assert_eq!(text[t + 1], best as i32);
+            assert_eq!(text[t + 1], best as u32);
         }
         generator.reset();
         assert_eq!(generator.generate(&[1, 2], 8, &Sampling::GREEDY, |_| false).unwrap(), out);
@@ -684,7 +694,7 @@ mod tests {
         let sampling = |seed| Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
         for preset in BOTH {
             let (gpt, params) = model(preset, dev);
-            let alone: Vec<(Vec<i32>, Vec<f64>)> = (0..5)
+            let alone: Vec<(Vec<u32>, Vec<f64>)> = (0..5)
                 .map(|i| {
                     let mut one = gpt.generator(dev, params.weights(), 300).unwrap();
                     let draw = sampling(i as u64);
@@ -704,7 +714,7 @@ mod tests {
                     going.push((slot, i));
                 }
                 let rows: Vec<usize> = going.iter().map(|(slot, _)| *slot).collect();
-                let next: Vec<i32> = going
+                let next: Vec<u32> = going
                     .iter()
                     .map(|&(slot, i)| texts.draw(slot, &sampling(i as u64)).unwrap())
                     .collect();

@@ -70,7 +70,7 @@ fn conversations_have_nanochats_tokens_and_what_is_learned_follows_from_them() {
 
 /// The rows of nanochat's first batches, in its order.
 struct First<'a> {
-    batches: Box<dyn Iterator<Item = farthing_eval::Result<farthing_eval::Batch>> + 'a>,
+    batches: Box<dyn Iterator<Item = farthing_eval::Result<farthing_eval::EvalBatch>> + 'a>,
     batch: Batch,
 }
 

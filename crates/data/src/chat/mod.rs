@@ -40,12 +40,12 @@ pub enum Content {
     /// A text.
     Text(String),
     /// Text, calls of a tool, and what came back.
-    Parts(Vec<Part>),
+    Parts(Vec<ContentPart>),
 }
 
 /// A part of an assistant's turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct ContentPart {
     /// What it is.
     #[serde(rename = "type")]
     pub kind: PartKind,
@@ -191,7 +191,7 @@ impl ChatTokens {
                     tokenizer.encode_to(&(std::mem::take(&mut before) + text), &mut ids)?;
                 }
                 Content::Parts(parts) => {
-                    for Part { kind, text } in parts {
+                    for ContentPart { kind, text } in parts {
                         let around = match kind {
                             PartKind::Text => None,
                             PartKind::Python => Some(self.python),

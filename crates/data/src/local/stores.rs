@@ -1,4 +1,4 @@
-//! Which folders belong to a store, in which this program keeps its own copies: these are never a source, through whatever link.
+//! Recognises folders of a store, in which this program keeps its own copies. They are never a source, whichever link leads to them.
 
 use super::list::{FILES, Files};
 use crate::Error;

@@ -1,5 +1,5 @@
-//! One walk finds the files of a path, a folder or a glob, and one function, [`Walk::file`], decides of each file whether it is text of
-//! the user's. What is left out comes with its reason, so that nothing is missing in silence.
+//! Walks folders to find the files of a path, a folder or a glob. One function, [`Walk::file`], decides of each file whether it is
+//! text of the user's. What is left out is listed with its reason.
 
 use super::formats::{Format, begins_as_parquet};
 use super::glob::{Alternative, Part};

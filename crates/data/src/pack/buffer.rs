@@ -1,5 +1,4 @@
-//! The packer's buffer: a multiset of document lengths with the questions that packing asks of it.
-//! It knows neither rows nor BOS.
+//! The packer's buffer: documents by length, and the questions that rules ask of it, such as which two fill a row.
 
 use super::bits::Bits;
 use super::tokens::{Token, Tokens};

@@ -1,6 +1,6 @@
-//! Text to tokens, chunk by chunk: while one chunk of documents is packed, the next is encoded and the one after that is read, row groups
-//! side by side, all on the caller's thread pool. So no thread waits for another while there is work. Three chunks are in memory at a
-//! time, and documents keep the order of the files, whatever the number of threads.
+//! Reads and encodes text, chunk by chunk: while one chunk of documents is packed, the next is encoded and the one after it is read.
+//! All of it runs on the caller's thread pool, where no thread waits while there is work. Three chunks are in memory at a time, and
+//! documents keep the order of the files.
 
 use super::tokens::{Token, Tokens};
 use crate::text::{Group, Groups, Row};

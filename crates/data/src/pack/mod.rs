@@ -5,6 +5,7 @@ mod bits;
 mod buffer;
 mod encoding;
 mod packer;
+mod packing;
 mod resume;
 mod rule;
 mod shard_writer;

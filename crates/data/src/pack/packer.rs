@@ -1,5 +1,5 @@
-//! The packer: documents wait in a buffer, and a [rule](PackRule) says which of them comes into the row next. What is cut off at the end
-//! of a row is queued again as a document of its own with BOS, or discarded. It knows neither files nor text.
+//! The packer: documents wait in a buffer, and a [rule](PackRule) says which of them comes into the row next. What is cut off at the
+//! end of a row waits again as a document of its own with BOS, or is discarded.
 
 use super::buffer::{Buffer, Piece};
 use super::rule::Choice;

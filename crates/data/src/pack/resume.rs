@@ -1,5 +1,5 @@
-//! The resume point: what packing leaves beside its shards after each one, so that a later call goes on from there instead of
-//! beginning again. One file, replaced as a whole; a damaged one counts as none.
+//! The resume point, a file that packing leaves beside its shards after each one. A later call goes on from there. It is replaced as
+//! a whole; a damaged one is ignored, and packing begins again.
 
 use super::Packer;
 use super::encoding::Mark;

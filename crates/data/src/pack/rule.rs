@@ -1,4 +1,4 @@
-//! The rules of packing: which document goes into a row next. They see lengths alone, BOS included.
+//! The rules of packing: which document goes into a row next, by lengths alone, BOS included.
 
 use super::buffer::Buffer;
 use super::tokens::Token;

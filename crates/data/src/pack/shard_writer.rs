@@ -1,6 +1,5 @@
-//! Rows on their way to the disk: hashed and written where they are packed, while they are in that core's cache. What takes a disk's time,
-//! syncing a whole shard and giving it its name, is done by a thread of its own, in order, so that packing goes on meanwhile. After each
-//! shard comes the resume point that belongs to it; a shard is never without those before it.
+//! Writes rows to shards. The thread that packs also hashes and writes the rows, while they are in its cache. Another thread syncs
+//! each whole shard and gives it its name, in order, and after each shard saves the resume point that belongs to it.
 
 use super::resume;
 use super::tokens::{Token, le_bytes};
@@ -88,7 +87,7 @@ impl NewShard {
 /// The shard that is open, and the thread that finishes shards.
 ///
 /// # Cost
-/// Whoever fills shards faster than the disk takes them, waits when one is synced and the next is whole.
+/// At most one whole shard waits while another is synced; then packing waits, too.
 #[derive(Debug)]
 pub(crate) struct ShardWriter {
     out: PathBuf,

@@ -1,4 +1,4 @@
-//! A packer as data, so that packing can go on in another process. It knows no file.
+//! The state of a packer as data, with which packing goes on in another process.
 
 use super::Packer;
 use super::buffer::Piece;

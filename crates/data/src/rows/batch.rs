@@ -1,4 +1,4 @@
-//! Batches on the host: inputs, targets, and positions sorted by token. No device, no thread.
+//! A batch on the host: inputs, targets, and positions sorted by token.
 
 use crate::{ChatTokens, Error, Result, Row};
 

@@ -1,4 +1,4 @@
-//! What is learned of a row of conversations, by its special tokens alone.
+//! Finds what is learned of a row of conversations, from its special tokens alone.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! Batches of the steps of a training, in an order that depends on seed and step alone, filled by a thread of their own while the one
-//! before is in use.
+//! Makes the batches of a training, in an order that depends on seed and step alone. A thread fills the next ones while one is in
+//! use.
 
 use super::batch::Batch;
 use crate::{ChatTokens, Error, Order, Result, Rows};

@@ -1,4 +1,4 @@
-//! All shards of a directory as one indexed collection of rows, and the manifest that lists them.
+//! Opens a folder of shards as one collection of rows, by the manifest that lists them.
 
 mod batch;
 mod chat;

@@ -1,4 +1,4 @@
-//! What became of a corpus, in counts: what was read of it and what packing did; shares are computed from them.
+//! Counts of what was read of a corpus and of what packing did to it, and the shares computed from them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

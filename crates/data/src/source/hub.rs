@@ -1,5 +1,5 @@
-//! What the Hub says of a dataset: the commit behind a revision, the files of a commit with their digests, and why it
-//! refuses.
+//! Asks the Hub about a dataset: the commit behind a revision, and the files of that commit with their digests. Turns its refusals
+//! into errors that say what to do.
 
 use super::address::{HubAddress, safe};
 use super::digest::Digest;

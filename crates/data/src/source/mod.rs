@@ -12,12 +12,14 @@ mod http;
 mod hub;
 mod near;
 mod one_file;
+mod origin;
 mod pin;
 mod remote;
 mod select;
 mod settings;
 mod share;
 mod survey;
+mod waits;
 
 pub use pin::{Pin, PinnedFile};
 pub use settings::HubSettings;

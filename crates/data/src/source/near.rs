@@ -1,4 +1,4 @@
-//! Sources on this machine: which of their files are trained on, what can be said of them before anything is copied, and their copies.
+//! Sources on this machine: chooses which files to train on, checks them before anything is copied, and copies them.
 
 use super::documents::{Named, glance};
 use super::select::{Selected, select};

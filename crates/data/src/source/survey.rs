@@ -1,4 +1,4 @@
-//! What a source comes to, in words, before anything of it is copied.
+//! Describes in words what a source comes to, before anything of it is copied.
 
 use super::remote::Chosen;
 use super::select::{Selected, Split, Why};

@@ -1,4 +1,4 @@
-//! One parquet file: its footer, checked, and its columns by name. It decodes no page.
+//! Opens one parquet file: checks its footer and finds its columns by name.
 
 use super::filter::TextFilter;
 use super::pages::contained;

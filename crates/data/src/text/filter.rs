@@ -1,4 +1,4 @@
-//! Which documents are read, and the count of those that are not.
+//! Decides which documents are read, and counts those that are not.
 
 use crate::{Error, ReadStats, Result};
 use schemars::JsonSchema;

@@ -1,5 +1,5 @@
-//! Which way a tokenizer's texts are encoded: by our own encoder, if it does with this file exactly what the `tokenizers`
-//! crate does, else by that crate.
+//! Chooses how texts are encoded: by our own encoder if it gives exactly the ids of the `tokenizers` crate for this file, else by
+//! that crate.
 
 use super::Spelling;
 use super::classes::Classes;

@@ -1,4 +1,4 @@
-//! Text in UTF-16, as Windows writes it, to UTF-8 on its way.
+//! Turns text in UTF-16, as Windows writes it, into UTF-8 while it is read.
 
 use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_16BE, UTF_16LE};
 use std::io::Read;
