@@ -40,8 +40,7 @@ const PROGRAMS: [(&str, &str, &str); 4] = [
     (
         "optimizes",
         "farthing-optim = \"0.1\"",
-        "let names: Vec<String> = farthing_optim::Registry::standard().names().map(Into::into).collect();
-    println!(\"{names:?}\");",
+        "println!(\"{:?}\", farthing_optim::Registry::standard().names());",
     ),
 ];
 
