@@ -114,11 +114,6 @@ pub(crate) fn refuse_others(settings: &FetchSettings, partial: &Path, url: &str)
     }
 }
 
-/// Nothing is looked at: what is pinned has a digest.
-fn take_all(_: &Path, _: &str) -> Result<()> {
-    Ok(())
-}
-
 /// Where file `i` of a source of URLs is.
 fn url_of(address: &Address, i: usize) -> Option<&str> {
     match address {
@@ -131,7 +126,7 @@ fn url_of(address: &Address, i: usize) -> Option<&str> {
 pub(crate) fn cached(fetcher: &Fetcher, settings: &FetchSettings) -> Result<(usize, u64)> {
     let address = Address::parse(&settings.source)?;
     let Some(chosen) = chosen(&fetcher.pins, settings)? else { return Ok((0, 0)) };
-    let origin = Origin::new(fetcher, &address, &take_all);
+    let origin = Origin::new(fetcher, &address, &|_, _| Ok(()));
     let (mut files, mut bytes) = (0, 0);
     for (i, file) in chosen.train.iter().chain(&chosen.val) {
         let item = origin.item(file, url_of(&address, *i), chosen.commit.as_deref())?;
@@ -227,7 +222,7 @@ pub(crate) fn fetch(
         reason: "it does not have the files that are asked for".into(),
     };
     let chosen = chosen(&fetcher.pins, settings)?.ok_or_else(unpinned)?;
-    let origin = Origin::new(fetcher, address, &take_all);
+    let origin = Origin::new(fetcher, address, &|_, _| Ok(()));
     let commit = chosen.commit.as_deref();
     let wanted: Vec<&(usize, PinnedFile)> = chosen.train.iter().chain(&chosen.val).collect();
     let items: Vec<Item> = wanted
@@ -311,7 +306,7 @@ pub(crate) fn bring_one(
     progress: &mut dyn Progress,
 ) -> Result<PathBuf> {
     let address = Address::Web(vec![url.to_owned()]);
-    let origin = Origin::new(fetcher, &address, &take_all);
+    let origin = Origin::new(fetcher, &address, &|_, _| Ok(()));
     let item = origin.item(file, Some(url), None)?;
     side_by_side(std::slice::from_ref(&item), 1, progress, |item, stop, tell| {
         origin.bring(item, stop, tell)

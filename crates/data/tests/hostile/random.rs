@@ -101,9 +101,10 @@ fn parquet_changed_at_random() {
 #[test]
 fn other_formats_changed_at_random() {
     let dir = tempfile::tempdir().unwrap();
-    let lines: String =
-        (0..60).map(|i| format!("{{\"id\": {i}, \"text\": \"line {i} ü\\n\"}}\n")).collect();
-    let table: String = (0..60).map(|i| format!("{i},\"a, \"\"{i}\"\"\nb\"\n")).collect();
+    let line = |i| format!("{{\"id\": {i}, \"text\": \"line {i} ü\\n\"}}\n");
+    let row = |i| format!("{i},\"a, \"\"{i}\"\"\nb\"\n");
+    let (lines, table): (String, String) =
+        ((0..60).map(line).collect(), (0..60).map(row).collect());
     let utf16: Vec<u8> =
         format!("\u{feff}{lines}").encode_utf16().flat_map(u16::to_le_bytes).collect();
     let gz = |bytes: &[u8]| {

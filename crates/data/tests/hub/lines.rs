@@ -14,7 +14,8 @@ fn gz(text: &str) -> Vec<u8> {
 }
 
 fn lines(first: u32) -> String {
-    (first..first + 30).map(|i| format!("{{\"text\": \"document {i}\"}}\n")).collect()
+    let line = |i| format!("{{\"text\": \"document {i}\"}}\n");
+    (first..first + 30).map(line).collect()
 }
 
 /// JSON lines and a table, plain and compressed, and what is not text to train on.

@@ -46,6 +46,10 @@ pub(crate) struct Named {
 /// Gives one document after the other.
 trait Reader {
     /// The next document; within, `None` is a null, which parquet has, too.
+    #[allow(
+        clippy::option_option,
+        reason = "a null is a document, too; after the last there is none"
+    )]
     fn next_document(&mut self) -> Result<Option<Option<String>>>;
 }
 
