@@ -42,7 +42,7 @@ pub use digests::digest_file;
 #[cfg(feature = "text")]
 pub use local::{FILES, FileEntry, Files};
 #[cfg(feature = "text")]
-pub use pack::{Pack, Packer, Token};
+pub use pack::{Pack, PackConfig, Packer, Token, pack};
 #[cfg(feature = "text")]
 pub use text::{Position, TextColumn, TextFile, TextFilter, Texts};
 #[cfg(feature = "text")]

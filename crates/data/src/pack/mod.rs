@@ -15,6 +15,6 @@ mod tokens;
 
 pub use packer::Packer;
 pub(crate) use shard_writer::{Label, ShardWriter};
-pub use to_rows::Pack;
+pub use to_rows::{Pack, PackConfig, pack};
 pub use tokens::Token;
 pub(crate) use tokens::Tokens;

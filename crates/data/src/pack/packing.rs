@@ -4,7 +4,7 @@ use super::Packer;
 use super::encoding::{Document, Mark, encode_texts};
 use super::resume;
 use super::shard_writer::{Label, ShardWriter};
-use super::to_rows::Config;
+use super::to_rows::PackConfig;
 use super::tokens::Token;
 use crate::{
     Error, MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, PackSettings, Progress, Result,
@@ -20,7 +20,7 @@ const BLOCK_BYTES: usize = 1 << 18;
 pub(super) fn pack_as<T: Token>(
     mut texts: Texts,
     tokenizer: &Tokenizer,
-    config: &Config,
+    config: &PackConfig,
     out: &Path,
     key: &str,
     progress: &mut dyn Progress,
@@ -65,7 +65,7 @@ impl<'a, T: Token> Packing<'a, T> {
         out: &'a Path,
         key: &'a str,
         tokenizer: &'a Tokenizer,
-        config: &'a Config,
+        config: &'a PackConfig,
     ) -> Result<Self> {
         let settings = &config.settings;
         let bos = T::new(tokenizer.bos());
@@ -211,7 +211,7 @@ mod tests {
     fn run<T: Token>(
         dir: &Path,
         tokenizer: &Tokenizer,
-        config: &Config,
+        config: &PackConfig,
         lengths: &[u32],
         until: usize,
     ) {
@@ -245,7 +245,7 @@ mod tests {
         ) {
             let remainder = if requeue { Remainder::Requeue } else { Remainder::Discard };
             let settings = PackSettings { rule, context: 31, buffer_documents: 20, remainder };
-            let config = Config { settings, shard_bytes: 3_000, ..Config::default() };
+            let config = PackConfig { settings, shard_bytes: 3_000, ..PackConfig::default() };
             let tokenizer = tokenizer();
             let (plain, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             run::<u16>(plain.path(), &tokenizer, &config, &lengths, lengths.len());
@@ -275,7 +275,7 @@ mod tests {
 
             // Four bytes a token, for vocabularies that need them: the same rows.
             let wide = tempfile::tempdir().unwrap();
-            let config_wide = Config { shard_bytes: 2 * config.shard_bytes, ..config.clone() };
+            let config_wide = PackConfig { shard_bytes: 2 * config.shard_bytes, ..config.clone() };
             for until in [lengths.len() / 2, lengths.len()] {
                 run::<u32>(wide.path(), &tokenizer, &config_wide, &lengths, until);
             }
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn a_failed_write_loses_nothing_and_other_input_does_not_go_on() {
         let settings = PackSettings { context: 31, buffer_documents: 5, ..PackSettings::default() };
-        let config = Config { settings, shard_bytes: 1_000, ..Config::default() };
+        let config = PackConfig { settings, shard_bytes: 1_000, ..PackConfig::default() };
         let tokenizer = tokenizer();
         let dir = tempfile::tempdir().unwrap();
         let mut packing = Packing::<u16>::begin(dir.path(), "key", &tokenizer, &config).unwrap();

@@ -15,18 +15,22 @@ use std::path::{Path, PathBuf};
 /// Names how documents become rows, in the digest of the input: another value wherever the same input gives other rows.
 const PACKING: &str = "farthing-packing-2";
 
-/// What the rows depend on beside text and tokenizer, as it enters the digest of the input.
+/// All that rows depend on beside text and tokenizer, as one value: [`Pack::config`]. It enters the digest of the input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Config {
-    pub(super) text_column: String,
+#[serde(deny_unknown_fields, default)]
+pub struct PackConfig {
+    /// The column that holds the text.
+    pub text_column: String,
+    /// Which documents are packed.
     #[serde(skip_serializing_if = "TextFilter::is_empty")]
-    pub(super) filter: TextFilter,
-    pub(super) shard_bytes: usize,
-    pub(super) settings: PackSettings,
+    pub filter: TextFilter,
+    /// How large a shard's data may become; it has one row at least.
+    pub shard_bytes: usize,
+    /// Rows and rule.
+    pub settings: PackSettings,
 }
 
-impl Default for Config {
+impl Default for PackConfig {
     fn default() -> Self {
         Self {
             text_column: "text".into(),
@@ -42,7 +46,7 @@ pub struct Pack<'a> {
     text: Text,
     digests: Option<Vec<String>>,
     tokenizer: Option<&'a Tokenizer>,
-    config: Config,
+    config: PackConfig,
     progress: Option<&'a mut dyn Progress>,
 }
 
@@ -67,7 +71,7 @@ impl<'a> Pack<'a> {
     }
 
     fn of(text: Text) -> Self {
-        let config = Config::default();
+        let config = PackConfig::default();
         Self { text, digests: None, tokenizer: None, config, progress: None }
     }
 
@@ -82,6 +86,12 @@ impl<'a> Pack<'a> {
     #[must_use]
     pub fn tokenizer(self, tokenizer: &'a Tokenizer) -> Self {
         Self { tokenizer: Some(tokenizer), ..self }
+    }
+
+    /// All settings at once, instead of those that follow.
+    #[must_use]
+    pub fn config(self, config: PackConfig) -> Self {
+        Self { config, ..self }
     }
 
     /// The column that holds the text, `text` if it is not said.
@@ -178,8 +188,22 @@ impl<'a> Pack<'a> {
     }
 }
 
+/// [`Pack`] for whoever has its settings as one value.
+///
+/// # Errors
+/// Those of [`Pack::to`].
+pub fn pack<P: AsRef<Path>>(
+    files: &[P],
+    tokenizer: &Tokenizer,
+    config: &PackConfig,
+    out: &Path,
+    progress: &mut dyn Progress,
+) -> Result<Manifest> {
+    Pack::files(files).tokenizer(tokenizer).config(config.clone()).progress(progress).to(out)
+}
+
 /// A digest of everything that the rows depend on.
-fn input_key(digests: &[String], tokenizer: &Tokenizer, config: &Config) -> Result<String> {
+fn input_key(digests: &[String], tokenizer: &Tokenizer, config: &PackConfig) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let config = serde_json::to_string(config).map_err(|e| Error::Config {
         what: format!("the pack settings cannot be written: {e}"),
