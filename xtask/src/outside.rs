@@ -63,7 +63,7 @@ pub(crate) fn run() -> Result<()> {
         let mut tar = Command::new("tar");
         tar.arg("-xzf").arg(&archive).arg("-C").arg(&unpacked);
         succeed(&mut tar, "unpacking")?;
-        writeln!(patch, "{name} = {{ path = {:?} }}", unpacked.join(whole))?;
+        writeln!(patch, "{name} = {{ path = \"{}\" }}", unpacked.join(whole).display())?;
     }
     for (name, dependency, body) in PROGRAMS {
         let program = place.join(name);
