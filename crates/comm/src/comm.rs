@@ -44,6 +44,12 @@ pub trait Control: Send + Sync {
 /// Sums are taken in the arrays' own type (bf16 in f32, rounded once) and in the order of ranks, where an engine does not say otherwise: the same bits on
 /// every rank and in every run of N ranks.
 pub trait Comm: Control {
+    /// Whether arrays are sent in the order of the device's own work, without waiting for it; else a call returns when it is done, and another thread may call while the device
+    /// computes.
+    fn in_stream(&self) -> bool {
+        false
+    }
+
     /// Sums `all` over the ranks; each gets its own block of the sum in `own`. `all` stays as it is.
     ///
     /// # Errors

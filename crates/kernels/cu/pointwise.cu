@@ -88,9 +88,9 @@ add_partials(float* first, float first_times, float* second, float second_times,
     if (threadIdx.x == 0) *out = fmaf(times, sum, *out);
 }
 
-// out[i] = f(x[i]) for all i.
+// out[i] = f(x[i]) for all i. out may be x.
 template <class F>
-__device__ __forceinline__ void map1(__nv_bfloat16* __restrict__ out, const __nv_bfloat16* __restrict__ x, int64_t n, F f) {
+__device__ __forceinline__ void map1(__nv_bfloat16* out, const __nv_bfloat16* x, int64_t n, F f) {
     const int64_t whole = aligned16(out) && aligned16(x) ? n / 8 : 0;
 #pragma unroll 1
     for (int64_t i = grid_thread(); i < whole; i += grid_threads()) {
@@ -122,18 +122,17 @@ __device__ __forceinline__ void map2(__nv_bfloat16* out, const __nv_bfloat16* x,
         out[i] = __float2bfloat16_rn(f(__bfloat162float(x[i]), __bfloat162float(y[i])));
 }
 
-// y = max(x, 0)². Moves per element: reads 2 bytes, writes 2.
-extern "C" __global__ void __launch_bounds__(THREADS)
-relu2(__nv_bfloat16* __restrict__ y, const __nv_bfloat16* __restrict__ x, int64_t n) {
+// y = max(x, 0)². y may be x. Moves per element: reads 2 bytes, writes 2.
+extern "C" __global__ void __launch_bounds__(THREADS) relu2(__nv_bfloat16* y, const __nv_bfloat16* x, int64_t n) {
     map1(y, x, n, [](float x) {
         const float r = fmaxf(x, 0.0f);
         return r * r;
     });
 }
 
-// dx *= 2·max(x, 0). Moves per element: reads 4 bytes, writes 2.
-extern "C" __global__ void __launch_bounds__(THREADS) relu2_backward(__nv_bfloat16* dx, const __nv_bfloat16* __restrict__ x, int64_t n) {
-    map2(dx, dx, x, n, [](float d, float x) { return d * (2.0f * fmaxf(x, 0.0f)); });
+// dx *= 2·√y, y being relu² of something: √y rounded to bf16 is that something again. Moves per element: reads 4 bytes, writes 2.
+extern "C" __global__ void __launch_bounds__(THREADS) relu2_backward(__nv_bfloat16* dx, const __nv_bfloat16* __restrict__ y, int64_t n) {
+    map2(dx, dx, y, n, [](float d, float y) { return d * (2.0f * __bfloat162float(__float2bfloat16_rn(__fsqrt_rn(y)))); });
 }
 
 // 1/(1 + exp(−x)); 0 where exp overflows.

@@ -67,26 +67,38 @@ pub struct Part<'a> {
 }
 
 /// A slab's weights on this rank.
-struct Store {
-    blocks: Blocks,
+pub(crate) struct Store {
+    pub(crate) blocks: Blocks,
     /// What this rank's optimizer updates.
     own: SlabSpec,
     /// Master weights of this rank's elements.
-    master: Tensor,
+    pub(crate) master: Tensor,
     /// All weights in the compute dtype, where that is not the master dtype or this rank's elements are not all.
-    compute: Option<Tensor>,
+    pub(crate) compute: Option<Tensor>,
+}
+
+impl Store {
+    /// All weights as they are computed with.
+    pub(crate) fn to_compute(&self) -> &Tensor {
+        self.compute.as_ref().unwrap_or(&self.master)
+    }
+
+    /// All master weights, if they are here.
+    pub(crate) fn whole_master(&self) -> Option<Ref<'_>> {
+        self.blocks.is_whole().then(|| self.master.view())
+    }
 }
 
 /// All parameters of a model and their gradients, on one device.
 pub struct Params {
-    specs: Vec<SlabSpec>,
+    pub(crate) specs: Vec<SlabSpec>,
     /// Per parameter id: its slab and its place in the stack.
-    index: Vec<(usize, usize)>,
-    stores: Vec<Store>,
+    pub(crate) index: Vec<(usize, usize)>,
+    pub(crate) stores: Vec<Store>,
     /// This rank's gradient of all elements.
-    grad: Vec<Tensor>,
+    pub(crate) grad: Vec<Tensor>,
     /// Of a sharded slab, the gradient summed over all ranks, of this rank's elements.
-    own_grad: Vec<Option<Tensor>>,
+    pub(crate) own_grad: Vec<Option<Tensor>>,
 }
 
 impl Params {
@@ -165,12 +177,15 @@ impl Params {
     /// Weights to read and gradients to add to, both at once.
     pub fn split(&mut self) -> (Weights<'_>, Grads<'_>) {
         let Self { specs, index, stores, grad, .. } = self;
-        (Weights { specs, index, stores }, Grads { specs, index, grad })
+        (
+            Weights { specs, index, from: From::Stores(stores) },
+            Grads { specs, index, grad: Held::Whole(grad) },
+        )
     }
 
     /// Weights to read.
     pub fn weights(&self) -> Weights<'_> {
-        Weights { specs: &self.specs, index: &self.index, stores: &self.stores }
+        Weights { specs: &self.specs, index: &self.index, from: From::Stores(&self.stores) }
     }
 
     /// This rank's part of slab `i`, for its optimizer.
@@ -277,9 +292,24 @@ impl Params {
 /// Every parameter, to read.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
-    specs: &'a [SlabSpec],
-    index: &'a [(usize, usize)],
-    stores: &'a [Store],
+    pub(crate) specs: &'a [SlabSpec],
+    pub(crate) index: &'a [(usize, usize)],
+    pub(crate) from: From<'a>,
+}
+
+/// Weights as they lie, or as they come in.
+#[derive(Clone, Copy)]
+pub(crate) enum From<'a> {
+    Stores(&'a [Store]),
+    Coming(&'a (dyn LookUp + 'a)),
+}
+
+/// Gives weights of slabs, by their places in the stack, once they are there.
+pub(crate) trait LookUp {
+    /// In the compute dtype.
+    fn compute(&self, slab: usize, k: usize) -> Result<Ref<'_>>;
+    /// In the master dtype, (K, R, S); nothing where this rank has a part.
+    fn master(&self, slab: usize) -> Option<Ref<'_>>;
 }
 
 impl<'a> Weights<'a> {
@@ -289,8 +319,11 @@ impl<'a> Weights<'a> {
     /// [`Error::OutOfRange`] when there is no such parameter.
     pub fn get(&self, id: ParamId) -> Result<Ref<'a>> {
         let (slab, k) = locate(self.index, id)?;
-        let Store { master, compute, .. } = &self.stores[slab];
-        compute.as_ref().unwrap_or(master).view().at(k)?.reshape(self.specs[slab].shape)
+        let weights = match self.from {
+            From::Stores(stores) => stores[slab].to_compute().view().at(k)?,
+            From::Coming(weights) => weights.compute(slab, k)?,
+        };
+        weights.reshape(self.specs[slab].shape)
     }
 
     /// A parameter in the master dtype, in its own shape. Vectors are on every rank.
@@ -299,11 +332,11 @@ impl<'a> Weights<'a> {
     /// [`Error::OutOfRange`] when there is no such parameter; [`Error::Argument`] when it belongs to a sharded slab.
     pub fn master(&self, id: ParamId) -> Result<Ref<'a>> {
         let (slab, k) = locate(self.index, id)?;
-        let Store { blocks, master, .. } = &self.stores[slab];
-        if !blocks.is_whole() {
-            return Err(elsewhere(id));
-        }
-        master.view().at(k)?.reshape(self.specs[slab].shape)
+        let master = match self.from {
+            From::Stores(stores) => stores[slab].whole_master(),
+            From::Coming(weights) => weights.master(slab),
+        };
+        master.ok_or_else(|| elsewhere(id))?.at(k)?.reshape(self.specs[slab].shape)
     }
 
     /// `times` · element `i` of a vector parameter, as a factor.
@@ -317,19 +350,51 @@ impl<'a> Weights<'a> {
 
 /// Every parameter's gradient, to add to.
 pub struct Grads<'a> {
-    specs: &'a [SlabSpec],
-    index: &'a [(usize, usize)],
-    grad: &'a mut [Tensor],
+    pub(crate) specs: &'a [SlabSpec],
+    pub(crate) index: &'a [(usize, usize)],
+    pub(crate) grad: Held<'a>,
+}
+
+/// Gradients as they lie, or wherever they are handed out.
+pub(crate) enum Held<'a> {
+    Whole(&'a mut [Tensor]),
+    Leaving(&'a mut (dyn HandOut + 'a)),
+}
+
+/// Hands out gradients of slabs, by their places in the stack, until they are finished.
+pub(crate) trait HandOut {
+    fn at(&mut self, slab: usize, k: usize) -> Result<Mut<'_>>;
+    /// Two different parameters'.
+    fn pair(&mut self, a: (usize, usize), b: (usize, usize)) -> Result<(Mut<'_>, Mut<'_>)>;
+    fn finish(&mut self, slab: usize, k: usize) -> Result<()>;
 }
 
 impl Grads<'_> {
     /// A parameter's gradient, in its own shape and the master dtype.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] when there is no such parameter.
+    /// [`Error::OutOfRange`] when there is no such parameter; [`Error::Argument`] when it was finished and sent.
     pub fn get(&mut self, id: ParamId) -> Result<Mut<'_>> {
         let (slab, k) = locate(self.index, id)?;
-        self.grad[slab].view_mut().at(k)?.reshape(self.specs[slab].shape)
+        let grad = match &mut self.grad {
+            Held::Whole(grad) => grad[slab].view_mut().at(k)?,
+            Held::Leaving(grads) => grads.at(slab, k)?,
+        };
+        grad.reshape(self.specs[slab].shape)
+    }
+
+    /// Says that nothing more will be added to these parameters' gradients, each once, in an order that is the same on all ranks. What that means depends on who made this:
+    /// nothing, or they are on their way to other ranks.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when there is no such parameter.
+    pub fn finish(&mut self, ids: impl IntoIterator<Item = ParamId>) -> Result<()> {
+        let Held::Leaving(grads) = &mut self.grad else { return Ok(()) };
+        for id in ids {
+            let (slab, k) = locate(self.index, id)?;
+            grads.finish(slab, k)?;
+        }
+        Ok(())
     }
 
     /// Two different parameters' gradients at once.
@@ -344,24 +409,34 @@ impl Grads<'_> {
             let what = format!("parameter {} asked for twice", a.0);
             return Err(Error::Argument { op: "pair", what });
         }
-        if slab_a == slab_b {
-            let (low, high) = (k_a.min(k_b), k_a.max(k_b));
-            let (head, tail) = self.grad[slab_a].view_mut().split_rows(high)?;
-            let (low, high) = (head.at(low)?, tail.at(0)?);
-            let (a, b) = if k_a < k_b { (low, high) } else { (high, low) };
-            return Ok((a.reshape(shape_a)?, b.reshape(shape_b)?));
-        }
-        let [tensor_a, tensor_b] = self
-            .grad
-            .get_disjoint_mut([slab_a, slab_b])
-            .map_err(|e| Error::Argument { op: "pair", what: e.to_string() })?;
-        let a = tensor_a.view_mut().at(k_a)?.reshape(shape_a)?;
-        let b = tensor_b.view_mut().at(k_b)?.reshape(shape_b)?;
-        Ok((a, b))
+        let (a, b) = match &mut self.grad {
+            Held::Leaving(grads) => grads.pair((slab_a, k_a), (slab_b, k_b))?,
+            Held::Whole(grad) => {
+                if slab_a == slab_b {
+                    two_of(grad[slab_a].view_mut(), k_a, k_b)?
+                } else {
+                    let [a, b] = grad.get_disjoint_mut([slab_a, slab_b]).map_err(overlap)?;
+                    (a.view_mut().at(k_a)?, b.view_mut().at(k_b)?)
+                }
+            }
+        };
+        Ok((a.reshape(shape_a)?, b.reshape(shape_b)?))
     }
 }
 
-fn elsewhere(id: ParamId) -> Error {
+pub(crate) fn overlap(_: std::slice::GetDisjointMutError) -> Error {
+    Error::Argument { op: "pair", what: "one slab for two".into() }
+}
+
+/// Two different rows.
+pub(crate) fn two_of(all: Mut<'_>, a: usize, b: usize) -> Result<(Mut<'_>, Mut<'_>)> {
+    let (low, high) = (a.min(b), a.max(b));
+    let (head, tail) = all.split_rows(high)?;
+    let (low, high) = (head.at(low)?, tail.at(0)?);
+    Ok(if a < b { (low, high) } else { (high, low) })
+}
+
+pub(crate) fn elsewhere(id: ParamId) -> Error {
     let what = format!("the master weights of parameter {} are on several ranks", id.0);
     Error::Argument { op: "master", what }
 }
@@ -380,7 +455,9 @@ fn own_spec(spec: &SlabSpec, blocks: Blocks) -> Result<SlabSpec> {
             ..spec.clone()
         });
     }
-    if blocks.elements() == elements && blocks.block() * blocks.ranks() >= elements {
+    // In one bucket, or each parameter in one of its own.
+    let bucket = blocks.block().saturating_mul(blocks.ranks());
+    if blocks.elements() == elements && (bucket >= elements || bucket == n) {
         let shape = Shape::from([blocks.own()]);
         let first = |list: &[String]| list.first().cloned().into_iter().collect();
         let params = spec.params.first().copied().into_iter().collect();

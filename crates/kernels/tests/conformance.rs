@@ -111,6 +111,7 @@ bodies! {
     rotary_norm rotary_norm_backward value_gate value_gate_backward attention attention_backward
     cross_entropy argmax sum sum_squares
     rms_norm rms_norm_backward mix mix_norm mix_backward smear smear_backward relu2 relu2_backward
+    linear_relu2 linear_dx_relu2
     swiglu swiglu_backward map
     adamw nesterov equilibrate_rows polar_express renormalize variance_reduce cautious_update
 }

@@ -350,13 +350,43 @@ fn relu2() {
     let x: Vec<f64> = bench.normals([4, 6]).iter().map(|x| x + 0.1 * x.signum()).collect();
     let r = bench.normals([4, 6]);
     let bench = &bench;
-    let (tx, mut dx) = (bench.tensor([4, 6], &x), bench.tensor([4, 6], &r));
-    bench.dev().relu2_backward(dx.view_mut(), tx.view()).unwrap();
-    check("relu2 dx", &bench.values(&dx), &x, |x| {
+    let of = |x: &[f64]| {
         let (x, mut y) = (bench.tensor([4, 6], x), bench.zeros([4, 6]));
         bench.dev().relu2(y.view_mut(), x.view()).unwrap();
-        dot(&bench.values(&y), &r)
-    });
+        y
+    };
+    let (y, mut dx) = (of(&x), bench.tensor([4, 6], &r));
+    bench.dev().relu2_backward(dx.view_mut(), y.view()).unwrap();
+    check("relu2 dx", &bench.values(&dx), &x, |x| dot(&bench.values(&of(x)), &r));
+}
+
+#[test]
+fn linear_relu2() {
+    let mut bench = Bench::new(13);
+    let [n, i, m, o] = [3, 5, 4, 2];
+    let (x, w) = (bench.normals([n, i]), bench.normals([m, i]));
+    let (v, r) = (bench.normals([o, m]), bench.normals([n, o]));
+    let bench = &bench;
+    let inside = |x: &[f64], w: &[f64]| {
+        let mut y = bench.zeros([n, m]);
+        let (x, w) = (bench.tensor([n, i], x), bench.tensor([m, i], w));
+        bench.dev().linear_relu2(y.view_mut(), x.view(), w.view()).unwrap();
+        y
+    };
+    let loss = |x: &[f64], w: &[f64]| {
+        let (mut z, v) = (bench.zeros([n, o]), bench.tensor([o, m], &v));
+        bench.dev().linear(z.view_mut(), inside(x, w).view(), v.view(), false).unwrap();
+        dot(&bench.values(&z), &r)
+    };
+    let (y, mut dh) = (inside(&x, &w), bench.zeros([n, m]));
+    let (dz, tv) = (bench.tensor([n, o], &r), bench.tensor([o, m], &v));
+    bench.dev().linear_dx_relu2(dh.view_mut(), dz.view(), tv.view(), y.view()).unwrap();
+    let (mut dx, mut dw) = (bench.zeros([n, i]), bench.zeros([m, i]));
+    let (tx, tw) = (bench.tensor([n, i], &x), bench.tensor([m, i], &w));
+    bench.dev().linear_dx(dx.view_mut(), dh.view(), tw.view(), false).unwrap();
+    bench.dev().linear_dw(dw.view_mut(), tx.view(), dh.view(), false).unwrap();
+    check("linear_relu2 dx", &bench.values(&dx), &x, |x| loss(x, &w));
+    check("linear_relu2 dw", &bench.values(&dw), &w, |w| loss(&x, w));
 }
 
 #[test]

@@ -140,6 +140,12 @@ fn linear() {
             case.dev.linear_dx(dx.view_mut(), y.view(), w.view(), true).unwrap();
             case.dev.linear_dw(dw.view_mut(), x.view(), y.view(), true).unwrap();
             case.out(&[&y, &dx, &dw]);
+            // Of (n, i) results of relu², (o, i) weights and (n, o) gradients.
+            let mut act = case.floats([n, i]);
+            let (z, inner) = (case.floats([n, i]), case.floats([i, i]));
+            case.dev.linear_relu2(act.view_mut(), z.view(), inner.view()).unwrap();
+            case.dev.linear_dx_relu2(dx.view_mut(), y.view(), w.view(), act.view()).unwrap();
+            case.out(&[&act, &dx]);
         }
     });
 }
@@ -355,7 +361,7 @@ fn elementwise() {
         let x = case.floats(dims);
         let (mut y, mut dx) = (case.floats(dims), case.floats(dims));
         case.dev.relu2(y.view_mut(), x.view()).unwrap();
-        case.dev.relu2_backward(dx.view_mut(), x.view()).unwrap();
+        case.dev.relu2_backward(dx.view_mut(), y.view()).unwrap();
         case.out(&[&y, &dx]);
         let exprs = [
             (Expr::input(0).tanh() * Expr::scalar(0) + Expr::old(1)).exp(),

@@ -52,6 +52,7 @@ impl Backward<'_> {
     ) -> Result<()> {
         self.dev.fill(g.dx0.reborrow(), 0.0)?;
         self.head(grads, buf, loss_scale)?;
+        grads.finish([self.gpt.ids().lm_head])?;
         self.final_norm(grads, buf, g)?;
         for (i, ids) in self.gpt.ids().layers.iter().enumerate().rev() {
             if i == self.gpt.config().backout_layer()
@@ -62,8 +63,10 @@ impl Backward<'_> {
             }
             self.mlp(grads, buf, g, i, ids)?;
             self.attention(grads, buf, g, i, ids)?;
+            grads.finish(ids.all())?;
         }
-        self.embed(grads, buf, g)
+        self.embed(grads, buf, g)?;
+        Ok(grads.finish(self.gpt.ids().around())?)
     }
 
     /// Losses, the head's gradient, and the gradient by `normed` in `wide_c`, a chunk of rows at a time.
@@ -130,24 +133,21 @@ impl Backward<'_> {
         let (dev, weights, n) = (self.dev, self.weights, self.at.positions());
         let layer = buf.layers[i].bind(self.gpt.config(), self.at)?;
         let (h, n2, rstd2) = (layer.h.view(), layer.n2.view(), layer.rstd2.view());
-        let gate = layer.h_gate.as_ref().map(Mut::view);
-        let mut act = bind(&mut buf.act, n, h.shape())?;
         let mut dn2 = bind(&mut buf.wide_c, n, n2.shape())?;
-        match gate {
-            Some(gate) => dev.swiglu(act.reborrow(), gate, h)?,
-            None => dev.relu2(act.reborrow(), h)?,
+        let mut dh = g.dh.reborrow();
+        let (dy, mlp_proj) = (g.dx.view(), weights.get(ids.mlp_proj)?);
+        if let (Some(gate), Some(dgate)) = (&layer.h_gate, &mut g.dh_gate) {
+            // First the activation, which was not kept.
+            dev.swiglu(dh.reborrow(), gate.view(), h)?;
+            dev.linear_dw(grads.get(ids.mlp_proj)?, dh.view(), dy, true)?;
+            dev.linear_dx(dh.reborrow(), dy, mlp_proj, false)?;
+            dev.swiglu_backward(dh.reborrow(), dgate.reborrow(), gate.view(), h)?;
+        } else {
+            dev.linear_dw(grads.get(ids.mlp_proj)?, h, dy, true)?;
+            dev.linear_dx_relu2(dh.reborrow(), dy, mlp_proj, h)?;
         }
-        dev.linear_dw(grads.get(ids.mlp_proj)?, act.view(), g.dx.view(), true)?;
-        // From here on `act` is the gradient by what it held, then by h.
-        dev.linear_dx(act.reborrow(), g.dx.view(), weights.get(ids.mlp_proj)?, false)?;
-        match (gate, &mut g.dh_gate) {
-            (Some(gate), Some(dgate)) => {
-                dev.swiglu_backward(act.reborrow(), dgate.reborrow(), gate, h)?;
-            }
-            _ => dev.relu2_backward(act.reborrow(), h)?,
-        }
-        dev.linear_dw(grads.get(ids.c_fc)?, n2, act.view(), true)?;
-        dev.linear_dx(dn2.reborrow(), act.view(), weights.get(ids.c_fc)?, false)?;
+        dev.linear_dw(grads.get(ids.c_fc)?, n2, dh.view(), true)?;
+        dev.linear_dx(dn2.reborrow(), dh.view(), weights.get(ids.c_fc)?, false)?;
         if let (Some(c_gate), Some(dgate)) = (ids.c_gate, &g.dh_gate) {
             dev.linear_dw(grads.get(c_gate)?, n2, dgate.view(), true)?;
             dev.linear_dx(dn2.reborrow(), dgate.view(), weights.get(c_gate)?, true)?;

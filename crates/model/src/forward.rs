@@ -109,7 +109,7 @@ impl Forward<'_> {
         let Self { gpt, dev, weights, at } = *self;
         let (config, n) = (gpt.config(), at.positions());
         let (layer_slot, kv_slot) = (buf.layer_slot(i), buf.kv_slot(i));
-        let Buffers { stream, slots, layers, kv, ve, act, cos, sin, tokens, .. } = buf;
+        let Buffers { stream, slots, layers, kv, ve, act, gradients, cos, sin, tokens, .. } = buf;
         let mut layer = layers[layer_slot].bind(config, at)?;
         let (x, others) = split_one(stream, slots[i + 1]);
         let mut x = bind(x, n, layer.n1.shape())?;
@@ -142,28 +142,31 @@ impl Forward<'_> {
         }
         dev.linear(x.reborrow(), layer.att.view(), weights.get(ids.attn_proj)?, true)?;
 
-        self.mlp(x, &mut layer, bind(act, n, [at.rows, at.tokens, config.mlp_dim()])?, ids)
+        let scratch = act.as_mut().or(gradients.as_mut().map(|gradients| &mut gradients.dh));
+        self.mlp(x, &mut layer, scratch, ids)
     }
 
     /// x += c_proj · relu²(c_fc · norm(x)), or c_proj · (silu(c_gate · norm(x)) ⊙ c_fc · norm(x)).
     fn mlp(
         &self,
-        mut x: Mut<'_>,
+        x: Mut<'_>,
         layer: &mut Layer<Mut<'_>>,
-        mut act: Mut<'_>,
+        scratch: Option<&mut Tensor>,
         ids: &LayerIds,
     ) -> Result<()> {
-        let Self { dev, weights, .. } = *self;
+        let Self { dev, weights, at, .. } = *self;
+        let (c_fc, mlp_proj) = (weights.get(ids.c_fc)?, weights.get(ids.mlp_proj)?);
         dev.rms_norm(layer.n2.reborrow(), layer.rstd2.reborrow(), x.view())?;
-        dev.linear(layer.h.reborrow(), layer.n2.view(), weights.get(ids.c_fc)?, false)?;
-        match (ids.c_gate, &mut layer.h_gate) {
-            (Some(c_gate), Some(gate)) => {
-                dev.linear(gate.reborrow(), layer.n2.view(), weights.get(c_gate)?, false)?;
-                dev.swiglu(act.reborrow(), gate.view(), layer.h.view())?;
-            }
-            _ => dev.relu2(act.reborrow(), layer.h.view())?,
-        }
-        Ok(dev.linear(x.reborrow(), act.view(), weights.get(ids.mlp_proj)?, true)?)
+        let (h, n2) = (layer.h.reborrow(), layer.n2.view());
+        let (Some(c_gate), Some(gate), Some(act)) = (ids.c_gate, &mut layer.h_gate, scratch) else {
+            dev.linear_relu2(h, n2, c_fc)?;
+            return Ok(dev.linear(x, layer.h.view(), mlp_proj, true)?);
+        };
+        let mut act = bind(act, at.positions(), h.shape())?;
+        dev.linear(h, n2, c_fc, false)?;
+        dev.linear(gate.reborrow(), n2, weights.get(c_gate)?, false)?;
+        dev.swiglu(act.reborrow(), gate.view(), layer.h.view())?;
+        Ok(dev.linear(x, act.view(), mlp_proj, true)?)
     }
 
     /// normed = norm(x − backout_lambda · x_mid), or norm(x).

@@ -69,6 +69,15 @@ pub struct LayerIds {
     pub value: Option<ValueIds>,
 }
 
+impl LayerIds {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = ParamId> + use<> {
+        let Self { c_q, c_k, c_v, attn_proj, c_gate, c_fc, mlp_proj, value } = *self;
+        let value = value.into_iter().flat_map(|ValueIds { gate, table }| [gate, table]);
+        [c_q, c_k, c_v, attn_proj, c_fc, mlp_proj].into_iter().chain(c_gate).chain(value)
+    }
+}
+
 /// The numbers of a value embedding's parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ValueIds {
@@ -104,6 +113,15 @@ pub struct ParamIds {
     pub smear: Option<SmearIds>,
     /// The factor on the middle of the network, (1), where the model has it.
     pub backout_lambda: Option<ParamId>,
+}
+
+impl ParamIds {
+    /// All that are neither a layer's nor the head's.
+    pub fn around(&self) -> impl Iterator<Item = ParamId> + use<> {
+        let &Self { wte, resid_lambdas, x0_lambdas, smear, backout_lambda, .. } = self;
+        let smear = smear.into_iter().flat_map(|SmearIds { gate, lambda }| [gate, lambda]);
+        [wte, resid_lambdas, x0_lambdas].into_iter().chain(smear).chain(backout_lambda)
+    }
 }
 
 /// Builds the list and the numbers together, so that they cannot disagree.

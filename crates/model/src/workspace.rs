@@ -224,7 +224,7 @@ pub(crate) struct Layer<T> {
     /// The MLP's input (N, C) and its statistic (N).
     pub(crate) n2: T,
     pub(crate) rstd2: T,
-    /// The MLP's hidden values before relu² (N, M), or SwiGLU's two factors, the gate's before silu.
+    /// The MLP's hidden values after relu² (N, M), or SwiGLU's two factors, the gate's before silu.
     pub(crate) h: T,
     pub(crate) h_gate: Option<T>,
 }
@@ -256,7 +256,8 @@ pub(crate) struct Gradients<T> {
     pub(crate) dk: T,
     pub(crate) dv: T,
     pub(crate) dve: Option<T>,
-    /// By SwiGLU's gate, (N, M).
+    /// By what the MLP's first matrix makes, and by SwiGLU's gate, (N, M).
+    pub(crate) dh: T,
     pub(crate) dh_gate: Option<T>,
 }
 
@@ -284,9 +285,9 @@ pub(crate) struct Buffers<T> {
     pub(crate) losses: T,
     pub(crate) predictions: T,
     pub(crate) total: T,
-    /// Scratch: (N, C), (N, M) and, for value embeddings, (N, K·D).
+    /// Scratch: (N, C); for SwiGLU, where no gradient's place will do, (N, M); for value embeddings (N, K·D).
     pub(crate) wide_c: T,
-    pub(crate) act: T,
+    pub(crate) act: Option<T>,
     pub(crate) ve: Option<T>,
     pub(crate) gradients: Option<Gradients<T>>,
 }
@@ -303,12 +304,16 @@ impl<T> Buffers<T> {
     }
 }
 
-/// The most bytes that a chunk of logits takes, unless one row is larger.
-const LOGITS_BYTES: usize = 32 << 20;
+/// The most bytes and rows of a chunk of logits, unless one row is larger. For each chunk the head's weights are read and their gradient is read and written: the fewer the
+/// better on a GPU, which computes in bf16. In f32 they are for a CPU, whose caches are to hold them.
+fn chunk_limits(dtype: DType) -> (usize, usize) {
+    if dtype == DType::BF16 { (256 << 20, 4096) } else { (32 << 20, usize::MAX) }
+}
 
 /// Rows whose logits exist at a time: a multiple of 64 where there are so many.
 fn chunk_rows(config: &GptConfig, positions: usize, dtype: DType) -> usize {
-    let fit = LOGITS_BYTES / (config.padded_vocab() * dtype.bytes());
+    let (bytes, rows) = chunk_limits(dtype);
+    let fit = (bytes / (config.padded_vocab() * dtype.bytes())).min(rows);
     let fit = if fit >= 64 { fit - fit % 64 } else { fit };
     fit.clamp(1, positions)
 }
@@ -389,6 +394,7 @@ pub(crate) fn buffers<T>(
             dk: make(compute, [n, k * d].into())?,
             dv: make(compute, [n, k * d].into())?,
             dve: has_value_embeds.then(|| make(compute, [n, k * d].into())).transpose()?,
+            dh: make(compute, [n, m].into())?,
             dh_gate: swiglu.then(|| make(compute, [n, m].into())).transpose()?,
         })
     } else {
@@ -411,7 +417,7 @@ pub(crate) fn buffers<T>(
         predictions: make(DType::I32, [n].into())?,
         total: make(master, [1].into())?,
         wide_c: make(compute, [n, c].into())?,
-        act: make(compute, [n, m].into())?,
+        act: (swiglu && gradients.is_none()).then(|| make(compute, [n, m].into())).transpose()?,
         ve: has_value_embeds.then(|| make(compute, [n, k * d].into())).transpose()?,
         gradients,
     })
@@ -515,6 +521,7 @@ impl Gradients<Tensor> {
             dk: bind(&mut self.dk, n, keys)?,
             dv: bind(&mut self.dv, n, keys)?,
             dve: self.dve.as_mut().map(|dve| bind(dve, n, keys)).transpose()?,
+            dh: bind(&mut self.dh, n, [b, t, m])?,
             dh_gate: self.dh_gate.as_mut().map(|dh| bind(dh, n, [b, t, m])).transpose()?,
         })
     }

@@ -11,8 +11,8 @@ use crate::{Grain, Group, Registry, Result};
 /// nanochat's `optim.py`.
 const SMALLEST_SHARDED: usize = 1_024;
 
-/// How rank `rank` of `ranks` sees each slab: small ones and vectors whole, those of a rule that wants whole parameters as a block each, the rest cut into one
-/// block for each rank.
+/// How rank `rank` of `ranks` sees each slab: small ones and vectors whole, those of a rule that wants whole parameters as a block each, the rest cut into
+/// blocks: each parameter into one for each rank, so that it can be sent before the next is there, or, where that does not come out even, all of them together.
 ///
 /// # Errors
 /// [`Error::Plan`](crate::Error::Plan) when a slab's group is not among `groups`; [`Error::UnknownOptimizer`](crate::Error::UnknownOptimizer).
@@ -30,7 +30,14 @@ pub fn shard(
         }
         Ok(match registry.grain(&group_of(groups, spec)?.uses)? {
             Grain::Matrix => Blocks::of(elements, spec.shape.elements(), rank, ranks),
-            Grain::Element => Blocks::cut(elements, rank, ranks),
+            Grain::Element => {
+                let parameter = Blocks::cut(spec.shape.elements(), rank, ranks);
+                if parameter.block() * ranks == parameter.elements() {
+                    Blocks::of(elements, parameter.block(), rank, ranks)
+                } else {
+                    Blocks::cut(elements, rank, ranks)
+                }
+            }
         })
     };
     specs.iter().map(of).collect()

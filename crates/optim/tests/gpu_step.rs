@@ -54,14 +54,16 @@ fn every_piece_of_a_step_is_in_the_table_once() {
         own.map(|line| line["calls"].as_u64().unwrap()).sum::<u64>()
     };
     for (part, operation, expected) in [
-        ("forward", "linear", 2 * 6),
+        ("forward", "linear", 2 * 5),
+        ("forward", "linear_relu2", 2),
         ("forward", "attention", 2),
         ("forward", "embed", 2),
         ("head", "linear", 1),
         ("head", "cross_entropy", 1),
         ("head", "linear_dw", 1),
         ("backward", "linear_dw", 2 * 6),
-        ("backward", "linear_dx", 2 * 6),
+        ("backward", "linear_dx", 2 * 5),
+        ("backward", "linear_dx_relu2", 2),
         ("backward", "attention_backward", 2),
         ("backward", "embed_backward", 2),
         ("update", "cast", 11),
@@ -82,7 +84,7 @@ fn every_piece_of_a_step_is_in_the_table_once() {
         .map(|row| ms(&row["ms"]))
         .sum();
     assert!((parts - recorded[0]).abs() < 0.01, "{parts} of {recorded:?}");
-    assert_eq!(rows.len(), 15);
+    assert_eq!(rows.len(), 13);
     assert!(rows.iter().all(|row| ms(&row["ms"]) > 0.0), "{rows:?}");
     assert!((of("sum") - ms(&step["micro_ms"])).abs() < 0.01);
 

@@ -1,25 +1,64 @@
 //! What the ranks of a training send each other: gradients to who owns them, weights back to everybody, and tensors to the first rank, which writes them.
 
 use std::ops::Range;
+use std::sync::mpsc::channel;
 
 use farthing_comm::Comm;
-use farthing_kernels::{Blocks, Device, Params, Ref, Sharded};
+use farthing_kernels::{
+    Arrival, Blocks, Bucket, Device, Leaving, Params, Place, Ref, Sharded, Weights,
+};
 use farthing_model::{CheckpointWriter, PIECE};
 
-use crate::Result;
+use crate::{Error, Result};
 
-/// Sums every rank's gradients: of sharded slabs where they belong, of the others everywhere.
-pub(crate) fn send_gradients(dev: &dyn Device, comm: &dyn Comm, params: &mut Params) -> Result<()> {
+/// Runs `compute`, all of a step's micro-batches, while weights come in from the ranks that updated them, where `gather` says that they are to, and gradients leave for those
+/// that will: each bucket as soon as it may. Gradients of slabs that are on every rank are summed afterwards.
+pub(crate) fn exchange<'p>(
+    dev: &dyn Device,
+    comm: &dyn Comm,
+    params: &'p mut Params,
+    gather: bool,
+    compute: impl FnOnce(Weights<'_>, &mut Leaving<'p>) -> Result<()>,
+) -> Result<()> {
+    let (send, buckets) = channel::<Bucket<'p>>();
+    let (coming, arrivals, mut leaving) = params.exchange(gather, send)?;
+    let receive = |arrivals: Vec<Arrival<'p>>| -> Result<()> {
+        for mut arrival in arrivals {
+            comm.all_gather(dev, arrival.weights.reborrow(), arrival.block)?;
+            coming.arrived(arrival)?;
+        }
+        Ok(())
+    };
+    let sum = |Bucket { grad, own_grad, block }| {
+        Ok::<_, Error>(comm.reduce_scatter(dev, own_grad, grad, block)?)
+    };
+    let compute = || {
+        compute(coming.weights(), &mut leaving)?;
+        Ok::<_, Error>(leaving.send_rest()?)
+    };
+    // A GPU's memory is reached from the thread that opened it.
+    if comm.in_stream() || matches!(dev.place(), Place::Cuda(_)) {
+        receive(arrivals)?;
+        compute()?;
+        return buckets.into_iter().try_for_each(sum);
+    }
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            let received = receive(arrivals).inspect_err(|_| coming.give_up());
+            received.and_then(|()| buckets.into_iter().try_for_each(sum))
+        });
+        let computed = compute();
+        let sent = sent.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // A rank that is lost is why the rest went wrong, if anything did.
+        sent.and(computed)
+    })
+}
+
+/// Sums the gradients of slabs that are on every rank.
+pub(crate) fn sum_small(dev: &dyn Device, comm: &dyn Comm, params: &mut Params) -> Result<()> {
     for slab in 0..params.specs().len() {
         if params.blocks(slab).is_whole() {
             comm.all_reduce(dev, params.grad_mut(slab))?;
-        } else if let Some(Sharded { blocks, grad, mut own_grad, .. }) =
-            params.sharded_slab(slab)?
-        {
-            for (all, own) in blocks.buckets() {
-                let own = own_grad.reborrow().rows(own)?;
-                comm.reduce_scatter(dev, own, grad.rows(all)?, blocks.block())?;
-            }
         }
     }
     Ok(())

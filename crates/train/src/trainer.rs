@@ -13,7 +13,7 @@ use farthing_optim::{Optimizers, Registry, shard};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::{Parts, agreed};
-use crate::ranks::{gather_weights, send_gradients, share};
+use crate::ranks::{exchange, gather_weights, share, sum_small};
 use crate::{Checkpoints, Error, EvalRecord, Result, RunRecord, Setup, StepRecord};
 
 /// Micro-batches that are made ahead of the one in use.
@@ -97,6 +97,8 @@ pub struct Trainer<'a> {
     /// Each micro-batch's sum of losses, then each slab's sum of squares of the gradient that this rank has, on the device: read once in a step.
     sums: Tensor,
     progress: Progress,
+    /// Whether other ranks' weights are as they were before the last update: they come in under the next step.
+    behind: bool,
     /// When this attempt began, and the seconds of those before.
     begun: (Instant, f64),
 }
@@ -159,6 +161,7 @@ impl<'a> Trainer<'a> {
             micro_batch_rows,
             sums,
             progress,
+            behind: false,
             begun,
         })
     }
@@ -225,7 +228,7 @@ impl<'a> Trainer<'a> {
         let factors = if learns {
             let factors = self.optimizers.step(self.dev, &mut self.params, t)?;
             self.params.refresh_compute(self.dev)?;
-            gather_weights(self.dev, self.comm, &mut self.params)?;
+            self.behind = self.comm.ranks() > 1;
             factors
         } else {
             self.setup.schedule.at(t, self.setup.plan.steps)
@@ -250,34 +253,51 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// Gathers the weights that other ranks have updated.
+    fn catch_up(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.behind) {
+            gather_weights(self.dev, self.comm, &mut self.params)?;
+        }
+        Ok(())
+    }
+
     /// The gradient of the next micro-batches' mean loss; returns the loss, the gradient's norm, and whether any target is learned.
     fn gradients(&mut self, batches: &mut dyn Batches) -> Result<(f64, f64, bool)> {
         let Self { dev, comm, setup, params, workspace, sums, micro_batch_rows, .. } = self;
-        params.zero_grads(*dev)?;
+        let (dev, comm) = (*dev, *comm);
+        params.zero_grads(dev)?;
         let mut targets = setup.plan.batch_tokens;
         let scale_of = |targets: u64| if targets == 0 { 0.0 } else { 1.0 / targets as f64 };
         let wanted = setup.rows / comm.ranks() / *micro_batch_rows;
-        for got in 0..wanted {
-            let step = self.progress.step + 1;
-            let batch = batches.next_batch().ok_or(Error::BatchesEnded { step, got, wanted })??;
-            if batch.rows() != *micro_batch_rows {
-                return Err(Error::Recipe {
-                    what: format!(
-                        "a micro-batch of {} rows, expected {micro_batch_rows}",
-                        batch.rows()
-                    ),
-                    hint: "make batches of the trainer's `micro_batch_rows`".into(),
-                });
+        let gather = std::mem::take(&mut self.behind);
+        exchange(dev, comm, params, gather, |weights, leaving| {
+            for got in 0..wanted {
+                let step = self.progress.step + 1;
+                let batch =
+                    batches.next_batch().ok_or(Error::BatchesEnded { step, got, wanted })??;
+                if batch.rows() != *micro_batch_rows {
+                    return Err(Error::Recipe {
+                        what: format!(
+                            "a micro-batch of {} rows, expected {micro_batch_rows}",
+                            batch.rows()
+                        ),
+                        hint: "make batches of the trainer's `micro_batch_rows`".into(),
+                    });
+                }
+                if got + 1 == wanted {
+                    leaving.last();
+                }
+                targets = batch.learned_in_step().unwrap_or(setup.plan.batch_tokens);
+                let micro =
+                    farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets())
+                        .with_order(batch.sorted());
+                let (grads, scale) = (&mut leaving.grads(), scale_of(targets));
+                setup.gpt.forward_backward(dev, weights, grads, workspace, &micro, scale)?;
+                workspace.sum_losses(dev, sums.view_mut().rows(got..got + 1)?)?;
             }
-            targets = batch.learned_in_step().unwrap_or(setup.plan.batch_tokens);
-            let (weights, mut grads) = params.split();
-            let scale = scale_of(targets);
-            let micro = farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets())
-                .with_order(batch.sorted());
-            setup.gpt.forward_backward(*dev, weights, &mut grads, workspace, &micro, scale)?;
-            workspace.sum_losses(*dev, sums.view_mut().rows(got..got + 1)?)?;
-        }
-        send_gradients(*dev, *comm, params)?;
+            Ok(())
+        })?;
+        sum_small(dev, comm, params)?;
         let slabs = params.specs().len();
         for slab in 0..slabs {
             // What every rank has is counted once.
@@ -312,6 +332,7 @@ impl<'a> Trainer<'a> {
         token_bytes: &[u32],
         tokens: u64,
     ) -> Result<EvalRecord> {
+        self.catch_up()?;
         let Self { dev, comm, setup, params, workspace, micro_batch_rows, .. } = self;
         let mut scorer = GptScorer::within(&setup.gpt, *dev, params, workspace);
         let row = (held_out.row_tokens() as u64).saturating_sub(1).max(1);
@@ -382,6 +403,7 @@ impl<'a> Trainer<'a> {
             Some((_, progress)) => progress,
             None => self.parts().load(&chosen)?,
         };
+        self.behind = false;
         gather_weights(self.dev, self.comm, &mut self.params)?;
         self.progress = progress;
         self.begun = (Instant::now(), progress.seconds);
@@ -431,9 +453,13 @@ impl<'a> Trainer<'a> {
         &self.setup
     }
 
-    /// The weights.
-    pub fn params(&self) -> &Params {
-        &self.params
+    /// The weights; those of other ranks come here first.
+    ///
+    /// # Errors
+    /// [`Error::Comm`](crate::Error::Comm).
+    pub fn params(&mut self) -> Result<&Params> {
+        self.catch_up()?;
+        Ok(&self.params)
     }
 
     /// The training's own numbers.

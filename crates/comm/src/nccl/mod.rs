@@ -299,6 +299,10 @@ impl Control for Nccl<'_> {
 }
 
 impl Comm for Nccl<'_> {
+    fn in_stream(&self) -> bool {
+        true
+    }
+
     /// One `ncclReduceScatter` where all blocks are whole; else an `ncclReduce` for each block, in one group.
     fn reduce_scatter(
         &self,

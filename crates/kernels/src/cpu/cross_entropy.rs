@@ -1,6 +1,6 @@
 //! Softcapped cross-entropy, and argmax.
 
-use super::simd::{self, Math, vectorised, with_math};
+use super::simd::{self, Lanes, Math, vectorised, with_math};
 use super::work::{block_rows, rows};
 use super::{Cpu, DTYPES};
 use crate::ops::{Argmax, CrossEntropy, RowDims};
@@ -16,18 +16,16 @@ impl Cpu {
         let (softcap, grad) = (softcap as f32, grad.map(|g| g as f32));
         let cut = (rows(losses, 1), rows(logits, c));
         self.workers.blocks(n, block_rows(c), cut, |first, (losses, logits)| {
-            self.workers.scratch(vocab, |exps: &mut [f32]| {
-                let each = losses.data.iter_mut().zip(logits.data.chunks_exact_mut(c));
-                for ((loss, row), &target) in each.zip(&targets[first..]) {
-                    let (row, padding) = row.split_at_mut(vocab);
-                    padding.fill(0.0);
-                    let target = usize::try_from(target).ok();
-                    *loss = with_math(
-                        #[inline(always)]
-                        |math| cross_entropy_row(math, row, exps, target, softcap, grad),
-                    );
-                }
-            });
+            let each = losses.data.iter_mut().zip(logits.data.chunks_exact_mut(c));
+            for ((loss, row), &target) in each.zip(&targets[first..]) {
+                let (row, padding) = row.split_at_mut(vocab);
+                padding.fill(0.0);
+                let target = usize::try_from(target).ok();
+                *loss = with_math(
+                    #[inline(always)]
+                    |math| cross_entropy_row(math, row, target, softcap, grad),
+                );
+            }
         });
         Ok(())
     }
@@ -50,12 +48,14 @@ impl Cpu {
     }
 }
 
-/// One row: turns logits into z or into the gradient, returns the loss. Overwrites `exps`.
+/// Elements that are looked at together: where none of them is near the cap, tanh is a polynomial.
+const TOGETHER: usize = 256;
+
+/// One row: turns logits into z or into the gradient, returns the loss.
 #[inline(always)]
 fn cross_entropy_row(
     math: Math,
     row: &mut [f32],
-    exps: &mut [f32],
     target: Option<usize>,
     softcap: f32,
     grad: Option<f32>,
@@ -64,41 +64,80 @@ fn cross_entropy_row(
     let Some(target) = target else {
         match grad {
             Some(_) => row.fill(0.0),
-            None => cap(math, row, softcap, inverse),
+            None => {
+                for x in row {
+                    *x = softcap * math.tanh(*x * inverse);
+                }
+            }
         }
         return 0.0;
     };
-    cap(math, row, softcap, inverse);
-    let max = simd::max(row);
-    for (exp, z) in exps.iter_mut().zip(&*row) {
-        *exp = math.exp_negative(z - max);
+    // What exp is taken of is at most 0: z = softcap · t is less than the cap, which will do where exp(−2·cap) is far from the smallest number; else, since z grows
+    // with the logit, less than that of the largest logit.
+    let largest = if softcap <= 40.0 { 1.0 } else { math.tanh(simd::max(row) * inverse) };
+    let (at_target, shift) = (math.tanh(row[target] * inverse), softcap * largest);
+    let mut sums = Lanes::ZERO;
+    for part in row.chunks_mut(TOGETHER) {
+        // Two loops, of which neither asks anything of an element.
+        if simd::max_of(part, magnitude) * inverse < Math::TANH_NEAR {
+            softmax(
+                math,
+                part,
+                &mut sums,
+                shift,
+                softcap,
+                grad.is_some(),
+                #[inline(always)]
+                |x| math.tanh_near(x * inverse),
+            );
+        } else {
+            softmax(
+                math,
+                part,
+                &mut sums,
+                shift,
+                softcap,
+                grad.is_some(),
+                #[inline(always)]
+                |x| math.tanh(x * inverse),
+            );
+        }
     }
-    let sum = simd::sum_of(
-        exps,
-        #[inline(always)]
-        |x| x,
-    );
-    let at_target = row[target];
+    let sum = sums.add_up();
     if let Some(grad) = grad {
         let scale = grad / sum;
-        for (z, exp) in row.iter_mut().zip(&*exps) {
-            *z = scale * exp * slope(*z, inverse);
+        for x in &mut *row {
+            *x *= scale;
         }
-        row[target] -= grad * slope(at_target, inverse);
+        row[target] -= grad * (1.0 - at_target * at_target);
     }
-    sum.ln() + (max - at_target)
+    sum.ln() + softcap * (largest - at_target)
 }
 
-/// z = softcap · tanh(logit / softcap).
 #[inline(always)]
-fn cap(math: Math, row: &mut [f32], softcap: f32, inverse: f32) {
-    for x in row {
-        *x = softcap * math.tanh(*x * inverse);
-    }
+fn magnitude(x: f32) -> f32 {
+    x.abs()
 }
 
-/// ∂z/∂logit = 1 − tanh², where z = softcap·tanh.
+/// Turns logits into z = softcap · t, t being `tanh` of them, or into exp(z − shift) times z's slope 1 − t²; adds exp(z − shift) to `sums`.
 #[inline(always)]
-fn slope(z: f32, inverse_softcap: f32) -> f32 {
-    1.0 - (z * inverse_softcap) * (z * inverse_softcap)
+fn softmax(
+    math: Math,
+    part: &mut [f32],
+    sums: &mut Lanes,
+    shift: f32,
+    softcap: f32,
+    slopes: bool,
+    tanh: impl Fn(f32) -> f32,
+) {
+    sums.add_each(
+        part,
+        #[inline(always)]
+        |x| {
+            let t = tanh(x);
+            let exp = math.exp_negative(math.mul_add(softcap, t, -shift));
+            let kept = if slopes { exp * math.mul_add(-t, t, 1.0) } else { softcap * t };
+            (kept, exp)
+        },
+    );
 }

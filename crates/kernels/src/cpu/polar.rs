@@ -5,6 +5,7 @@
 
 use super::gemm::{Product, Start, Symmetry};
 use super::matrix::{Mat, MatMut};
+use super::relu2::Then;
 use super::slab::scale_matrices;
 use super::work::{BLOCK_ELEMENTS, Workers, rows};
 use crate::ops::StackDims;
@@ -70,18 +71,18 @@ fn iterate(
     workers.multiply_all(k, MatMut::new(gram, k * small, small), Symmetry::Known, |i| {
         let x = nth(x, i, r, s);
         let (a, b) = if wide { (x, x.t()) } else { (x.t(), x) };
-        Product { start: Start::Zero, alpha: 1.0, a, b }
+        Product { start: Start::Zero, alpha: 1.0, a, b, then: Then::Keep }
     });
     let gram = &*gram;
     workers.multiply_all(k, MatMut::new(poly, k * small, small), Symmetry::Known, |i| {
         let gram = nth(gram, i, small, small);
-        Product { start: Start::Scaled(b, gram), alpha: c, a: gram, b: gram }
+        Product { start: Start::Scaled(b, gram), alpha: c, a: gram, b: gram, then: Then::Keep }
     });
     let poly = &*poly;
     workers.multiply_all(k, MatMut::new(next, k * r, s), Symmetry::Unknown, |i| {
         let (x, poly) = (nth(x, i, r, s), nth(poly, i, small, small));
         let (left, right) = if wide { (poly, x) } else { (x, poly) };
-        Product { start: Start::Scaled(a, x), alpha: 1.0, a: left, b: right }
+        Product { start: Start::Scaled(a, x), alpha: 1.0, a: left, b: right, then: Then::Keep }
     });
 }
 

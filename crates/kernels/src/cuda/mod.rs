@@ -183,6 +183,8 @@ impl Device for Cuda {
             Op::SmearBackward(op) => self.smear_backward(op),
             Op::Relu2(op) => self.relu2(op),
             Op::Relu2Backward(op) => self.relu2_backward(op),
+            Op::LinearRelu2(op) => self.linear_relu2(op),
+            Op::LinearDxRelu2(op) => self.linear_dx_relu2(op),
             Op::Swiglu(op) => self.swiglu(op),
             Op::SwigluBackward(op) => self.swiglu_backward(op),
             Op::Map(op) => self.map(op),

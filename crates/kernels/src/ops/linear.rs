@@ -122,7 +122,7 @@ impl LinearDw<'_> {
 }
 
 /// Rows, channels in, channels out: single rows and columns, and sizes on no block's edge.
-const PRODUCTS: [(usize, usize, usize); 7] = [
+pub(super) const PRODUCTS: [(usize, usize, usize); 7] = [
     (1, 48, 20),
     (2, 1, 1),
     (3, 17, 33),

@@ -161,7 +161,10 @@ operations! {
     rms_norm { RmsNorm rms_norm, RmsNormBackward rms_norm_backward }
     mix { Mix mix, MixNorm mix_norm, MixBackward mix_backward }
     smear { Smear smear, SmearBackward smear_backward }
-    relu2 { Relu2 relu2, Relu2Backward relu2_backward }
+    relu2 {
+        Relu2 relu2, Relu2Backward relu2_backward,
+        LinearRelu2 linear_relu2, LinearDxRelu2 linear_dx_relu2,
+    }
     swiglu { Swiglu swiglu, SwigluBackward swiglu_backward }
     map { Map map }
     adamw { AdamWUpdate adamw }

@@ -168,8 +168,9 @@ pub(crate) fn swiglu(dev: &dyn Device) -> Outcome {
 pub(crate) fn relu2_backward(dev: &dyn Device) -> Outcome {
     let mut draw = draw();
     for n in FLAT {
-        let (dx, x) = (flat(&mut draw, n), flat(&mut draw, n));
-        everywhere(dev, [&dx], [&x], 0.0, |d, [dx], [x]| d.relu2_backward(dx, x))?;
+        let dx = flat(&mut draw, n);
+        let y = Operand::compute([n], draw.normals(n).into_iter().map(f64::abs).collect());
+        everywhere(dev, [&dx], [&y], 0.0, |d, [dx], [y]| d.relu2_backward(dx, y))?;
     }
     Ok(())
 }

@@ -342,9 +342,7 @@ impl Sizes {
             "embed_backward" => rows + (8 * self.n.min(self.v) * self.c) as f64,
             "value_gate" | "value_gate_backward" => 3.0 * rows,
             "rotary_norm" | "cross_entropy" => 2.0 * views,
-            "rotary_norm_backward" | "relu2_backward" | "mix_backward" | "cautious_update" => {
-                1.5 * views
-            }
+            "rotary_norm_backward" | "mix_backward" | "cautious_update" => 1.5 * views,
             // Added to the stream's gradient in all but two calls of a micro-batch.
             "rms_norm_backward" | "nesterov" => views * 4.0 / 3.0,
             "adamw" => views * 28.0 / 16.0,
@@ -361,11 +359,8 @@ pub(crate) fn paper(table: &Table, micro_s: f64, gaps_s: f64, update_s: f64) -> 
     use Phase::{Backward, Forward, Head};
     let tails = ["embed_backward", "smear", "smear_backward", "fill", "write", "sum"];
     let attention = ["attention", "attention_backward"];
-    let relu2 = ["relu2", "relu2_backward"];
     let linear = |op: &str| op.starts_with("linear");
-    let rest = |op: &str| {
-        !(tails.contains(&op) || attention.contains(&op) || relu2.contains(&op) || linear(op))
-    };
+    let rest = |op: &str| !(tails.contains(&op) || attention.contains(&op) || linear(op));
     // m×n×k of a layer's products: of the MLP one side is four times another.
     let square = |sizes: &str| {
         let mut sides =
@@ -386,20 +381,18 @@ pub(crate) fn paper(table: &Table, micro_s: f64, gaps_s: f64, update_s: f64) -> 
             table.ms(|p, op, _| p == Forward && attention.contains(&op)),
         ),
         (
-            "forward: c_fc, c_proj (accumulating)",
+            "forward: c_fc and relu², c_proj (accumulating)",
             table.ms(|p, op, s| p == Forward && linear(op) && !square(s)),
         ),
-        ("forward: relu²", table.ms(|p, op, _| p == Forward && relu2.contains(&op))),
         ("head", table.ms(|p, _, _| p == Head)),
-        (
-            "backward: relu² again, its gradient",
-            table.ms(|p, op, _| p == Backward && relu2.contains(&op)),
-        ),
         (
             "backward: dW, f32, accumulating",
             table.ms(|p, op, _| p == Backward && op == "linear_dw"),
         ),
-        ("backward: dx", table.ms(|p, op, _| p == Backward && op == "linear_dx")),
+        (
+            "backward: dx, and through relu²",
+            table.ms(|p, op, _| p == Backward && op.starts_with("linear_dx")),
+        ),
         ("backward: attention", table.ms(|p, op, _| p == Backward && attention.contains(&op))),
         (
             "backward: norms, rotary, mixes, value embeddings",

@@ -125,6 +125,8 @@ fn pattern_rows(n: usize, cols: usize) -> usize {
 #[derive(Clone, Copy)]
 enum Operand {
     Compute(usize, u64),
+    /// The same without their signs.
+    Positive(usize, u64),
     Master(Option<usize>, u64),
     Poison(usize),
     PoisonMaster,
@@ -133,7 +135,7 @@ enum Operand {
 impl Operand {
     fn kind(self, dev: &dyn Device) -> Kind {
         match self {
-            Self::Compute(cols, _) | Self::Poison(cols) => {
+            Self::Compute(cols, _) | Self::Positive(cols, _) | Self::Poison(cols) => {
                 Kind { dtype: dev.compute_dtype(), cols: Some(cols) }
             }
             Self::Master(cols, _) => Kind { dtype: dev.master_dtype(), cols },
@@ -143,15 +145,20 @@ impl Operand {
 
     fn salt(self) -> Option<u64> {
         match self {
-            Self::Compute(_, salt) | Self::Master(_, salt) => Some(salt),
+            Self::Compute(_, salt) | Self::Positive(_, salt) | Self::Master(_, salt) => Some(salt),
             Self::Poison(_) | Self::PoisonMaster => None,
         }
+    }
+
+    fn number(self, salt: u64, place: u64) -> f32 {
+        let number = number(salt, place);
+        if let Self::Positive(..) = self { number.abs() } else { number }
     }
 
     fn on(self, dev: &dyn Device, rows: &Rows) -> Result<Tensor> {
         let kind = self.kind(dev);
         match self.salt() {
-            Some(salt) => rows.drawn(dev, kind, |place| number(salt, place)),
+            Some(salt) => rows.drawn(dev, kind, |place| self.number(salt, place)),
             None => poisoned(dev, kind.dtype, rows.shape(kind)),
         }
     }
@@ -163,7 +170,7 @@ impl Operand {
         let only = Rows { n: rows.marks.len(), marks: Vec::new() };
         let mut tensor = poisoned(dev, kind.dtype, only.shape(kind))?;
         if let Some(salt) = self.salt() {
-            let values = rows.marked_numbers(kind, |place| number(salt, place));
+            let values = rows.marked_numbers(kind, |place| self.number(salt, place));
             dev.write_f64(tensor.view_mut(), &values)?;
         }
         Ok(tensor)
@@ -227,7 +234,7 @@ fn by_rows<const O: usize, const I: usize>(
     Ok(())
 }
 
-use Operand::{Compute, Master, Poison, PoisonMaster};
+use Operand::{Compute, Master, Poison, PoisonMaster, Positive};
 
 /// Operations on elements, and [`Cast`](crate::ops::Cast).
 pub(super) fn elementwise(dev: &dyn Device, scale: &Scale) -> Outcome {
@@ -241,7 +248,8 @@ pub(super) fn elementwise(dev: &dyn Device, scale: &Scale) -> Outcome {
     check.case(case("relu2"));
     by_rows(&mut check, dev, &rows, [Poison(c)], [x], |d, [y], [x]| d.relu2(y, x))?;
     check.case(case("relu2_backward"));
-    by_rows(&mut check, dev, &rows, [dy], [x], |d, [dx], [x]| d.relu2_backward(dx, x))?;
+    let squares = Positive(c, 1);
+    by_rows(&mut check, dev, &rows, [dy], [squares], |d, [dx], [y]| d.relu2_backward(dx, y))?;
     check.case(case("swiglu"));
     by_rows(&mut check, dev, &rows, [Poison(c)], [x, y], |d, [out], [x, y]| d.swiglu(out, x, y))?;
     check.case(case("mix"));

@@ -12,7 +12,7 @@ const TASK: usize = 1 << 14;
 
 /// dst = product.
 pub(super) fn multiply(workers: &Workers, dst: MatMut<'_>, product: Product<'_>) {
-    let Product { start, alpha, a, b } = product;
+    let Product { start, alpha, a, b, then } = product;
     let (m, n, k, w) = (dst.rows, dst.cols, a.cols, b.t());
     let cols = (TASK / k.max(1)).clamp(1, n);
     let dst = dst.share();
@@ -37,5 +37,6 @@ pub(super) fn multiply(workers: &Workers, dst: MatMut<'_>, product: Product<'_>)
                 }
             },
         );
+        then.part(0..m, cols).apply(&mut dst);
     });
 }

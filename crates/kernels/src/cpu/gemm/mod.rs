@@ -16,6 +16,7 @@ pub(super) use panels::{Kernel, Left, Right};
 use std::ops::Range;
 
 use super::matrix::{Mat, MatMut, Shared};
+use super::relu2::Then;
 use super::work::Workers;
 
 /// Most steps of k between two additions to the result.
@@ -53,13 +54,14 @@ impl Start<'_> {
     }
 }
 
-/// start + alpha·a·b.
+/// then(start + alpha·a·b).
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
     pub(super) start: Start<'a>,
     pub(super) alpha: f32,
     pub(super) a: Mat<'a>,
     pub(super) b: Mat<'a>,
+    pub(super) then: Then<'a>,
 }
 
 /// Whether a result is known to be symmetric, start included: then half of it is computed, and the other half copied.
@@ -163,7 +165,19 @@ struct Part<'p, P> {
 impl Workers {
     /// dst = product, on all threads.
     pub(super) fn multiply(&self, dst: MatMut<'_>, start: Start<'_>, a: Mat<'_>, b: Mat<'_>) {
-        let product = Product { start, alpha: 1.0, a, b };
+        self.multiply_then(dst, start, a, b, Then::Keep);
+    }
+
+    /// dst = then(start + a·b), on all threads.
+    pub(super) fn multiply_then(
+        &self,
+        dst: MatMut<'_>,
+        start: Start<'_>,
+        a: Mat<'_>,
+        b: Mat<'_>,
+        then: Then<'_>,
+    ) {
+        let product = Product { start, alpha: 1.0, a, b, then };
         // A stack of matrices has to give what they give one by one, and so is never multiplied like this.
         if dst.rows <= few::ROWS && dst.cols > 0 && b.row_stride == 1 && a.col_stride == 1 {
             return few::multiply(self, dst, product);
@@ -199,13 +213,19 @@ impl Workers {
                     let rows = row..m.min(row + portion.rows);
                     for block in (0..blocks).step_by(portion.blocks) {
                         let part = |i: usize| {
-                            let Product { start, alpha, a, b } = product(first + i);
+                            let Product { start, alpha, a, b, then } = product(first + i);
                             let start = match block {
                                 0 => start.part(rows.clone(), cols.clone()),
                                 _ => Start::Old,
                             };
-                            let a = a.part(rows.clone(), 0..k);
-                            Product { start, alpha, a, b: b.part(0..k, cols.clone()) }
+                            let last = block + portion.blocks >= blocks;
+                            let then = if last {
+                                then.part(rows.clone(), cols.clone())
+                            } else {
+                                Then::Keep
+                            };
+                            let (a, b) = (a.part(rows.clone(), 0..k), b.part(0..k, cols.clone()));
+                            Product { start, alpha, a, b, then }
                         };
                         let dst = match count {
                             1 => dst.part(first * m + row..first * m + rows.end, cols.clone()),
@@ -280,7 +300,7 @@ impl Workers {
                 // SAFETY: each task has a part of the result of its own.
                 let mut dst =
                     unsafe { dst.part(i * m + rows.start..i * m + rows.end, cols.clone()) };
-                let Product { start, alpha, a, .. } = (of.product)(i);
+                let Product { start, alpha, a, then, .. } = (of.product)(i);
                 let mut start = start.part(rows.clone(), cols.clone());
                 let below = of.below.map(|below| below + rows.start as isize - cols.start as isize);
                 for block in 0..blocks {
@@ -298,6 +318,8 @@ impl Workers {
                     kernel.block(&mut dst, start, alpha, left, right, below);
                     start = Start::Old;
                 }
+                // Now, while it is in a cache of this core.
+                then.part(rows, cols).apply(&mut dst);
             });
         });
     }
@@ -402,7 +424,7 @@ mod tests {
                             1,
                             MatMut::new(&mut dst, m, n),
                             Symmetry::Unknown,
-                            |_| Product { start, alpha: 0.7, a, b },
+                            |_| Product { start, alpha: 0.7, a, b, then: Then::Keep },
                         );
                         results.push(dst);
                     }
@@ -442,8 +464,9 @@ mod tests {
             let mut results = Vec::new();
             for kernel in kernels() {
                 let workers = Workers::new(2).unwrap().with_kernel(kernel);
+                let then = Then::Keep;
                 let product =
-                    |i| Product { start: Start::Zero, alpha: 1.0, a: nth(i), b: nth(i).t() };
+                    |i| Product { start: Start::Zero, alpha: 1.0, a: nth(i), b: nth(i).t(), then };
                 let mut whole = vec![f32::NAN; count * n * n];
                 let dst = MatMut::new(&mut whole, count * n, n);
                 workers.multiply_all(count, dst, Symmetry::Unknown, product);
