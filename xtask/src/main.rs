@@ -6,6 +6,7 @@
 
 mod gpu_bundle;
 mod gpu_doc;
+mod outside;
 mod ptx;
 mod workspace;
 
@@ -50,6 +51,8 @@ enum Chore {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Package the crates that are of use alone, and check programs outside of the workspace against them, with few features and with all
+    Outside,
     /// Enter into docs/gpu.md what each kernel passed on a GPU, and into docs/performance.md what a step took
     GpuDoc {
         /// The folder that the bundle's run.sh was given
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Chore::Ptx { check, toolkit } => ptx::run(check, toolkit.as_deref()),
         Chore::Sass { kernel, arch, toolkit } => ptx::sass(&kernel, &arch, toolkit.as_deref()),
         Chore::GpuBundle { out } => gpu_bundle::run(out),
+        Chore::Outside => outside::run(),
         Chore::GpuDoc { results } => gpu_doc::record(&results),
     };
     match done {

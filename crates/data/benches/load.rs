@@ -9,12 +9,9 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use criterion::{
-    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
-};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use farthing_data::{
-    Batch, BatchReader, BpeSettings, FetchSettings, Order, PackConfig, PackSettings, Prefetch, Row,
-    Rows, Silent, Texts, Tokenizer, fetch, pack,
+    BpeSettings, FetchSettings, Order, Pack, Row, Rows, Silent, Texts, Tokenizer, fetch,
 };
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -86,10 +83,9 @@ fn rows(dir: &Path) -> Rows {
     let bpe = BpeSettings { vocab_size: 1_024, max_chars: 4_000_000, ..BpeSettings::default() };
     let (tokenizer, _) = Tokenizer::train(texts.iter().cloned().map(Ok), &bpe).unwrap();
     let path = write(dir.join("x.parquet"), &texts, Compression::SNAPPY);
-    let settings = PackSettings { context: T, ..PackSettings::default() };
-    let config = PackConfig { settings, shard_bytes: 8 << 20, ..PackConfig::default() };
     let out = dir.join("rows");
-    pack(&[&path, &path, &path, &path], &tokenizer, &config, &out, &mut Silent).unwrap();
+    let packing = Pack::files(&[&path, &path, &path, &path]).tokenizer(&tokenizer);
+    packing.row_tokens(T).shard_bytes(8 << 20).to(&out).unwrap();
     Rows::open(&out).unwrap()
 }
 
@@ -111,34 +107,21 @@ fn load(c: &mut Criterion) {
             black_box(sum)
         });
     });
-    let batches = |group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut batch: Batch| {
-        let mut reader = BatchReader::new(rows.clone(), order).unwrap();
+    let loader = || rows.batches(STEP).seed(1_337).until_step(steps).micro_batches(B);
+    let sides = [
+        ("batches", loader()),
+        ("sorted", loader().sorted()),
+        ("sorted, 32,768 entries", loader().vocab(32_768).sorted()),
+    ];
+    for (name, loader) in sides {
         group.bench_function(name, |b| {
             b.iter(|| {
-                for step in 0..steps {
-                    for first in (0..STEP).step_by(B) {
-                        reader.read(step, first..first + B, &mut batch).unwrap();
-                        black_box(batch.inputs());
-                    }
+                for batch in loader.clone() {
+                    black_box(batch.unwrap().inputs().iter().map(|&t| i64::from(t)).sum::<i64>());
                 }
             });
         });
-    };
-    batches(&mut group, "unsorted", Batch::unsorted(B, T, rows.vocab()).unwrap());
-    batches(&mut group, "sorted", Batch::new(B, T, rows.vocab()).unwrap());
-    batches(&mut group, "sorted, 32,768 entries", Batch::new(B, T, 32_768).unwrap());
-    let batch = Batch::new(B, T, rows.vocab()).unwrap();
-    group.bench_function("prefetch", |b| {
-        b.iter(|| {
-            let parts =
-                (0..steps).flat_map(|step| (0..STEP).step_by(B).map(move |j| (step, j..j + B)));
-            let reader = BatchReader::new(rows.clone(), order).unwrap();
-            let mut batches = Prefetch::new(reader, parts, &batch, 2).unwrap();
-            while let Some(batch) = batches.next_batch() {
-                black_box(batch.unwrap().inputs().iter().map(|&t| i64::from(t)).sum::<i64>());
-            }
-        });
-    });
+    }
     group.finish();
 }
 

@@ -14,14 +14,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic and prints")]
 
 use farthing_data::{
-    BpeSettings, FetchSettings, PackConfig, Silent, Texts, Tokenizer, digest_file, fetch, pack,
-    pack_with_digests, train_bpe,
+    BpeSettings, FetchSettings, Pack, Silent, Texts, Tokenizer, digest_file, fetch, train_bpe,
 };
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Documents of a chunk: about as many as `pack` encodes at a time.
+/// Documents of a chunk: about as many as packing encodes at a time.
 const CHUNK_DOCUMENTS: usize = 5_000;
 
 /// Processors that others may use during a round that counts.
@@ -78,14 +77,10 @@ fn main() {
         if round > 0 {
             std::fs::remove_dir_all(&out).unwrap();
         }
-        let config = PackConfig::default();
-        let (rows, manifest) =
-            timed(|| pack(&files, &tokenizer, &config, &out, &mut Silent).unwrap());
+        let packing = || Pack::files(&files).tokenizer(&tokenizer);
+        let (rows, manifest) = timed(|| packing().to(&out).unwrap());
         std::fs::remove_dir_all(&out).unwrap();
-        let (known, same) = timed(|| {
-            pack_with_digests(&files, Some(&digests), &tokenizer, &config, &out, &mut Silent)
-                .unwrap()
-        });
+        let (known, same) = timed(|| packing().digests(digests.clone()).to(&out).unwrap());
         assert_eq!(manifest.shards, same.shards);
         let others = before.others();
         if round == 0 {

@@ -4,7 +4,7 @@
 //! (the folder; rows per step; this rank and the number of ranks; the step to begin with)
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
-use farthing_data::{Batch, BatchReader, Order, Prefetch, Rows};
+use farthing_data::{Order, Rows};
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,18 +15,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let rows = Rows::open(&dir)?;
     rows.verify()?;
-    let (n, context, vocab) = (rows.len(), rows.row_tokens() - 1, rows.vocab());
-    let order = Order::new(n, step_rows, 1337)?;
-    let share = order.share(rank, ranks)?;
-    let batch = Batch::new(share.len(), context, vocab)?;
-
+    let (n, context) = (rows.len(), rows.row_tokens() - 1);
     let steps = (2 * n).div_ceil(step_rows as u64);
-    let parts = (first..steps).map(move |step| (step, share.clone()));
-    let mut batches = Prefetch::new(BatchReader::new(rows, order)?, parts, &batch, 2)?;
     let (mut read, start) = (0, Instant::now());
-    while let Some(batch) = batches.next_batch() {
+    let batches = rows.batches(step_rows).seed(1337).from_step(first).until_step(steps);
+    for batch in batches.rank(rank, ranks).sorted() {
         let batch = batch?;
         if read == 0 {
+            let order = Order::new(n, step_rows, 1337)?;
             println!("step {first} reads rows {:?}", order.batch(first).collect::<Vec<_>>());
             println!("and begins with tokens {:?}", &batch.inputs()[..context.min(12)]);
         }

@@ -5,9 +5,7 @@
 //! `tokenizer.json`; the context)
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
-use farthing_data::{
-    BpeSettings, FetchSettings, PackConfig, PackSettings, Silent, Tokenizer, fetch, pack, train_bpe,
-};
+use farthing_data::{BpeSettings, FetchSettings, Pack, Silent, Tokenizer, fetch, train_bpe};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -40,10 +38,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err(_) => Tokenizer::load(vocab)?,
     };
 
-    let settings = PackSettings { context: context.parse()?, ..PackSettings::default() };
-    let config = PackConfig { settings, ..PackConfig::default() };
     let before = seconds();
-    let manifest = pack(&train, &tokenizer, &config, &out, &mut Silent)?;
+    let manifest =
+        Pack::files(&train).tokenizer(&tokenizer).row_tokens(context.parse()?).to(&out)?;
     let stats = &manifest.stats;
     println!(
         "{:6.2} s  {} rows of {} from {} documents with {} tokens ({:.3} bytes each); packing: {:.2} million tokens/s",

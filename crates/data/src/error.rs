@@ -444,7 +444,7 @@ impl Error {
     pub fn is_absent(&self) -> bool {
         match self {
             Self::NoFiles { .. } | Self::Gone { .. } => true,
-            Self::Io(error) => crate::source::is_absent(&error.source),
+            Self::Io(error) => is_absent(&error.source),
             _ => false,
         }
     }
@@ -457,4 +457,10 @@ impl Error {
         let refused = FileError::at(action, path);
         move |source| refused(source).into()
     }
+}
+
+/// Whether nothing is there.
+pub(crate) fn is_absent(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as E;
+    matches!(error.kind(), E::NotFound | E::NotADirectory | E::InvalidInput | E::InvalidFilename)
 }

@@ -1,45 +1,58 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-mod batch;
-mod build;
-mod chat;
 mod error;
-mod feed;
-mod files;
-mod many;
-mod order;
-mod pack;
-mod prefetch;
 mod progress;
-mod resume;
 mod rows;
-mod shard;
-mod source;
-mod text;
-mod token;
-mod tokenizer;
-pub mod world;
-mod writer;
+mod side_by_side;
 
-pub use batch::{Batch, BatchReader};
-pub use build::{PackConfig, TOKENIZER, pack, pack_with_digests, train_bpe};
-pub use chat::{
-    CHAT_TEMPLATE, CHAT_TEMPLATE_FILE, ChatTokens, Content, Conversation, Conversations, Message,
-    Part as ContentPart, PartKind, Role, pack_chat,
-};
+#[cfg(feature = "text")]
+mod chat;
+#[cfg(feature = "text")]
+mod digests;
+#[cfg(feature = "text")]
+mod local;
+#[cfg(feature = "text")]
+mod pack;
+#[cfg(feature = "text")]
+mod text;
+#[cfg(feature = "text")]
+mod tokenizer;
+#[cfg(feature = "text")]
+pub mod world;
+
+#[cfg(feature = "fetch")]
+mod source;
+
 pub use error::{Error, Result};
-pub use files::digest_file;
-pub use order::Order;
-pub use pack::{LengthCount, Lengths, PackRule, PackSettings, PackStats, Packer, Remainder};
-pub use prefetch::{Part, Prefetch};
 pub use progress::{Progress, Silent};
-pub use rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
-pub use shard::{Row, SHARD_FORMAT, Shard};
-pub use source::{
-    FILES, FetchSettings, Fetcher, FileEntry, Files, HubSettings, Pin, PinnedFile, ShardRange,
-    Survey, fetch, is_remote, local_files,
+pub use rows::{
+    Batch, ChatTokens, LengthCount, Lengths, LoadedBatch, Loader, LoaderIter, MANIFEST,
+    MANIFEST_FORMAT, Manifest, ManifestShard, Order, PackRule, PackSettings, PackStats, ReadStats,
+    Remainder, Row, Rows, SHARD_FORMAT, Shard, TokenType,
 };
-pub use text::{Position, ReadStats, TextColumn, TextFile, TextFilter, Texts};
-pub use token::{Token, TokenType};
-pub use tokenizer::{BpeSettings, BpeStats, Compression, SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer};
+
+#[cfg(feature = "text")]
+pub use chat::{
+    CHAT_TEMPLATE, CHAT_TEMPLATE_FILE, Content, ContentPart, Conversation, Conversations, Message,
+    PartKind, Role, pack_chat,
+};
+#[cfg(feature = "text")]
+pub use digests::digest_file;
+#[cfg(feature = "text")]
+pub use local::{FILES, FileEntry, Files};
+#[cfg(feature = "text")]
+pub use pack::{Pack, PackConfig, Packer, Token, pack};
+#[cfg(feature = "text")]
+pub use text::{Position, TextColumn, TextFile, TextFilter, Texts};
+#[cfg(feature = "text")]
+pub use tokenizer::{
+    BpeSettings, BpeStats, Compression, SPECIAL_TOKENS, SPLIT_REGEX, TOKENIZER, Tokenizer,
+    train_bpe,
+};
+
+#[cfg(feature = "fetch")]
+pub use source::{
+    FetchSettings, Fetcher, HubSettings, Pin, PinnedFile, ShardRange, Survey, fetch, is_remote,
+    local_files,
+};

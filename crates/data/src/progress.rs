@@ -1,4 +1,4 @@
-//! What a long function tells its caller while it runs; it knows no screen.
+//! What a long function tells its caller while it runs, and how the caller stops it.
 
 /// Receives the progress of one function, on whichever thread does the work. Every method has an empty default.
 pub trait Progress: Send {

@@ -5,8 +5,8 @@ use crate::common::write_parquet;
 use arrow::array::{ArrayRef, StringArray};
 use farthing_base::Hint;
 use farthing_data::{
-    Error, FetchSettings, Fetcher, FileEntry, Files, HubSettings, PackConfig, PackSettings,
-    Progress, Silent, Survey, Texts, fetch, pack,
+    Error, FetchSettings, Fetcher, FileEntry, Files, HubSettings, Pack, PackSettings, Progress,
+    Silent, Survey, Texts, fetch,
 };
 use proptest::prelude::*;
 use std::fmt::Write as _;
@@ -159,6 +159,15 @@ fn every_format_comes_to_the_documents_of_parquet() {
                 assert_eq!(Files::load(place.path("out")).unwrap(), files);
                 fs::remove_file(place.path(&name)).unwrap();
             }
+            // As Windows writes it, in either order of bytes.
+            let name = format!("x.{extension}{suffix}");
+            let marked = format!("\u{feff}{text}");
+            for order in [u16::to_le_bytes, u16::to_be_bytes] {
+                let bytes: Vec<u8> = marked.encode_utf16().flat_map(order).collect();
+                place.file(&name, bytes);
+                assert_eq!(place.documents(&settings(&name)), want, "{name} in UTF-16");
+            }
+            fs::remove_file(place.path(&name)).unwrap();
         }
     }
 }
@@ -226,7 +235,15 @@ fn what_cannot_be_read_is_named_by_file_and_line() {
     let mut not_utf8 = line("{\"text\": \"??\"}");
     let at = not_utf8.iter().position(|&b| b == b'?').unwrap();
     not_utf8[at] = 0xFC;
-    let utf16: Vec<u8> = "\u{feff}text".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16 = |text: &str| -> Vec<u8> {
+        format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
+    };
+    // Half of a pair, and half of a number.
+    let mut lonely = utf16(&"{\"text\": \"a\"}\n".repeat(3));
+    lonely.extend([0x3C, 0xD8, b'x', 0]);
+    let mut odd = utf16("a\nb");
+    odd.push(0);
+    let no_rows = utf16("id,text\n1,\"a");
     for (name, bytes, what, hint, early) in [
         ("x.jsonl", line("{\"text\": \"a\""), "line 5: it is not JSON: EOF", "json.dumps", false),
         ("x.jsonl.gz", line("text"), "line 5: it is not JSON: expected", "json.dumps", false),
@@ -285,9 +302,10 @@ fn what_cannot_be_read_is_named_by_file_and_line() {
         ),
         ("x.csv", vec![], "it is empty", "first line", true),
         ("x.txt", b"a\nb\n\xFCc\n".to_vec(), "line 3: it is not UTF-8", "iconv", false),
-        ("x.txt", utf16.clone(), "UTF-16", "iconv", true),
+        ("x.jsonl", lonely, "line 4: it is damaged, or cut off: its text is not UTF-16", "", true),
+        ("x.txt.gz", odd, "line 2: it is damaged, or cut off: its text is not UTF-16", "", false),
         ("x.txt", b"t\0e\0x\0t\0".to_vec(), "a NUL at its beginning", "iconv", true),
-        ("x.csv.gz", utf16, "UTF-16", "iconv", true),
+        ("x.csv.zst", no_rows, "line 2: a quote of the row that begins here", "", true),
         (
             "x.txt",
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n".to_vec(),
@@ -470,9 +488,9 @@ fn a_special_token_in_a_document_of_ones_own_stays_text() {
     place.file("b.jsonl", json_lines("text", &texts));
     let files = place.fetch(&of("*.jsonl")).unwrap();
     let settings = PackSettings { context: 16, buffer_documents: 50, ..PackSettings::default() };
-    let config = PackConfig { settings, ..PackConfig::default() };
     let train = files.train_paths(place.path("out"));
-    let manifest = pack(&train, &p.tokenizer, &config, &place.path("rows"), &mut Silent).unwrap();
+    let packing = Pack::files(&train).tokenizer(&p.tokenizer).settings(settings);
+    let manifest = packing.to(place.path("rows")).unwrap();
     assert_eq!(manifest.stats.documents, 40);
     let rows = farthing_data::Rows::open(place.path("rows")).unwrap();
     let mut row = vec![0; rows.row_tokens()];

@@ -19,5 +19,7 @@ mod long;
 mod memory;
 #[path = "hostile/parquet.rs"]
 mod parquet_files;
+#[path = "hostile/random.rs"]
+mod random;
 #[path = "hostile/shards.rs"]
 mod shards;

@@ -7,6 +7,7 @@ mod cache;
 mod faults;
 pub(crate) mod fixture;
 mod kill;
+mod lines;
 mod one;
 mod python;
 mod web;

@@ -3,11 +3,8 @@
 use crate::common;
 
 use common::packed;
-use farthing_data::{Batch, BatchReader, Error, Order, Prefetch, Rows};
+use farthing_data::{Error, Order, Rows};
 use proptest::prelude::*;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 const T: usize = 64;
 
@@ -17,103 +14,64 @@ fn rows() -> (tempfile::TempDir, Rows) {
     (p.dir, rows)
 }
 
-fn parts(steps: std::ops::Range<u64>, batch: usize, micro: usize) -> Vec<farthing_data::Part> {
-    steps.flat_map(|s| (0..batch).step_by(micro).map(move |j| (s, j..j + micro))).collect()
-}
-
 #[test]
-fn prefetched_batches_are_those_that_are_read_at_any_step_and_depth() {
+fn batches_are_the_rows_of_the_order_at_any_step_and_depth() {
     let (_dir, rows) = rows();
-    let batch = Batch::new(4, T, rows.vocab()).unwrap();
     // A step of 12 rows divides no epoch, so that batches cross its border.
     let order = Order::new(rows.len(), 12, 9).unwrap();
     assert_ne!(rows.len() % 12, 0);
-    let reader = BatchReader::new(rows.clone(), order).unwrap();
     let border = rows.len() / 12;
-    for (start, ahead) in [(0, 1), (border - 1, 2), (3 * border, 7)] {
-        let parts = parts(start..start + 4, 12, 4);
-        let mut ahead =
-            Prefetch::new(reader.clone(), parts.clone().into_iter(), &batch, ahead).unwrap();
-        let (mut direct, mut one) = (reader.clone(), batch.clone());
-        for (step, range) in parts {
-            direct.read(step, range, &mut one).unwrap();
-            assert_eq!(ahead.next_batch().unwrap().unwrap(), &one);
+    for (start, ahead, ranks) in [(0, 1, 1), (border - 1, 2, 3), (3 * border, 7, 2)] {
+        for rank in 0..ranks {
+            let loader = rows.batches(12).seed(9).from_step(start).until_step(start + 4);
+            let mut batches = loader.rank(rank, ranks).micro_batches(2).ahead(ahead).into_iter();
+            let share = order.share(rank, ranks).unwrap();
+            for step in start..start + 4 {
+                for first in share.clone().step_by(2) {
+                    let batch = batches.next().unwrap().unwrap();
+                    assert_eq!((batch.rows(), batch.tokens(), batch.sorted().len()), (2, T, 0));
+                    for b in 0..2 {
+                        let row = rows.row(order.row(step, first + b)).unwrap().to_vec();
+                        let row: Vec<i32> = row.into_iter().map(|id| id as i32).collect();
+                        assert_eq!(batch.inputs()[b * T..][..T], row[..T]);
+                        assert_eq!(batch.targets()[b * T..][..T], row[1..]);
+                    }
+                }
+            }
+            assert!(batches.next().is_none());
+            assert!(batches.next().is_none());
         }
-        assert!(ahead.next_batch().is_none());
-        assert!(ahead.next_batch().is_none());
     }
-    assert!(Prefetch::new(reader, std::iter::empty(), &batch, 0).is_err());
+}
+
+#[test]
+fn batches_may_be_kept_and_come_without_end() {
+    let (_dir, rows) = rows();
+    let epoch = rows.len() as usize / 4 + 1;
+    let kept: Vec<_> =
+        rows.batches(4).seed(9).into_iter().take(2 * epoch).map(Result::unwrap).collect();
+    let order = Order::new(rows.len(), 4, 9).unwrap();
+    for (step, batch) in kept.iter().enumerate() {
+        let first = rows.row(order.row(step as u64, 0)).unwrap().to_vec();
+        assert!(first.iter().zip(&batch.inputs()[..T]).all(|(a, b)| *a as i32 == *b));
+    }
 }
 
 #[test]
 fn an_error_comes_in_its_place_and_ends_the_batches() {
     let (_dir, rows) = rows();
-    let order = Order::new(rows.len(), 8, 9).unwrap();
-    let batch = Batch::new(4, T, rows.vocab()).unwrap();
-    let reader = BatchReader::new(rows, order).unwrap();
-    let parts = vec![(0, 0..4), (0, 4..8), (1, 6..10), (2, 0..4)];
-    let mut batches = Prefetch::new(reader, parts.into_iter(), &batch, 2).unwrap();
-    assert!(batches.next_batch().unwrap().is_ok());
-    assert!(batches.next_batch().unwrap().is_ok());
-    let error = batches.next_batch().unwrap().unwrap_err();
-    assert!(matches!(error, Error::BatchShape { .. }), "{error}");
-    assert!(batches.next_batch().is_none());
-}
-
-#[test]
-fn prefetching_is_bounded_and_ends_when_it_is_dropped() {
-    let (_dir, rows) = rows();
-    let order = Order::new(rows.len(), 4, 9).unwrap();
-    let batch = Batch::new(4, T, rows.vocab()).unwrap();
-    let reader = BatchReader::new(rows, order).unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    let parts = (0..u64::MAX).map(move |step| {
-        count.fetch_add(1, Ordering::SeqCst);
-        (step, 0..4)
-    });
-    let mut batches = Prefetch::new(reader, parts, &batch, 3).unwrap();
-    batches.next_batch().unwrap().unwrap();
-    std::thread::sleep(Duration::from_millis(100));
-    // The one in use, three ahead, and one part taken for which no buffer is free.
-    let taken = asked.load(Ordering::SeqCst);
-    assert!((1..=5).contains(&taken), "{taken} parts were taken");
-    drop(batches);
-    // The thread owned the parts, and with them the other handle.
-    assert_eq!(Arc::strong_count(&asked), 1);
-}
-
-#[test]
-fn a_panic_in_the_thread_is_not_the_end_of_the_data() {
-    let (_dir, rows) = rows();
-    let order = Order::new(rows.len(), 4, 9).unwrap();
-    let batch = Batch::new(4, T, rows.vocab()).unwrap();
-    let reader = BatchReader::new(rows, order).unwrap();
-    let parts = (0..3u64).map(|step| {
-        assert!(step < 1, "a fault in the parts");
-        (step, 0..4)
-    });
-    let mut batches = Prefetch::new(reader, parts, &batch, 1).unwrap();
-    assert!(batches.next_batch().unwrap().is_ok());
-    let next =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| batches.next_batch().is_none()));
-    assert!(next.is_err());
-}
-
-#[test]
-fn a_batch_without_sorting_is_otherwise_the_same() {
-    let (_dir, rows) = rows();
-    let order = Order::new(rows.len(), 4, 9).unwrap();
-    let mut reader = BatchReader::new(rows.clone(), order).unwrap();
-    let mut sorted = Batch::new(4, T, rows.vocab()).unwrap();
-    let mut unsorted = Batch::unsorted(4, T, rows.vocab()).unwrap();
-    reader.read(5, 0..4, &mut sorted).unwrap();
-    reader.read(5, 0..4, &mut unsorted).unwrap();
-    assert_eq!((sorted.inputs(), sorted.targets()), (unsorted.inputs(), unsorted.targets()));
-    assert_eq!((sorted.sorted().len(), unsorted.sorted().len()), (4 * T, 0));
-    let mut narrow = Batch::unsorted(4, T, 300).unwrap();
-    let error = reader.read(5, 0..4, &mut narrow).unwrap_err();
-    assert!(matches!(error, Error::TokenOutOfRange { vocab: 300, .. }), "{error}");
+    // The largest id that some step does not have, and a later one has.
+    let highest = |batch: &farthing_data::Batch| *batch.inputs().iter().max().unwrap();
+    let all = || rows.batches(2).seed(9).until_step(40).micro_batches(1);
+    let ids: Vec<i32> = all().into_iter().map(|batch| highest(&batch.unwrap())).collect();
+    let most = *ids.iter().max().unwrap();
+    let first = ids.iter().position(|id| *id == most).unwrap();
+    let mut batches = all().vocab(most as usize).into_iter();
+    // The targets of a row may have a larger one than its inputs.
+    let good = batches.by_ref().take_while(Result::is_ok).count();
+    assert!(good <= first && batches.next().is_none(), "{good} of {first}");
+    let error = all().vocab(most as usize).into_iter().find_map(Result::err).unwrap();
+    assert!(matches!(error, Error::TokenOutOfRange { .. }), "{error}");
 }
 
 proptest! {

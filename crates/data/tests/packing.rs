@@ -196,7 +196,7 @@ fn greedy(documents: &[Vec<u32>], cap: usize) -> Vec<Vec<u32>> {
     rows
 }
 
-/// FineWeb-edu's lengths: a logarithm that is piecewise linear in a normal variable (see the README).
+/// FineWeb-edu's lengths: a logarithm that is piecewise linear in a normal variable (see docs/data.md).
 fn fineweb_lengths(n: usize) -> Vec<usize> {
     let mut random = Congruential(11);
     let mut unit = move || random.unit();
@@ -245,7 +245,7 @@ fn loss_is_at_the_bound_on_fineweb_lengths() {
     }
 }
 
-/// The figures of the simulation that the README quotes: at T = 2048, 16 million documents, a bound of 22.95%, 27.4% lost
+/// The figures of the simulation that BENCHMARKS.md quotes: at T = 2048, 16 million documents, a bound of 22.95%, 27.4% lost
 /// when the shortest is cropped, 42.8% when the first is, 39.8% by greedy cropping.
 #[test]
 fn nanochats_rules_lose_what_they_lose() {

@@ -7,8 +7,7 @@ use arrow::datatypes::DataType;
 use common::{write_parquet, write_parquet_with};
 use farthing_base::Hint;
 use farthing_data::{
-    BpeSettings, Error, PackConfig, PackSettings, Position, ReadStats, Silent, TextColumn,
-    TextFilter, Texts, pack, train_bpe,
+    BpeSettings, Error, Pack, Position, ReadStats, Silent, TextColumn, TextFilter, Texts, train_bpe,
 };
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::{WriterProperties, WriterVersion};
@@ -39,6 +38,10 @@ fn every_encoding_page_version_and_codec_reads_alike() {
         for codec in [
             Compression::UNCOMPRESSED,
             Compression::SNAPPY,
+            Compression::GZIP(parquet::basic::GzipLevel::default()),
+            Compression::BROTLI(parquet::basic::BrotliLevel::default()),
+            Compression::LZ4,
+            Compression::LZ4_RAW,
             Compression::ZSTD(parquet::basic::ZstdLevel::try_new(3).unwrap()),
         ] {
             for encoding in [
@@ -248,14 +251,13 @@ fn packing_and_training_read_through_the_filter() {
     let column = TextColumn { name: "text", filter: &filter };
     let (tokenizer, read) = train_bpe(&paths, column, &bpe, dir.path(), &mut Silent).unwrap();
     assert_eq!(read.documents, want.len() as u64);
-    let settings = PackSettings { context: 16, ..PackSettings::default() };
-    let config = PackConfig { settings, filter, ..PackConfig::default() };
     let out = dir.path().join("rows");
-    let manifest = pack(&paths, &tokenizer, &config, &out, &mut Silent).unwrap();
+    let pack =
+        |filter| Pack::files(&paths).tokenizer(&tokenizer).filter(filter).row_tokens(16).to(&out);
+    let manifest = pack(filter).unwrap();
     assert_eq!((manifest.read, manifest.stats.documents), (stats, want.len() as u64));
     // Another filter is another packing.
-    let other = PackConfig { filter: TextFilter::default(), ..config };
-    assert!(pack(&paths, &tokenizer, &other, &out, &mut Silent).is_err());
+    assert!(pack(TextFilter::default()).is_err());
 }
 
 /// Files as writers make them by default: dictionaries that give way to plain pages, several pages in a row group.

@@ -6,8 +6,8 @@ use common::{packed, world, write_parquet};
 use farthing_base::tensors::TensorError;
 use farthing_data::world::{Split, World};
 use farthing_data::{
-    Batch, BatchReader, Error, FetchSettings, Files, Order, PackConfig, Remainder, Rows, Shard,
-    ShardRange, Silent, Tokenizer, digest_file, fetch, pack, pack_with_digests,
+    Batch, Error, FetchSettings, Files, Loader, Order, Pack, PackSettings, Remainder, Rows, Shard,
+    ShardRange, Silent, Tokenizer, digest_file, fetch,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,12 +43,10 @@ fn every_byte_is_the_same_on_one_thread_and_on_two() {
 #[test]
 fn known_digests_change_nothing_but_that_files_are_read_once() {
     let p = packed();
-    let train = p.files.train_paths(p.dir.path().join("text"));
+    let train = p.train();
     let known: Vec<String> = p.files.train.iter().map(|file| file.blake3.clone()).collect();
     let out = p.dir.path().join("again");
-    let again = |digests: &[String]| {
-        pack_with_digests(&train, Some(digests), &p.tokenizer, &p.config, &out, &mut Silent)
-    };
+    let again = |digests: &[String]| p.pack(&train).digests(digests.to_vec()).to(&out);
     assert_eq!(again(&known).unwrap(), p.manifest);
     assert_eq!(digests(&out), digests(&p.dir.path().join("rows")));
     // They are what tells one text from another.
@@ -56,6 +54,32 @@ fn known_digests_change_nothing_but_that_files_are_read_once() {
     assert!(matches!(again(&other), Err(Error::Manifest { .. })));
     let error = again(&known[1..]).unwrap_err().to_string();
     assert!(error.contains("2 files come with 1 digests"), "{error}");
+}
+
+#[test]
+fn text_is_found_by_a_pattern() {
+    let p = packed();
+    let dir = p.dir.path();
+    let text = dir.join("text");
+    let held_out = p.files.val_paths(&text);
+    for path in held_out {
+        fs::remove_file(path).unwrap();
+    }
+    for pattern in ["text/*.parquet", "text"] {
+        let pattern = dir.join(pattern).to_str().unwrap().to_owned();
+        let packing = Pack::text(&pattern).tokenizer(&p.tokenizer).settings(p.settings.clone());
+        let out = dir.join("again");
+        assert_eq!(packing.shard_bytes(60_000).to(&out).unwrap().shards, p.manifest.shards);
+        fs::remove_dir_all(out).unwrap();
+    }
+    let of = |pattern: &str| Pack::text(dir.join(pattern).to_str().unwrap());
+    let error = of("text/*.parquet").to(dir.join("x")).unwrap_err().to_string();
+    assert!(error.contains("without a tokenizer"), "{error}");
+    let error = of("nowhere/*.parquet").tokenizer(&p.tokenizer).to(dir.join("x")).unwrap_err();
+    assert!(matches!(error, Error::NoFiles { .. }), "{error}");
+    fs::write(dir.join("notes.jsonl"), "{\"text\": \"a\"}\n").unwrap();
+    let error = of("notes.jsonl").tokenizer(&p.tokenizer).to(dir.join("x")).unwrap_err();
+    assert!(matches!(error, Error::NotParquet { .. }), "{error}");
 }
 
 #[test]
@@ -96,7 +120,7 @@ fn finished_packing_is_reused_and_an_interrupted_one_completed() {
     let p = packed();
     let (text, out) = (p.dir.path().join("text"), p.dir.path().join("rows"));
     let train = p.files.train_paths(&text);
-    let again = || pack(&train, &p.tokenizer, &p.config, &out, &mut Silent);
+    let again = || p.pack(&train).to(&out);
     let before = digests(&out);
     let modified = |file: &str| fs::metadata(out.join(file)).unwrap().modified().unwrap();
     let time = modified("rows_00000.safetensors");
@@ -114,9 +138,8 @@ fn finished_packing_is_reused_and_an_interrupted_one_completed() {
     assert_eq!(digests(&out), before);
 
     // Another packing is not overwritten.
-    let mut other = p.config.clone();
-    other.settings.remainder = Remainder::Discard;
-    let error = pack(&train, &p.tokenizer, &other, &out, &mut Silent).unwrap_err();
+    let other = PackSettings { remainder: Remainder::Discard, ..p.settings.clone() };
+    let error = p.pack(&train).settings(other).to(&out).unwrap_err();
     assert!(error.to_string().contains("belongs to another packing"), "{error}");
     assert_eq!(digests(&out), before);
 
@@ -130,10 +153,8 @@ fn finished_packing_is_reused_and_an_interrupted_one_completed() {
     assert!(error.to_string().contains("rows_00001"), "{error}");
 }
 
-/// About thirty shards.
-fn small_shards(config: &PackConfig) -> PackConfig {
-    PackConfig { shard_bytes: 6_000, ..config.clone() }
-}
+/// Makes about thirty shards.
+const SMALL_SHARDS: usize = 6_000;
 
 /// A process of its own, which the test below starts and kills.
 #[test]
@@ -144,20 +165,21 @@ fn child_that_is_killed() {
     let text = dir.join("text");
     let files = Files::load(&text).unwrap().train_paths(&text);
     let tokenizer = Tokenizer::load(dir.join("tokenizer.json")).unwrap();
-    let config = fs::read(dir.join("config.json")).unwrap();
-    let config: PackConfig = serde_json::from_slice(&config).unwrap();
-    pack(&files, &tokenizer, &config, &dir.join("killed"), &mut Silent).unwrap();
+    let settings = fs::read(dir.join("settings.json")).unwrap();
+    let settings: PackSettings = serde_json::from_slice(&settings).unwrap();
+    let packing = Pack::files(&files).tokenizer(&tokenizer).settings(settings);
+    packing.shard_bytes(SMALL_SHARDS).to(dir.join("killed")).unwrap();
 }
 
 #[test]
 fn a_killed_process_loses_no_shard_that_was_finished() {
     let p = packed();
     let dir = p.dir.path();
-    let train = p.files.train_paths(dir.join("text"));
-    let config = small_shards(&p.config);
-    fs::write(dir.join("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+    let train = p.train();
+    fs::write(dir.join("settings.json"), serde_json::to_vec(&p.settings).unwrap()).unwrap();
     let whole = dir.join("whole");
-    let manifest = pack(&train, &p.tokenizer, &config, &whole, &mut Silent).unwrap();
+    let packing = || p.pack(&train).shard_bytes(SMALL_SHARDS);
+    let manifest = packing().to(&whole).unwrap();
     assert!(manifest.shards.len() > 20, "{} shards", manifest.shards.len());
 
     let killed = dir.join("killed");
@@ -189,7 +211,7 @@ fn a_killed_process_loses_no_shard_that_was_finished() {
         kept = shards.into_iter().map(|name| (name.clone(), modified(&name))).collect();
     }
     assert!(cut_off > 0, "every child was done before it could be killed");
-    assert_eq!(pack(&train, &p.tokenizer, &config, &killed, &mut Silent).unwrap(), manifest);
+    assert_eq!(packing().to(&killed).unwrap(), manifest);
     for (name, time) in &kept {
         assert_eq!(modified(name), *time, "{name} was written again");
     }
@@ -220,36 +242,36 @@ impl farthing_data::Progress for Watcher {
 #[test]
 fn a_request_to_stop_ends_packing_and_a_second_call_finishes_it() {
     let p = packed();
-    let train = p.files.train_paths(p.dir.path().join("text"));
+    let train = p.train();
     let out = p.dir.path().join("stopped");
     // In the digests, and in packing itself.
     for unit in ["bytes", "documents"] {
         let mut watcher = Watcher { stop_while: Some(unit), ..Watcher::default() };
-        let error = pack(&train, &p.tokenizer, &p.config, &out, &mut watcher).unwrap_err();
+        let error = p.pack(&train).progress(&mut watcher).to(&out).unwrap_err();
         assert!(matches!(error, Error::Stopped), "{error}");
         assert_eq!(watcher.counted.last().unwrap().0, unit);
         assert!(!out.join("manifest.json").exists());
     }
-    assert_eq!(pack(&train, &p.tokenizer, &p.config, &out, &mut Silent).unwrap(), p.manifest);
+    assert_eq!(p.pack(&train).to(&out).unwrap(), p.manifest);
     assert_eq!(digests(&out), digests(&p.dir.path().join("rows")));
 }
 
 #[test]
 fn digests_and_verification_are_counted_in_bytes() {
     let p = packed();
-    let train = p.files.train_paths(p.dir.path().join("text"));
+    let train = p.train();
     let out = p.dir.path().join("watched");
     let size = |path: &Path| fs::metadata(path).unwrap().len();
     let read: u64 = train.iter().map(|path| size(path)).sum();
     let mut watcher = Watcher::default();
-    let manifest = pack(&train, &p.tokenizer, &p.config, &out, &mut watcher).unwrap();
+    let manifest = p.pack(&train).progress(&mut watcher).to(&out).unwrap();
     let documents = manifest.read.rows();
     let whole = |unit, n| (unit, Some(n), n);
     assert_eq!(watcher.counted, [whole("bytes", read), whole("documents", documents)]);
 
     let rows: u64 = manifest.shards.iter().map(|shard| size(&out.join(&shard.file))).sum();
     let mut watcher = Watcher::default();
-    pack(&train, &p.tokenizer, &p.config, &out, &mut watcher).unwrap();
+    p.pack(&train).progress(&mut watcher).to(&out).unwrap();
     assert_eq!(watcher.counted, [whole("bytes", read), whole("bytes", rows)]);
 
     let mut watcher = Watcher { stop_while: Some("bytes"), ..Watcher::default() };
@@ -263,11 +285,11 @@ fn batches_follow_the_order_and_positions_are_sorted() {
     let rows = Rows::open(p.dir.path().join("rows")).unwrap();
     let n = rows.len();
     let order = Order::new(n, 8, 5).unwrap();
-    let mut reader = BatchReader::new(rows.clone(), order).unwrap();
-    let mut batch = Batch::new(4, 64, rows.vocab()).unwrap();
+    let loader = || rows.batches(8).seed(5).micro_batches(4).sorted();
     for step in [0, 1, n / 8, n] {
+        let mut batches = loader().from_step(step).until_step(step + 1).into_iter();
         for micro in [0..4, 4..8] {
-            reader.read(step, micro.clone(), &mut batch).unwrap();
+            let batch = batches.next().unwrap().unwrap();
             for (b, j) in micro.enumerate() {
                 let row = rows.row(order.row(step, j)).unwrap().to_vec();
                 let row: Vec<i32> = row.into_iter().map(|t| t as i32).collect();
@@ -281,15 +303,29 @@ fn batches_follow_the_order_and_positions_are_sorted() {
             sorted.sort_by_key(|&at| batch.inputs()[at as usize]);
             assert_eq!(batch.sorted(), sorted);
         }
+        assert!(batches.next().is_none());
     }
     // Shapes that do not fit, and a vocabulary that is too small.
-    let longer = reader.read(0, 0..4, &mut Batch::new(4, 128, 400).unwrap()).unwrap_err();
-    assert!(longer.to_string().contains("128 positions was asked for from rows of 65"), "{longer}");
-    assert!(reader.read(0, 6..10, &mut batch).is_err());
-    assert!(reader.read(0, 0..3, &mut batch).is_err());
-    let narrow = reader.read(0, 0..4, &mut Batch::new(4, 64, 100).unwrap()).unwrap_err();
+    let refused = |loader: Loader| {
+        let mut batches = loader.into_iter();
+        let error = batches.next().unwrap().unwrap_err();
+        assert!(batches.next().is_none(), "{error}");
+        error
+    };
+    let longer = refused(loader().context(128)).to_string();
+    assert!(longer.contains("128 positions was asked for from rows of 65"), "{longer}");
+    let narrow = refused(loader().vocab(100));
     assert!(matches!(narrow, Error::TokenOutOfRange { .. }), "{narrow}");
-    assert!(BatchReader::new(rows, Order::new(n + 1, 8, 5).unwrap()).is_err());
+    for loader in [
+        loader().micro_batches(3),
+        loader().micro_batches(0),
+        loader().ahead(0),
+        loader().rank(1, 1),
+        loader().rank(0, 9),
+        rows.batches(0),
+    ] {
+        assert!(matches!(refused(loader), Error::Config { .. }));
+    }
     assert!(Batch::new(0, 4, 4).is_err());
 }
 
@@ -351,14 +387,14 @@ fn the_held_out_split_packs_too_and_short_text_is_an_error() {
     let text = p.dir.path().join("text");
     let val = p.files.val_paths(&text);
     let out = p.dir.path().join("val");
-    let manifest = pack(&val, &p.tokenizer, &p.config, &out, &mut Silent).unwrap();
+    let manifest = p.pack(&val).to(&out).unwrap();
     assert_eq!(manifest.stats.documents, 60);
 
     let short = p.dir.path().join("short.parquet");
     let column = arrow::array::StringArray::from(vec![Some("A few words."), None]);
     write_parquet(&short, vec![("text", Arc::new(column))], 10);
     let out = p.dir.path().join("none");
-    let error = pack(&[short], &p.tokenizer, &p.config, &out, &mut Silent).unwrap_err();
+    let error = p.pack(&[short]).to(&out).unwrap_err();
     assert!(matches!(error, Error::NoRows { documents: 1, .. }), "{error}");
 }
 
@@ -375,5 +411,4 @@ fn shards_and_tokenizer_open_alone() {
     shard.verify().unwrap();
     let loaded = Tokenizer::load(p.dir.path().join("tokenizer.json")).unwrap();
     assert_eq!(loaded.digest(), p.tokenizer.digest());
-    assert_eq!(PackConfig::default().text_column, "text");
 }

@@ -92,7 +92,7 @@ pub enum Error {
     },
     /// A batch's parts do not have the same number of positions.
     #[error("a batch of {rows} rows of {tokens} tokens has {inputs} inputs and {targets} targets")]
-    Batch {
+    EvalBatch {
         /// Rows, B.
         rows: usize,
         /// Positions per row, T.
@@ -108,7 +108,7 @@ pub enum Error {
     )]
     Token {
         /// The token.
-        token: i32,
+        token: i64,
         /// The row in its batch.
         row: usize,
         /// The position in its row.
@@ -173,7 +173,7 @@ impl Hint for Error {
             }
             Self::FewShot { .. } => "lower num_fewshot, raise max_per_task, or give more items",
             Self::Prompt { .. } => "correct the line, or remove it from the file",
-            Self::Batch { .. } => "both must number rows × tokens, and at least 1",
+            Self::EvalBatch { .. } => "both must number rows × tokens, and at least 1",
             Self::Token { .. } => "evaluate with the tokenizer that the model was trained with",
             Self::NotFinite { .. } => "its weights have diverged; evaluate an earlier checkpoint",
             Self::Scores { .. } => "this is a fault of the `LanguageModel`: it must fill both",

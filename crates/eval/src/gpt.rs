@@ -1,6 +1,6 @@
 //! farthing's own GPT as a [`LanguageModel`]: one workspace, grown when a batch needs more than any before it.
 
-use crate::{Batch, Error, LanguageModel, Result, Scores};
+use crate::{Error, EvalBatch, LanguageModel, Result, Scores};
 use farthing_kernels::{Device, Params};
 use farthing_model::{Generator, Gpt, Mode, Workspace};
 
@@ -66,10 +66,10 @@ impl<'a> GptScorer<'a> {
 }
 
 /// −ln of the probability of `token`, which stands at `position` of row `row`.
-fn loss(logits: &[f64], token: i32, row: usize, position: usize) -> Result<f64> {
+fn loss(logits: &[f64], token: u32, row: usize, position: usize) -> Result<f64> {
     let vocab = logits.len();
-    let logit = usize::try_from(token).ok().and_then(|token| logits.get(token));
-    let logit = logit.ok_or(Error::Token { token, row, position, vocab })?;
+    let logit = logits.get(token as usize);
+    let logit = logit.ok_or(Error::Token { token: token.into(), row, position, vocab })?;
     let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     Ok(most + logits.iter().map(|z| (z - most).exp()).sum::<f64>().ln() - logit)
 }
@@ -84,7 +84,7 @@ pub(crate) fn failed(e: farthing_model::Error) -> Error {
 }
 
 impl LanguageModel for GptScorer<'_> {
-    fn score(&mut self, batch: &Batch, predictions: bool, scores: &mut Scores) -> Result<()> {
+    fn score(&mut self, batch: &EvalBatch, predictions: bool, scores: &mut Scores) -> Result<()> {
         let (gpt, dev, params) = (self.gpt, self.dev, self.params);
         let workspace = self.reserve(batch.rows(), batch.tokens())?;
         let tokens = farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets());
@@ -97,7 +97,7 @@ impl LanguageModel for GptScorer<'_> {
         Ok(())
     }
 
-    fn score_shared(&mut self, prefix: &[i32], rests: &[&[i32]]) -> Result<Option<Vec<Vec<f64>>>> {
+    fn score_shared(&mut self, prefix: &[u32], rests: &[&[u32]]) -> Result<Option<Vec<Vec<f64>>>> {
         let longest = rests.iter().map(|rest| rest.len()).max().unwrap_or(0);
         let (gpt, dev, params) = (self.gpt, self.dev, self.params);
         let room = (prefix.len() + longest).next_multiple_of(256);

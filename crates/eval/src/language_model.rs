@@ -10,23 +10,23 @@ pub const IGNORE: i32 = -1;
 /// # Shapes
 /// `inputs` (B, T) and `targets` (B, T), row-major; `targets[b, t]` is the token after `inputs[b, t]`, or [`IGNORE`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
+pub struct EvalBatch {
     inputs: Vec<i32>,
     targets: Vec<i32>,
     rows: usize,
     tokens: usize,
 }
 
-impl Batch {
+impl EvalBatch {
     /// A batch of `rows` rows (B) of `tokens` positions (T).
     ///
     /// # Errors
-    /// [`Error::Batch`] when a size is 0 or `inputs` or `targets` do not number B·T.
+    /// [`Error::EvalBatch`] when a size is 0 or `inputs` or `targets` do not number B·T.
     pub fn new(inputs: Vec<i32>, targets: Vec<i32>, rows: usize, tokens: usize) -> Result<Self> {
         let n = rows.checked_mul(tokens).filter(|&n| n > 0);
         if n != Some(inputs.len()) || n != Some(targets.len()) {
             let (inputs, targets) = (inputs.len(), targets.len());
-            return Err(Error::Batch { rows, tokens, inputs, targets });
+            return Err(Error::EvalBatch { rows, tokens, inputs, targets });
         }
         Ok(Self { inputs, targets, rows, tokens })
     }
@@ -84,7 +84,7 @@ pub trait LanguageModel {
     ///
     /// # Errors
     /// [`Error::Token`] for a token outside the vocabulary; [`Error::Model`].
-    fn score(&mut self, batch: &Batch, predictions: bool, scores: &mut Scores) -> Result<()>;
+    fn score(&mut self, batch: &EvalBatch, predictions: bool, scores: &mut Scores) -> Result<()>;
 
     /// Scores rows that begin with the same tokens, `prefix`, which are computed once: of each of `rests`, −ln of the probability of every
     /// token after the prefix and the tokens before it, in nats. `None` where the model cannot do that; the rows are then scored whole.
@@ -93,8 +93,8 @@ pub trait LanguageModel {
     /// As [`LanguageModel::score`].
     fn score_shared(
         &mut self,
-        _prefix: &[i32],
-        _rests: &[&[i32]],
+        _prefix: &[u32],
+        _rests: &[&[u32]],
     ) -> Result<Option<Vec<Vec<f64>>>> {
         Ok(None)
     }
@@ -103,7 +103,7 @@ pub trait LanguageModel {
 /// [`LanguageModel::score`], and a check that everything asked for is there.
 pub(crate) fn score(
     model: &mut dyn LanguageModel,
-    batch: &Batch,
+    batch: &EvalBatch,
     predictions: bool,
     scores: &mut Scores,
 ) -> Result<()> {

@@ -16,5 +16,5 @@ pub use encode::Encode;
 pub use error::{BoxError, Error, Result};
 pub use gpt::GptScorer;
 pub use gpt2::Gpt2Scorer;
-pub use language_model::{Batch, IGNORE, LanguageModel, Scores};
+pub use language_model::{EvalBatch, IGNORE, LanguageModel, Scores};
 pub use texts::document_batches;

@@ -5,7 +5,7 @@ use crate::common;
 use common::Pairs;
 use farthing_base::Hint;
 use farthing_data::{Progress, Silent};
-use farthing_eval::{Batch, Error, IGNORE, Result, bits_per_byte};
+use farthing_eval::{Error, EvalBatch, IGNORE, Result, bits_per_byte};
 use std::f64::consts::LN_2;
 
 /// Bytes of tokens 0 to 3; token 3 is special.
@@ -16,11 +16,11 @@ fn model() -> Pairs {
     Pairs::new(|a, b| LN_2 * f64::from(a + 2 * b), |_, b| b)
 }
 
-fn batch(rows: &[(&[i32], &[i32])]) -> Result<Batch> {
+fn batch(rows: &[(&[i32], &[i32])]) -> Result<EvalBatch> {
     let tokens = rows[0].0.len();
     let inputs = rows.iter().flat_map(|row| row.0.to_vec()).collect();
     let targets = rows.iter().flat_map(|row| row.1.to_vec()).collect();
-    Batch::new(inputs, targets, rows.len(), tokens)
+    EvalBatch::new(inputs, targets, rows.len(), tokens)
 }
 
 const A: (&[i32], &[i32]) = (&[3, 0, 1], &[0, 1, 2]);
@@ -95,7 +95,7 @@ fn faults_are_told_apart() {
     assert!(matches!(error, Error::NotFinite { .. }), "{error}");
     let empty = bits_per_byte(&mut model(), [].into_iter(), &TOKEN_BYTES, 3, &mut Silent);
     assert!(matches!(empty.unwrap_err(), Error::Config { .. }));
-    let error = Batch::new(vec![0; 6], vec![0; 5], 2, 3).unwrap_err();
+    let error = EvalBatch::new(vec![0; 6], vec![0; 5], 2, 3).unwrap_err();
     assert_eq!(
         error.with_hint(),
         "a batch of 2 rows of 3 tokens has 6 inputs and 5 targets\nhint: both must number rows × tokens, and at least 1"

@@ -5,7 +5,7 @@ use crate::common;
 use common::{BOS, Bytes};
 use farthing_data::Silent;
 use farthing_eval::core::{Bundle, Settings, evaluate};
-use farthing_eval::{Batch, Error, GptScorer, IGNORE, LanguageModel, Scores, bits_per_byte};
+use farthing_eval::{Error, EvalBatch, GptScorer, IGNORE, LanguageModel, Scores, bits_per_byte};
 use farthing_kernels::reference::Reference;
 use farthing_kernels::{Device, Params};
 use farthing_model::{Gpt, ModelConfig, Preset};
@@ -39,7 +39,7 @@ fn gpt(dev: &dyn Device) -> (Gpt, Params) {
     (gpt, params)
 }
 
-fn batch(rows: &[&str], tokens: usize) -> Batch {
+fn batch(rows: &[&str], tokens: usize) -> EvalBatch {
     let (mut inputs, mut targets) = (Vec::new(), Vec::new());
     for row in rows {
         let ids: Vec<i32> = row.bytes().map(i32::from).collect();
@@ -51,7 +51,7 @@ fn batch(rows: &[&str], tokens: usize) -> Batch {
         inputs.extend(input);
         targets.extend(target);
     }
-    Batch::new(inputs, targets, rows.len(), tokens).unwrap()
+    EvalBatch::new(inputs, targets, rows.len(), tokens).unwrap()
 }
 
 #[test]
@@ -104,29 +104,29 @@ fn options_that_begin_alike_lose_what_whole_rows_lose() {
     for (dev, tolerance) in [(&reference as &dyn Device, 1e-11), (&cpu, 1e-5)] {
         let (gpt, params) = gpt(dev);
         let mut model = GptScorer::new(&gpt, dev, &params);
-        let ids = |text: &str| -> Vec<i32> { text.bytes().map(i32::from).collect() };
+        let ids = |text: &str| -> Vec<u32> { text.bytes().map(u32::from).collect() };
         let long = "a beginning that is longer than a piece of it ".repeat(4);
         let mut scores = Scores::default();
         for begin in ["", "short", &long] {
-            let prefix = [vec![BOS as i32], ids(begin)].concat();
+            let prefix = [vec![BOS], ids(begin)].concat();
             let rests = [" one end", "", "x", " another, much longer end than one"].map(ids);
             let shared =
                 model.score_shared(&prefix, &rests.each_ref().map(Vec::as_slice)).unwrap().unwrap();
             for (rest, losses) in rests.iter().zip(shared) {
                 assert_eq!(losses.len(), rest.len());
-                let row = [&prefix[..], rest].concat();
+                let row: Vec<i32> = prefix.iter().chain(rest).map(|&id| id as i32).collect();
                 let n = row.len() - 1;
                 if n == 0 {
                     continue;
                 }
-                let batch = Batch::new(row[..n].to_vec(), row[1..].to_vec(), 1, n).unwrap();
+                let batch = EvalBatch::new(row[..n].to_vec(), row[1..].to_vec(), 1, n).unwrap();
                 model.score(&batch, false, &mut scores).unwrap();
                 for (one, whole) in losses.iter().zip(&scores.losses[prefix.len() - 1..]) {
                     assert!((one - whole).abs() < tolerance, "{begin}: {one} and {whole}");
                 }
             }
         }
-        let error = model.score_shared(&[BOS as i32], &[&[1, 300]]).unwrap_err();
+        let error = model.score_shared(&[BOS], &[&[1, 300]]).unwrap_err();
         assert!(matches!(error, Error::Token { token: 300, position: 2, .. }), "{error}");
     }
 }
@@ -138,7 +138,7 @@ fn core_comes_to_the_same_with_shared_beginnings() {
     impl LanguageModel for Counted<'_> {
         fn score(
             &mut self,
-            batch: &Batch,
+            batch: &EvalBatch,
             predictions: bool,
             scores: &mut Scores,
         ) -> farthing_eval::Result<()> {
@@ -147,8 +147,8 @@ fn core_comes_to_the_same_with_shared_beginnings() {
 
         fn score_shared(
             &mut self,
-            prefix: &[i32],
-            rests: &[&[i32]],
+            prefix: &[u32],
+            rests: &[&[u32]],
         ) -> farthing_eval::Result<Option<Vec<Vec<f64>>>> {
             self.2 += 1;
             if self.1 { self.0.score_shared(prefix, rests) } else { Ok(None) }
@@ -216,7 +216,7 @@ fn a_token_of_another_vocabulary_is_an_error() {
     let dev = Reference::new();
     let (gpt, params) = gpt(&dev);
     let mut model = GptScorer::new(&gpt, &dev, &params);
-    let batch = Batch::new(vec![0, 300], vec![1, IGNORE], 1, 2).unwrap();
+    let batch = EvalBatch::new(vec![0, 300], vec![1, IGNORE], 1, 2).unwrap();
     let error = model.score(&batch, false, &mut Scores::default()).unwrap_err();
     assert!(
         matches!(error, Error::Token { token: 300, row: 0, position: 1, vocab: 257 }),

@@ -2,11 +2,10 @@
 //! runs of tokens it has read, which is enough to know what the text says.
 
 use farthing_data::{
-    BpeSettings, FetchSettings, PackConfig, PackSettings, Rows, Silent, Texts, Tokenizer, fetch,
-    pack, train_bpe,
+    BpeSettings, FetchSettings, Pack, Rows, Silent, Texts, Tokenizer, fetch, train_bpe,
 };
 use farthing_eval::core::{Bundle, Settings, TaskType, evaluate};
-use farthing_eval::{Batch, IGNORE, LanguageModel, Result, Scores, batches, bits_per_byte};
+use farthing_eval::{EvalBatch, IGNORE, LanguageModel, Result, Scores, batches, bits_per_byte};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -32,7 +31,7 @@ impl Memory {
 }
 
 impl LanguageModel for Memory {
-    fn score(&mut self, batch: &Batch, predictions: bool, scores: &mut Scores) -> Result<()> {
+    fn score(&mut self, batch: &EvalBatch, predictions: bool, scores: &mut Scores) -> Result<()> {
         scores.reset(batch.inputs().len(), predictions);
         let tokens = batch.tokens();
         for (i, &target) in batch.targets().iter().enumerate().filter(|&(_, &t)| t != IGNORE) {
@@ -57,12 +56,8 @@ fn world(dir: &Path) -> (Tokenizer, Vec<String>, Rows) {
     let train = files.train_paths(dir.join("text"));
     let bpe = BpeSettings { vocab_size: 800, ..Default::default() };
     let (tokenizer, _) = train_bpe(&train, "text", &bpe, &dir.join("bpe"), &mut Silent).unwrap();
-    let config = PackConfig {
-        settings: PackSettings { context: 48, ..Default::default() },
-        ..Default::default()
-    };
     let val = files.val_paths(dir.join("text"));
-    pack(&val, &tokenizer, &config, &dir.join("val"), &mut Silent).unwrap();
+    Pack::files(&val).tokenizer(&tokenizer).row_tokens(48).to(dir.join("val")).unwrap();
     let texts = Texts::open(&train, "text").unwrap().collect::<Result<_, _>>().unwrap();
     (tokenizer, texts, Rows::open(dir.join("val")).unwrap())
 }

@@ -1,7 +1,7 @@
 //! `Tensor`, an owned row-major array on a device, and its views `Ref` and `Mut`.
 //!
 //! Views carry an address, an element type and a shape. They never copy and never allocate; a `Mut` is unique while it
-//! lives, as a `&mut` is. What an address means is the device's affair: only memory at [`Place::Host`] can be seen as a slice,
+//! lives, as a `&mut` is. The device alone knows what an address means: only memory at [`Place::Host`] can be seen as a slice,
 //! and addresses are moved by wrapping arithmetic, because those of a GPU are no objects of this process.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};

@@ -40,7 +40,7 @@ fn bandwidth(from: &[u64]) -> f64 {
 /// Seconds of a token for `texts` texts beside each other.
 fn round(gpt: &Gpt, dev: &dyn Device, params: &Params, texts: usize) -> f64 {
     let mut made = gpt.texts(dev, params.weights(), texts, TOKENS + 1).unwrap();
-    let (all, ids): (Vec<usize>, Vec<i32>) = (0..texts).map(|text| (text, 1)).unzip();
+    let (all, ids): (Vec<usize>, Vec<u32>) = (0..texts).map(|text| (text, 1)).unzip();
     made.step(&all, &ids).unwrap();
     let began = Instant::now();
     for _ in 0..TOKENS {

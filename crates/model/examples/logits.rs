@@ -14,7 +14,7 @@ use farthing_model::load_model;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let path = args.next().ok_or("usage: logits MODEL.safetensors ID…")?;
-    let ids = args.map(|id| id.parse()).collect::<Result<Vec<i32>, _>>()?;
+    let ids = args.map(|id| id.parse()).collect::<Result<Vec<u32>, _>>()?;
     let cpu = Cpu::new(1)?;
     let (gpt, params) = load_model(Path::new(&path), &cpu)?;
     let mut texts = gpt.texts(&cpu, params.weights(), 1, ids.len())?;

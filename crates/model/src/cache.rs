@@ -16,7 +16,7 @@ pub(crate) struct Kept {
 /// One text: how long it is, and what later tokens see of it.
 pub(crate) struct Text {
     /// Its tokens so far.
-    pub(crate) tokens: Vec<i32>,
+    pub(crate) tokens: Vec<u32>,
     layers: Vec<Kept>,
     /// Smear's input at its last position, (1, C).
     pub(crate) previous: Option<Tensor>,

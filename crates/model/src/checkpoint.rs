@@ -1,7 +1,7 @@
 //! Checkpoints: a model's weights under nanochat's names, its configuration, and whatever state a trainer adds, in one tensor file.
 //!
 //! Whoever has the file has the model: the configuration travels in the metadata. Tensors that are not parameters have names that begin with
-//! [`STATE_PREFIX`]; what they mean is their owner's affair.
+//! [`STATE_PREFIX`]; their owner knows what they mean.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -43,7 +43,7 @@ pub enum Error {
         /// "input" or "target".
         what: &'static str,
         /// The id.
-        id: i32,
+        id: i64,
         /// The row of the batch.
         row: usize,
         /// The position in the row.

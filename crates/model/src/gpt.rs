@@ -243,7 +243,7 @@ impl Gpt {
             let wrong = ids.iter().position(|&id| id < lowest || id as i64 >= vocab as i64);
             if let Some(at) = wrong {
                 let (row, position) = (at / batch.tokens, at % batch.tokens);
-                return Err(Error::Token { what, id: ids[at], row, position, vocab });
+                return Err(Error::Token { what, id: ids[at].into(), row, position, vocab });
             }
         }
         ws.used = n;

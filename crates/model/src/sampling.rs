@@ -99,12 +99,12 @@ impl Sampler {
     pub fn draw(
         &mut self,
         logits: &[f64],
-        text: &[i32],
+        text: &[u32],
         sampling: &Sampling,
         position: usize,
-    ) -> Result<i32> {
+    ) -> Result<u32> {
         let u = Stream::new(sampling.seed, "sampling").uniform(position as u64);
-        Ok(self.pick(logits, text, sampling, u)? as i32)
+        self.pick(logits, text, sampling, u)
     }
 
     /// The tokens that can be drawn and their probabilities, in ascending order of ids.
@@ -114,7 +114,7 @@ impl Sampler {
     pub fn probabilities(
         &mut self,
         logits: &[f64],
-        text: &[i32],
+        text: &[u32],
         sampling: &Sampling,
     ) -> Result<Vec<(u32, f64)>> {
         let (kept, top) = self.keep(logits, text, sampling)?;
@@ -127,7 +127,7 @@ impl Sampler {
     }
 
     /// The token at `u` of the cumulative probabilities, in ascending order of ids.
-    fn pick(&mut self, logits: &[f64], text: &[i32], sampling: &Sampling, u: f64) -> Result<u32> {
+    fn pick(&mut self, logits: &[f64], text: &[u32], sampling: &Sampling, u: f64) -> Result<u32> {
         let (kept, top) = self.keep(logits, text, sampling)?;
         if sampling.temperature == 0.0 {
             return Ok(top);
@@ -146,7 +146,7 @@ impl Sampler {
     }
 
     /// Puts the ids that can be drawn in front, in ascending order; says how many they are, and which is the most likely.
-    fn keep(&mut self, logits: &[f64], text: &[i32], sampling: &Sampling) -> Result<(usize, u32)> {
+    fn keep(&mut self, logits: &[f64], text: &[u32], sampling: &Sampling) -> Result<(usize, u32)> {
         sampling.check()?;
         if logits.len() != self.values.len() {
             let what = format!("{} logits for {} tokens", logits.len(), self.values.len());
@@ -190,9 +190,9 @@ impl Sampler {
         Ok((kept, top))
     }
 
-    fn penalise(&mut self, text: &[i32], penalty: f64) {
+    fn penalise(&mut self, text: &[u32], penalty: f64) {
         let Self { values, seen, .. } = self;
-        let tokens = || text.iter().filter_map(|&id| usize::try_from(id).ok());
+        let tokens = || text.iter().map(|&id| id as usize);
         for id in tokens() {
             if seen.get(id) == Some(&false) {
                 seen[id] = true;
@@ -252,9 +252,9 @@ mod tests {
     }
 
     /// The distribution as the documentation has it, in plain loops over all tokens, most likely first.
-    fn exact(logits: &[f64], text: &[i32], s: &Sampling) -> Vec<f64> {
+    fn exact(logits: &[f64], text: &[u32], s: &Sampling) -> Vec<f64> {
         let penalty = s.repetition_penalty.unwrap_or(1.0);
-        let value = |id: usize| match (text.contains(&(id as i32)), logits[id] > 0.0) {
+        let value = |id: usize| match (text.contains(&(id as u32)), logits[id] > 0.0) {
             (false, _) => logits[id],
             (true, true) => logits[id] / penalty,
             (true, false) => logits[id] * penalty,
@@ -308,7 +308,7 @@ mod tests {
     }
 
     /// Repeats, and ids that no vocabulary has.
-    const TEXT: [i32; 7] = [3, 199, 3, 17, 42, -1, 5_000];
+    const TEXT: [u32; 7] = [3, 199, 3, 17, 42, u32::MAX, 5_000];
 
     #[test]
     fn what_can_be_drawn_is_the_documented_distribution() {

@@ -7,8 +7,8 @@ use farthing_model::{Gpt, ModelConfig, Preset, compact};
 
 const V: usize = 300;
 
-fn tokens(n: usize) -> Vec<i32> {
-    (0..n).map(|i| (Stream::new(3, "text").bits(i as u64) % V as u64) as i32).collect()
+fn tokens(n: usize) -> Vec<u32> {
+    (0..n).map(|i| (Stream::new(3, "text").bits(i as u64) % V as u64) as u32).collect()
 }
 
 /// A model with random weights, as large as trained ones.
@@ -38,7 +38,7 @@ fn worst(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Logits after the whole text, fed at once.
-fn whole(gpt: &Gpt, dev: &dyn Device, params: &Params, text: &[i32]) -> Vec<f64> {
+fn whole(gpt: &Gpt, dev: &dyn Device, params: &Params, text: &[u32]) -> Vec<f64> {
     let mut texts = gpt.texts(dev, params.weights(), 1, text.len()).unwrap();
     texts.feed(0, text).unwrap();
     texts.logits(0).unwrap().to_vec()

@@ -64,7 +64,7 @@ fn check(case: &str) {
     let mut generator = gpt.generator(dev, params.weights(), TOKENS).unwrap();
     let mut logits = vec![];
     for &id in &inputs[..TOKENS] {
-        logits.extend_from_slice(generator.feed(&[id]).unwrap());
+        logits.extend_from_slice(generator.feed(&[id.cast_unsigned()]).unwrap());
     }
     let note = format!("({TOKENS}, {VOCAB}), with kept keys");
     worst.push(("logits".into(), golden.compare("logits", &logits, note)));

@@ -1,5 +1,5 @@
 //! One dial: what a run's horizon, batch, learning rates and weight decay are, from the model's size. Pure functions of plain
-//! numbers; how many parameters a model has is the model's affair.
+//! numbers; the model says how many parameters it has.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -81,7 +81,7 @@ enum Logprobs {
 pub(crate) enum Prompt {
     One(String),
     Many(Vec<String>),
-    Tokens(Vec<i32>),
+    Tokens(Vec<u32>),
 }
 
 #[derive(Debug, Deserialize)]

@@ -10,7 +10,7 @@ use crate::Result;
 
 /// A prompt and what is to be made of it.
 pub(crate) struct Job {
-    pub(crate) prompt: Vec<i32>,
+    pub(crate) prompt: Vec<u32>,
     pub(crate) tasks: Vec<Task>,
     /// Closed when the client is gone. Holds at most a piece for each token that was asked for.
     pub(crate) reply: UnboundedSender<Said>,

@@ -263,7 +263,7 @@ async fn answer(
 }
 
 /// The tokens of each prompt, and those at which its texts end; the encoder works beside the requests of others.
-async fn tokens(state: &Arc<State>, source: &Source) -> Result<(Vec<Vec<i32>>, Vec<u32>), Refusal> {
+async fn tokens(state: &Arc<State>, source: &Source) -> Result<(Vec<Vec<u32>>, Vec<u32>), Refusal> {
     let tokenizer = state.tokenizer.clone();
     let encoded = match source {
         Source::Prompt(Prompt::Tokens(tokens)) => {
@@ -294,8 +294,8 @@ async fn tokens(state: &Arc<State>, source: &Source) -> Result<(Vec<Vec<i32>>, V
             };
             tokio::task::spawn_blocking(move || {
                 let all = texts.iter().map(|text| {
-                    let mut tokens = vec![tokenizer.bos() as i32];
-                    tokens.extend(tokenizer.encode(text)?.into_iter().map(|t| t as i32));
+                    let mut tokens = vec![tokenizer.bos()];
+                    tokenizer.encode_to(text, &mut tokens)?;
                     Ok(tokens)
                 });
                 Ok((all.collect::<farthing_data::Result<_>>()?, vec![]))

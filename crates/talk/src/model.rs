@@ -49,9 +49,9 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Data`].
-    pub fn prompt(&self, text: &str) -> Result<Vec<i32>> {
-        let mut tokens = vec![self.tokenizer.bos() as i32];
-        tokens.extend(self.tokenizer.encode(text)?.into_iter().map(|t| t as i32));
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = vec![self.tokenizer.bos()];
+        self.tokenizer.encode_to(text, &mut tokens)?;
         Ok(tokens)
     }
 
@@ -67,7 +67,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Data`].
-    pub fn turn(&self, messages: &[Message]) -> Result<(Vec<i32>, Vec<u32>)> {
+    pub fn turn(&self, messages: &[Message]) -> Result<(Vec<u32>, Vec<u32>)> {
         turn(&self.tokenizer, messages)
     }
 
@@ -92,9 +92,9 @@ fn read(model: &Path, tokenizer: &Path, dev: &dyn Device) -> Result<(Gpt, Params
 ///
 /// # Errors
 /// [`Error::Data`].
-pub fn turn(tokenizer: &Tokenizer, messages: &[Message]) -> Result<(Vec<i32>, Vec<u32>)> {
+pub fn turn(tokenizer: &Tokenizer, messages: &[Message]) -> Result<(Vec<u32>, Vec<u32>)> {
     let chat = ChatTokens::of(tokenizer)?;
-    let tokens = chat.prompt(tokenizer, messages)?.into_iter().map(|id| id as i32).collect();
+    let tokens = chat.prompt(tokenizer, messages)?;
     // A model that begins the other's turn has ended its own.
     Ok((tokens, [&chat.assistant[..], &chat.user[..]].concat()))
 }

@@ -95,7 +95,7 @@ pub struct Session<'a> {
     running: Vec<Option<Running>>,
     /// Places that go on in a step, and their tokens.
     rows: Vec<usize>,
-    next: Vec<i32>,
+    next: Vec<u32>,
 }
 
 impl<'a> Session<'a> {
@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::Full`] and [`Error::Room`]; [`Error::Model`] for a prompt without tokens or with some of another vocabulary, and for sampling that makes no sense. Nothing
     /// is started then.
-    pub fn start(&mut self, prompt: &[i32], tasks: Vec<Task>) -> Result<Vec<usize>> {
+    pub fn start(&mut self, prompt: &[u32], tasks: Vec<Task>) -> Result<Vec<usize>> {
         let places: Vec<usize> = (0..self.running.len())
             .filter(|place| self.running[*place].is_none())
             .take(tasks.len())
@@ -185,8 +185,8 @@ impl<'a> Session<'a> {
         let tokenizer = &self.model.tokenizer;
         for (place, slot) in self.running.iter_mut().enumerate() {
             let Some(running) = slot else { continue };
-            let token = self.texts.draw(place, &running.task.sampling)?;
-            let (id, mut text, mut finish) = (token as u32, String::new(), None);
+            let id = self.texts.draw(place, &running.task.sampling)?;
+            let (mut text, mut finish) = (String::new(), None);
             let likely = match running.task.likely {
                 Some(most) => Some(Likely::of(self.texts.logits(place)?, id as usize, most)),
                 None => None,
@@ -217,7 +217,7 @@ impl<'a> Session<'a> {
                 *slot = None;
             } else {
                 self.rows.push(place);
-                self.next.push(token);
+                self.next.push(id);
             }
             each(Made { place, token: id, text, finish, likely });
         }

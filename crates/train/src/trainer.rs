@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use farthing_comm::{Comm, One};
-use farthing_data::{Batch, BatchReader, Order, Prefetch, Rows};
+use farthing_data::{Batch, LoadedBatch, LoaderIter, Rows};
 use farthing_eval::{GptScorer, Nats, batches_of, count_nats, no_row};
 use farthing_kernels::{Device, Params, Tensor};
 use farthing_model::{Mode, Workspace};
@@ -28,10 +28,19 @@ pub trait Batches {
     fn next_batch(&mut self) -> Option<Result<&Batch>>;
 }
 
-/// Batches that another thread makes ahead.
-impl Batches for Prefetch {
+/// Micro-batches of rows, made ahead by another thread: [`Trainer::batches`].
+#[derive(Debug)]
+pub struct Loaded {
+    batches: LoaderIter,
+    current: Option<LoadedBatch>,
+}
+
+impl Batches for Loaded {
     fn next_batch(&mut self) -> Option<Result<&Batch>> {
-        Some(Prefetch::next_batch(self)?.map_err(Error::from))
+        // Given back first, so that its memory is at hand for another one.
+        self.current = None;
+        let next = self.batches.next()?.map_err(Error::from);
+        Some(next.map(|batch| &**self.current.insert(batch)))
     }
 }
 
@@ -178,24 +187,21 @@ impl<'a> Trainer<'a> {
 
     /// This rank's micro-batches of the steps that are left, from rows in an order that depends on the seed and the step alone, made ahead by another thread.
     ///
-    /// # Errors
-    /// [`Error::Data`], also when the rows are of another length than the recipe's.
-    pub fn batches(&self, rows: Rows, seed: u64) -> Result<Prefetch> {
-        let (micro, step_rows) = (self.micro_batch_rows, self.setup.rows);
+    /// What is wrong with the rows, such as another length than the recipe's, comes in place of the first batch.
+    pub fn batches(&self, rows: &Rows, seed: u64) -> Loaded {
         let config = self.setup.gpt.config();
-        let batch = Batch::new(micro, config.seq_len, config.vocab_size)?;
-        let order = Order::new(rows.len(), step_rows, seed)?;
-        let own = self.own_rows();
-        let parts = (self.progress.step..self.setup.plan.steps).flat_map(move |step| {
-            own.clone().step_by(micro).map(move |first| (step, first..first + micro))
-        });
-        Ok(Prefetch::new(BatchReader::new(rows, order)?, parts, &batch, AHEAD)?)
-    }
-
-    /// The rows of a step that are this rank's.
-    fn own_rows(&self) -> std::ops::Range<usize> {
-        let rows = self.setup.rows / self.comm.ranks();
-        self.comm.rank() * rows..(self.comm.rank() + 1) * rows
+        let batches = rows
+            .batches(self.setup.rows)
+            .seed(seed)
+            .from_step(self.progress.step)
+            .until_step(self.setup.plan.steps)
+            .rank(self.comm.rank(), self.comm.ranks())
+            .micro_batches(self.micro_batch_rows)
+            .context(config.seq_len)
+            .vocab(config.vocab_size)
+            .sorted()
+            .ahead(AHEAD);
+        Loaded { batches: batches.into_iter(), current: None }
     }
 
     /// One update from the next micro-batches, as many as this rank has of a step.

@@ -70,7 +70,7 @@ fn conversations_have_nanochats_tokens_and_what_is_learned_follows_from_them() {
 
 /// The rows of nanochat's first batches, in its order.
 struct First<'a> {
-    batches: Box<dyn Iterator<Item = farthing_eval::Result<farthing_eval::Batch>> + 'a>,
+    batches: Box<dyn Iterator<Item = farthing_eval::Result<farthing_eval::EvalBatch>> + 'a>,
     batch: Batch,
 }
 
@@ -152,10 +152,10 @@ fn a_step_is_a_mean_over_what_is_learned_however_it_is_cut() {
     let mut losses = vec![];
     for micro_rows in [1, 4, n as usize] {
         let mut trainer = trainer(&dev, n, micro_rows, &registry);
-        let mut batches = trainer.batches(rows.clone(), 5).unwrap();
+        let mut batches = trainer.batches(&rows, 5);
         let counted = batches.next_batch().unwrap().unwrap().learned_in_step();
         assert_eq!(counted, Some(learned), "whichever micro-batch");
-        let mut batches = trainer.batches(rows.clone(), 5).unwrap();
+        let mut batches = trainer.batches(&rows, 5);
         losses.push(trainer.step(&mut batches).unwrap().loss.unwrap());
     }
     let spread = losses.iter().fold(0.0_f64, |most, loss| most.max((loss - losses[0]).abs()));
@@ -172,7 +172,7 @@ fn a_step_that_learns_nothing_changes_nothing() {
     let (dev, registry) = (Cpu::new(1).unwrap(), Registry::standard());
     let mut trainer = trainer(&dev, rows.len(), 1, &registry);
     let before = weights(&mut trainer);
-    let mut batches = trainer.batches(rows, 5).unwrap();
+    let mut batches = trainer.batches(&rows, 5);
     let record = trainer.step(&mut batches).unwrap();
     assert_eq!((record.loss, record.grad_norm), (Some(0.0), Some(0.0)));
     assert_eq!(trainer.progress().step, 1);

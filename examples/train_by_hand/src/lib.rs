@@ -4,8 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use farthing_data::{
-    BpeSettings, FetchSettings, PackConfig, PackSettings, Rows, Silent, fetch, pack, train_bpe,
-    world::WorldSettings,
+    BpeSettings, FetchSettings, Pack, Rows, Silent, fetch, train_bpe, world::WorldSettings,
 };
 
 /// Makes a small world's text in `dir`, trains a tokenizer of 512 entries on it and packs it into rows of 129 tokens.
@@ -21,8 +20,6 @@ pub fn rows(dir: &Path) -> Result<Rows, Box<dyn Error>> {
     let train = fetch(&source, dir, &text, &mut Silent)?.train_paths(&text);
     let bpe = BpeSettings { vocab_size: 512, ..BpeSettings::default() };
     let (tokenizer, _) = train_bpe(&train, "text", &bpe, dir, &mut Silent)?;
-    let settings = PackSettings { context: 128, ..PackSettings::default() };
-    let config = PackConfig { settings, ..PackConfig::default() };
-    pack(&train, &tokenizer, &config, &out, &mut Silent)?;
+    Pack::files(&train).tokenizer(&tokenizer).row_tokens(128).to(&out)?;
     Ok(Rows::open(&out)?)
 }

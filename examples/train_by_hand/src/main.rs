@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cpu = Cpu::new(0)?;
     let mut trainer = Trainer::new(&cpu, setup, &registry, micro_batch_rows)?;
     trainer.initialize(1337)?;
-    let mut batches = trainer.batches(rows, 1337)?;
+    let mut batches = trainer.batches(&rows, 1337);
     for _ in 0..steps {
         let step = trainer.step(&mut batches)?;
         println!("step {:2}: loss {:.4}", step.step, step.loss.unwrap_or(f64::NAN));

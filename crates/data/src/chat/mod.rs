@@ -8,7 +8,7 @@ mod read;
 pub use pack::pack_chat;
 pub use read::Conversations;
 
-use crate::{Error, Result, Tokenizer};
+use crate::{ChatTokens, Error, Result, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 /// Who says something.
@@ -40,12 +40,12 @@ pub enum Content {
     /// A text.
     Text(String),
     /// Text, calls of a tool, and what came back.
-    Parts(Vec<Part>),
+    Parts(Vec<ContentPart>),
 }
 
 /// A part of an assistant's turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct ContentPart {
     /// What it is.
     #[serde(rename = "type")]
     pub kind: PartKind,
@@ -137,22 +137,6 @@ pub const CHAT_TEMPLATE: &str = "\
 /// The name of the file beside a model that has [`CHAT_TEMPLATE`].
 pub const CHAT_TEMPLATE_FILE: &str = "chat_template.jinja";
 
-/// The special tokens of conversations, as ids of a tokenizer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ChatTokens {
-    /// Before a conversation.
-    pub bos: u32,
-    /// Before and after what the user says.
-    pub user: [u32; 2],
-    /// Before and after what the assistant says. The end is learned, so that a model ends its turn.
-    pub assistant: [u32; 2],
-    /// Before and after Python that the assistant has run; learned.
-    pub python: [u32; 2],
-    /// Before and after what it printed; not learned.
-    pub output: [u32; 2],
-}
-
 impl ChatTokens {
     /// Those of a tokenizer.
     ///
@@ -207,7 +191,7 @@ impl ChatTokens {
                     tokenizer.encode_to(&(std::mem::take(&mut before) + text), &mut ids)?;
                 }
                 Content::Parts(parts) => {
-                    for Part { kind, text } in parts {
+                    for ContentPart { kind, text } in parts {
                         let around = match kind {
                             PartKind::Text => None,
                             PartKind::Python => Some(self.python),
@@ -232,36 +216,6 @@ impl ChatTokens {
         let mut ids = self.render(tokenizer, messages)?;
         ids.push(self.assistant[0]);
         Ok(ids)
-    }
-
-    /// Puts −1 in place of every target that is not learned, and returns how many are left: what the assistant says, its calls of tools, and the end of its
-    /// turn, but not what tools say. `targets` are the tokens of a row after its first, which is BOS.
-    pub fn mask(&self, targets: &mut [i32]) -> u64 {
-        let (mut speaks, mut quoted, mut learned) = (false, false, 0);
-        let [begins, ends] = self.assistant;
-        for target in targets {
-            let id = target.cast_unsigned();
-            let own = if id == begins {
-                (speaks, quoted) = (true, false);
-                false
-            } else if id == ends {
-                std::mem::take(&mut speaks)
-            } else if id == self.bos || self.user.contains(&id) {
-                speaks = false;
-                false
-            } else if self.output.contains(&id) {
-                quoted = id == self.output[0];
-                false
-            } else {
-                speaks && !quoted
-            };
-            if own {
-                learned += 1;
-            } else {
-                *target = -1;
-            }
-        }
-        learned
     }
 }
 

@@ -1,11 +1,10 @@
 //! Conversations as rows: as many whole ones as fit, then BOS to the end. A conversation that is longer than a row is cut to it.
 
 use super::{ChatTokens, Conversation};
-use crate::rows::{MANIFEST_FORMAT, Manifest};
-use crate::token::{Token, TokenType};
-use crate::writer::{Label, ShardWriter};
+use crate::pack::{Label, ShardWriter};
 use crate::{
-    Error, PackRule, PackSettings, Packer, Progress, ReadStats, Remainder, Result, Tokenizer,
+    Error, MANIFEST_FORMAT, Manifest, PackRule, PackSettings, Packer, Progress, ReadStats,
+    Remainder, Result, Token, TokenType, Tokenizer,
 };
 use rayon::prelude::*;
 use std::path::Path;

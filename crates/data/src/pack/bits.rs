@@ -1,4 +1,4 @@
-//! A set of small numbers as bits, with summaries above them. It knows nothing of documents.
+//! A set of small numbers as bits, with summaries above them that answer which number is next.
 
 /// A set of numbers below a fixed limit: a bit each, and above every 64 words one more word that says which of them have
 /// a bit.

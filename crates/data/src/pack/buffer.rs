@@ -1,8 +1,7 @@
-//! The packer's buffer: a multiset of document lengths with the questions that packing asks of it.
-//! It knows neither rows nor BOS.
+//! The packer's buffer: documents by length, and the questions that rules ask of it, such as which two fill a row.
 
 use super::bits::Bits;
-use crate::token::{Token, Tokens};
+use super::tokens::{Token, Tokens};
 use farthing_base::random::PHI;
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,34 +1,8 @@
-//! The rules of packing: which document goes into a row next. They see lengths alone, BOS included.
+//! The rules of packing: which document goes into a row next, by lengths alone, BOS included.
 
 use super::buffer::Buffer;
-use crate::token::Token;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-/// By which rule documents are laid into rows.
-///
-/// Where one position is left in a row it takes a lone BOS, the end of the document before it, and nothing is cut for it; only
-/// the rules of others, when they discard, cut a document to its BOS there, as they do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum PackRule {
-    /// A row begins with the document that has waited longest, if that fills the row or if another one fills what it leaves;
-    /// else with two others that fill it; else with that document alone. The room that is left is closed by a document
-    /// of that length, else by two that add up to it, else by the beginning of one that is a little longer. Where that would waste
-    /// much, the oldest document is added if it fits, else the longest that does.
-    #[default]
-    OldestFirst,
-    /// As nanochat: the longest document that fits; when none fits, the shortest is cut. Documents longer than a row never
-    /// fit, and nothing is placed between the arrivals of 128 documents, as in its loader.
-    BestFitCrop,
-    /// As nanochat until July 2026: when none fits, the document that has waited longest is cut.
-    BestFitCropFirst,
-    /// Documents in their order; the one that does not fit is cut.
-    GreedyCrop,
-    /// As nanochat packs chats: the longest document that fits; when none fits, BOS to the end of the row. No document is cut but one longer than a row.
-    BestFitPad,
-}
+use super::tokens::Token;
+use crate::PackRule;
 
 /// What comes into the row next: lengths of pieces in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

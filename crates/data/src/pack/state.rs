@@ -1,9 +1,9 @@
-//! A packer as data, so that packing can go on in another process. It knows no file.
+//! The state of a packer as data, with which packing goes on in another process.
 
+use super::Packer;
 use super::buffer::Piece;
-use super::{PackSettings, PackStats, Packer};
-use crate::Result;
-use crate::token::{Token, from_le_bytes, le_bytes};
+use super::tokens::{Token, from_le_bytes, le_bytes};
+use crate::{PackSettings, PackStats, Result};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a packer's future depends on besides its settings; the tokens lie beside it.

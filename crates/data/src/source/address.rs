@@ -1,12 +1,11 @@
-//! What a source's text means: the embedded world, local files, a dataset of the Hub, files on the web. Nothing here looks
-//! whether they exist.
+//! Reads what a source names: the embedded world, local files, a dataset of the Hub, or files on the web. It does not look whether
+//! they exist.
 
-use super::glob::escaped;
-use super::local::LocalAddress;
+use crate::local::{Format, LocalAddress, escaped};
 use crate::{Error, Result};
 use globset::{GlobBuilder, GlobMatcher};
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The source that is made here, from nothing.
 pub(crate) const WORLD: &str = "embedded://world";
@@ -51,7 +50,7 @@ impl Address {
         if let Some(path) = scheme.map(|scheme| &source[scheme.len()..]) {
             return Ok(Self::Local(match path.strip_prefix("//") {
                 Some(rest) => file_url(source, rest)?,
-                None => local(source, path),
+                None => LocalAddress::new(source, path),
             }));
         }
         if let Some(rest) = source.strip_prefix("hf://") {
@@ -63,7 +62,7 @@ impl Address {
         if source.is_empty() || source.contains("://") {
             return Err(Error::UnknownSource { given: source.into() });
         }
-        Ok(Self::Local(local(source, source)))
+        Ok(Self::Local(LocalAddress::new(source, source)))
     }
 
     /// Whether the network is asked for it.
@@ -81,7 +80,7 @@ impl HubAddress {
         }
     }
 
-    /// Whether the pattern names a file: itself, a `.parquet` file under it if it is a folder, or what its glob says.
+    /// Whether the pattern names a file: itself, a file of text under it if it is a folder, or what its glob says.
     ///
     /// # Errors
     /// [`Error::Address`] for a glob that cannot be read.
@@ -104,15 +103,10 @@ impl HubAddress {
             None => {
                 let below = path.strip_prefix(pattern.as_str());
                 let inside = pattern.is_empty() || below.is_some_and(|b| b.starts_with('/'));
-                inside && path.ends_with(".parquet")
+                inside && Format::of_name(Path::new(path)).is_some()
             }
         })
     }
-}
-
-/// A path as a user writes it.
-fn local(source: &str, path: &str) -> LocalAddress {
-    LocalAddress { text: source.into(), path: path.into(), glob: path.into() }
 }
 
 /// What comes after `file://`: a host that is this machine, and a whole path with `%XX` for whatever has a meaning in a URL.
@@ -391,7 +385,7 @@ mod tests {
         let files = ["a.parquet", "s/1.parquet", "s/t/2.parquet", "s/x.txt", "st/3.parquet"];
         for (pattern, folder, matched) in [
             ("", "", &files[..] as &[&str]),
-            ("s", "", &["s/1.parquet", "s/t/2.parquet"]),
+            ("s", "", &["s/1.parquet", "s/t/2.parquet", "s/x.txt"]),
             ("s/x.txt", "s", &["s/x.txt"]),
             ("s/*.parquet", "s", &["s/1.parquet"]),
             ("s/**/*.parquet", "s", &["s/1.parquet", "s/t/2.parquet"]),
@@ -401,11 +395,6 @@ mod tests {
             assert_eq!(address.folder(), folder, "{pattern}");
             let is_match = address.matcher().unwrap();
             let found: Vec<_> = files.iter().filter(|f| is_match(f)).copied().collect();
-            let matched: Vec<_> = matched
-                .iter()
-                .filter(|f| **f != "s/x.txt" || pattern == "s/x.txt")
-                .copied()
-                .collect();
             assert_eq!(found, matched, "{pattern}");
         }
         let broken = HubAddress { pattern: "a[".into(), ..hub("hf://datasets/a/b") };

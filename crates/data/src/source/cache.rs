@@ -3,7 +3,7 @@
 //! what is under way is `….incomplete` beside it, and a lock keeps two processes from the same file.
 
 use super::digest::{Digest, Found, Hasher};
-use super::http::sleep;
+use super::waits::sleep;
 use crate::{Error, Result};
 use farthing_base::files;
 use std::fs::{self, File, OpenOptions, TryLockError};

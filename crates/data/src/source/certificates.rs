@@ -1,5 +1,5 @@
-//! Whose certificates are trusted. Mozilla's authorities, which are built in, and those of the system, where Mozilla's do not know a
-//! server's; or those that the environment names, as curl, Python and cargo heed it, and then no others.
+//! Decides whose certificates are trusted: those that the environment names, as curl, Python and cargo do; without them Mozilla's
+//! authorities, which are built in, and the system's.
 
 use super::settings::HubSettings;
 use crate::Error;

@@ -1,5 +1,5 @@
-//! The digests by which a file is known: SHA-256, as the Hub gives it for large files, or Git's own for small ones; BLAKE3
-//! is computed beside them, because everything after fetching goes by it.
+//! The digests of a file: SHA-256, which the Hub gives for large files, or Git's SHA-1 for small ones; and BLAKE3, which everything
+//! after fetching uses.
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use std::fmt;

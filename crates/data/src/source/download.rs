@@ -1,9 +1,10 @@
-//! One file over the network, from wherever an earlier attempt stopped to verified bytes on the disk. It appears under its
-//! name only then.
+//! Downloads one file. It goes on where an earlier attempt stopped, and gives the file its name when every byte has arrived and the
+//! digest is right.
 
 use super::cache::{Place, hash};
 use super::digest::{Digest, Found, Hasher};
-use super::http::{Client, Fault, Reply, Tries, answer, bare, broken, text};
+use super::http::{Client, Fault, Reply, answer, bare, broken, text};
+use super::waits::Tries;
 use crate::{Error, Result};
 use farthing_base::files;
 use serde::{Deserialize, Serialize};

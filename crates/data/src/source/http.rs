@@ -1,14 +1,14 @@
-//! One HTTP request at a time: redirects followed by hand, so that the token goes to the endpoint and nowhere else; faults
-//! sorted into those that pass by themselves and those that do not; waits that a server can lengthen within bounds.
+//! Makes one HTTP request at a time. Redirects are followed by hand: the token is sent to the endpoint and to no other host. Faults
+//! are sorted into those that may pass and those that will not, and a server may ask for a longer wait, within bounds.
 
 use super::address::is_loopback;
 use super::certificates::{self, Certificates};
 use super::settings::HubSettings;
+use super::waits::{Tries, asked_wait};
 use crate::{Error, Result};
 use farthing_base::shown::without_secrets;
-use std::hash::BuildHasher;
 use std::io::Read;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
 
@@ -210,78 +210,6 @@ impl Client {
     }
 }
 
-/// Attempts at one thing, and the waits between them.
-pub(crate) struct Tries<'c> {
-    client: &'c Client,
-    url: String,
-    failed: u32,
-}
-
-impl<'c> Tries<'c> {
-    pub(crate) fn new(client: &'c Client, url: &str) -> Self {
-        Self { client, url: bare(url), failed: 0 }
-    }
-
-    /// Something came: the next failure is a first one.
-    pub(crate) fn progressed(&mut self) {
-        self.failed = 0;
-    }
-
-    /// Waits before the next attempt.
-    ///
-    /// # Errors
-    /// [`Error::Unreachable`] when there were enough, [`Error::Stopped`] when asked to.
-    pub(crate) fn again(
-        &mut self,
-        reason: String,
-        wait: Option<Duration>,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<()> {
-        let settings = &self.client.settings;
-        self.failed += 1;
-        let wait = match wait {
-            Some(wait) if wait > settings.longest_wait => {
-                let reason = format!("{reason} and asks to come back in {} s", wait.as_secs());
-                return Err(Error::Unreachable {
-                    url: self.url.clone(),
-                    attempts: self.failed,
-                    reason,
-                });
-            }
-            Some(wait) => wait,
-            None => backoff(settings, self.failed),
-        };
-        if self.failed >= settings.attempts {
-            let url = self.url.clone();
-            return Err(Error::Unreachable { url, attempts: self.failed, reason });
-        }
-        sleep(wait, stop)
-    }
-}
-
-/// `first · 2^(failed − 1)`, at most the longest, of which a random half is kept back, so that many clients do not return at once.
-fn backoff(settings: &HubSettings, failed: u32) -> Duration {
-    let doubled = settings.first_wait.saturating_mul(1 << (failed - 1).min(16));
-    let random = std::hash::RandomState::new().hash_one(failed);
-    let share = 0.5 + 0.5 * (random >> 11) as f64 / (1_u64 << 53) as f64;
-    doubled.min(settings.longest_wait).mul_f64(share)
-}
-
-/// Sleeps, waking to look whether it should stop.
-pub(crate) fn sleep(wait: Duration, stop: &dyn Fn() -> bool) -> Result<()> {
-    let end = Instant::now() + wait;
-    loop {
-        if stop() {
-            return Err(Error::Stopped);
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        std::thread::sleep(left.min(Duration::from_millis(100)));
-    }
-}
-
 /// A header's text.
 pub(crate) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
@@ -336,41 +264,6 @@ fn fault_of(url: &str, error: &ureq::Error) -> Fault {
         E::Rustls(_) => Fault::Final(answer(url, words(error))),
         _ => Fault::Passing { reason: words(error), wait: None },
     }
-}
-
-/// What a server asks a client to wait: `Retry-After` in seconds or as a date, else the `t` of a `RateLimit` that has
-/// nothing left.
-///
-/// # Source
-/// RFC 9110, section 10.2.3; the draft `draft-ietf-httpapi-ratelimit-headers`, which the Hub follows.
-fn asked_wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    if let Some(after) = text(headers, "retry-after") {
-        if let Ok(seconds) = after.trim().parse() {
-            return Some(Duration::from_secs(seconds));
-        }
-        let at = http_date(after.trim())?;
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-        return Some(Duration::from_secs(at.saturating_sub(now)));
-    }
-    let limit = text(headers, "ratelimit")?;
-    let seconds = limit.split(';').find_map(|part| part.trim().strip_prefix("t="))?;
-    seconds.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date(text: &str) -> Option<u64> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
-    let mut words = rest.split(' ');
-    let day: u64 = words.next()?.parse().ok()?;
-    let month = MONTHS.find(words.next().filter(|m| m.len() == 3)?)? as u64 / 3;
-    let year: u64 = words.next()?.parse().ok().filter(|y| (1970..9999).contains(y))?;
-    let mut clock = words.next()?.split(':').map(|n| n.parse::<u64>().ok());
-    let (h, m, s) = (clock.next()??, clock.next()??, clock.next()??);
-    // Days since 1 March of year 0 of the Gregorian calendar, whose years end in February.
-    let (y, shifted) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
-    let days = y * 365 + y / 4 - y / 100 + y / 400 + (153 * shifted + 2) / 5 + day - 1;
-    Some((days - 719_468) * 86_400 + h * 3_600 + m * 60 + s)
 }
 
 fn named(status: u16) -> String {
@@ -436,47 +329,8 @@ pub(crate) fn encode(path: &str, keep: &str) -> String {
 mod tests {
     use super::*;
 
-    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
-        list.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect()
-    }
-
     fn client(endpoint: &str) -> Client {
         Client::new(HubSettings::new(endpoint, "c", "d"))
-    }
-
-    #[test]
-    fn waits_that_servers_ask_for() {
-        // 784,111,777 is the example date of RFC 9110, section 5.6.7; 951,782,400 is 29 February 2000.
-        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(http_date("Tue, 29 Feb 2000 00:00:00 GMT"), Some(951_782_400));
-        assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        assert_eq!(http_date("soon"), None);
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_700);
-        let wait =
-            |list: &[(&'static str, &str)]| asked_wait(&headers(list), now).map(|w| w.as_secs());
-        assert_eq!(wait(&[("retry-after", "7"), ("ratelimit", "\"api\";r=0;t=120")]), Some(7));
-        assert_eq!(wait(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")]), Some(77));
-        assert_eq!(wait(&[("retry-after", "Sat, 05 Nov 1994 08:49:37 GMT")]), Some(0));
-        assert_eq!(wait(&[("ratelimit", "\"api\";r=0;t=120")]), Some(120));
-        assert_eq!(wait(&[]), None);
-    }
-
-    #[test]
-    fn waits_double_and_are_bounded() {
-        let mut settings = HubSettings::new("https://h", "c", "d");
-        settings.longest_wait = Duration::from_secs(20);
-        for (failed, longest) in [(1, 1.0), (2, 2.0), (5, 16.0), (6, 20.0), (4_000_000, 20.0)] {
-            for _ in 0..50 {
-                let wait = backoff(&settings, failed).as_secs_f64();
-                assert!((longest / 2.0..=longest).contains(&wait), "{failed}: {wait}");
-            }
-        }
-        let client = Client::new(settings);
-        let mut tries = Tries::new(&client, "https://h/x?signature=secret");
-        let long = Some(Duration::from_hours(1));
-        let error = tries.again("429".into(), long, &|| false).unwrap_err().to_string();
-        assert!(error.contains("3600 s"), "{error}");
-        assert!(matches!(tries.again(String::new(), None, &|| true), Err(Error::Stopped)));
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! What the Hub says of a dataset: the commit behind a revision, the files of a commit with their digests, and why it
-//! refuses.
+//! Asks the Hub about a dataset: the commit behind a revision, and the files of that commit with their digests. Turns its refusals
+//! into errors that say what to do.
 
 use super::address::{HubAddress, safe};
 use super::digest::Digest;
 use super::http::{Client, Fault, Refusal, answer, encode};
 use super::pin::{Pin, PinnedFile, is_commit};
+use crate::local::{Format, parse_glob, several};
 use crate::{Error, Result};
 use farthing_base::names::{did_you_mean, nearest};
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Pages of a listing; the Hub puts 1,000 entries on one.
 const MOST_PAGES: usize = 10_000;
@@ -30,14 +33,42 @@ pub(crate) fn pin(
     let listed = if absent { Ok(vec![]) } else { listed };
     let mut files = listed.map_err(|fault| fault.into_error(address))?;
     files.retain(|file| is_match(&file.path));
-    // A glob may say `**`; notes and images beside the text are nobody's training data.
-    files.retain(|f| f.path.ends_with(".parquet") || f.path == address.pattern);
+    meant(address, source, &mut files)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files.dedup_by(|a, b| a.path == b.path);
     if files.is_empty() {
         return Err(nothing(client, address, source, &commit, stop));
     }
     Ok(Pin { source: source.into(), commit: Some(commit), files })
+}
+
+/// Keeps, of files that match, those that are meant: the one that is named, parquet, and what has the extension that a glob says. Without any
+/// of them, text in the one other format that there is. Notes and images beside it are nobody's training data.
+fn meant(address: &HubAddress, source: &str, files: &mut Vec<PinnedFile>) -> Result<()> {
+    let format = |file: &PinnedFile| Format::of_name(Path::new(&file.path));
+    let alternatives = parse_glob(&address.pattern).unwrap_or_default();
+    let said = alternatives.into_iter().filter_map(|alternative| alternative.extension);
+    let said: Vec<String> =
+        said.map(|extension| format!(".{}", extension.to_lowercase())).collect();
+    let asked = |file: &PinnedFile| {
+        let name = file.path.to_lowercase();
+        file.path == address.pattern
+            || format(file) == Some(Format::Parquet)
+            || format(file).is_some() && said.iter().any(|end| name.ends_with(end))
+    };
+    if files.iter().any(asked) {
+        files.retain(asked);
+        return Ok(());
+    }
+    let mut kinds = BTreeMap::new();
+    for format in files.iter().filter_map(format) {
+        *kinds.entry(format).or_default() += 1;
+    }
+    if kinds.len() > 1 {
+        return Err(several(source, &kinds));
+    }
+    files.retain(|file| format(file).is_some());
+    Ok(())
 }
 
 /// The URL of a file of a commit.
@@ -123,15 +154,23 @@ fn nothing(
         Err(fault) => return fault.into_error(address),
     };
     let all: Vec<String> = all.into_iter().map(|f| f.path).collect();
-    let parquet: Vec<&str> =
-        all.iter().map(String::as_str).filter(|p| p.ends_with(".parquet")).collect();
-    let hint = match (did_you_mean(&address.pattern, parquet.iter().copied()), parquet.first()) {
-        (Some(meant), _) => meant,
-        (None, Some(first)) => {
+    let text: Vec<&str> = all
+        .iter()
+        .map(String::as_str)
+        .filter(|path| Format::of_name(Path::new(path)).is_some())
+        .collect();
+    let parquet: Vec<&str> = text.iter().copied().filter(|p| p.ends_with(".parquet")).collect();
+    let meant = did_you_mean(&address.pattern, text.iter().copied());
+    let hint = match (meant, parquet.first(), text.first()) {
+        (Some(meant), ..) => meant,
+        (None, Some(first), _) => {
             format!("it has {} parquet files, the first one is `{first}`", parquet.len())
         }
-        (None, None) => {
-            format!("it has {} files and none of them is parquet", all.len())
+        (None, None, Some(first)) => {
+            format!("it has {} files of text, the first one is `{first}`", text.len())
+        }
+        (None, None, None) => {
+            format!("it has {} files and none of them is parquet, or text by its name", all.len())
         }
     };
     Error::NoRemoteFiles { given: source.into(), commit: commit.into(), hint }

@@ -2,40 +2,33 @@
 //! pinned first: its commit, and every file's size and digest.
 
 mod address;
+mod as_parquet;
 mod cache;
 mod certificates;
-mod convert;
 mod digest;
+mod documents;
 mod download;
-mod formats;
-mod glob;
 mod http;
 mod hub;
-mod list;
-mod local;
-mod one;
+mod near;
+mod one_file;
+mod origin;
 mod pin;
 mod remote;
 mod select;
 mod settings;
 mod share;
 mod survey;
+mod waits;
 
-pub use list::{FILES, FileEntry, Files};
 pub use pin::{Pin, PinnedFile};
 pub use settings::HubSettings;
 pub use survey::Survey;
 
-pub(crate) use formats::pointer;
-pub(crate) use local::{FORMATS, is_absent};
-
-use crate::files::digest_file;
 use crate::world::{self, WorldSettings};
-use crate::{Error, Progress, Result, TextFile};
+use crate::{Error, FILES, FileEntry, Files, Progress, Result, digest_file};
 use address::{Address, WORLD};
-use formats::Format;
-use local::{Found, LocalAddress};
-use rayon::prelude::*;
+use near::{chosen, look};
 use schemars::JsonSchema;
 use select::{Selected, select};
 use serde::{Deserialize, Serialize};
@@ -66,7 +59,7 @@ pub struct FetchSettings {
     /// `embedded://world`; a file of text, a directory of them, or a glob, as a path, with `file:` before it, or as a URL
     /// (`file:///my%20text`);
     /// `hf://datasets/ORG/NAME@REV/GLOB` (`@REV` and `/GLOB` may be left out: the newest commit, all parquet files);
-    /// `https://host/path.parquet`, or with `{00000..00013}` in it for several.
+    /// `https://host/path.parquet` or another file of text, or with `{00000..00013}` in it for several.
     pub source: String,
     /// Which files of the source.
     pub shards: ShardRange,
@@ -136,7 +129,8 @@ impl Fetcher {
     /// [`Error::Refused`], [`Error::Unreachable`], [`Error::Answer`], [`Error::NoRemoteFiles`], [`Error::Offline`],
     /// [`Error::Stopped`], and those of [`Fetcher::pinned`].
     pub fn pin(&mut self, settings: &FetchSettings, progress: &mut dyn Progress) -> Result<()> {
-        remote::pin(self, settings, &remote::refuse_others, progress)
+        let refuse_others = |path: &Path, url: &str| remote::refuse_others(settings, path, url);
+        remote::pin(self, settings, &refuse_others, progress)
     }
 
     /// What a source comes to before anything of it is copied: which files are trained on, what is held out, what is left out and
@@ -149,9 +143,8 @@ impl Fetcher {
             Address::World => Ok(None),
             Address::Local(address) => {
                 let (found, selected) = chosen(settings, &address, base)?;
-                let mut survey = Survey::local(&found, &selected, base);
-                read_as(&mut survey, &found, &selected);
-                Ok(Some(survey))
+                let formats = near::formats(&found, &selected);
+                Ok(Some(Survey::local(&found, &selected, base).read_as(&formats)))
             }
             Address::Hub(_) | Address::Web(_) => {
                 let chosen = remote::chosen(&self.pins, settings)?;
@@ -180,11 +173,10 @@ impl Fetcher {
         Ok(self.survey(settings, base)?.and_then(|survey| survey.mark))
     }
 
-    /// Brings the parquet files of a source into `out` and lists them in `out/files.json`, which is written last. Local files
-    /// are copied, once the footer of each has been read; relative paths start at `base`. Those in another format, by their names, are written as
-    /// parquet with one column. Remote files are downloaded into their cache,
+    /// Brings the files of a source into `out` as parquet and lists them in `out/files.json`, which is written last. Local files
+    /// are copied, once the footer of each has been read; relative paths start at `base`. Remote files are downloaded into their cache,
     /// or found there, verified, and linked: by a second name for the same bytes (hard link) where `out` is on the cache's file system,
-    /// by a symbolic link elsewhere. A single file is divided: its columns of text and numbers are written anew, to two files. Called
+    /// by a symbolic link elsewhere. Files in another format, by their names, are written as parquet with one column. A single file is divided: its columns of text and numbers are written anew, to two files. Called
     /// again after a kill it goes on with the downloads; the result is the same. Polls [`Progress::stopped`].
     ///
     /// # Errors
@@ -203,7 +195,7 @@ impl Fetcher {
         let address = Address::parse(&settings.source)?;
         let files = match &address {
             Address::World => world_files(settings, out, progress)?,
-            Address::Local(local) => local_copies(settings, local, base, out, progress)?,
+            Address::Local(local) => near::copies(settings, local, base, out, progress)?,
             Address::Hub(_) | Address::Web(_) => {
                 self.pin(settings, progress)?;
                 remote::fetch(self, &address, settings, out, progress)?
@@ -250,18 +242,6 @@ pub fn is_remote(source: &str) -> Result<bool> {
     Ok(Address::parse(source)?.is_remote())
 }
 
-/// Every file of a local source, and which of them to train on and to hold out.
-fn chosen(
-    settings: &FetchSettings,
-    address: &LocalAddress,
-    base: &Path,
-) -> Result<(Found, Selected)> {
-    let found = local::find(address, base)?;
-    let names: Vec<_> = found.files.iter().map(|path| path.to_string_lossy()).collect();
-    let selected = select(&settings.shards, &names, &settings.source)?;
-    Ok((found, selected))
-}
-
 fn world_files(settings: &FetchSettings, out: &Path, progress: &mut dyn Progress) -> Result<Files> {
     let world = &settings.world;
     world.check()?;
@@ -272,130 +252,6 @@ fn world_files(settings: &FetchSettings, out: &Path, progress: &mut dyn Progress
     let entries =
         |chosen: &[usize]| chosen.iter().map(|i| entry(&paths[*i])).collect::<Result<_>>();
     Ok(Files { train: entries(&train)?, val: entries(&val)?, tasks: Some("tasks".into()) })
-}
-
-/// The files that are chosen, each once.
-fn chosen_files<'a>(found: &'a Found, selected: &'a Selected) -> impl Iterator<Item = &'a Path> {
-    let val = selected.val.iter().filter(|_| !selected.shared());
-    selected.train.iter().chain(val).map(|&i| found.files[i].as_path())
-}
-
-/// Notes in which formats files are read: other ones give other texts of the same bytes. Nothing where it is parquet, as it was when
-/// there were no others.
-fn read_as(survey: &mut Survey, found: &Found, selected: &Selected) {
-    let each: Vec<Format> = chosen_files(found, selected).map(Format::of).collect();
-    let mut kinds = each.clone();
-    kinds.sort();
-    kinds.dedup();
-    let names = |formats: &[Format]| formats.iter().map(|f| f.name()).collect::<Vec<_>>();
-    let others: Vec<_> = kinds.iter().copied().filter(|f| *f != Format::Parquet).collect();
-    if others.is_empty() {
-        return;
-    }
-    survey.read_as = Some(names(&others).join(" and "));
-    let each = names(if kinds.len() == 1 { &kinds } else { &each }).join(", ");
-    let read = format!("read as {each}");
-    survey.mark = Some(survey.mark.take().map_or_else(|| read.clone(), |m| format!("{m}; {read}")));
-}
-
-/// Refuses settings that no file of the source heeds.
-fn heeded(settings: &FetchSettings, formats: &[Format]) -> Result<()> {
-    let source = &settings.source;
-    let unheeded = |what: String, hint: &str| Err(Error::Config { what, hint: hint.into() });
-    if settings.separator.as_deref() == Some("") {
-        return unheeded("separator is empty".into(), "leave it out: each file is one document");
-    }
-    if let Some(separator) = &settings.separator
-        && !formats.contains(&Format::Text)
-    {
-        return unheeded(
-            format!(
-                "separator = {separator:?} says what is between documents of `.txt` files, and `{source}` has none"
-            ),
-            "leave it out",
-        );
-    }
-    if let Some(column) = &settings.text_column
-        && !formats.iter().any(|format| format.has_fields())
-    {
-        return unheeded(
-            format!(
-                "text_column = {column:?} says where JSON lines and tables have their text, and `{source}` has neither"
-            ),
-            "leave it out; of parquet files all columns are brought, and who reads them names one",
-        );
-    }
-    Ok(())
-}
-
-/// Footers say what is no parquet, or has no rows; which column is text is asked later. Of other formats the beginning says that.
-fn look(settings: &FetchSettings, found: &Found, selected: &Selected) -> Result<()> {
-    let formats: Vec<_> = chosen_files(found, selected).map(Format::of).collect();
-    heeded(settings, &formats)?;
-    // Side by side, since there may be thousands; the first that is at fault is named.
-    let rows = |chosen: &[usize]| -> Result<u64> {
-        let count = |&i: &usize| match Format::of(&found.files[i]) {
-            Format::Parquet => TextFile::count(&found.files[i]),
-            format => convert::glance(&found.files[i], format, settings),
-        };
-        let each: Vec<Result<u64>> = chosen.par_iter().map(count).collect();
-        each.into_iter().sum()
-    };
-    let source = &settings.source;
-    if selected.shared() {
-        let enough = share::enough(source, rows(&selected.train)?).map(drop);
-        return match enough {
-            Err(Error::Selection { what, .. })
-                if formats == [Format::Text] && settings.separator.is_none() =>
-            {
-                let hint = "say what stands between its documents, such as `separator = \"\\n\\n\"` for an empty line; else the file is one document"
-                    .into();
-                Err(Error::Selection { what, hint })
-            }
-            other => other,
-        };
-    }
-    share::something(source, rows(&selected.train)?, rows(&selected.val)?)
-}
-
-fn local_copies(
-    settings: &FetchSettings,
-    address: &LocalAddress,
-    base: &Path,
-    out: &Path,
-    progress: &mut dyn Progress,
-) -> Result<Files> {
-    let (found, selected) = chosen(settings, address, base)?;
-    let path = |i: &usize| found.files[*i].as_path();
-    let name = |i: &usize| match Format::of(path(i)) {
-        Format::Parquet => numbered(*i, &path(i).to_string_lossy()),
-        _ => numbered(*i, &format!("{}.parquet", path(i).to_string_lossy())),
-    };
-    look(settings, &found, &selected)?;
-    if selected.shared() {
-        let (from, name) = (path(&selected.train[0]), name(&selected.train[0]));
-        let format = Format::of(from);
-        if format == Format::Parquet {
-            return share::divide(from, &settings.source, &name, out, progress);
-        }
-        return convert::divide(from, format, settings, &name, out, progress);
-    }
-    progress.total(Some((selected.train.len() + selected.val.len()) as u64), "files");
-    let mut bring = |i: &usize| -> Result<FileEntry> {
-        if progress.stopped() {
-            return Err(Error::Stopped);
-        }
-        let to = out.join(name(i));
-        match Format::of(path(i)) {
-            Format::Parquet => local::copy(path(i), &to)?,
-            format => convert::convert(path(i), format, settings, &to, progress)?,
-        }
-        progress.advance(1);
-        entry(&to)
-    };
-    let train = selected.train.iter().map(&mut bring).collect::<Result<_>>()?;
-    let val = selected.val.iter().map(&mut bring).collect::<Result<_>>()?;
-    Ok(Files { train, val, tasks: None })
 }
 
 /// The name of file `i` of a source beside its list: in order, and different where two folders hold equal names. What is too long for

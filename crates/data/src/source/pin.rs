@@ -1,5 +1,5 @@
-//! What a remote source was when it was first looked at: the commit, and every file's size and digest. Whoever keeps a
-//! [`Pin`] gets the same bytes a year later, or an error.
+//! What a remote source was when it was first looked at: the commit, and the size and digest of every file. Who keeps a [`Pin`] gets
+//! the same bytes a year later, or an error.
 
 use super::address::public;
 use super::digest::Digest;

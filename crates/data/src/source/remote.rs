@@ -1,18 +1,22 @@
-//! Sources that are far: which of their files are wanted, whether they are here, and how they come.
+//! Sources on a network: which of their files are wanted, which are in the cache already, and how the others are brought.
 
 use super::address::{Address, public};
-use super::cache::{HubCache, Kept, Place, kept, put_aside, web_place};
-use super::digest::{Digest, Found};
-use super::download::{Wanted, download};
-use super::http::{Client, Fault, bare};
+use super::cache::web_place;
+use super::documents::{Named, glance};
+use super::http::bare;
+use super::near::heeded;
+use super::origin::{Check, Item, Origin, last, offline};
 use super::select::{Selected, select};
-use super::share;
-use super::{FetchSettings, Fetcher, FileEntry, Files, Pin, PinnedFile, hub, numbered};
-use crate::many::{Part, side_by_side};
-use crate::{Error, Progress, Result, TextFile};
+use super::{FetchSettings, Fetcher, Pin, PinnedFile, as_parquet, entry, hub, numbered, share};
+use crate::local::{Format, is_web_page};
+use crate::side_by_side::side_by_side;
+use crate::{Error, FileEntry, Files, Progress, Result, TextFile};
+use farthing_base::files;
 use farthing_base::shown::without_secrets;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The wanted files of a pinned source, each with its number; a single one that is divided is to train on.
@@ -23,6 +27,8 @@ pub(crate) struct Chosen {
     pub(crate) commit: Option<String>,
     pub(crate) train: Vec<(usize, PinnedFile)>,
     pub(crate) val: Vec<(usize, PinnedFile)>,
+    /// The formats of those to train on and to hold out, by their names.
+    pub(crate) formats: Vec<Format>,
 }
 
 /// What the pins say of a source; `None` where they are silent about it, or where it is near.
@@ -54,139 +60,15 @@ pub(crate) fn chosen(pins: &[Pin], settings: &FetchSettings) -> Result<Option<Ch
     };
     let val = if selected.shared() { vec![] } else { selected.val.clone() };
     let (Some(train), Some(val)) = (pick(&selected.train), pick(&val)) else { return Ok(None) };
-    Ok(Some(Chosen { names, selected, commit: pin.commit.clone(), train, val }))
+    let formats: Vec<_> = train.iter().chain(&val).map(|(_, file)| format_of(&file.path)).collect();
+    heeded(settings, &formats)?;
+    Ok(Some(Chosen { names, selected, commit: pin.commit.clone(), train, val, formats }))
 }
 
-/// One file on its way.
-struct Item {
-    name: String,
-    url: String,
-    place: Place,
-    bytes: Option<u64>,
-    digest: Option<Digest>,
-    /// Path in the dataset.
-    path: Option<String>,
-}
-
-impl Part for Item {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn bytes(&self) -> Option<u64> {
-        self.bytes
-    }
-}
-
-/// Looks at a file of the web that has arrived, before anybody pins it: its path, and its URL for the error.
-pub(crate) type Check<'a> = dyn Fn(&Path, &str) -> Result<()> + Sync + 'a;
-
-/// Where the bytes of a source come from.
-struct Origin<'a> {
-    client: Client,
-    /// The dataset and its cache.
-    hub: Option<(&'a str, HubCache)>,
-    check: &'a Check<'a>,
-}
-
-impl<'a> Origin<'a> {
-    fn new(fetcher: &Fetcher, address: &'a Address, check: &'a Check<'a>) -> Self {
-        let client = Client::new(fetcher.settings.clone());
-        let hub = match address {
-            Address::Hub(hub) => {
-                Some((hub.repo.as_str(), HubCache::new(&fetcher.settings.cache, &hub.repo)))
-            }
-            _ => None,
-        };
-        Self { client, hub, check }
-    }
-
-    /// The file, which is at `url` where it is not of a dataset.
-    fn item(&self, file: &PinnedFile, url: Option<&str>, commit: Option<&str>) -> Result<Item> {
-        let url = url.unwrap_or(&file.path);
-        let digest = file.wanted()?;
-        Ok(match (&self.hub, commit) {
-            (Some((repo, cache)), Some(commit)) => Item {
-                name: file.path.clone(),
-                url: hub::url(&self.client, repo, commit, &file.path),
-                place: cache.place(&digest),
-                bytes: Some(file.bytes),
-                digest: Some(digest),
-                path: Some(file.path.clone()),
-            },
-            _ => Item {
-                name: last(&file.path),
-                url: url.to_owned(),
-                place: web_place(&self.client.settings.downloads, url, Some(&digest)),
-                bytes: Some(file.bytes),
-                digest: Some(digest),
-                path: None,
-            },
-        })
-    }
-
-    fn refused(&self, fault: Fault) -> Error {
-        match (fault, &self.hub) {
-            (Fault::Final(error), _) => error,
-            (Fault::Refused(refusal), Some((repo, _))) => refusal.of_dataset(repo),
-            (Fault::Refused(refusal), None) => refusal.of_url(),
-            (Fault::Passing { reason, .. }, _) => Error::Unreachable {
-                url: self.client.settings.endpoint.clone(),
-                attempts: 1,
-                reason,
-            },
-        }
-    }
-
-    /// Makes sure that a file is in the cache, verified.
-    fn bring(
-        &self,
-        item: &Item,
-        stop: &dyn Fn() -> bool,
-        tell: &mut dyn FnMut(u64),
-    ) -> Result<Found> {
-        let mut place = item.place.clone();
-        let known = (place.blob.clone(), item.bytes, &item.digest);
-        let look = |tell: &mut dyn FnMut(u64)| match &known {
-            (Some(blob), Some(bytes), Some(digest)) => kept(blob, *bytes, digest, stop, tell),
-            _ => Ok(Kept::Absent),
-        };
-        if let Kept::Good(found) = look(tell)? {
-            return Ok(found);
-        }
-        if self.client.settings.offline {
-            return Err(offline(&item.name));
-        }
-        let _lock = place.lock(stop)?;
-        // Whoever held the lock may have brought it.
-        match (look(tell)?, &known.0) {
-            (Kept::Good(found), _) => return Ok(found),
-            (Kept::Damaged, Some(blob)) => put_aside(blob)?,
-            _ => {}
-        }
-        let wanted = Wanted {
-            url: &item.url,
-            name: &item.name,
-            bytes: item.bytes,
-            digest: item.digest.as_ref(),
-        };
-        let found =
-            download(&self.client, &wanted, &place, &|fault| self.refused(fault), stop, tell)?;
-        if self.hub.is_none() {
-            if place.blob.is_none() {
-                if let Err(error) = (self.check)(&place.partial, &item.url) {
-                    let _ = fs::remove_file(&place.partial);
-                    let _ = fs::remove_file(place.version());
-                    return Err(error);
-                }
-                let blob = place.partial.with_file_name(found.digest.hex());
-                fs::rename(&place.partial, &blob).map_err(Error::io("rename", &place.partial))?;
-            }
-            // What is left of it says nothing any more.
-            let _ = fs::remove_file(place.version());
-        }
-        Ok(found)
-    }
+/// The format of a file by its path in a dataset or its URL; what these do not say is parquet, or an error that says what it is instead.
+fn format_of(path: &str) -> Format {
+    let path = if path.contains("://") { bare(path).into() } else { Cow::Borrowed(path) };
+    Format::of_name(Path::new(&*path)).unwrap_or(Format::Parquet)
 }
 
 /// The error of a file in the cache, with the name that a user knows it by.
@@ -204,24 +86,31 @@ fn as_pinned(error: Error, name: &str) -> Error {
     }
 }
 
-/// Refuses what a server sent that is not parquet, before anybody pins it.
-pub(crate) fn refuse_others(partial: &Path, url: &str) -> Result<()> {
+/// Refuses what a server sent that is not what its name says, before anybody pins it.
+pub(crate) fn refuse_others(settings: &FetchSettings, partial: &Path, url: &str) -> Result<()> {
     let hint = "look at the URL in a browser: a login page, a proxy's page or a server's error may have come instead of the file; nothing of it was kept";
-    match TextFile::check(partial) {
-        Err(Error::NotParquet { found, .. }) => {
-            Err(Error::NotParquet { name: bare(url), found, hint: hint.into() })
-        }
-        Err(Error::Parquet { reason, .. }) => {
-            Err(Error::NotParquet { name: bare(url), found: reason, hint: hint.into() })
-        }
-        other => other,
+    let format = format_of(url);
+    if format == Format::Parquet {
+        return match TextFile::check(partial) {
+            Err(Error::NotParquet { found, .. } | Error::Parquet { reason: found, .. }) => {
+                Err(Error::NotParquet { name: bare(url), found, hint: hint.into() })
+            }
+            other => other,
+        };
     }
-}
-
-fn offline(name: &str) -> Error {
-    Error::Offline {
-        what: format!("{name} is not in the cache"),
-        hint: "run once where there is a network, with the same cache folder (HF_HOME)".into(),
+    let mut head = Vec::new();
+    let file = files::open(partial).map_err(Error::io("open", partial))?;
+    file.take(512).read_to_end(&mut head).map_err(Error::io("read", partial))?;
+    if is_web_page(String::from_utf8_lossy(&head).trim_start()) {
+        return Err(Error::OtherFile { url: bare(url), found: "it is a web page".into() });
+    }
+    let file = Named { path: partial.into(), name: last(url).into() };
+    match glance(&file, format, settings) {
+        Err(Error::Document { line, what, .. }) => {
+            let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+            Err(Error::OtherFile { url: bare(url), found: format!("{line}{what}") })
+        }
+        other => other.map(drop),
     }
 }
 
@@ -233,16 +122,11 @@ fn url_of(address: &Address, i: usize) -> Option<&str> {
     }
 }
 
-/// The last part of a URL's path.
-fn last(url: &str) -> String {
-    bare(url).rsplit('/').next().unwrap_or_default().to_owned()
-}
-
 /// How many of the pinned files are in their cache, and their bytes.
 pub(crate) fn cached(fetcher: &Fetcher, settings: &FetchSettings) -> Result<(usize, u64)> {
     let address = Address::parse(&settings.source)?;
     let Some(chosen) = chosen(&fetcher.pins, settings)? else { return Ok((0, 0)) };
-    let origin = Origin::new(fetcher, &address, &refuse_others);
+    let origin = Origin::new(fetcher, &address, &|_, _| Ok(()));
     let (mut files, mut bytes) = (0, 0);
     for (i, file) in chosen.train.iter().chain(&chosen.val) {
         let item = origin.item(file, url_of(&address, *i), chosen.commit.as_deref())?;
@@ -292,6 +176,7 @@ pub(crate) fn pin(
             let Selected { train, val, .. } = select(&settings.shards, &names, source)?;
             let mut wanted: Vec<usize> = train.into_iter().chain(val).collect();
             wanted.dedup();
+            heeded(settings, &wanted.iter().map(|&i| format_of(&urls[i])).collect::<Vec<_>>())?;
             let missing = wanted.into_iter().map(|i| &urls[i]);
             let known: BTreeSet<String> = files.iter().map(|file| file.path.clone()).collect();
             let missing = missing.filter(|url| !known.contains(&*public(url)));
@@ -337,7 +222,7 @@ pub(crate) fn fetch(
         reason: "it does not have the files that are asked for".into(),
     };
     let chosen = chosen(&fetcher.pins, settings)?.ok_or_else(unpinned)?;
-    let origin = Origin::new(fetcher, address, &refuse_others);
+    let origin = Origin::new(fetcher, address, &|_, _| Ok(()));
     let commit = chosen.commit.as_deref();
     let wanted: Vec<&(usize, PinnedFile)> = chosen.train.iter().chain(&chosen.val).collect();
     let items: Vec<Item> = wanted
@@ -367,23 +252,47 @@ pub(crate) fn fetch(
         cache.note(&hub.revision, commit)?;
     }
     let name = |i: usize, file: &PinnedFile, item: &Item| {
-        numbered(i, &if item.path.is_some() { file.path.clone() } else { last(&file.path) })
+        let name = if item.path.is_some() { file.path.clone() } else { last(&file.path) };
+        match format_of(&file.path) {
+            Format::Parquet => numbered(i, &name),
+            _ => numbered(i, &format!("{name}.parquet")),
+        }
     };
     let blob = |item: &Item| item.place.blob.clone().ok_or_else(unpinned);
     // What is pinned may have been no parquet from the start.
     for ((_, file), item) in wanted.iter().zip(&items) {
-        TextFile::check(blob(item)?).map_err(|error| as_pinned(error, &file.path))?;
+        if format_of(&file.path) == Format::Parquet {
+            TextFile::check(blob(item)?).map_err(|error| as_pinned(error, &file.path))?;
+        }
     }
+    let named = |file: &PinnedFile, path: PathBuf| Named {
+        path,
+        name: without_secrets(&file.path).into_owned().into(),
+    };
     if chosen.selected.shared() {
         let ((i, file), item) = (wanted[0], &items[0]);
-        let name = name(*i, file, item);
-        return share::divide(&blob(item)?, &settings.source, &name, out, progress);
+        let (name, blob) = (name(*i, file, item), blob(item)?);
+        return match format_of(&file.path) {
+            Format::Parquet => share::divide(&blob, &settings.source, &name, out, progress),
+            format => {
+                as_parquet::divide(&named(file, blob), format, settings, &name, out, progress)
+            }
+        };
     }
     let mut entries = Vec::new();
     for (((i, file), item), found) in wanted.iter().zip(&items).zip(found) {
-        let name = name(*i, file, item);
-        place(&blob(item)?, &out.join(&name))?;
-        entries.push(FileEntry { file: name, bytes: found.bytes, blake3: found.blake3 });
+        let (name, blob) = (name(*i, file, item), blob(item)?);
+        let to = out.join(&name);
+        entries.push(match format_of(&file.path) {
+            Format::Parquet => {
+                place(&blob, &to)?;
+                FileEntry { file: name, bytes: found.bytes, blake3: found.blake3 }
+            }
+            format => {
+                as_parquet::convert(&named(file, blob), format, settings, &to, progress)?;
+                entry(&to)?
+            }
+        });
     }
     let val = entries.split_off(chosen.train.len());
     Ok(Files { train: entries, val, tasks: None })
@@ -397,7 +306,7 @@ pub(crate) fn bring_one(
     progress: &mut dyn Progress,
 ) -> Result<PathBuf> {
     let address = Address::Web(vec![url.to_owned()]);
-    let origin = Origin::new(fetcher, &address, &refuse_others);
+    let origin = Origin::new(fetcher, &address, &|_, _| Ok(()));
     let item = origin.item(file, Some(url), None)?;
     side_by_side(std::slice::from_ref(&item), 1, progress, |item, stop, tell| {
         origin.bring(item, stop, tell)

@@ -1,4 +1,4 @@
-//! A single file, divided: most of its rows to train on, the last ones held out, each written anew as a file of its own.
+//! Divides a single parquet file into two: most of its rows to train on, the last ones held out.
 
 use super::select::held_out_rows;
 use super::{FileEntry, Files, entry};

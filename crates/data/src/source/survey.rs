@@ -1,8 +1,8 @@
-//! What a source comes to, in words, before anything of it is copied.
+//! Describes in words what a source comes to, before anything of it is copied.
 
-use super::local::Found;
 use super::remote::Chosen;
 use super::select::{Selected, Split, Why};
+use crate::local::{Format, Found};
 use std::path::Path;
 
 /// Names of files that are listed before the rest is counted.
@@ -38,7 +38,25 @@ impl Survey {
     }
 
     pub(super) fn remote(chosen: &Chosen) -> Self {
-        Self::of(&chosen.names, &chosen.selected)
+        Self::of(&chosen.names, &chosen.selected).read_as(&chosen.formats)
+    }
+
+    /// Notes in which formats files are read: other ones give other texts of the same bytes. Nothing where it is parquet, as it was when
+    /// there were no others.
+    #[must_use]
+    pub(super) fn read_as(mut self, each: &[Format]) -> Self {
+        let mut kinds = each.to_vec();
+        kinds.sort();
+        kinds.dedup();
+        let names = |formats: &[Format]| formats.iter().map(|f| f.name()).collect::<Vec<_>>();
+        let others: Vec<_> = kinds.iter().copied().filter(|f| *f != Format::Parquet).collect();
+        if !others.is_empty() {
+            self.read_as = Some(names(&others).join(" and "));
+            let each = names(if kinds.len() == 1 { &kinds } else { each }).join(", ");
+            let marks = self.mark.take().into_iter().chain([format!("read as {each}")]);
+            self.mark = Some(marks.collect::<Vec<_>>().join("; "));
+        }
+        self
     }
 
     fn of(names: &[String], selected: &Selected) -> Self {

@@ -1,8 +1,8 @@
-//! One parquet file: its footer, checked, and its columns by name. It decodes no page.
+//! Opens one parquet file: checks its footer and finds its columns by name.
 
 use super::filter::TextFilter;
 use super::pages::contained;
-use crate::source::{FORMATS, pointer};
+use crate::local::{FORMATS, is_web_page, pointer};
 use crate::{Error, Result};
 use arrow::datatypes::DataType;
 use farthing_base::files;
@@ -258,10 +258,7 @@ fn recognise(path: &Path, file: &File) -> Result<()> {
         ("its footer is encrypted", "write it without encryption")
     } else if let Some(pointer) = text.and_then(pointer) {
         pointer
-    } else if text.is_some_and(|t| {
-        t.get(..5)
-            .is_some_and(|t| t.eq_ignore_ascii_case("<html") || t.eq_ignore_ascii_case("<!doc"))
-    }) {
+    } else if text.is_some_and(is_web_page) {
         ("it is a web page", fetch_again)
     } else if text.is_some_and(|t| t.starts_with("<?xml") || t.starts_with("<Error")) {
         ("it is XML, such as a server's error", fetch_again)

@@ -1,6 +1,6 @@
-//! Which documents are read, and the count of those that are not.
+//! Decides which documents are read, and counts those that are not.
 
-use crate::{Error, Result};
+use crate::{Error, ReadStats, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -130,38 +130,8 @@ pub(crate) enum Rejected {
     Long,
 }
 
-/// What became of the rows that were read. A document is counted once: as null, else under the first of score, language, length
-/// that rejects it, else as read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReadStats {
-    /// Documents that passed.
-    pub documents: u64,
-    /// Their UTF-8 bytes.
-    pub text_bytes: u64,
-    /// Rows whose text is null.
-    pub null_texts: u64,
-    /// Documents of too low a score, or without one.
-    pub low_score: u64,
-    /// Documents in another language, or in none that is named.
-    pub other_language: u64,
-    /// Documents of too few characters.
-    pub too_short: u64,
-    /// Documents of too many characters.
-    pub too_long: u64,
-}
-
+/// Counting; what the counts are is said at [`ReadStats`].
 impl ReadStats {
-    /// Rows in all.
-    pub fn rows(&self) -> u64 {
-        self.documents + self.null_texts + self.rejected()
-    }
-
-    /// Documents that the filter rejected.
-    pub fn rejected(&self) -> u64 {
-        self.low_score + self.other_language + self.too_short + self.too_long
-    }
-
     /// Counts a document that passed.
     pub(crate) fn count_read(&mut self, text: &str) {
         self.documents += 1;
@@ -177,18 +147,6 @@ impl ReadStats {
             Rejected::Short => &mut self.too_short,
             Rejected::Long => &mut self.too_long,
         } += 1;
-    }
-}
-
-impl std::ops::AddAssign for ReadStats {
-    fn add_assign(&mut self, other: Self) {
-        self.documents += other.documents;
-        self.text_bytes += other.text_bytes;
-        self.null_texts += other.null_texts;
-        self.low_score += other.low_score;
-        self.other_language += other.other_language;
-        self.too_short += other.too_short;
-        self.too_long += other.too_long;
     }
 }
 

@@ -7,11 +7,11 @@ mod group;
 mod pages;
 
 pub use file::TextFile;
-pub use filter::{ReadStats, TextColumn, TextFilter};
+pub use filter::{TextColumn, TextFilter};
 pub(crate) use group::{Group, Groups, Row};
 pub(crate) use pages::contained;
 
-use crate::{Error, Result};
+use crate::{Error, ReadStats, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The pages of one column of one row group, as the `parquet` crate reads them. What a page announces is checked before a decoder
-//! reserves memory for it, because a few lying bytes must not make a reader allocate gigabytes.
+//! Reads the pages of one column of one row group through the `parquet` crate. What a page announces is checked before a decoder
+//! reserves memory for it: a few lying bytes must not make a reader allocate gigabytes.
 
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, Type};

@@ -1,12 +1,12 @@
-//! Which way a tokenizer's texts are encoded: by our own encoder, if it does with this file exactly what the `tokenizers`
-//! crate does, else by that crate.
+//! Chooses how texts are encoded: by our own encoder if it gives exactly the ids of the `tokenizers` crate for this file, else by
+//! that crate.
 
 use super::Spelling;
 use super::classes::Classes;
 use super::encode::{Encoder, Lent, Split};
 use super::merges::Merges;
 use super::split::Known;
-use crate::token::Token;
+use crate::Token;
 use aho_corasick::AhoCorasick;
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! What a character is to a split pattern: letter, number, white space, line end or other. The tables are made from the
-//! regex engine's own classes when first needed, so that they mean what `\p{L}`, `\p{N}` and `\s` mean to it.
+//! The class of a character, for split patterns: letter, number, white space, line end or other. The tables are made from the regex
+//! engine's own `\p{L}`, `\p{N}` and `\s` when they are first needed, and so agree with it.
 
 use regex_syntax::hir::{Class, HirKind};
 use std::collections::HashMap;

@@ -5,7 +5,7 @@ use super::key::{Key, SHORT, hash, key};
 use super::merges::{Merges, Work};
 use super::split::{Gpt2, Gpt4, Known, Pattern};
 use super::table::Table;
-use crate::token::Token;
+use crate::Token;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

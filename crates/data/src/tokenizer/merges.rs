@@ -2,7 +2,7 @@
 //! leftmost first among equals, until no pair of neighbours is in the tables.
 
 use super::table::Table;
-use crate::token::Token;
+use crate::Token;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 

@@ -15,10 +15,10 @@ mod table;
 mod train;
 
 pub use report::Compression;
-pub use train::{BpeSettings, BpeStats};
+pub use train::{BpeSettings, BpeStats, TOKENIZER, train_bpe};
 
-use crate::token::{Token, Tokens};
-use crate::{Error, Result};
+use crate::pack::Tokens;
+use crate::{Error, Result, Token};
 use choose::Way;
 use encode::Lent;
 use rayon::prelude::*;

@@ -1,5 +1,5 @@
-//! A table from keys to small numbers, the encoder's two: which piece is which token, and which pair of tokens has which rank. Next to
-//! all time of encoding goes into looking things up here, so that the table is small, to stay in a core's cache.
+//! A hash table from keys to small numbers. The encoder has two: the token of a piece, and the rank of a pair of tokens. Encoding
+//! spends most of its time here, so the table is small enough to stay in a core's cache.
 
 use super::key::{Key, hash};
 

@@ -5,14 +5,19 @@ use super::count::Counts;
 use super::learn::{Learnt, learn};
 use super::split::Known;
 use super::{SPECIAL_TOKENS, SPLIT_REGEX, Tokenizer, chars_of_bytes, failed};
-use crate::{Error, Progress, Result, Silent};
+use crate::{Error, Progress, Result, Silent, TextColumn, Texts};
 use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
+
+/// The tokenizer's name in the directory that [`train_bpe`] writes.
+pub const TOKENIZER: &str = "tokenizer.json";
 
 const FAULT: &str =
     "this is a fault of this crate: the pattern and the trainer's words are its own";
@@ -142,6 +147,35 @@ impl Tokenizer {
         let this = assemble(&learnt).and_then(Self::wrap);
         Ok((this.map_err(|(reason, hint)| failed(reason, hint))?, stats))
     }
+}
+
+/// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`. `text` is the column's name, or a
+/// [`TextColumn`] with a filter. A text that is too small or too uniform for as many entries as are asked for yields fewer.
+///
+/// # Errors
+/// Those of [`Texts`] and [`Tokenizer::train`], too little text apart; [`Error::Tokenizer`] for none; [`Error::Io`].
+pub fn train_bpe<'a, P: AsRef<Path>>(
+    files: &[P],
+    text: impl Into<TextColumn<'a>>,
+    settings: &BpeSettings,
+    out: &Path,
+    progress: &mut dyn Progress,
+) -> Result<(Tokenizer, BpeStats)> {
+    settings.check()?;
+    fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    let text = text.into();
+    let texts = Texts::open(files, text.name)?.with_filter(text.filter)?;
+    // With a filter the number of documents that will be read is not known.
+    let documents = text.filter.is_empty().then(|| texts.rows());
+    let (tokenizer, stats) = Tokenizer::train_at_most(texts, documents, settings, progress)?;
+    if stats.chars == 0 {
+        return Err(Error::Tokenizer {
+            reason: format!("there is no text to make {} entries of", settings.vocab_size),
+            hint: "give some, or let the filter keep some".into(),
+        });
+    }
+    tokenizer.save(out.join(TOKENIZER))?;
+    Ok((tokenizer, stats))
 }
 
 /// Reads texts and counts their pieces; the next are read while the last are counted.

@@ -4,13 +4,13 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use farthing_data::world::WorldSettings;
 use farthing_data::{
-    BpeSettings, FetchSettings, Files, Manifest, PackConfig, PackSettings, Silent, Tokenizer,
-    fetch, pack, train_bpe,
+    BpeSettings, FetchSettings, Files, Manifest, Pack, PackSettings, Silent, Tokenizer, fetch,
+    train_bpe,
 };
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn world() -> WorldSettings {
     WorldSettings { seed: 1, train_shards: 2, documents_per_shard: 250, val_documents: 60 }
@@ -20,7 +20,7 @@ pub(crate) struct Packed {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) files: Files,
     pub(crate) tokenizer: Tokenizer,
-    pub(crate) config: PackConfig,
+    pub(crate) settings: PackSettings,
     pub(crate) manifest: Manifest,
 }
 
@@ -35,10 +35,28 @@ pub(crate) fn packed() -> Packed {
     let train = files.train_paths(&text);
     let (tokenizer, _) = train_bpe(&train, "text", &bpe, dir.path(), &mut Silent).unwrap();
     let settings = PackSettings { context: 64, buffer_documents: 50, ..PackSettings::default() };
-    let config = PackConfig { settings, shard_bytes: 60_000, ..PackConfig::default() };
-    let out = dir.path().join("rows");
-    let manifest = pack(&train, &tokenizer, &config, &out, &mut Silent).unwrap();
-    Packed { dir, files, tokenizer, config, manifest }
+    let manifest = packing(&tokenizer, &settings, &train).to(dir.path().join("rows")).unwrap();
+    Packed { dir, files, tokenizer, settings, manifest }
+}
+
+fn packing<'a, P: AsRef<Path>>(
+    tokenizer: &'a Tokenizer,
+    settings: &PackSettings,
+    files: &[P],
+) -> Pack<'a> {
+    Pack::files(files).tokenizer(tokenizer).settings(settings.clone()).shard_bytes(60_000)
+}
+
+impl Packed {
+    /// The files to train on.
+    pub(crate) fn train(&self) -> Vec<PathBuf> {
+        self.files.train_paths(self.dir.path().join("text"))
+    }
+
+    /// Packs files as the corpus was packed.
+    pub(crate) fn pack<P: AsRef<Path>>(&self, files: &[P]) -> Pack<'_> {
+        packing(&self.tokenizer, &self.settings, files)
+    }
 }
 
 pub(crate) fn write_parquet(path: &Path, columns: Vec<(&str, ArrayRef)>, group_rows: usize) {

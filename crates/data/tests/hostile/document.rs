@@ -2,7 +2,7 @@
 
 use crate::common::{packed, write_parquet_with};
 use arrow::array::{ArrayRef, StringArray};
-use farthing_data::{PackConfig, PackSettings, Remainder, Rows, Silent, Texts, pack};
+use farthing_data::{Pack, PackSettings, Remainder, Rows, Texts};
 use parquet::file::properties::WriterProperties;
 use std::sync::Arc;
 
@@ -41,9 +41,9 @@ fn a_huge_document_gives_the_tokens_that_it_gives_alone() {
         buffer_documents: 1,
         ..PackSettings::default()
     };
-    let config = PackConfig { settings, ..PackConfig::default() };
     let out = p.dir.path().join("huge");
-    let manifest = pack(&[&path], &p.tokenizer, &config, &out, &mut Silent).unwrap();
+    let packing = Pack::files(&[&path]).tokenizer(&p.tokenizer).settings(settings);
+    let manifest = packing.to(&out).unwrap();
     println!(
         "{} bytes in {:.1} s; memory before {before:?}, after {:?}",
         text.len(),

@@ -21,7 +21,7 @@ thread_local! {
 }
 
 /// Panics that the reader contains are counted, not printed; those of other tests are printed as ever.
-fn quietly<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> T {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = std::panic::take_hook();
@@ -39,7 +39,7 @@ fn quietly<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-fn file(
+pub(crate) fn file(
     path: &Path,
     version: WriterVersion,
     codec: Compression,

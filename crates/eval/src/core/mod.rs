@@ -265,7 +265,7 @@ fn shared(
     if kind != TaskType::MultipleChoice || start * (options.len() - 1) < SPARED {
         return Ok(None);
     }
-    let rests: Vec<&[i32]> = options.iter().map(|option| &option.tokens[start..]).collect();
+    let rests: Vec<&[u32]> = options.iter().map(|option| &option.tokens[start..]).collect();
     let Some(losses) = model.score_shared(&options[0].tokens[..start], &rests)? else {
         return Ok(None);
     };
@@ -281,7 +281,8 @@ fn shared(
 fn judge(sequence: &Sequence, at: usize, scores: &Scores, greedy: bool) -> Result<Verdict, f64> {
     let Sequence { tokens, start } = sequence;
     let scored = at + start - 1..at + tokens.len() - 1;
-    let exact = greedy && scores.predictions[scored.clone()] == tokens[*start..];
+    let predicted = || scores.predictions[scored.clone()].iter().map(|id| id.cast_unsigned());
+    let exact = greedy && predicted().eq(tokens[*start..].iter().copied());
     Ok(Verdict { exact, ..verdict(&scores.losses[scored])? })
 }
 

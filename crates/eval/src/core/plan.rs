@@ -2,7 +2,7 @@
 //! equally long and little is padding; lengths in steps of 32, so that a model sees few shapes.
 
 use super::Sequence;
-use crate::{Batch, IGNORE, Result};
+use crate::{EvalBatch, IGNORE, Result};
 
 /// Row lengths are multiples of this.
 const STEP: usize = 32;
@@ -32,17 +32,21 @@ pub(crate) fn groups(lengths: &[usize], batch_tokens: usize) -> Vec<Group> {
 }
 
 /// The members' tokens, filled up with BOS, and as targets those that are scored.
-pub(crate) fn batch(group: &Group, sequences: &[Sequence], bos: u32) -> Result<Batch> {
+pub(crate) fn batch(group: &Group, sequences: &[Sequence], bos: u32) -> Result<EvalBatch> {
     let length = group.tokens;
     let n = group.members.len() * length;
     let (mut inputs, mut targets) = (vec![bos as i32; n], vec![IGNORE; n]);
     let rows = inputs.chunks_exact_mut(length).zip(targets.chunks_exact_mut(length));
     for (&member, (inputs, targets)) in group.members.iter().zip(rows) {
         let Sequence { tokens, start } = &sequences[member];
-        inputs[..tokens.len() - 1].copy_from_slice(&tokens[..tokens.len() - 1]);
-        targets[start - 1..tokens.len() - 1].copy_from_slice(&tokens[*start..]);
+        for (to, &id) in inputs.iter_mut().zip(&tokens[..tokens.len() - 1]) {
+            *to = id as i32;
+        }
+        for (to, &id) in targets[start - 1..].iter_mut().zip(&tokens[*start..]) {
+            *to = id as i32;
+        }
     }
-    Batch::new(inputs, targets, group.members.len(), length)
+    EvalBatch::new(inputs, targets, group.members.len(), length)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::Item;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     /// All tokens.
-    pub tokens: Vec<i32>,
+    pub tokens: Vec<u32>,
     /// The first one that is scored, at least 1 and at most the number of tokens.
     pub start: usize,
 }
@@ -47,12 +47,10 @@ impl Sequence {
 /// nanochat's core_eval. It stops where the prompt without continuation is not a prefix, in tokens, of the one with; here
 /// scoring then begins at the token that both ends were merged into.
 pub fn sequences(item: &Item, texts: Vec<Vec<u32>>, bos: u32) -> Result<Vec<Sequence>, String> {
-    let all: Vec<Vec<i32>> = texts
-        .into_iter()
-        .map(|text| std::iter::once(bos).chain(text).map(|token| token as i32).collect())
-        .collect();
+    let all: Vec<Vec<u32>> =
+        texts.into_iter().map(|text| std::iter::once(bos).chain(text).collect()).collect();
     let shortest = all.iter().map(Vec::len).min().unwrap_or(0);
-    let same = |at: &dyn Fn(&[i32]) -> i32| all.windows(2).all(|pair| at(&pair[0]) == at(&pair[1]));
+    let same = |at: &dyn Fn(&[u32]) -> u32| all.windows(2).all(|pair| at(&pair[0]) == at(&pair[1]));
     let starts: Vec<usize> = if let Item::Schema { .. } = item {
         let common = (0..shortest).take_while(|i| same(&|t| t[t.len() - 1 - i])).count();
         all.iter().map(|tokens| tokens.len() - common).collect()

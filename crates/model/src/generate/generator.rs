@@ -87,7 +87,7 @@ impl Generator<'_> {
     ///
     /// # Cost
     /// As [`Texts::feed`].
-    pub fn feed(&mut self, tokens: &[i32]) -> Result<&[f64]> {
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f64]> {
         self.texts.feed(0, tokens)?;
         self.texts.logits(0)
     }
@@ -99,7 +99,7 @@ impl Generator<'_> {
     ///
     /// # Cost
     /// Beside that of [`Generator::feed`], a product with `lm_head` for each token, and its logits on the way to the host.
-    pub fn feed_each(&mut self, tokens: &[i32], each: &mut dyn FnMut(usize, &[f64])) -> Result<()> {
+    pub fn feed_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f64])) -> Result<()> {
         self.texts.append(0, tokens, &mut |texts, piece| {
             for (at, i) in piece.enumerate() {
                 texts.read_logits(at, &[0])?;
@@ -113,7 +113,7 @@ impl Generator<'_> {
     ///
     /// # Errors
     /// [`Error::Generation`](crate::Error::Generation) when there are no tokens yet, or `sampling` makes no sense.
-    pub fn draw(&mut self, sampling: &Sampling) -> Result<i32> {
+    pub fn draw(&mut self, sampling: &Sampling) -> Result<u32> {
         self.texts.draw(0, sampling)
     }
 
@@ -124,11 +124,11 @@ impl Generator<'_> {
     /// As [`Generator::feed`] and [`Generator::draw`].
     pub fn generate(
         &mut self,
-        prompt: &[i32],
+        prompt: &[u32],
         max_new: usize,
         sampling: &Sampling,
-        stop: impl Fn(i32) -> bool,
-    ) -> Result<Vec<i32>> {
+        stop: impl Fn(u32) -> bool,
+    ) -> Result<Vec<u32>> {
         sampling.check()?;
         self.feed(prompt)?;
         let mut out = Vec::with_capacity(max_new);

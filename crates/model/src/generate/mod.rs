@@ -34,6 +34,8 @@ pub struct Texts<'a> {
     logits: Vec<f64>,
     /// Host bytes that logits pass through.
     staging: Vec<u8>,
+    /// Ids of a pass as the device holds them.
+    upload: Vec<i32>,
     sampler: Sampler,
     bytes: usize,
 }
@@ -92,6 +94,7 @@ impl<'a> Texts<'a> {
             dev,
             weights,
             staging: vec![0; texts * config.padded_vocab() * types.compute.bytes()],
+            upload: Vec::with_capacity(capacity.positions),
             buffers,
             capacity,
             each: all,
@@ -117,7 +120,7 @@ impl<'a> Texts<'a> {
     }
 
     /// The tokens of a text so far; none of one that there is no room for.
-    pub fn tokens(&self, text: usize) -> &[i32] {
+    pub fn tokens(&self, text: usize) -> &[u32] {
         self.each.get(text).map_or(&[], |text| &text.tokens)
     }
 
@@ -164,7 +167,7 @@ impl<'a> Texts<'a> {
     ///
     /// # Cost
     /// 2 FLOPs per weight and token, and attention over the keys each sees.
-    pub fn feed(&mut self, text: usize, tokens: &[i32]) -> Result<()> {
+    pub fn feed(&mut self, text: usize, tokens: &[u32]) -> Result<()> {
         let end = tokens.len();
         self.append(text, tokens, &mut |this, piece| {
             if piece.end == end { this.read_logits(piece.len() - 1, &[text]) } else { Ok(()) }
@@ -181,7 +184,7 @@ impl<'a> Texts<'a> {
     ///
     /// # Cost
     /// As [`Texts::feed`] for each; the weights are read once.
-    pub fn step(&mut self, texts: &[usize], tokens: &[i32]) -> Result<()> {
+    pub fn step(&mut self, texts: &[usize], tokens: &[u32]) -> Result<()> {
         if texts.len() != tokens.len() {
             let what = format!("{} tokens for {} texts", tokens.len(), texts.len());
             return refuse(what, "give one token for each");
@@ -203,14 +206,14 @@ impl<'a> Texts<'a> {
     ///
     /// # Errors
     /// [`Error::Generation`] when it has no tokens yet, or `sampling` makes no sense.
-    pub fn draw(&mut self, text: usize, sampling: &Sampling) -> Result<i32> {
+    pub fn draw(&mut self, text: usize, sampling: &Sampling) -> Result<u32> {
         self.logits(text)?;
         let (vocab, tokens) = (self.gpt.config().vocab_size, &self.each[text].tokens);
         let logits = &self.logits[text * vocab..(text + 1) * vocab];
         self.sampler.draw(logits, tokens, sampling, tokens.len())
     }
 
-    fn check(&self, text: usize, tokens: &[i32], row: usize) -> Result<()> {
+    fn check(&self, text: usize, tokens: &[u32], row: usize) -> Result<()> {
         let Some(found) = self.each.get(text) else {
             let what = format!("text {text} of {}", self.each.len());
             return refuse(what, "ask for room for more texts");
@@ -224,11 +227,15 @@ impl<'a> Texts<'a> {
             return refuse(what, "ask for a generator with a larger max_tokens");
         }
         let vocab = self.gpt.config().vocab_size;
-        let wrong = tokens.iter().position(|&id| id < 0 || id as i64 >= vocab as i64);
+        let wrong = tokens.iter().position(|&id| id as usize >= vocab);
         match wrong {
-            Some(position) => {
-                Err(Error::Token { what: "input", id: tokens[position], row, position, vocab })
-            }
+            Some(position) => Err(Error::Token {
+                what: "input",
+                id: tokens[position].into(),
+                row,
+                position,
+                vocab,
+            }),
             None => Ok(()),
         }
     }
@@ -237,7 +244,7 @@ impl<'a> Texts<'a> {
     fn append(
         &mut self,
         text: usize,
-        tokens: &[i32],
+        tokens: &[u32],
         after: &mut dyn FnMut(&mut Self, Range<usize>) -> Result<()>,
     ) -> Result<()> {
         self.check(text, tokens, 0)?;
@@ -251,9 +258,11 @@ impl<'a> Texts<'a> {
     }
 
     /// Sends the next `each` tokens of some texts through the trunk.
-    fn pass(&mut self, rows: &[usize], tokens: &[i32], each: usize) -> Result<()> {
-        let Self { gpt, dev, weights, buffers, each: texts, .. } = self;
-        dev.write_i32(first_mut(&mut buffers.tokens, tokens.len())?, tokens)?;
+    fn pass(&mut self, rows: &[usize], tokens: &[u32], each: usize) -> Result<()> {
+        let Self { gpt, dev, weights, buffers, upload, each: texts, .. } = self;
+        upload.clear();
+        upload.extend(tokens.iter().map(|&id| id as i32));
+        dev.write_i32(first_mut(&mut buffers.tokens, tokens.len())?, upload)?;
         let at = Extent { rows: rows.len(), tokens: each };
         let mut going = Going { texts, rows };
         gpt.trunk(*dev, *weights, buffers, at, Some(&mut going))?;

@@ -36,16 +36,17 @@ fn build(config: GptConfig, dev: &dyn Device) -> (Gpt, Params) {
     (gpt, params)
 }
 
-fn tokens(n: usize) -> Vec<i32> {
-    (0..n).map(|i| (Stream::new(3, "text").bits(i as u64) % 50) as i32).collect()
+fn tokens(n: usize) -> Vec<u32> {
+    (0..n).map(|i| (Stream::new(3, "text").bits(i as u64) % 50) as u32).collect()
 }
 
 /// Softcapped logits of every position, from one pass over the whole row.
-fn all_logits(gpt: &Gpt, dev: &dyn Device, params: &Params, text: &[i32]) -> Vec<Vec<f64>> {
+fn all_logits(gpt: &Gpt, dev: &dyn Device, params: &Params, text: &[u32]) -> Vec<Vec<f64>> {
     let n = text.len();
     let mut ws = gpt.workspace(dev, 1, n, Mode::Evaluate).unwrap();
     let ignored = vec![-1; n];
-    let batch = Batch::new(n, text, &ignored);
+    let inputs: Vec<i32> = text.iter().map(|&id| id as i32).collect();
+    let batch = Batch::new(n, &inputs, &ignored);
     gpt.evaluate(dev, params.weights(), &mut ws, &batch, false).unwrap();
     let logits = dev.read_f64(ws.buffers.logits.view().rows(0..n).unwrap()).unwrap();
     logits.chunks(gpt.config().padded_vocab()).map(|row| row[..50].to_vec()).collect()
@@ -155,7 +156,7 @@ fn greedy_text_is_the_most_likely_and_another_text_begins_afresh() {
     let text = [&[1, 2], &out[..]].concat();
     for (t, row) in all_logits(&gpt, &dev, &params, &text).iter().enumerate().skip(1).take(8) {
         let best = (0..50).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
-        assert_eq!(text[t + 1], best as i32);
+        assert_eq!(text[t + 1], best as u32);
     }
     generator.reset();
     assert_eq!(generator.generate(&[1, 2], 8, &Sampling::GREEDY, |_| false).unwrap(), out);
@@ -257,7 +258,7 @@ fn together_equals_alone(dev: &dyn Device, tolerance: f64) {
     let sampling = |seed| Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
     for preset in BOTH {
         let (gpt, params) = model(preset, dev);
-        let alone: Vec<(Vec<i32>, Vec<f64>)> = (0..5)
+        let alone: Vec<(Vec<u32>, Vec<f64>)> = (0..5)
             .map(|i| {
                 let mut one = gpt.generator(dev, params.weights(), 300).unwrap();
                 let draw = sampling(i as u64);
@@ -277,7 +278,7 @@ fn together_equals_alone(dev: &dyn Device, tolerance: f64) {
                 going.push((slot, i));
             }
             let rows: Vec<usize> = going.iter().map(|(slot, _)| *slot).collect();
-            let next: Vec<i32> = going
+            let next: Vec<u32> = going
                 .iter()
                 .map(|&(slot, i)| texts.draw(slot, &sampling(i as u64)).unwrap())
                 .collect();

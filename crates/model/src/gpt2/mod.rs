@@ -161,7 +161,7 @@ impl<'a> Gpt2<'a> {
             let wrong = ids.iter().position(|&id| id < least || i64::from(id) >= vocab as i64);
             if let Some(at) = wrong {
                 let (row, position) = (at / tokens, at % tokens);
-                return Err(Error::Token { what, id: ids[at], row, position, vocab });
+                return Err(Error::Token { what, id: ids[at].into(), row, position, vocab });
             }
         }
         Ok(())

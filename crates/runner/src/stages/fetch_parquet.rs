@@ -25,8 +25,9 @@ const WORLD: &str = "embedded://world";
 /// Brings text into the pipeline.
 ///
 /// Its keys are those of [`FetchSettings`]: `source` is `embedded://world`, or a file of text, a folder of them or a glob,
-/// relative to the working directory (parquet, JSON lines, text, CSV and TSV, which are written as parquet: `text_column` names the
-/// key or column that holds their text, `separator` what stands between the documents of a `.txt`), or `hf://datasets/ORG/NAME@REV/GLOB`, or `https://…`; `shards = { first, count, val }`
+/// relative to the working directory, or `hf://datasets/ORG/NAME@REV/GLOB`, or `https://…`. Text is parquet, or JSON lines, text, CSV and TSV,
+/// which are written as parquet: `text_column` names the key or column that holds their text, `separator` what stands between the documents
+/// of a `.txt`. `shards = { first, count, val }`
 /// chooses among its files; `world` sizes the embedded one, whose seed is a key of its own, so that another seed of the training
 /// leaves the text as it is.
 /// What is held out is named by the plan, on the screen and in the report: by `shards.val`, else files that are named after a split,
@@ -72,15 +73,14 @@ impl Stage for FetchParquet {
             let fault = At::new("shards.count", "0 files leave nothing to train on");
             return Err(fault.hint("leave `count` out to take every file").into());
         }
-        let far = source == WORLD || is_remote(source).unwrap_or(false);
         for (key, given) in [("text_column", &config.text_column), ("separator", &config.separator)]
         {
             if given.as_deref() == Some("") {
                 return Err(At::new(key, "it is empty").hint("leave it out").into());
             }
-            if given.is_some() && far {
-                let fault = At::new(key, format!("files on this machine have it, not `{source}`"));
-                return Err(fault.hint("leave it out: what is read there is parquet").into());
+            if given.is_some() && source == WORLD {
+                let fault = At::new(key, format!("files of text have it, not `{WORLD}`"));
+                return Err(fault.hint("leave it out: what is made there is parquet").into());
             }
         }
         if source == WORLD {

@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use farthing_data::{
-    Manifest, PackConfig, PackRule, PackSettings, Remainder, TextFilter, Tokenizer,
-    pack_with_digests,
-};
+use farthing_data::{Manifest, Pack, PackRule, PackSettings, Remainder, TextFilter, Tokenizer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -51,25 +48,20 @@ fn buffer_documents() -> usize {
 }
 
 fn shard_bytes() -> usize {
-    PackConfig::default().shard_bytes
+    Pack::SHARD_BYTES
 }
 
 fn text_column() -> String {
-    PackConfig::default().text_column
+    "text".into()
 }
 
 impl Config {
-    fn library(&self) -> PackConfig {
-        PackConfig {
-            text_column: self.text_column.clone(),
-            filter: self.filter.clone(),
-            shard_bytes: self.shard_bytes,
-            settings: PackSettings {
-                rule: self.rule,
-                context: self.row_tokens,
-                buffer_documents: self.buffer_documents,
-                remainder: self.remainder,
-            },
+    fn settings(&self) -> PackSettings {
+        PackSettings {
+            rule: self.rule,
+            context: self.row_tokens,
+            buffer_documents: self.buffer_documents,
+            remainder: self.remainder,
         }
     }
 }
@@ -119,7 +111,7 @@ impl Stage for PackBestfit {
         check_column(&config.text_column)?;
         check_filter(&config.filter)?;
         // Whatever else the library minds.
-        Ok(config.library().settings.check()?)
+        Ok(config.settings().check()?)
     }
 
     fn plan(config: &Config, _: &NoExec, _: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
@@ -132,7 +124,6 @@ impl Stage for PackBestfit {
 
     fn run(config: Config, _exec: NoExec, ctx: &mut Ctx) -> Result<()> {
         let tokenizer = Tokenizer::load(ctx.input("bpe")?)?;
-        let library = config.library();
         let mut metrics = ctx.metrics("metrics")?;
         let mut manifests = Vec::new();
         for split in ["train", "val"] {
@@ -141,9 +132,18 @@ impl Stage for PackBestfit {
             let digest = |file: &PathBuf| ctx.digest(file).map(str::to_owned);
             let digests: Option<Vec<_>> = files.iter().map(digest).collect();
             let mut watched = Watched::new(ctx, "documents");
-            let digests = digests.as_deref();
-            let packed =
-                pack_with_digests(&files, digests, &tokenizer, &library, &out, &mut watched);
+            let packing = Pack::files(&files)
+                .tokenizer(&tokenizer)
+                .column(&config.text_column)
+                .filter(config.filter.clone())
+                .settings(config.settings())
+                .shard_bytes(config.shard_bytes)
+                .progress(&mut watched);
+            let packing = match digests {
+                Some(digests) => packing.digests(digests),
+                None => packing,
+            };
+            let packed = packing.to(&out);
             if matches!(packed, Err(farthing_data::Error::Stopped)) {
                 return Err(Cancelled.into());
             }

@@ -78,13 +78,13 @@ impl Stage for Sample {
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
         let Loaded { dev, gpt, params, tokenizer } = Loaded::open(ctx)?;
-        let bos = tokenizer.bos() as i32;
+        let bos = tokenizer.bos();
         let progress = ctx.progress(config.prompts.len() as u64, "prompts");
         let mut out = ctx.metrics("text")?;
         for (i, prompt) in config.prompts.iter().enumerate() {
             ctx.check_cancelled()?;
             let mut tokens = vec![bos];
-            tokens.extend(tokenizer.encode(prompt)?.into_iter().map(|t| t as i32));
+            tokenizer.encode_to(prompt, &mut tokens)?;
             let sampling = Sampling {
                 temperature: config.temperature,
                 top_k: config.top_k,
@@ -94,7 +94,6 @@ impl Stage for Sample {
             let room = tokens.len() + config.max_tokens;
             let mut generator = gpt.generator(dev.as_ref(), params.weights(), room)?;
             let new = generator.generate(&tokens, config.max_tokens, &sampling, |t| t == bos)?;
-            let new: Vec<u32> = new.into_iter().map(|t| t as u32).collect();
             let text = tokenizer.decode(&new);
             let shown = format!("{prompt}{text}");
             ctx.log(visible(&shown));

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use farthing_comm::Comm;
-use farthing_data::{Prefetch, Rows, Tokenizer};
-use farthing_train::{Checkpoints, Error, EvalRecord, StepRecord, Trainer};
+use farthing_data::{Rows, Tokenizer};
+use farthing_train::{Checkpoints, Error, EvalRecord, Loaded, StepRecord, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::run::Task;
@@ -55,7 +55,7 @@ pub(super) struct Rank<'a> {
     pub(super) trainer: Trainer<'a>,
     pub(super) comm: &'a dyn Comm,
     pub(super) shared: &'a Shared,
-    batches: Option<Prefetch>,
+    batches: Option<Loaded>,
 }
 
 /// The calls of the first rank. Those of a job of one rank are announced to nobody.
@@ -89,10 +89,8 @@ impl<'a> Rank<'a> {
     /// Also what stops a training by itself, which the caller tells from other failures.
     pub(super) fn step(&mut self) -> Result<Result<StepRecord, Error>> {
         self.announce(&Call::Step)?;
-        let batches = match self.batches.take() {
-            Some(batches) => batches,
-            None => self.trainer.batches(self.shared.train.clone(), self.shared.seed)?,
-        };
+        let Shared { train, seed, .. } = self.shared;
+        let batches = self.batches.take().unwrap_or_else(|| self.trainer.batches(train, *seed));
         Ok(self.trainer.step(self.batches.insert(batches)))
     }
 

@@ -1,4 +1,4 @@
-//! A glob as a list of parts, one for each folder on the way, so that a search lists no folder that it cannot match in.
+//! Splits a glob into parts, one for each folder on the way: a search lists only folders in which something can match.
 
 use globset::{GlobBuilder, GlobMatcher};
 

@@ -1,12 +1,11 @@
-//! The resume point: what packing leaves beside its shards after each one, so that a later call goes on from there instead of
-//! beginning again. One file, replaced as a whole; a damaged one counts as none.
+//! The resume point, a file that packing leaves beside its shards after each one. A later call goes on from there. It is replaced as
+//! a whole; a damaged one is ignored, and packing begins again.
 
-use crate::feed::Mark;
-use crate::pack::PackerState;
-use crate::rows::ManifestShard;
-use crate::shard::Shard;
-use crate::token::Token;
-use crate::{Error, PackSettings, Packer, Result};
+use super::Packer;
+use super::encoding::Mark;
+use super::state::PackerState;
+use super::tokens::Token;
+use crate::{Error, ManifestShard, PackSettings, Result, Shard};
 use farthing_base::files;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;

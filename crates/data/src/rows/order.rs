@@ -1,5 +1,4 @@
-//! The order of rows in training: a pure function of (seed, step), in constant memory.
-//! It permutes indices; it reads no rows.
+//! The order of rows in training, computed from (seed, step) in constant memory.
 
 use crate::{Error, Result};
 use farthing_base::random::{PHI, mix};

@@ -1,9 +1,9 @@
-//! Text to tokens, beat by beat: while one chunk of documents is packed, the next is encoded and the one after that is read, row groups
-//! side by side, all on the caller's thread pool, so that no thread waits for another while there is work. Memory is bounded by three
-//! chunks; the order of documents is that of the files, whatever the number of threads. It knows neither rows nor shards.
+//! Reads and encodes text, chunk by chunk: while one chunk of documents is packed, the next is encoded and the one after it is read.
+//! All of it runs on the caller's thread pool, where no thread waits while there is work. Three chunks are in memory at a time, and
+//! documents keep the order of the files.
 
+use super::tokens::{Token, Tokens};
 use crate::text::{Group, Groups, Row};
-use crate::token::{Token, Tokens};
 use crate::{Error, Position, Progress, ReadStats, Result, Texts, Tokenizer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub(crate) struct Document<T> {
 /// # Errors
 /// That of `take` if it fails, else the first of reading and encoding; what was read before it is packed, as it would have been
 /// document by document. [`Error::Stopped`].
-pub(crate) fn feed<T: Token>(
+pub(crate) fn encode_texts<T: Token>(
     texts: Texts,
     from: Mark,
     tokenizer: &Tokenizer,
@@ -242,7 +242,7 @@ mod tests {
                     found.push((document.tokens.as_slice().to_vec(), document.mark));
                     Ok(())
                 };
-                let last = feed(texts, mark, &tokenizer, &mut Silent, take).unwrap();
+                let last = encode_texts(texts, mark, &tokenizer, &mut Silent, take).unwrap();
                 assert_eq!(last, end);
                 assert!(found == expected[from..], "{min_score:?}, from document {from}");
             }

@@ -1,9 +1,25 @@
-//! All shards of a directory as one indexed collection of rows, and the manifest that lists them.
+//! Opens a folder of shards as one collection of rows, by the manifest that lists them.
 
-use crate::many::{AsOne, Part, side_by_side};
-use crate::shard::{Row, Shard};
-use crate::token::TokenType;
-use crate::{ChatTokens, Error, PackSettings, PackStats, Progress, ReadStats, Result, Silent};
+mod batch;
+mod chat;
+mod loader;
+mod order;
+mod settings;
+mod shard;
+mod stats;
+
+pub use batch::Batch;
+pub use chat::ChatTokens;
+pub use loader::{LoadedBatch, Loader, LoaderIter};
+pub use order::Order;
+pub use settings::{PackRule, PackSettings, Remainder};
+#[cfg(all(test, feature = "text"))]
+pub(crate) use shard::MAX_HEADER_BYTES;
+pub use shard::{Row, SHARD_FORMAT, Shard, TokenType};
+pub use stats::{LengthCount, Lengths, PackStats, ReadStats};
+
+use crate::side_by_side::{AsOne, Part, side_by_side};
+use crate::{Error, Progress, Result, Silent};
 use farthing_base::files;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -107,6 +123,7 @@ impl Manifest {
         Ok(manifest)
     }
 
+    #[cfg(feature = "text")]
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(MANIFEST);
         let mut text = serde_json::to_string_pretty(self)

@@ -1,41 +1,9 @@
-//! A token in memory as it will lie in a shard: two bytes where the vocabulary allows, else four. And documents of them as views into
-//! what many documents share, so that a token is written once, by the encoder, and copied once, into its row.
+//! A token in memory as it will lie in a shard: two bytes where the vocabulary allows, else four. Documents are views into tokens that
+//! several documents share: the encoder writes a token once, and it is copied once, into its row.
 
-use farthing_base::tensors::Dtype;
+use crate::TokenType;
 use std::borrow::Cow;
 use std::sync::Arc;
-
-/// How a token is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TokenType {
-    /// Two bytes: vocabularies of up to 65,536 entries.
-    U16,
-    /// Four bytes.
-    U32,
-}
-
-impl TokenType {
-    /// The narrowest type that holds every id of a vocabulary of `vocab` entries.
-    pub fn for_vocab(vocab: usize) -> Self {
-        if vocab <= 1 << 16 { Self::U16 } else { Self::U32 }
-    }
-
-    /// Bytes per token.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::U16 => 2,
-            Self::U32 => 4,
-        }
-    }
-
-    pub(crate) fn dtype(self) -> Dtype {
-        match self {
-            Self::U16 => Dtype::U16,
-            Self::U32 => Dtype::U32,
-        }
-    }
-}
 
 /// A number that holds tokens: `u16` or `u32`.
 pub trait Token: bytemuck::Pod + Send + Sync + Eq + std::fmt::Debug + sealed::Sealed {

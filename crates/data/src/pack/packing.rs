@@ -1,144 +1,23 @@
-//! From parquet files to a tokenizer, and from parquet files and a tokenizer to shards: the two long functions of this crate.
+//! Packing under way: a packer, and the shards that its rows are written to.
 
-use crate::feed::{Document, Mark, feed};
-use crate::files::digest_files;
-use crate::rows::{MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, Rows};
-use crate::token::{Token, TokenType};
-use crate::writer::{Label, ShardWriter};
+use super::Packer;
+use super::encoding::{Document, Mark, encode_texts};
+use super::resume;
+use super::shard_writer::{Label, ShardWriter};
+use super::to_rows::PackConfig;
+use super::tokens::Token;
 use crate::{
-    BpeSettings, BpeStats, Error, PackSettings, Packer, Progress, Result, TextColumn, TextFilter,
-    Texts, Tokenizer, resume,
+    Error, MANIFEST, MANIFEST_FORMAT, Manifest, ManifestShard, PackSettings, Progress, Result,
+    Texts, Tokenizer,
 };
-use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The tokenizer's name in the directory that [`train_bpe`] writes.
-pub const TOKENIZER: &str = "tokenizer.json";
-
-/// Names how documents become rows, in the digest of the input: another value wherever the same input gives other rows.
-const PACKING: &str = "farthing-packing-2";
 
 /// Bytes of rows that are hashed and written together.
 const BLOCK_BYTES: usize = 1 << 18;
 
-/// Trains a tokenizer on one column of parquet files and writes `out/tokenizer.json`. `text` is the column's name, or a
-/// [`TextColumn`] with a filter. A text that is too small or too uniform for as many entries as are asked for yields fewer.
-///
-/// # Errors
-/// Those of [`Texts`] and [`Tokenizer::train`], too little text apart; [`Error::Tokenizer`] for none; [`Error::Io`].
-pub fn train_bpe<'a, P: AsRef<Path>>(
-    files: &[P],
-    text: impl Into<TextColumn<'a>>,
-    settings: &BpeSettings,
-    out: &Path,
-    progress: &mut dyn Progress,
-) -> Result<(Tokenizer, BpeStats)> {
-    settings.check()?;
-    fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    let text = text.into();
-    let texts = Texts::open(files, text.name)?.with_filter(text.filter)?;
-    // With a filter the number of documents that will be read is not known.
-    let documents = text.filter.is_empty().then(|| texts.rows());
-    let (tokenizer, stats) = Tokenizer::train_at_most(texts, documents, settings, progress)?;
-    if stats.chars == 0 {
-        return Err(Error::Tokenizer {
-            reason: format!("there is no text to make {} entries of", settings.vocab_size),
-            hint: "give some, or let the filter keep some".into(),
-        });
-    }
-    tokenizer.save(out.join(TOKENIZER))?;
-    Ok((tokenizer, stats))
-}
-
-/// How to pack parquet files into shards.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PackConfig {
-    /// The column that holds the text.
-    pub text_column: String,
-    /// Which documents are packed.
-    #[serde(skip_serializing_if = "TextFilter::is_empty")]
-    pub filter: TextFilter,
-    /// How large a shard's data may become; it has one row at least.
-    pub shard_bytes: usize,
-    /// Rows and rule.
-    pub settings: PackSettings,
-}
-
-impl Default for PackConfig {
-    fn default() -> Self {
-        Self {
-            text_column: "text".into(),
-            filter: TextFilter::default(),
-            shard_bytes: 100_000_000,
-            settings: PackSettings::default(),
-        }
-    }
-}
-
-/// Encodes and packs one column of parquet files into `out/rows_00000.safetensors`, … and `out/manifest.json`, which is
-/// written last.
-///
-/// Called again on a directory that it finished, with the same input, it verifies the shards and returns; on one that
-/// it was killed in, it goes on after the last shard that was whole, from the resume point that lies beside the shards. The bytes are
-/// the same either way, and for any number of threads.
-///
-/// # Errors
-/// [`Error::Manifest`] when `out` holds another packing, which is left alone; [`Error::NoRows`] when the text does not fill one
-/// row; [`Error::Stopped`] soon after `progress` asks for it; those of [`Texts`], [`Tokenizer::encode_batch`] and of writing shards.
-///
-/// # Cost
-/// The caller's pool reads, encodes and packs, one more thread writes. Memory for the packer's buffer, and some tens of megabytes of
-/// text, tokens and rows on their way; a document longer than that is in memory as a whole.
-pub fn pack<P: AsRef<Path>>(
-    files: &[P],
-    tokenizer: &Tokenizer,
-    config: &PackConfig,
-    out: &Path,
-    progress: &mut dyn Progress,
-) -> Result<Manifest> {
-    pack_with_digests(files, None, tokenizer, config, out, progress)
-}
-
-/// [`pack`] for files whose digests may be known, so that they are read once: `digests[i]` is the BLAKE3 of `files[i]`, in hex, as
-/// [`digest_file`](crate::digest_file) and [`FileEntry::blake3`](crate::FileEntry::blake3) have it. The rows and their manifest are the
-/// same.
-///
-/// # Errors
-/// Those of [`pack`]; [`Error::Config`] unless there are as many digests as files.
-pub fn pack_with_digests<P: AsRef<Path>>(
-    files: &[P],
-    digests: Option<&[String]>,
-    tokenizer: &Tokenizer,
-    config: &PackConfig,
-    out: &Path,
-    progress: &mut dyn Progress,
-) -> Result<Manifest> {
-    config.settings.check()?;
-    if let Some(digests) = digests.filter(|digests| digests.len() != files.len()) {
-        return Err(Error::Config {
-            what: format!("{} files come with {} digests", files.len(), digests.len()),
-            hint: "give one digest for each file, in their order".into(),
-        });
-    }
-    let texts = Texts::open(files, &config.text_column)?.with_filter(&config.filter)?;
-    let key = match digests {
-        Some(digests) => input_key(digests, tokenizer, config)?,
-        None => input_key(&digest_files(files, progress)?, tokenizer, config)?,
-    };
-    fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    if out.join(MANIFEST).exists() {
-        return finished(out, &key, progress);
-    }
-    match TokenType::for_vocab(tokenizer.vocab_size()) {
-        TokenType::U16 => pack_as::<u16>(texts, tokenizer, config, out, &key, progress),
-        TokenType::U32 => pack_as::<u32>(texts, tokenizer, config, out, &key, progress),
-    }
-}
-
-/// [`pack`] with tokens of one type, once everything is found to be in order.
-fn pack_as<T: Token>(
+/// Packs with tokens of one type, once everything is found to be in order.
+pub(super) fn pack_as<T: Token>(
     mut texts: Texts,
     tokenizer: &Tokenizer,
     config: &PackConfig,
@@ -158,7 +37,7 @@ fn pack_as<T: Token>(
     }
     packing.rows(false)?;
     texts.go_to(from.position)?;
-    let end = feed(texts, from, tokenizer, progress, |document| packing.take(document))?;
+    let end = encode_texts(texts, from, tokenizer, progress, |document| packing.take(document))?;
     packing.mark = end;
     packing.rows(true)?;
     packing.finish()
@@ -283,40 +162,6 @@ impl<'a, T: Token> Packing<'a, T> {
     }
 }
 
-/// A digest of everything that the rows depend on.
-fn input_key(digests: &[String], tokenizer: &Tokenizer, config: &PackConfig) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    let config = serde_json::to_string(config).map_err(|e| Error::Config {
-        what: format!("the pack settings cannot be written: {e}"),
-        hint: "this is a fault of this crate".into(),
-    })?;
-    let mut part = |text: &str| {
-        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
-    };
-    part(MANIFEST_FORMAT);
-    part(PACKING);
-    part(&config);
-    part(tokenizer.digest());
-    for digest in digests {
-        part(digest);
-    }
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// The manifest of a directory that is finished, if it is the packing that is asked for and undamaged.
-fn finished(out: &Path, key: &str, progress: &mut dyn Progress) -> Result<Manifest> {
-    let rows = Rows::open(out)?;
-    if rows.manifest().input != key {
-        return Err(Error::Manifest {
-            path: out.join(MANIFEST),
-            reason: "it belongs to another packing: its text, tokenizer or settings differ".into(),
-        });
-    }
-    rows.verify_watched(progress)?;
-    resume::remove(out)?;
-    Ok(rows.manifest().clone())
-}
-
 /// Removes what an interrupted call left and no resume point counts: shards, and files half written. Other files are not touched.
 fn clear(out: &Path, keep: &[ManifestShard]) -> Result<()> {
     let mut left: Vec<PathBuf> = vec![];
@@ -341,8 +186,7 @@ fn clear(out: &Path, keep: &[ManifestShard]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Position;
-    use crate::{PackRule, Remainder, Shard};
+    use crate::{BpeSettings, PackRule, Position, Remainder, Shard, TokenType};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

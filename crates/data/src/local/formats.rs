@@ -128,6 +128,12 @@ pub(crate) fn pointer(text: &str) -> Option<(&'static str, &'static str)> {
     ))
 }
 
+/// Whether a text begins as a web page does.
+pub(crate) fn is_web_page(text: &str) -> bool {
+    let begins = |tag: &str| text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+    begins("<html") || begins("<!doc")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,49 +1,16 @@
-//! Text on this machine: a path, a folder or a glob. One walk finds it, and one function, [`Walk::file`], decides of each file whether
-//! it is text of the user's. What is left out comes with its reason, so that nothing is missing in silence.
-//!
-//! - What a store of this program holds is never a source: wherever the store is, whichever it is, and through links.
-//! - A link that leads nowhere is an error where it would have been a source.
-//! - Links to folders are followed, each folder once. A file that is found by two ways is taken once.
-//! - Names that begin with a dot, and folders that systems keep for themselves, are left out unless they are named.
-//! - Text in other formats than parquet is taken where it is asked for: by its name, or by a glob with its extension. A folder, and a
-//!   glob that says no extension, mean the parquet files there; where there are none, the others, if they are of one format.
-//! - A folder that may not be listed is passed over, unless it is the one that is named.
+//! Walks folders to find the files of a path, a folder or a glob. One function, [`Walk::file`], decides of each file whether it is
+//! text of the user's. What is left out is listed with its reason.
 
 use super::formats::{Format, begins_as_parquet};
-use super::glob::{Alternative, Part, is_glob, parse};
-use super::list::{FILES, Files};
+use super::glob::{Alternative, Part};
+use super::stores::{STORES, has_fetched, in_store, is_store};
+use super::{Found, LeftOut, OTHERS, several};
+use crate::error::is_absent;
 use crate::{Error, Result};
-use farthing_base::files;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-
-/// A source on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LocalAddress {
-    /// As it is written.
-    pub(crate) text: String,
-    /// The path that it is, if there is a file or folder of that name.
-    pub(crate) path: PathBuf,
-    /// The glob that it is otherwise; empty where it can be none.
-    pub(crate) glob: String,
-}
-
-/// What a search found.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    /// In the order of their names.
-    pub(crate) files: Vec<PathBuf>,
-    pub(crate) left_out: Vec<LeftOut>,
-}
-
-/// What is not text of the user's, though it is where that was looked for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct LeftOut {
-    pub(crate) path: PathBuf,
-    pub(crate) why: String,
-}
 
 /// Folders that systems and programs keep for themselves wherever they are.
 const SYSTEMS: [&str; 9] = [
@@ -57,113 +24,6 @@ const SYSTEMS: [&str; 9] = [
     "_delta_log",
     "_spark_metadata",
 ];
-
-/// Formats of text that people look for, though they are not read.
-const OTHERS: [&str; 9] = ["json", "gz", "zst", "bz2", "xz", "zip", "arrow", "feather", "md"];
-
-/// The files that a source names, in the order of their names; relative paths start at `base`.
-///
-/// # Errors
-/// [`Error::NoFiles`], [`Error::Source`], [`Error::Address`] for a glob that cannot be read, [`Error::Io`].
-pub(crate) fn find(address: &LocalAddress, base: &Path) -> Result<Found> {
-    let mut path = base.join(&address.path);
-    if fs::symlink_metadata(&path).is_err()
-        && let Some(home) = home(address)?
-    {
-        path = home;
-    }
-    let mut walk = Walk { base: base.to_owned(), ..Walk::default() };
-    match fs::symlink_metadata(&path) {
-        Ok(_) => walk.named(&path)?,
-        Err(error) if is_absent(&error) => {
-            if is_glob(&address.glob) {
-                let wrong = |reason: String| Error::Address {
-                    given: address.text.clone(),
-                    reason: format!("the glob cannot be read: {reason}"),
-                    hint: "`*` and `?` stay inside a folder, `**` does not, `[0-9]` is one of them",
-                };
-                let glob = match address.glob.strip_prefix("~/").zip(std::env::home_dir()) {
-                    // Of the home folder's own name nothing is a wildcard.
-                    Some((rest, home)) => {
-                        walk.base = home;
-                        rest
-                    }
-                    None => &address.glob,
-                };
-                let alternatives = parse(glob).map_err(wrong)?;
-                walk.glob(&alternatives)?;
-            }
-        }
-        Err(error) => return Err(Error::io("open", &path)(error)),
-    }
-    let others = std::mem::take(&mut walk.others);
-    let found = walk.finish(&address.text)?;
-    if !found.files.is_empty() {
-        return Ok(found);
-    }
-    Err(nothing(address, base, &others, &found.left_out))
-}
-
-/// What `~` means, unless something is called that.
-fn home(address: &LocalAddress) -> Result<Option<PathBuf>> {
-    let Some(rest) = address.glob.strip_prefix('~') else { return Ok(None) };
-    if !rest.is_empty() && !rest.starts_with('/') {
-        return Ok(None);
-    }
-    let rest = rest.trim_start_matches('/');
-    let Some(home) = std::env::home_dir().filter(|home| !home.as_os_str().is_empty()) else {
-        return Err(Error::Source {
-            what: format!("`{}` begins with the home folder, and HOME is not set", address.text),
-            hint: "set HOME, or write the whole path".into(),
-        });
-    };
-    Ok(Some(home.join(rest)))
-}
-
-/// Why nothing was found, with what may have been meant.
-fn nothing(
-    address: &LocalAddress,
-    base: &Path,
-    others: &BTreeMap<String, usize>,
-    left_out: &[LeftOut],
-) -> Error {
-    let pattern = address.text.clone();
-    if let Some((kind, n)) = others.iter().max_by_key(|(_, n)| **n) {
-        let s = if *n == 1 { "" } else { "s" };
-        return Error::Source {
-            what: format!("no parquet file matches `{pattern}`, which has {n} `.{kind}` file{s}"),
-            hint: FORMATS.into(),
-        };
-    }
-    if let Some(first) = left_out.first() {
-        let more = match left_out.len() {
-            1 => String::new(),
-            n => format!(", and {} more are left out", n - 1),
-        };
-        let shown = first.path.strip_prefix(base).unwrap_or(&first.path).display();
-        return Error::Source {
-            what: format!("no parquet file matches `{pattern}`: {shown}: {}{more}", first.why),
-            hint: "give a file of text (parquet, .jsonl, .txt, .csv), a folder that holds some, or a glob".into(),
-        };
-    }
-    if pattern.starts_with('~') || pattern.starts_with('$') {
-        return Error::Source {
-            what: format!("no parquet file matches `{pattern}`"),
-            hint: "`~/…` is your own home folder; that of another user, and variables of the environment, are written out: `${env:HOME}/…`"
-                .into(),
-        };
-    }
-    Error::NoFiles { pattern, base: base.into() }
-}
-
-/// What to do with text in another format.
-pub(crate) const FORMATS: &str = "parquet is read, and on this machine, by their names, JSON lines (.jsonl, .ndjson), text (.txt), tables (.csv, .tsv), and .gz and .zst of these; what is none of them becomes parquet in a line of Python, such as `pandas.DataFrame({\"text\": documents}).to_parquet(\"a.parquet\")`";
-
-/// Files of a format.
-fn counted(format: Format, n: usize) -> String {
-    let s = if n == 1 { "" } else { "s" };
-    format!("{n} file{s} of {}", format.name())
-}
 
 /// What a file is, whatever it is called.
 #[cfg(unix)]
@@ -193,16 +53,18 @@ enum Way<'a> {
     InFolder,
 }
 
+/// A search under way.
 #[derive(Default)]
-struct Walk {
-    base: PathBuf,
+pub(super) struct Walk {
+    /// Where relative paths start.
+    pub(super) base: PathBuf,
     /// Each file once, by what it is: whether a link to a folder was on the way, and its path.
     files: BTreeMap<Identity, (bool, PathBuf)>,
     /// Those that were asked for; the others are in the formats that their names say, and are taken where there are none of these.
     asked: BTreeSet<Identity>,
     left_out: BTreeSet<LeftOut>,
     /// Extensions of files in other formats, and how many there are.
-    others: BTreeMap<String, usize>,
+    pub(super) others: BTreeMap<String, usize>,
     /// Links to folders, which are followed when everything else has been looked at: (path, alternative, its part).
     links: Vec<(PathBuf, usize, usize)>,
     /// Folders that were searched, each with what for.
@@ -214,8 +76,13 @@ struct Walk {
 }
 
 impl Walk {
+    /// With this folder as the one where relative paths start.
+    pub(super) fn from(base: &Path) -> Self {
+        Self { base: base.to_owned(), ..Self::default() }
+    }
+
     /// What was found. Without a file that was asked for, text in other formats is taken, if it is in one.
-    fn finish(mut self, source: &str) -> Result<Found> {
+    pub(super) fn finish(mut self, source: &str) -> Result<Found> {
         let (mut files, mut others) = (vec![], BTreeMap::<Format, Vec<PathBuf>>::new());
         for (identity, (_, path)) in std::mem::take(&mut self.files) {
             match Format::of_name(&path) {
@@ -226,14 +93,8 @@ impl Walk {
             }
         }
         if others.len() > 1 && files.is_empty() {
-            let found: Vec<String> =
-                others.iter().map(|(f, paths)| counted(*f, paths.len())).collect();
-            let globs: Vec<_> =
-                others.keys().map(|format| format!("`{}`", format.glob())).collect();
-            return Err(Error::Source {
-                what: format!("`{source}` has text in several formats: {}", found.join(", ")),
-                hint: format!("say which with a glob: {}", globs.join(" or ")),
-            });
+            let counts = others.into_iter().map(|(format, paths)| (format, paths.len()));
+            return Err(several(source, &counts.collect()));
         }
         if files.is_empty() {
             files = others.pop_first().map(|(_, paths)| paths).unwrap_or_default();
@@ -260,7 +121,7 @@ impl Walk {
     }
 
     /// A path that was written without wildcards, and is there.
-    fn named(&mut self, path: &Path) -> Result<()> {
+    pub(super) fn named(&mut self, path: &Path) -> Result<()> {
         let meta = fs::metadata(path).map_err(|error| gone(nowhere(path, &error)))?;
         if !meta.is_dir() {
             return self.file(path, Way::Named);
@@ -275,7 +136,7 @@ impl Walk {
         self.follow(&folder)
     }
 
-    fn glob(&mut self, alternatives: &[Alternative]) -> Result<()> {
+    pub(super) fn glob(&mut self, alternatives: &[Alternative]) -> Result<()> {
         for (i, alternative) in alternatives.iter().enumerate() {
             let before = self.files.len();
             let root = if alternative.absolute { PathBuf::from("/") } else { self.base.clone() };
@@ -521,46 +382,6 @@ impl Walk {
     }
 }
 
-/// Why a store's files are left out.
-const STORES: &str = "it belongs to a store, in which this program keeps its own copies";
-
-fn in_store(path: &Path, store: &Path) -> Error {
-    let (path, store) = (path.display(), store.display());
-    Error::Source {
-        what: format!(
-            "{path} is no source: it belongs to the store {store}, in which this program keeps its own copies, held-out text among them"
-        ),
-        hint: "give the files that were copied there as the source, or move yours out of the store"
-            .into(),
-    }
-}
-
-/// Whether a folder is where a store keeps outputs, one of its entries, or one that an entry is begun in. A store's own folder may be
-/// one in which users keep their text, too.
-fn is_store(dir: &Path) -> bool {
-    let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let beside = |name: &str| dir.with_file_name(name).is_dir();
-    if name == "stages" && (beside("locks") || beside("last")) {
-        return true;
-    }
-    let (key, rest) = name.split_at_checked(32).unwrap_or_default();
-    let in_stages = dir.parent().and_then(Path::file_name).is_some_and(|name| name == "stages");
-    let keyed = key.len() == 32 && key.bytes().all(|b| b.is_ascii_hexdigit());
-    if in_stages && keyed && ["", ".partial", ".damaged", ".old"].contains(&rest) {
-        return true;
-    }
-    let record = dir.join("stage.json");
-    let Ok(text) = files::read(&record) else { return false };
-    let value: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
-    value.is_some_and(|v| ["key", "stage", "outputs"].iter().all(|name| v.get(name).is_some()))
-}
-
-/// Whether [`fetch`](super::fetch) filled a folder.
-fn has_fetched(dir: &Path) -> bool {
-    let Ok(text) = files::read(&dir.join(FILES)) else { return false };
-    serde_json::from_slice::<Files>(&text).is_ok()
-}
-
 /// By its name.
 fn is_parquet(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
@@ -592,25 +413,8 @@ fn gone(error: Error) -> Error {
     }
 }
 
-/// Whether nothing is there.
-pub(crate) fn is_absent(error: &std::io::Error) -> bool {
-    use ErrorKind as E;
-    matches!(error.kind(), E::NotFound | E::NotADirectory | E::InvalidInput | E::InvalidFilename)
-}
-
 /// The system's words without its number.
-fn words(error: &std::io::Error) -> String {
+pub(super) fn words(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    if to.exists() {
-        fs::remove_file(to).map_err(Error::io("replace", to))?;
-    }
-    // The target of a symbolic link, not the link: the list names contents.
-    let from = fs::canonicalize(from).map_err(Error::io("open", from))?;
-    // Not hard-linked: an edit of the source in place would change what was fetched. File systems that can, share the blocks.
-    fs::copy(&from, to).map_err(Error::io("copy", &from))?;
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The list of the parquet files of a directory, as fetching leaves it.
+//! `files.json`: the list of parquet files that fetching leaves in a folder.
 
 use crate::{Error, Result};
 use farthing_base::files;

@@ -1,5 +1,5 @@
-//! Files side by side: a few threads take one file after another, and the caller's thread alone speaks to whoever watches,
-//! and hears from them whether to stop.
+//! Works on several files at once. A few threads take one file after another; only the caller's thread reports progress and asks
+//! whether to stop.
 
 use crate::{Error, Progress, Result};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

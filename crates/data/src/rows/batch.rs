@@ -1,7 +1,6 @@
-//! Batches on the host: inputs, targets, and positions sorted by token. No device, no thread.
+//! A batch on the host: inputs, targets, and positions sorted by token.
 
-use crate::{ChatTokens, Error, Order, Result, Row, Rows};
-use std::ops::Range;
+use crate::{ChatTokens, Error, Result, Row};
 
 /// The tokens of B rows, in buffers that are allocated once.
 ///
@@ -54,12 +53,24 @@ impl Batch {
         })
     }
 
-    /// [`Batch::new`] without `sorted`, for a model that sums the gradient of its embedding in another way.
-    ///
-    /// # Errors
-    /// Those of [`Batch::new`].
-    pub fn unsorted(rows: usize, tokens: usize, vocab: usize) -> Result<Self> {
-        Ok(Self { sorted: vec![], starts: vec![], ..Self::new(rows, tokens, vocab)? })
+    /// The same without `sorted`.
+    pub(super) fn without_sorting(self) -> Self {
+        Self { sorted: vec![], starts: vec![], ..self }
+    }
+
+    /// Nothing, in no memory.
+    pub(super) fn empty() -> Self {
+        let (inputs, targets, sorted, starts) = (vec![], vec![], vec![], vec![]);
+        Self {
+            inputs,
+            targets,
+            sorted,
+            starts,
+            vocab: 0,
+            rows: 0,
+            tokens: 0,
+            learned_in_step: None,
+        }
     }
 
     /// Rows, B.
@@ -88,7 +99,7 @@ impl Batch {
         self.learned_in_step
     }
 
-    /// (B·T): positions in `inputs`, sorted stably by token; empty in a [`Batch::unsorted`].
+    /// (B·T): positions in `inputs`, sorted stably by token; empty where a [`Loader`](crate::Loader) was not asked to sort.
     pub fn sorted(&self) -> &[i32] {
         &self.sorted
     }
@@ -131,7 +142,8 @@ impl Batch {
         Ok(())
     }
 
-    fn set_row(&mut self, b: usize, index: u64, row: Row<'_>) -> Result<()> {
+    /// Row `b` from row `index` of the corpus, which has T + 1 tokens. [`Batch::complete`] comes after the last.
+    pub(super) fn set_row(&mut self, b: usize, index: u64, row: Row<'_>) -> Result<()> {
         let span = b * self.tokens..(b + 1) * self.tokens;
         let (inputs, targets) = (&mut self.inputs[span.clone()], &mut self.targets[span]);
         // Loops that the compiler turns into vector instructions: the largest token, then two copies.
@@ -151,6 +163,19 @@ impl Batch {
             return Err(Error::TokenOutOfRange { row: index, position, token, vocab: self.vocab });
         }
         Ok(())
+    }
+
+    /// What is left to do when all rows are there: targets of a conversation that are not learned become −1, and positions are sorted.
+    pub(super) fn complete(&mut self, chat: Option<&ChatTokens>, learned_in_step: Option<u64>) {
+        if let Some(chat) = chat {
+            for row in self.targets.chunks_exact_mut(self.tokens) {
+                chat.mask(row);
+            }
+        }
+        self.learned_in_step = learned_in_step;
+        if !self.sorted.is_empty() {
+            self.sort();
+        }
     }
 
     /// Counting sort of the positions by token, where every entry has its number.
@@ -186,117 +211,5 @@ fn lay_out<T: Copy>(row: &[T], inputs: &mut [i32], targets: &mut [i32], widen: i
     }
     for (target, &token) in targets.iter_mut().zip(row.iter().skip(1)) {
         *target = widen(token);
-    }
-}
-
-/// Reads the rows of a step, in the order that [`Order`] gives them.
-#[derive(Debug, Clone)]
-pub struct BatchReader {
-    rows: Rows,
-    order: Order,
-    /// A step and its targets that are learned, for the micro-batches that follow.
-    counted: Option<(u64, u64)>,
-    /// A row, to count in.
-    row: Vec<i32>,
-}
-
-impl BatchReader {
-    /// Joins rows and an order over as many rows.
-    ///
-    /// # Errors
-    /// [`Error::BatchShape`] when the order is over another number of rows.
-    pub fn new(rows: Rows, order: Order) -> Result<Self> {
-        if order.rows() != rows.len() {
-            return Err(Error::BatchShape {
-                what: format!("the order is over {} rows, there are {}", order.rows(), rows.len()),
-                hint: "build the order with `rows.len()`".into(),
-            });
-        }
-        Ok(Self { rows, order, counted: None, row: vec![] })
-    }
-
-    /// The rows.
-    pub fn rows(&self) -> &Rows {
-        &self.rows
-    }
-
-    /// The order.
-    pub fn order(&self) -> &Order {
-        &self.order
-    }
-
-    /// The targets of a step that are learned.
-    fn learned(&mut self, step: u64, chat: &ChatTokens) -> Result<u64> {
-        if let Some((counted, learned)) = self.counted
-            && counted == step
-        {
-            return Ok(learned);
-        }
-        self.row.resize(self.rows.row_tokens(), 0);
-        let mut learned = 0;
-        for index in self.order.batch(step) {
-            self.rows.fill(index, &mut self.row)?;
-            learned += chat.mask(&mut self.row[1..]);
-        }
-        self.counted = Some((step, learned));
-        Ok(learned)
-    }
-
-    /// Fills `batch` with the rows `range` of step `step`; a micro-batch or a rank takes its own range of 0..batch rows.
-    ///
-    /// # Shapes
-    /// `range` holds B rows, and rows have T + 1 tokens.
-    ///
-    /// # Errors
-    /// [`Error::BatchShape`] otherwise; [`Error::TokenOutOfRange`] when a token is not in the batch's vocabulary.
-    ///
-    /// # Cost
-    /// Three passes over B·(T + 1) tokens and, unless the batch is [`Batch::unsorted`], a counting sort; no allocation. The rows
-    /// are views into the mapped files until then.
-    pub fn read(&mut self, step: u64, range: Range<usize>, batch: &mut Batch) -> Result<()> {
-        if range.len() != batch.rows || range.end > self.order.batch_rows() {
-            return Err(Error::BatchShape {
-                what: format!(
-                    "rows {}..{} of a step of {} rows were asked for in a batch of {} rows",
-                    range.start,
-                    range.end,
-                    self.order.batch_rows(),
-                    batch.rows
-                ),
-                hint: "the range must lie in the step and hold as many rows as the batch".into(),
-            });
-        }
-        if batch.tokens + 1 != self.rows.row_tokens() {
-            return Err(Error::BatchShape {
-                what: format!(
-                    "a batch of {} positions was asked for from rows of {} tokens",
-                    batch.tokens,
-                    self.rows.row_tokens()
-                ),
-                hint: format!(
-                    "use a sequence length of {}, or pack the text into rows of that length",
-                    self.rows.row_tokens() - 1
-                ),
-            });
-        }
-        for (b, j) in range.enumerate() {
-            let index = self.order.row(step, j);
-            let row = self.rows.row(index).ok_or_else(|| Error::BatchShape {
-                what: format!("row {index} of {} was asked for", self.rows.len()),
-                hint: "build the order with `rows.len()`".into(),
-            })?;
-            batch.set_row(b, index, row)?;
-        }
-        batch.learned_in_step = None;
-        if let Some(chat) = self.rows.chat().copied() {
-            for row in batch.targets.chunks_exact_mut(batch.tokens) {
-                chat.mask(row);
-            }
-            batch.learned_in_step = Some(self.learned(step, &chat)?);
-        }
-        if !batch.sorted.is_empty() {
-            batch.sort();
-        }
-        Ok(())
     }
 }

@@ -1,6 +1,6 @@
-//! Files' digests.
+//! Digests of files. Files are read, not mapped: a mapped file counts as this process's memory, however large it is.
 
-use crate::many::{AsOne, Part, side_by_side};
+use crate::side_by_side::{AsOne, Part, side_by_side};
 use crate::{Error, Progress, Result};
 use farthing_base::files;
 use std::fs;
@@ -60,16 +60,29 @@ impl Part for Known<'_> {
     }
 }
 
+/// What of one file is read at a time and hashed on all cores.
+const SHARED_BYTES: usize = 1 << 24;
+
 /// The BLAKE3 digest of a file's bytes, in hex.
 ///
 /// # Cost
-/// Large files are mapped and hashed on all cores of the caller's thread pool, gigabytes per second each.
+/// 16 MiB at a time are hashed on all cores of the caller's thread pool, gigabytes per second each.
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read.
 pub fn digest_file(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
+    let refused = |error| Error::io("read", path)(error);
+    let mut file = files::open(path).map_err(refused)?;
+    let bytes = file.metadata().map_err(refused)?.len();
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(path).map_err(Error::io("read", path))?;
-    Ok(hasher.finalize().to_hex().to_string())
+    let mut piece =
+        Vec::with_capacity(SHARED_BYTES.min(usize::try_from(bytes).unwrap_or(SHARED_BYTES)) + 1);
+    loop {
+        piece.clear();
+        if file.by_ref().take(SHARED_BYTES as u64).read_to_end(&mut piece).map_err(refused)? == 0 {
+            return Ok(hasher.finalize().to_hex().to_string());
+        }
+        hasher.update_rayon(&piece);
+    }
 }

@@ -1,24 +1,50 @@
-//! One shard on disk: a safetensors file with the tensor `rows` (N, T+1) and its metadata.
-//! It is written row by row and read by mapping and casting it, so that a row is a view.
+//! One shard on disk: a safetensors file with the tensor `rows` (N, T+1) and its metadata. The file is mapped into memory, and a row is a
+//! view of it.
 
-use crate::rows::ManifestShard;
-use crate::token::{Token, TokenType, le_bytes};
-use crate::{PackSettings, PackStats, Result};
-use farthing_base::tensors::{self, DATA_CHECKSUM, GrowingWriter, Mapped, TensorError, TensorInfo};
+use crate::Result;
+use farthing_base::tensors::{self, DATA_CHECKSUM, Dtype, Mapped, TensorError};
 use farthing_base::unique;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The value of the metadata key `format`.
 pub const SHARD_FORMAT: &str = "farthing-rows-1";
 
-/// Bytes before the data: the header's length and the header, filled up with spaces. A page of memory or two, so that the data begin with a
-/// page too; a header whose counts all have as many digits as they can have is shorter.
-const HEADER_ROOM: usize = 8192;
-
 /// No header of ours comes near this; a longer one is refused before anything is allocated.
-const MAX_HEADER_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_HEADER_BYTES: u64 = 1 << 20;
+
+/// How a token is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenType {
+    /// Two bytes: vocabularies of up to 65,536 entries.
+    U16,
+    /// Four bytes.
+    U32,
+}
+
+impl TokenType {
+    /// The narrowest type that holds every id of a vocabulary of `vocab` entries.
+    pub fn for_vocab(vocab: usize) -> Self {
+        if vocab <= 1 << 16 { Self::U16 } else { Self::U32 }
+    }
+
+    /// Bytes per token.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::U16 => 2,
+            Self::U32 => 4,
+        }
+    }
+
+    pub(crate) fn dtype(self) -> Dtype {
+        match self {
+            Self::U16 => Dtype::U16,
+            Self::U32 => Dtype::U32,
+        }
+    }
+}
 
 /// A row, as it lies in the mapped file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,64 +83,6 @@ impl Row<'_> {
             Self::U16(row) => row.iter().map(|&t| u32::from(t)).collect(),
             Self::U32(row) => row.to_vec(),
         }
-    }
-}
-
-/// A shard on its way to the disk: rows are hashed and written as they come, behind room for the header, which is known last.
-#[derive(Debug)]
-pub(crate) struct NewShard {
-    path: PathBuf,
-    file: GrowingWriter,
-}
-
-impl NewShard {
-    /// Begins the shard `path`, which appears under its name when it is finished.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io).
-    pub(crate) fn create(path: PathBuf) -> Result<Self> {
-        let file = GrowingWriter::create(&path, HEADER_ROOM)?;
-        Ok(Self { path, file })
-    }
-
-    /// Adds whole rows.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io).
-    pub(crate) fn append<T: Token>(&mut self, rows: &[T]) -> Result<()> {
-        Ok(self.file.write(&le_bytes(rows))?)
-    }
-
-    /// Writes the header and gives the shard its name. Returns what a manifest says of it.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io), [`Error::Shard`](crate::Error::Shard).
-    pub(crate) fn finish(
-        self,
-        tokenizer: &str,
-        tokens: TokenType,
-        settings: &PackSettings,
-        stats: &PackStats,
-    ) -> Result<ManifestShard> {
-        let Self { path, file } = self;
-        let row_tokens = settings.row_tokens();
-        let rows = file.bytes() / (row_tokens * tokens.bytes()) as u64;
-        let json = |v: serde_json::Result<String>| {
-            v.map_err(|e| TensorError::Header { path: path.clone(), reason: e.to_string() })
-        };
-        let metadata = BTreeMap::from([
-            ("format", SHARD_FORMAT.to_string()),
-            ("row_tokens", row_tokens.to_string()),
-            ("rows", rows.to_string()),
-            ("settings", json(serde_json::to_string(settings))?),
-            ("stats", json(serde_json::to_string(stats))?),
-            ("tokenizer", tokenizer.to_string()),
-        ]);
-        let (name, shape) = ("rows".to_string(), vec![rows as usize, row_tokens]);
-        let rows_info = TensorInfo { name, dtype: tokens.dtype(), shape };
-        let header_blake3 = file.finish(rows_info, &metadata)?;
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(ManifestShard { file, rows, header_blake3 })
     }
 }
 
@@ -271,42 +239,5 @@ impl Shard {
     fn compare(&self, part: &'static str, expected: &str, bytes: &[u8]) -> Result<()> {
         let found = blake3::hash(bytes).to_hex();
         Ok(tensors::compare(self.path(), part, expected, &found)?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_header_has_room() {
-        fn fill(value: &mut serde_json::Value) {
-            match value {
-                serde_json::Value::Number(_) => *value = u64::MAX.into(),
-                serde_json::Value::Array(all) => all.iter_mut().for_each(fill),
-                serde_json::Value::Object(all) => all.values_mut().for_each(fill),
-                _ => {}
-            }
-        }
-        // Every count as large as it can be.
-        let mut stats = serde_json::to_value(PackStats::default()).unwrap();
-        fill(&mut stats);
-        let stats: PackStats = serde_json::from_value(stats).unwrap();
-        let hash = blake3::hash(b"").to_hex();
-        let settings = PackSettings {
-            context: 1 << 40,
-            buffer_documents: usize::MAX,
-            rule: crate::PackRule::BestFitCropFirst,
-            remainder: crate::Remainder::Discard,
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("shard");
-        let shard = NewShard::create(path.clone()).unwrap();
-        shard.finish(&hash, TokenType::U32, &settings, &stats).unwrap();
-        let mapped = Mapped::open(&path, MAX_HEADER_BYTES).unwrap();
-        assert_eq!(mapped.data_start(), HEADER_ROOM);
-        let spaces = mapped.header().iter().rev().take_while(|&&b| b == b' ').count();
-        // A shard without rows: three numbers have one digit each here, and at most twenty.
-        assert!(spaces > HEADER_ROOM / 2 + 60, "{spaces}");
     }
 }

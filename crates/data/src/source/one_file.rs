@@ -1,4 +1,5 @@
-//! One file of the web that is no text to train on, such as a bundle of tasks: pinned, verified and kept as the files of sources are.
+//! Brings one file of the web that is not text to train on, such as a bundle of tasks. It is pinned, verified and kept like the files
+//! of a source.
 
 use super::address::Address;
 use super::http::bare;

@@ -1,7 +1,52 @@
-//! What packing did to a corpus, in counts; shares are computed from them.
+//! Counts of what was read of a corpus and of what packing did to it, and the shares computed from them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// What became of the rows that were read. A document is counted once: as null, else under the first of score, language, length
+/// that rejects it, else as read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadStats {
+    /// Documents that passed.
+    pub documents: u64,
+    /// Their UTF-8 bytes.
+    pub text_bytes: u64,
+    /// Rows whose text is null.
+    pub null_texts: u64,
+    /// Documents of too low a score, or without one.
+    pub low_score: u64,
+    /// Documents in another language, or in none that is named.
+    pub other_language: u64,
+    /// Documents of too few characters.
+    pub too_short: u64,
+    /// Documents of too many characters.
+    pub too_long: u64,
+}
+
+impl ReadStats {
+    /// Rows in all.
+    pub fn rows(&self) -> u64 {
+        self.documents + self.null_texts + self.rejected()
+    }
+
+    /// Documents that the filter rejected.
+    pub fn rejected(&self) -> u64 {
+        self.low_score + self.other_language + self.too_short + self.too_long
+    }
+}
+
+impl std::ops::AddAssign for ReadStats {
+    fn add_assign(&mut self, other: Self) {
+        self.documents += other.documents;
+        self.text_bytes += other.text_bytes;
+        self.null_texts += other.null_texts;
+        self.low_score += other.low_score;
+        self.other_language += other.other_language;
+        self.too_short += other.too_short;
+        self.too_long += other.too_long;
+    }
+}
 
 /// Counts of one packing. Two identities hold: `tokens_in = tokens_kept + tokens_cropped + tokens_dropped_at_end`, and
 /// `rows · (T + 1) = tokens_kept + bos_added`.
@@ -81,7 +126,8 @@ pub struct LengthCount {
 }
 
 impl Lengths {
-    pub(super) fn count(&mut self, length: usize) {
+    #[cfg_attr(not(feature = "text"), allow(dead_code, reason = "packing counts"))]
+    pub(crate) fn count(&mut self, length: usize) {
         let k = length.checked_ilog2().unwrap_or(0) as usize;
         self.0[k.min(BUCKETS - 1)] += 1;
     }
