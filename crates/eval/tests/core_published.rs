@@ -150,9 +150,8 @@ fn picks_prompts_and_spans_are_nanochat_s() {
             for (crc, text) in spans.iter_mut().zip([&Bytes::default() as &dyn Encode, &gpt2]) {
                 let tokens = text.encode_all(&prompts).unwrap();
                 for row in sequences(item, tokens, text.bos()).unwrap() {
-                    let tokens: Vec<u32> = row.tokens.iter().map(|&token| token as u32).collect();
-                    *crc =
-                        numbers(numbers(*crc, &tokens), &[row.start as u32, tokens.len() as u32]);
+                    let tokens = &row.tokens;
+                    *crc = numbers(numbers(*crc, tokens), &[row.start as u32, tokens.len() as u32]);
                     rows += 1;
                 }
             }

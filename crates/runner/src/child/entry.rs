@@ -152,24 +152,21 @@ impl Remote for Voice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stages::train_gpt::TrainGpt;
+    use crate::stages::sample::Sample;
 
     #[test]
     fn settings_are_read_as_they_were_written() {
-        let config = "{model = {depth = 0x4, head_dim = 1_6}, schedule = {steps = 3}, \"keep_best\" = true, optim = {a = {params = [\"a.\\\"b\\u007F\"], lr = 1e-3}}}";
-        let written = Written {
-            config: config.to_owned(),
-            exec: Some("{checkpoint_every_s = 7.5}".to_owned()),
-            connected: vec![],
-        };
-        let read = job(&Kind::of::<TrainGpt>(), &written).unwrap().config_json().unwrap();
+        let config = "{prompts = [\"a.\\\"b\\u007F\"], \"max_tokens\" = 0x1_0, temperature = 1e-3}";
+        let written =
+            Written { config: config.to_owned(), exec: Some("{}".to_owned()), connected: vec![] };
+        let read = job(&Kind::of::<Sample>(), &written).unwrap().config_json().unwrap();
         let read: serde_json::Value = serde_json::from_str(&read).unwrap();
-        assert_eq!(read["model"]["depth"], 4);
-        assert_eq!(read["optim"]["a"]["params"][0], "a.\"b\u{7f}");
-        assert_eq!(read["optim"]["a"]["lr"], 0.001);
+        assert_eq!(read["max_tokens"], 16);
+        assert_eq!(read["prompts"][0], "a.\"b\u{7f}");
+        assert_eq!(read["temperature"], 0.001);
         for wrong in ["", "{", "{}\n[x]\ny = 1"] {
             let written = Written { config: wrong.to_owned(), ..written.clone() };
-            assert!(job(&Kind::of::<TrainGpt>(), &written).is_err(), "{wrong}");
+            assert!(job(&Kind::of::<Sample>(), &written).is_err(), "{wrong}");
         }
     }
 }

@@ -143,6 +143,8 @@ fn stage(kind: &Kind, resources: &Value, generator: &mut SchemaGenerator) -> Val
 fn or_var(schema: &mut Value) {
     let Value::Object(keys) = schema else { return };
     keys.remove("format");
+    // Of keys that are not written back: a matter of ours.
+    keys.remove("writeOnly");
     for (key, inner) in keys.iter_mut() {
         match key.as_str() {
             "properties" | "$defs" | "patternProperties" => {

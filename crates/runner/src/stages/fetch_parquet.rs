@@ -540,8 +540,8 @@ mod tests {
             ("source = 'embedded://moon'", "source", "`embedded://moon`"),
             ("source = 'a.parquet'\nworld = { seed = 2 }", "world", "the source is `a.parquet`"),
             ("source = 'a.parquet'\nshards = { count = 0 }", "shards.count", "0 files"),
-            ("source = 'hf://datasets/a/b'\ntext_column = 'x'", "text_column", "this machine"),
-            ("source = 'embedded://world'\nseparator = 'x'", "separator", "this machine"),
+            ("source = 'embedded://world'\ntext_column = 'x'", "text_column", "files of text"),
+            ("source = 'embedded://world'\nseparator = 'x'", "separator", "files of text"),
             ("source = 'a.txt'\nseparator = ''", "separator", "empty"),
             (
                 "source = 'embedded://world'\nworld = { train_shards = 0 }",
