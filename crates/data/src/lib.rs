@@ -1,3 +1,7 @@
+#![cfg_attr(
+    not(feature = "fetch"),
+    allow(dead_code, reason = "formats and addresses of which fetching alone reads all")
+)]
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

@@ -9,6 +9,7 @@ mod pages;
 pub use file::TextFile;
 pub use filter::{TextColumn, TextFilter};
 pub(crate) use group::{Group, Groups, Row};
+#[cfg(feature = "fetch")]
 pub(crate) use pages::contained;
 
 use crate::{Error, ReadStats, Result};
