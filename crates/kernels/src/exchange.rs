@@ -310,17 +310,9 @@ fn sent(k: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::params::tests::spec;
     use crate::reference::Reference;
     use crate::{Device, Shape};
-
-    fn spec(group: &str, ids: &[usize], shape: impl Into<Shape>) -> SlabSpec {
-        SlabSpec {
-            group: group.into(),
-            params: ids.iter().map(|&id| ParamId(id)).collect(),
-            names: ids.iter().map(|id| format!("p{id}")).collect(),
-            shape: shape.into(),
-        }
-    }
 
     /// Seen by rank 1 of 2: five matrices, a block each; two tables, each cut in two; a vector on all.
     fn params(dev: &dyn Device) -> Params {

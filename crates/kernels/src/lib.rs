@@ -32,7 +32,7 @@ pub use exchange::{Arrival, Bucket, Coming, Leaving};
 pub use expr::{Binary, Expr, Unary};
 pub use open::{DeviceKind, open};
 pub use ops::{AdamW, AttentionShape, Coef, Op};
-pub use params::{Grads, ParamId, Params, Part, Sharded, Slab, SlabSpec, Weights};
+pub use params::{Grads, ParamId, Params, Part, Slab, SlabSpec, Weights};
 pub use shape::Shape;
 pub use tensor::{Allocation, DType, Element, HostAllocation, Mut, Place, Ref, Tensor};
 

@@ -46,18 +46,6 @@ pub struct Slab<'a> {
     pub grad: Mut<'a>,
 }
 
-/// A sharded slab as it is sent, flat.
-pub struct Sharded<'a> {
-    /// Who has which elements.
-    pub blocks: Blocks,
-    /// This rank's gradient of all elements.
-    pub grad: Ref<'a>,
-    /// Where the sum over all ranks belongs, of this rank's elements.
-    pub own_grad: Mut<'a>,
-    /// All weights to compute with; those of other ranks are as old as the last time they were sent.
-    pub compute: Mut<'a>,
-}
-
 /// The part of a parameter that this rank has the master weights of.
 pub struct Part<'a> {
     /// Which of the parameter's elements.
@@ -193,21 +181,6 @@ impl Params {
         let Store { own, master, .. } = &mut self.stores[i];
         let grad = self.own_grad[i].as_mut().unwrap_or(&mut self.grad[i]);
         Slab { spec: own, weight: master.view_mut(), grad: grad.view_mut() }
-    }
-
-    /// Slab `i` as it is sent, if it is sharded.
-    ///
-    /// # Errors
-    /// None that a slab of this type causes.
-    pub fn sharded_slab(&mut self, i: usize) -> Result<Option<Sharded<'_>>> {
-        let Store { blocks, compute, .. } = &mut self.stores[i];
-        let (Some(compute), Some(own)) = (compute, &mut self.own_grad[i]) else { return Ok(None) };
-        Ok(Some(Sharded {
-            blocks: *blocks,
-            grad: self.grad[i].view().reshape([blocks.elements()])?,
-            own_grad: own.view_mut().reshape([blocks.own()])?,
-            compute: compute.view_mut().reshape([blocks.elements()])?,
-        }))
     }
 
     /// This rank's gradient of slab `i`, whole.
@@ -501,12 +474,13 @@ fn index_of(specs: &[SlabSpec]) -> Result<Vec<(usize, usize)>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::cpu::Cpu;
     use crate::reference::Reference;
 
-    fn spec(group: &str, ids: &[usize], shape: impl Into<Shape>) -> SlabSpec {
+    /// A slab of the parameters of these numbers.
+    pub(crate) fn spec(group: &str, ids: &[usize], shape: impl Into<Shape>) -> SlabSpec {
         SlabSpec {
             group: group.into(),
             params: ids.iter().map(|&id| ParamId(id)).collect(),

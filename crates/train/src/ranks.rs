@@ -4,9 +4,7 @@ use std::ops::Range;
 use std::sync::mpsc::channel;
 
 use farthing_comm::Comm;
-use farthing_kernels::{
-    Arrival, Blocks, Bucket, Device, Leaving, Params, Place, Ref, Sharded, Weights,
-};
+use farthing_kernels::{Arrival, Blocks, Bucket, Device, Leaving, Params, Place, Ref, Weights};
 use farthing_model::{CheckpointWriter, PIECE};
 
 use crate::{Error, Result};
@@ -36,8 +34,8 @@ pub(crate) fn exchange<'p>(
         compute(coming.weights(), &mut leaving)?;
         Ok::<_, Error>(leaving.send_rest()?)
     };
-    // A GPU's memory is reached from the thread that opened it.
-    if comm.in_stream() || matches!(dev.place(), Place::Cuda(_)) {
+    // A GPU's memory is reached from the thread that opened it; and one rank alone has nobody to talk to.
+    if comm.ranks() == 1 || comm.in_stream() || matches!(dev.place(), Place::Cuda(_)) {
         receive(arrivals)?;
         compute()?;
         return buckets.into_iter().try_for_each(sum);
@@ -66,12 +64,9 @@ pub(crate) fn sum_small(dev: &dyn Device, comm: &dyn Comm, params: &mut Params) 
 
 /// Gives every rank the weights that the others have updated.
 pub(crate) fn gather_weights(dev: &dyn Device, comm: &dyn Comm, params: &mut Params) -> Result<()> {
-    for slab in 0..params.specs().len() {
-        if let Some(Sharded { blocks, mut compute, .. }) = params.sharded_slab(slab)? {
-            for (all, _) in blocks.buckets() {
-                comm.all_gather(dev, compute.reborrow().rows(all)?, blocks.block())?;
-            }
-        }
+    let (_, arrivals, _) = params.exchange(true, channel().0)?;
+    for Arrival { mut weights, block, .. } in arrivals {
+        comm.all_gather(dev, weights.reborrow(), block)?;
     }
     Ok(())
 }

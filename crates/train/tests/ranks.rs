@@ -5,12 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use farthing_base::tensors::{Dtype, TensorFile};
-use farthing_comm::{Comm, Threads};
+use farthing_comm::{Comm, Control, Threads};
 use farthing_data::Batch;
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::cuda::Cuda;
 use farthing_kernels::reference::Reference;
-use farthing_kernels::{Device, DeviceKind, Params, open};
+use farthing_kernels::{Device, DeviceKind, Mut, Params, Ref, open};
 use farthing_model::{ModelConfig, Preset, save_model};
 use farthing_optim::Registry;
 use farthing_train::{Batches, Checkpoints, Recipe, Result, Setup, Trainer};
@@ -71,6 +71,53 @@ fn on_ranks<T: Send>(ranks: usize, body: impl Fn(&dyn Comm) -> T + Sync) -> Vec<
             Threads::new(ranks).into_iter().map(|comm| scope.spawn(move || body(&comm))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
+}
+
+/// Ranks whose engine sends in turn with what the device does, as NCCL does.
+struct InTurn<'a>(&'a dyn Comm);
+
+impl Control for InTurn<'_> {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+    fn ranks(&self) -> usize {
+        self.0.ranks()
+    }
+    fn gather(&self, own: &[u8]) -> farthing_comm::Result<Vec<Vec<u8>>> {
+        self.0.gather(own)
+    }
+    fn broadcast(&self, bytes: &[u8]) -> farthing_comm::Result<Vec<u8>> {
+        self.0.broadcast(bytes)
+    }
+    fn watch(&self, during: &'static str) -> farthing_comm::Result<()> {
+        self.0.watch(during)
+    }
+}
+
+impl Comm for InTurn<'_> {
+    fn in_stream(&self) -> bool {
+        true
+    }
+    fn reduce_scatter(
+        &self,
+        dev: &dyn Device,
+        own: Mut<'_>,
+        all: Ref<'_>,
+        block: usize,
+    ) -> farthing_comm::Result<()> {
+        self.0.reduce_scatter(dev, own, all, block)
+    }
+    fn all_gather(
+        &self,
+        dev: &dyn Device,
+        all: Mut<'_>,
+        block: usize,
+    ) -> farthing_comm::Result<()> {
+        self.0.all_gather(dev, all, block)
+    }
+    fn all_reduce(&self, dev: &dyn Device, values: Mut<'_>) -> farthing_comm::Result<()> {
+        self.0.all_reduce(dev, values)
+    }
 }
 
 struct Run {
@@ -233,7 +280,7 @@ impl Batches for Given {
 
 #[test]
 fn the_same_number_of_ranks_gives_the_same_bits() {
-    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let dirs = [(); 4].map(|()| tempfile::tempdir().unwrap());
     for dir in &dirs[..2] {
         on_cpus(3, dir.path(), 2, 8);
     }
@@ -243,6 +290,10 @@ fn the_same_number_of_ranks_gives_the_same_bits() {
     let first = weights(dirs[0].path());
     assert!(first == weights(dirs[1].path()), "another run");
     assert!(first == weights(dirs[2].path()), "a run that was cut off");
+    // And whether arrays are sent beside what is computed or in turn.
+    let dir = dirs[3].path();
+    on_ranks(3, |comm| train(&Cpu::new(1).unwrap(), &InTurn(comm), dir, 2, 8));
+    assert!(first == weights(dir), "sent in turn");
 }
 
 #[test]

@@ -80,27 +80,9 @@ fn cross_entropy_row(
     for part in row.chunks_mut(TOGETHER) {
         // Two loops, of which neither asks anything of an element.
         if simd::max_of(part, magnitude) * inverse < Math::TANH_NEAR {
-            softmax(
-                math,
-                part,
-                &mut sums,
-                shift,
-                softcap,
-                grad.is_some(),
-                #[inline(always)]
-                |x| math.tanh_near(x * inverse),
-            );
+            softmax::<true>(math, part, &mut sums, [inverse, softcap, shift], grad.is_some());
         } else {
-            softmax(
-                math,
-                part,
-                &mut sums,
-                shift,
-                softcap,
-                grad.is_some(),
-                #[inline(always)]
-                |x| math.tanh(x * inverse),
-            );
+            softmax::<false>(math, part, &mut sums, [inverse, softcap, shift], grad.is_some());
         }
     }
     let sum = sums.add_up();
@@ -119,22 +101,22 @@ fn magnitude(x: f32) -> f32 {
     x.abs()
 }
 
-/// Turns logits into z = softcap · t, t being `tanh` of them, or into exp(z − shift) times z's slope 1 − t²; adds exp(z − shift) to `sums`.
+/// Turns logits into z = softcap · t, t being tanh of `inverse` times them, or into exp(z − shift) times z's slope 1 − t²; adds exp(z − shift) to `sums`. `NEAR`: none of
+/// them reaches the cap.
 #[inline(always)]
-fn softmax(
+fn softmax<const NEAR: bool>(
     math: Math,
     part: &mut [f32],
     sums: &mut Lanes,
-    shift: f32,
-    softcap: f32,
+    [inverse, softcap, shift]: [f32; 3],
     slopes: bool,
-    tanh: impl Fn(f32) -> f32,
 ) {
     sums.add_each(
         part,
         #[inline(always)]
         |x| {
-            let t = tanh(x);
+            let x = x * inverse;
+            let t = if NEAR { math.tanh_near(x) } else { math.tanh(x) };
             let exp = math.exp_negative(math.mul_add(softcap, t, -shift));
             let kept = if slopes { exp * math.mul_add(-t, t, 1.0) } else { softcap * t };
             (kept, exp)
