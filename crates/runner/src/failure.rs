@@ -67,9 +67,17 @@ pub(crate) fn hints(error: &anyhow::Error) -> Vec<String> {
     hints
 }
 
-/// An error and its causes in one line, without hints.
+/// An error and its causes in one line, without hints, and without repeating a cause that is quoted already.
 pub(crate) fn said(error: &anyhow::Error) -> String {
-    split(&format!("{error:#}")).0
+    let mut all = String::new();
+    for cause in error.chain() {
+        let (said, _) = apart(cause);
+        if !all.contains(&said) {
+            let between = if all.is_empty() { "" } else { ": " };
+            all.extend([between, &said]);
+        }
+    }
+    all
 }
 
 /// The same with the hints, each on a line of its own.
@@ -196,6 +204,15 @@ mod tests {
             lines(&error),
             ["reading shard 3 failed: row 812 is short", "hint: delete the shard"]
         );
+    }
+
+    #[test]
+    fn a_cause_that_is_quoted_is_said_once_in_a_line_too() {
+        let gone = FileError::at("open", "a.txt")(std::io::ErrorKind::NotFound.into());
+        let error = anyhow::Error::from(gone).context("stage `a` cannot run");
+        assert_eq!(said(&error), "stage `a` cannot run: cannot open a.txt: entity not found");
+        let hint = "check that the path exists, that its permissions allow this, and that the disk is not full";
+        assert_eq!(in_full(&error), format!("{}\nhint: {hint}", said(&error)));
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub(crate) fn eval(args: &Args) -> Result<()> {
     if args.core.is_none() && args.bpb.is_empty() {
         bail!("nothing to evaluate\nhint: --core for tasks, --bpb FILE for bits per byte of text");
     }
-    // What is missing is said before a model is loaded.
+    // What is missing is said before anything is fetched or loaded.
+    args.which.look()?;
     let sources = args.bpb.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>>>()?;
     let bundle = args.core.as_deref().map(|bundle| {
         let watch = Watch::start("bundle", Screen::of_stderr(Hidden::default()), None);

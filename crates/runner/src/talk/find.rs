@@ -137,6 +137,11 @@ impl Which {
         Ok(Loaded { chats: is_chat(&path), model, path })
     }
 
+    /// Looks whether there is a model, and reads nothing of it.
+    pub(crate) fn look(&self) -> Result<()> {
+        find(&self.dir, self.stage.as_deref()).map(drop)
+    }
+
     /// Opens the model that is meant, its tokenizer and the device, and gives the model's file beside what `open` made of them; `tell` hears what is not obvious.
     pub(crate) fn open<T>(&self, tell: &dyn Fn(&str), open: &Opens<'_, T>) -> Result<(T, PathBuf)> {
         let mut resources = Resources::default();

@@ -142,4 +142,8 @@ fn what_cannot_be_evaluated_is_said_before_a_model_is_loaded() {
         assert_eq!(output.code, Some(2), "{args:?}: {}", output.screen());
         assert!(output.stderr.contains(said), "{args:?}: {}", output.screen());
     }
+    // Nothing is fetched for a model that is not there.
+    let output = eval(&place, &["nowhere", "--core", "https://127.0.0.1:9/bundle.zip"]);
+    assert!(output.stderr.contains("nowhere"), "{}", output.screen());
+    assert!(!output.stderr.contains("bundle"), "{}", output.screen());
 }
