@@ -33,6 +33,29 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// [`Error::Lost`] and its like.
     fn watch(&self, during: &'static str) -> Result<()>;
+
+    /// Everybody's numbers at everybody, one rank's after the other's; each passes as many as it has. A collective.
+    ///
+    /// # Errors
+    /// As [`Control::gather`].
+    fn collect(&self, own: &[f64]) -> Result<Vec<f64>> {
+        let all = self.gather(bytemuck::cast_slice(own))?.concat();
+        let all = self.broadcast(&all)?;
+        Ok(all.as_chunks().0.iter().map(|number| f64::from_ne_bytes(*number)).collect())
+    }
+
+    /// The same where each passes as many.
+    ///
+    /// # Errors
+    /// As [`Control::gather`]; [`Error::Argument`].
+    fn exchange(&self, own: &[f64]) -> Result<Vec<f64>> {
+        let (all, want) = (self.collect(own)?, self.ranks() * own.len());
+        if all.len() == want {
+            return Ok(all);
+        }
+        let what = format!("{} numbers, expected {want}", all.len());
+        Err(Error::Argument { during: "exchange", what })
+    }
 }
 
 /// One rank's end of what joins N ranks.
@@ -82,24 +105,6 @@ pub trait Comm: Control {
     /// # Cost
     /// Each rank sends and receives up to 2 · (N − 1) / N of the elements.
     fn all_reduce(&self, dev: &dyn Device, values: Mut<'_>) -> Result<()>;
-}
-
-/// Conveniences that every engine gets.
-impl dyn Comm + '_ {
-    /// Everybody's numbers, in the order of ranks; each passes as many.
-    ///
-    /// # Errors
-    /// As [`Control::gather`].
-    pub fn exchange(&self, own: &[f64]) -> Result<Vec<f64>> {
-        let all = self.gather(bytemuck::cast_slice(own))?.concat();
-        let all = self.broadcast(&all)?;
-        let want = self.ranks() * size_of_val(own);
-        if all.len() != want {
-            let what = format!("{} bytes of numbers, expected {want}", all.len());
-            return Err(Error::Argument { during: "exchange", what });
-        }
-        Ok(all.as_chunks().0.iter().map(|number| f64::from_ne_bytes(*number)).collect())
-    }
 }
 
 /// Refuses an array that N blocks cannot hold, and an own block of another length; returns the own block's place.

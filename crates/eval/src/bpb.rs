@@ -2,6 +2,7 @@
 
 use crate::language_model::score;
 use crate::{BoxError, Error, EvalBatch, IGNORE, LanguageModel, Result, Scores};
+use farthing_comm::{Control, One};
 use farthing_data::{Progress, Rows};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
@@ -21,7 +22,7 @@ pub struct BitsPerByte {
     pub tokens: u64,
 }
 
-/// What bits per byte are made of, so that several ranks can count a part each.
+/// What bits per byte are made of, so that they can be counted a part at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Nats {
     /// As [`BitsPerByte::nats`].
@@ -56,7 +57,7 @@ impl Nats {
 /// `token_bytes` holds each token's raw bytes, 0 for special tokens.
 ///
 /// # Numerics
-/// Sums are f64, one target after the other.
+/// Sums are f64: each row's by itself, one target after the other, then one row after the other.
 ///
 /// # Errors
 /// The first error among `batches` or of the model; [`Error::Config`] when the budget is smaller than one row;
@@ -71,7 +72,25 @@ pub fn bits_per_byte(
     budget_tokens: u64,
     progress: &mut dyn Progress,
 ) -> Result<BitsPerByte> {
-    let sum = count_nats(model, batches, token_bytes, budget_tokens, progress)?;
+    bits_per_byte_on_ranks(&One, model, batches, token_bytes, budget_tokens, progress)
+}
+
+/// [`bits_per_byte`] as one of several ranks, which all call it with the same batches: they take turns, a batch each, and all get the result.
+///
+/// # Numerics
+/// Rows are summed in their order: the bits are those of one rank, where the model's are.
+///
+/// # Errors
+/// As [`bits_per_byte`]; [`Error::Comm`].
+pub fn bits_per_byte_on_ranks(
+    ranks: &dyn Control,
+    model: &mut dyn LanguageModel,
+    batches: impl Iterator<Item = Result<EvalBatch>>,
+    token_bytes: &[u32],
+    budget_tokens: u64,
+    progress: &mut dyn Progress,
+) -> Result<BitsPerByte> {
+    let sum = count(ranks, model, batches, token_bytes, budget_tokens, progress)?;
     if sum.tokens == 0 {
         return Err(no_row(budget_tokens));
     }
@@ -79,7 +98,7 @@ pub fn bits_per_byte(
 }
 
 /// The error for a budget of less than a row.
-pub fn no_row(budget_tokens: u64) -> Error {
+fn no_row(budget_tokens: u64) -> Error {
     Error::Config {
         what: format!("no row fits in {budget_tokens} tokens to evaluate"),
         hint: "evaluate at least as many tokens as one row has, on held-out rows".into(),
@@ -97,48 +116,87 @@ pub fn count_nats(
     budget_tokens: u64,
     progress: &mut dyn Progress,
 ) -> Result<Nats> {
-    let (mut sum, mut scores) = (Nats::default(), Scores::default());
+    count(&One, model, batches, token_bytes, budget_tokens, progress)
+}
+
+/// Rounds of a batch for each rank, so that no rank waits for another longer than a batch takes.
+fn count(
+    ranks: &dyn Control,
+    model: &mut dyn LanguageModel,
+    mut batches: impl Iterator<Item = Result<EvalBatch>>,
+    token_bytes: &[u32],
+    budget_tokens: u64,
+    progress: &mut dyn Progress,
+) -> Result<Nats> {
+    let mut sum = Nats::default();
     progress.total(Some(budget_tokens), "tokens");
-    for batch in batches {
-        let batch = batch?;
-        let tokens = batch.tokens();
-        let left = (budget_tokens - sum.tokens) / tokens as u64;
-        let rows = (batch.rows() as u64).min(left) as usize;
-        if rows == 0 {
-            break;
-        }
-        score(model, &batch, false, &mut scores)?;
-        let targets = batch.targets().chunks_exact(tokens).take(rows);
-        for (row, (targets, losses)) in targets.zip(scores.losses.chunks_exact(tokens)).enumerate()
-        {
-            for (position, (&token, &loss)) in targets.iter().zip(losses).enumerate() {
-                if token == IGNORE {
-                    continue;
-                }
-                let bytes = usize::try_from(token).ok().and_then(|t| token_bytes.get(t));
-                let vocab = token_bytes.len();
-                let &bytes =
-                    bytes.ok_or(Error::Token { token: token.into(), row, position, vocab })?;
-                if bytes == 0 {
-                    continue;
-                }
-                if !loss.is_finite() {
-                    let place =
-                        format!("at position {position} of a row, after {} tokens", sum.tokens);
-                    return Err(Error::NotFinite { loss, place });
-                }
-                sum.nats += loss;
-                sum.bytes += u64::from(bytes);
-                sum.targets += 1;
+    let mut over = false;
+    while !over {
+        let (before, mut own) = (sum.tokens, Vec::new());
+        for rank in 0..ranks.ranks() {
+            let Some(batch) = batches.next().transpose()? else {
+                over = true;
+                break;
+            };
+            let tokens = batch.tokens() as u64;
+            let rows = (batch.rows() as u64).min((budget_tokens - sum.tokens) / tokens);
+            if rank == ranks.rank() && rows > 0 {
+                own = rows_of(model, &batch, rows as usize, token_bytes, sum.tokens)?;
             }
-            sum.tokens += tokens as u64;
+            sum.tokens += rows * tokens;
+            if rows < batch.rows() as u64 {
+                over = true;
+                break;
+            }
         }
-        progress.advance((rows * tokens) as u64);
-        if rows < batch.rows() {
-            break;
+        for [nats, bytes, targets] in ranks.collect(own.as_flattened())?.as_chunks().0 {
+            sum.nats += nats;
+            sum.bytes += *bytes as u64;
+            sum.targets += *targets as u64;
         }
+        progress.advance(sum.tokens - before);
     }
     Ok(sum)
+}
+
+/// Nats, bytes and targets of each of a batch's first rows; `before` it so many tokens were evaluated.
+fn rows_of(
+    model: &mut dyn LanguageModel,
+    batch: &EvalBatch,
+    rows: usize,
+    token_bytes: &[u32],
+    before: u64,
+) -> Result<Vec<[f64; 3]>> {
+    let (tokens, mut scores) = (batch.tokens(), Scores::default());
+    score(model, batch, false, &mut scores)?;
+    let of_row = |row: usize| {
+        let of = row * tokens..(row + 1) * tokens;
+        let [mut nats, mut bytes, mut targets] = [0.0; 3];
+        for (position, (&token, &loss)) in
+            batch.targets()[of.clone()].iter().zip(&scores.losses[of]).enumerate()
+        {
+            if token == IGNORE {
+                continue;
+            }
+            let of_token = usize::try_from(token).ok().and_then(|t| token_bytes.get(t));
+            let vocab = token_bytes.len();
+            let &of_token =
+                of_token.ok_or(Error::Token { token: token.into(), row, position, vocab })?;
+            if of_token == 0 {
+                continue;
+            }
+            if !loss.is_finite() {
+                let after = before + (row * tokens) as u64;
+                let place = format!("at position {position} of a row, after {after} tokens");
+                return Err(Error::NotFinite { loss, place });
+            }
+            nats += loss;
+            bytes += f64::from(of_token);
+            targets += 1.0;
+        }
+        Ok([nats, bytes, targets])
+    };
+    (0..rows).map(of_row).collect()
 }
 
 /// Packed rows of T + 1 tokens, in their order, as batches of at most `batch_rows` rows of T positions.

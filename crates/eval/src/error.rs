@@ -160,6 +160,9 @@ pub enum Error {
         /// The reader's reason.
         source: BoxError,
     },
+    /// Another rank, or what joins them.
+    #[error(transparent)]
+    Comm(#[from] farthing_comm::Error),
 }
 
 farthing_base::debug_with_hint!(Error);
@@ -167,6 +170,7 @@ farthing_base::debug_with_hint!(Error);
 impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint: &str = match self {
+            Self::Comm(error) => return error.hint(),
             &(Self::Read { hint, .. } | Self::Item { hint, .. }) => hint,
             Self::Tasks { hint, .. } | Self::Archive { hint, .. } | Self::Config { hint, .. } => {
                 hint

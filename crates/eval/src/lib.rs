@@ -11,7 +11,9 @@ mod language_model;
 mod python_random;
 mod texts;
 
-pub use bpb::{BitsPerByte, Nats, batches, batches_of, bits_per_byte, count_nats, no_row};
+pub use bpb::{
+    BitsPerByte, Nats, batches, batches_of, bits_per_byte, bits_per_byte_on_ranks, count_nats,
+};
 pub use encode::Encode;
 pub use error::{BoxError, Error, Result};
 pub use gpt::GptScorer;

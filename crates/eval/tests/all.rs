@@ -11,5 +11,6 @@ mod core_published;
 mod golden;
 mod golden_bits;
 mod gpt;
+mod ranks;
 mod world;
 mod zips;

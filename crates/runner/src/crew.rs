@@ -10,7 +10,7 @@ use farthing_comm::{About, Job, Launch, Patience};
 use serde::{Deserialize, Serialize};
 
 use crate::grammar::Pipeline;
-use crate::stages::train_gpt;
+use crate::stages::{evaluation, seat::Seat, train_gpt};
 use crate::{Engine, Extras, Result, failure, hidden::Hidden};
 
 /// The exit code of a process that stops because another rank is missing or has stopped: what sees it may start the job again.
@@ -36,8 +36,9 @@ pub(crate) struct Crew {
 
 /// What the first process tells the others, between stages.
 #[derive(Serialize, Deserialize)]
-enum Order {
+pub(crate) enum Order {
     Train(Box<train_gpt::Task>),
+    Evaluate(evaluation::Task),
     End,
 }
 
@@ -98,15 +99,11 @@ impl Crew {
     }
 }
 
-/// Has the other processes train too.
+/// Has the other processes do as this one says.
 ///
 /// # Errors
 /// They are not there any more.
-pub(crate) fn train(job: &Job, task: &train_gpt::Task) -> Result<()> {
-    say(job, &Order::Train(Box::new(task.clone())))
-}
-
-fn say(job: &Job, order: &Order) -> Result<()> {
+pub(crate) fn say(job: &Job, order: &Order) -> Result<()> {
     let said = serde_json::to_vec(order)?;
     job.control().broadcast(&said).map_err(farthing_train::Error::from)?;
     Ok(())
@@ -210,6 +207,7 @@ fn obey(job: &Job, extras: &Extras) -> Result<()> {
         let order = serde_json::from_slice(&said).context("reading what rank 0 said")?;
         match order {
             Order::Train(task) => train_gpt::follow(&task, job, extras)?,
+            Order::Evaluate(task) => task.follow(Seat::Process(job))?,
             Order::End => return Ok(()),
         }
     }

@@ -36,8 +36,12 @@ fn advice<'a>(cause: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
 
 /// What went wrong between ranks, if that is what an error is.
 pub(crate) fn comm<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a farthing_comm::Error> {
-    match cause.downcast_ref::<farthing_train::Error>() {
-        Some(farthing_train::Error::Comm(error)) => Some(error),
+    use farthing_eval::Error as Eval;
+    use farthing_train::Error as Train;
+
+    match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(Train::Comm(error) | Train::Eval(Eval::Comm(error))), _)
+        | (_, Some(Eval::Comm(error))) => Some(error),
         _ => cause.downcast_ref(),
     }
 }

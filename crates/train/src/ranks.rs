@@ -71,14 +71,6 @@ pub(crate) fn gather_weights(dev: &dyn Device, comm: &dyn Comm, params: &mut Par
     Ok(())
 }
 
-/// Rank `rank`'s share of `n` things, as even as can be.
-pub(crate) fn share(n: u64, rank: usize, ranks: usize) -> Range<u64> {
-    let (rank, ranks) = (rank as u64, ranks as u64);
-    // In u128, so that no product overflows.
-    let at = |rank: u64| (u128::from(n) * u128::from(rank) / u128::from(ranks)) as u64;
-    at(rank)..at(rank + 1)
-}
-
 /// Brings tensors together from all ranks: at rank 0, in a file; elsewhere there is no writer.
 pub(crate) struct Collector<'a> {
     pub(crate) dev: &'a dyn Device,

@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use farthing_comm::{Comm, One};
 use farthing_data::{Batch, LoadedBatch, LoaderIter, Rows};
-use farthing_eval::{GptScorer, Nats, batches_of, count_nats, no_row};
+use farthing_eval::{GptScorer, batches_of, bits_per_byte_on_ranks};
 use farthing_kernels::{Device, Params, Tensor};
 use farthing_model::{Mode, Workspace};
 use farthing_optim::{Optimizers, Registry, shard};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::{Parts, agreed};
-use crate::ranks::{exchange, gather_weights, share, sum_small};
+use crate::ranks::{exchange, gather_weights, sum_small};
 use crate::{Checkpoints, Error, EvalRecord, Result, RunRecord, Setup, StepRecord};
 
 /// Micro-batches that are made ahead of the one in use.
@@ -336,20 +336,15 @@ impl<'a> Trainer<'a> {
         let Self { dev, comm, setup, params, workspace, micro_batch_rows, .. } = self;
         let mut scorer = GptScorer::within(&setup.gpt, *dev, params, workspace);
         let row = (held_out.row_tokens() as u64).saturating_sub(1).max(1);
-        let rows = share(held_out.len().min(tokens / row), comm.rank(), comm.ranks());
-        let budget = (rows.end - rows.start) * row;
-        let batches = batches_of(held_out, rows, *micro_batch_rows);
-        let silent = &mut farthing_data::Silent;
-        let own = count_nats(&mut scorer, batches, token_bytes, budget, silent)?;
-        let numbers = [own.nats, own.bytes as f64, own.targets as f64, own.tokens as f64];
-        let all = comm.exchange(&numbers)?;
-        let sum = |i: usize| all.iter().skip(i).step_by(numbers.len()).sum::<f64>();
-        let [nats, counts @ ..] = [0, 1, 2, 3].map(sum);
-        let [bytes, targets, counted] = counts.map(|count| count as u64);
-        if counted == 0 {
-            return Err(no_row(tokens).into());
-        }
-        let result = Nats { nats, bytes, targets, tokens: counted }.bits_per_byte()?;
+        let rows = held_out.len().min(tokens / row);
+        let result = bits_per_byte_on_ranks(
+            *comm,
+            &mut scorer,
+            batches_of(held_out, 0..rows, *micro_batch_rows),
+            token_bytes,
+            tokens,
+            &mut farthing_data::Silent,
+        )?;
         let progress = &mut self.progress;
         progress.last_bpb = result.bits_per_byte;
         if progress.step == 0 {

@@ -152,6 +152,11 @@ impl Bundle {
         &self.tasks
     }
 
+    /// The folder or the zip.
+    pub fn place(&self) -> &Path {
+        self.files.place()
+    }
+
     /// Where the items of `task` are, for messages: inside of a zip it is the zip's path and the name in it.
     pub fn path(&self, task: &Task) -> PathBuf {
         self.files.shown(&task.uri)

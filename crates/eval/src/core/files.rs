@@ -45,6 +45,14 @@ impl Files {
         Ok((Self::Zip(zip, prefix), list))
     }
 
+    /// The folder or the zip.
+    pub(crate) fn place(&self) -> &Path {
+        match self {
+            Self::Folder(root) => root,
+            Self::Zip(zip, _) => zip.path(),
+        }
+    }
+
     /// The text of a file.
     ///
     /// # Errors

@@ -29,12 +29,13 @@ use item::parse_items;
 use crate::language_model::score;
 use crate::python_random::PythonRandom;
 use crate::{Encode, Error, LanguageModel, Result, Scores};
+use farthing_comm::{Control, One};
 use farthing_data::Progress;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// Items whose prompts are in memory at once.
+/// Items whose prompts are in memory at once, and after which ranks tell each other what they found.
 const CHUNK: usize = 512;
 /// Options of an item share the work on their common beginning where that spares the model at least so many tokens; below, batches of many
 /// items do more at once.
@@ -88,6 +89,21 @@ pub fn evaluate(
     settings: &Settings,
     progress: &mut dyn Progress,
 ) -> Result<Report> {
+    evaluate_on_ranks(&One, model, text, bundle, settings, progress)
+}
+
+/// [`evaluate`] as one of several ranks, which all call it with the same bundle: they take turns, an item each, and all get the whole report.
+///
+/// # Errors
+/// As [`evaluate`]; [`Error::Comm`].
+pub fn evaluate_on_ranks(
+    ranks: &dyn Control,
+    model: &mut dyn LanguageModel,
+    text: &dyn Encode,
+    bundle: &Bundle,
+    settings: &Settings,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
     if settings.max_per_task == Some(0) || settings.batch_tokens == 0 {
         return Err(Error::Config {
             what: format!(
@@ -108,7 +124,7 @@ pub fn evaluate(
         let mut examples = Vec::with_capacity(prepared.items.len());
         for first in (0..prepared.items.len()).step_by(CHUNK) {
             let range = first..prepared.items.len().min(first + CHUNK);
-            examples.extend(chunk(model, text, prepared, range, settings, progress)?);
+            examples.extend(chunk(ranks, model, text, prepared, range, settings, progress)?);
         }
         reports.push(TaskReport::new(prepared.task, examples));
     }
@@ -143,8 +159,9 @@ pub fn few_shot(index: usize, items: usize, shots: usize) -> Vec<usize> {
     others.into_iter().map(|other| other + usize::from(other >= index)).collect()
 }
 
-/// Evaluates the items `range` of one task.
+/// Evaluates the items `range` of one task, which the ranks take in turn: all of them get all that is found.
 fn chunk(
+    ranks: &dyn Control,
     model: &mut dyn LanguageModel,
     text: &dyn Encode,
     prepared: &Prepared<'_>,
@@ -153,6 +170,7 @@ fn chunk(
     progress: &mut dyn Progress,
 ) -> Result<Vec<Example>> {
     let Prepared { task, path, items } = prepared;
+    let is_own = |index: usize| index % ranks.ranks() == ranks.rank();
     let mut texts = Vec::new();
     let mut counts = Vec::with_capacity(range.len());
     let mut digests = Vec::with_capacity(range.len());
@@ -164,20 +182,22 @@ fn chunk(
         let prompts = prompts(&items[index].item, &shots, &task.continuation_delimiter);
         counts.push(prompts.len());
         digests.push(digest(&prompts));
-        texts.extend(prompts);
+        if is_own(index) {
+            texts.extend(prompts);
+        }
     }
     let mut encoded = text.encode_all(&texts)?.into_iter();
     drop(texts);
 
-    // The options of all items in one list, and for each the line that it comes from.
+    // The options of this rank's items in one list, and for each the line that it comes from.
     let mut all: Vec<Sequence> = Vec::new();
     let mut lines: Vec<usize> = Vec::new();
     let mut spans = Vec::with_capacity(range.len());
-    for (index, count) in range.clone().zip(counts) {
+    for (index, count) in range.clone().zip(&counts).filter(|(index, _)| is_own(*index)) {
         let Line { line, item } = &items[index];
         let refused = |reason| Error::Prompt { path: path.clone(), line: *line, reason };
-        let mut own =
-            sequences(item, encoded.by_ref().take(count).collect(), text.bos()).map_err(refused)?;
+        let mut own = sequences(item, encoded.by_ref().take(*count).collect(), text.bos())
+            .map_err(refused)?;
         if let Some(most) = model.max_tokens() {
             own.iter_mut().try_for_each(|sequence| sequence.crop(most)).map_err(refused)?;
         }
@@ -220,14 +240,16 @@ fn chunk(
         progress.advance(group.members.len() as u64);
     }
 
-    let judged = range.zip(spans).zip(digests).map(|((index, span), prompts)| {
+    let options: Vec<usize> = items[range.clone()].iter().map(|l| l.item.options()).collect();
+    let verdicts = exchanged(ranks, &verdicts, &range, &options)?;
+    progress.advance((options.iter().sum::<usize>() - all.len()) as u64);
+    let judged = range.zip(verdicts).zip(digests).map(|((index, verdicts), prompts)| {
         let Line { line, item } = &items[index];
-        let verdicts = &verdicts[span];
         let losses = verdicts.iter().map(|v| Some(v.mean).filter(|mean| !mean.is_nan())).collect();
         let (gold, chosen, correct) = match item {
             Item::LanguageModeling { .. } => (None, None, verdicts[0].exact),
             Item::MultipleChoice { gold, .. } | Item::Schema { gold, .. } => {
-                let chosen = lowest(verdicts);
+                let chosen = lowest(&verdicts);
                 (Some(*gold), Some(chosen), chosen == *gold)
             }
         };
@@ -252,6 +274,31 @@ struct Verdict {
     mean: f64,
     /// Whether each of them was the greedy prediction.
     exact: bool,
+}
+
+/// All verdicts on the items `range`, of so many `options` each, from those on this rank's.
+fn exchanged(
+    ranks: &dyn Control,
+    own: &[Verdict],
+    range: &Range<usize>,
+    options: &[usize],
+) -> Result<Vec<Vec<Verdict>>> {
+    let own: Vec<f64> =
+        own.iter().flat_map(|verdict| [verdict.mean, f64::from(verdict.exact)]).collect();
+    let all = ranks.collect(&own)?;
+    let (losses, positions) = (all.len() / 2, options.iter().sum());
+    if losses != positions {
+        return Err(Error::Scores { losses, predictions: losses, positions });
+    }
+    let mut all =
+        all.as_chunks().0.iter().map(|&[mean, exact]| Verdict { mean, exact: exact > 0.0 });
+    let mut verdicts = vec![Vec::new(); range.len()];
+    for rank in 0..ranks.ranks() {
+        for (at, _) in range.clone().enumerate().filter(|(_, i)| i % ranks.ranks() == rank) {
+            verdicts[at].extend(all.by_ref().take(options[at]));
+        }
+    }
+    Ok(verdicts)
 }
 
 /// The losses of each option's own tokens, where options of multiple choice share enough and the model can make use of it.

@@ -1,11 +1,11 @@
 //! `eval-bpb`: bits per byte of a model on held-out rows.
 
-use farthing_eval::{batches, bits_per_byte};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{device, loaded::Evaluated, watch::Watched};
+use super::evaluation::{self, What, bits};
+use super::{device, seat, watch::Watched};
 use crate::{At, Ctx, Extras, NoExec, PlanCtx, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
@@ -21,9 +21,6 @@ fn tokens() -> u64 {
     80 * 524_288
 }
 
-/// Positions that a batch stays under.
-const BATCH_TOKENS: usize = 4_096;
-
 /// Evaluates bits per byte.
 pub struct EvalBpb;
 
@@ -34,6 +31,7 @@ impl Stage for EvalBpb {
     const ABOUT: &'static str = "bits per byte of a model on held-out rows";
     const VERSION: u32 = 2;
     const COMPUTES: bool = true;
+    const RANKS: bool = true;
     const INPUTS: &'static [Port] =
         &[port("model", "checkpoint"), port("val", "packed rows"), port("bpe", "tokenizer")];
     const OUTPUTS: &'static [Port] = &[port("metrics", "metrics")];
@@ -47,22 +45,16 @@ impl Stage for EvalBpb {
         Ok(())
     }
 
-    fn preflight(_: &Config, _: &NoExec, resources: &Resources, _: &PlanCtx) -> Result<()> {
-        device::open(resources).map(drop)
+    fn preflight(_: &Config, _: &NoExec, resources: &Resources, ctx: &PlanCtx) -> Result<()> {
+        seat::preflight(resources, ctx, |rank| device::open_of(resources, rank))
     }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
-        let loaded = Evaluated::of_ports(ctx)?;
-        let rows = super::rows(ctx, "val", &loaded.tokenizer)?;
-        let row_tokens = rows.row_tokens() - 1;
-        let budget = config.tokens.min(rows.len() * row_tokens as u64);
-        let result = bits_per_byte(
-            loaded.scorer()?.as_mut(),
-            batches(&rows, (BATCH_TOKENS / row_tokens).max(1)),
-            &loaded.tokenizer.token_bytes(),
-            budget,
-            &mut Watched::new(ctx, "tokens"),
-        )?;
+        let what = What::Bits { rows: ctx.input("val")?.to_owned(), tokens: config.tokens };
+        let result = evaluation::on_ranks(ctx, what, |loaded, ranks| {
+            let rows = super::rows(ctx, "val", &loaded.tokenizer)?;
+            bits(loaded, &rows, config.tokens, ranks, &mut Watched::new(ctx, "tokens"))
+        })?;
         let loss = result.nats / result.targets as f64;
         ctx.metrics("metrics")?.write(&json!({
             "record": "bpb", "bpb": result.bits_per_byte, "loss": loss,

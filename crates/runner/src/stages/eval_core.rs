@@ -5,12 +5,13 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use farthing_eval::core::{Bundle, Report, Settings, TaskReport, evaluate};
+use farthing_eval::core::{Bundle, Report, Settings, TaskReport};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{core_bundle, device, loaded::Evaluated, watch::Watched};
+use super::evaluation::{self, What, core};
+use super::{core_bundle, device, seat, watch::Watched};
 use crate::failure;
 use crate::{At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
 
@@ -49,6 +50,7 @@ impl Stage for EvalCore {
     const ABOUT: &'static str = "accuracy on CORE-format tasks against chance";
     const VERSION: u32 = 3;
     const COMPUTES: bool = true;
+    const RANKS: bool = true;
     const INPUTS: &'static [Port] =
         &[port("model", "checkpoint"), port("bpe", "tokenizer"), port("tasks", "tasks").optional()];
     const OUTPUTS: &'static [Port] = &[
@@ -113,7 +115,8 @@ impl Stage for EvalCore {
             return Ok(());
         }
         let bundle = config.bundle.as_ref().map(|b| core_bundle::preflight(b, ctx.extras()));
-        failure::all_of(bundle.into_iter().chain([device::open(resources).map(drop)]))
+        let ranks = seat::preflight(resources, ctx, |rank| device::open_of(resources, rank));
+        failure::all_of(bundle.into_iter().chain([ranks]))
     }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
@@ -126,15 +129,12 @@ impl Stage for EvalCore {
                 return ctx.metrics("metrics").map(drop);
             }
         };
-        let loaded = Evaluated::of_ports(ctx)?;
         let settings = Settings { max_per_task: config.max_per_task, ..Settings::default() };
-        let report = evaluate(
-            loaded.scorer()?.as_mut(),
-            &loaded.tokenizer,
-            &bundle,
-            &settings,
-            &mut Watched::new(ctx, "prompts"),
-        )?;
+        // Others may have another working directory.
+        let tasks = std::path::absolute(bundle.place()).context("finding the tasks")?;
+        let report = evaluation::on_ranks(ctx, What::Core { tasks, settings }, |loaded, ranks| {
+            core(loaded, &bundle, &settings, ranks, &mut Watched::new(ctx, "prompts"))
+        })?;
         let n = report.tasks.len() as f64;
         let accuracy = report.tasks.iter().map(|t| t.accuracy).sum::<f64>() / n;
         let chance = report.tasks.iter().map(|t| t.random_baseline).sum::<f64>() / n;

@@ -23,8 +23,11 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Opens both ports of `ctx` on the device of its resources.
     pub(crate) fn open(ctx: &Ctx) -> Result<Self> {
+        Self::on(ctx, device::open(&ctx.resources)?)
+    }
+
+    fn on(ctx: &Ctx, dev: Box<dyn Device>) -> Result<Self> {
         let tokenizer = super::tokenizer(ctx)?;
-        let dev = device::open(&ctx.resources)?;
         let path = ctx.input("model")?.join(MODEL_FILE);
         if Gpt2Config::is_beside(&path) {
             bail!(
@@ -69,14 +72,13 @@ enum Kind {
 }
 
 impl Evaluated {
-    /// Opens the ports `model` and `bpe` on the device of the resources.
-    pub(crate) fn of_ports(ctx: &Ctx) -> Result<Self> {
+    /// Opens the ports `model` and `bpe`.
+    pub(crate) fn of_ports(ctx: &Ctx, dev: Box<dyn Device>) -> Result<Self> {
         let path = ctx.input("model")?.join(MODEL_FILE);
         if Gpt2Config::is_beside(&path) {
-            let dev = device::open(&ctx.resources)?;
             return Self::gpt2(path, super::tokenizer(ctx)?, dev, CONNECT);
         }
-        let Loaded { dev, gpt, params, tokenizer } = Loaded::open(ctx)?;
+        let Loaded { dev, gpt, params, tokenizer } = Loaded::on(ctx, dev)?;
         Ok(Self { path, dev, kind: Kind::Ours(Box::new(gpt), params), tokenizer })
     }
 

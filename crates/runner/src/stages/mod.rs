@@ -16,7 +16,9 @@ pub mod use_tokenizer;
 
 pub(crate) mod core_bundle;
 pub(crate) mod device;
+pub(crate) mod evaluation;
 pub(crate) mod loaded;
+pub(crate) mod seat;
 mod watch;
 
 use std::path::Path;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use farthing_base::Hint;
-use farthing_comm::{Comm, Control, Job, One, Patience, Threads};
+use farthing_comm::Job;
 use farthing_data::{Rows, Tokenizer};
 use farthing_kernels::Device;
 use farthing_model::GptConfig;
@@ -21,9 +21,10 @@ use serde_json::Value;
 
 use super::begin;
 use super::config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
-use super::ranks::{Rank, Shared, first_cause};
-use crate::crew::{self, Crew};
+use super::ranks::{Rank, Shared};
+use crate::crew;
 use crate::progress::format::count;
+use crate::stages::seat::{self, Seat};
 use crate::stages::{self, TOKENIZER_FILE};
 use crate::{Cancelled, Ctx, Engine, Extras, Lacking, PlanCtx, Resources, Result};
 
@@ -63,64 +64,18 @@ pub(crate) struct Task {
     pub(super) keep_checkpoints: NonZeroUsize,
 }
 
-/// Where a rank is.
-enum Seat<'a> {
-    /// There is no other.
-    Alone,
-    /// One of several threads of this process.
-    Thread(Threads),
-    /// One of several processes.
-    Process(&'a Job),
-}
-
-impl Seat<'_> {
-    /// Which of the ranks on this machine it is.
-    fn local_rank(&self) -> usize {
-        match self {
-            Self::Alone => 0,
-            Self::Thread(end) => end.rank(),
-            Self::Process(job) => job.launch().local_rank,
-        }
-    }
-
-    fn comm<'d>(self, engine: Engine, dev: &'d dyn Device) -> Result<Box<dyn Comm + 'd>, Error> {
-        Ok(match self {
-            Self::Alone => Box::new(One),
-            #[cfg(feature = "nvidia")]
-            Self::Thread(end) if engine == Engine::Nccl => {
-                Box::new(farthing_comm::Nccl::new(Arc::new(end), dev, Patience::default())?)
-            }
-            Self::Thread(end) => Box::new(end),
-            Self::Process(job) => job.comm(engine.into(), dev)?,
-        })
-    }
-}
-
 /// What a training on several ranks lacks before anything runs: GPUs, a launcher, libraries.
 pub(crate) fn preflight(
     precision: Option<Precision>,
     resources: &Resources,
     ctx: &PlanCtx,
 ) -> Result<()> {
-    let launched = ctx.extras().get::<Crew>().is_some_and(Crew::is_expected);
-    let ranks = resources.all_ranks();
-    // The last of the GPUs that this process opens is there if all are.
-    let last = if launched || resources.gpus == 0 { 0 } else { ranks - 1 };
-    super::device(precision, resources, last)?;
-    match resources.engine {
-        _ if ranks == 1 => Ok(()),
-        Engine::Mpi if !launched => Err(Lacking(format!(
-            "its `resources` ask for `engine = \"mpi\"`, and no mpirun has started this process\n\
-             hint: start it with `mpirun -n {ranks}` before the command, or leave `engine` out"
-        ))
-        .into()),
-        #[cfg(feature = "nvidia")]
-        Engine::Nccl => farthing_comm::Nccl::find().map(drop).map_err(|e| {
-            use farthing_base::Hint;
-            Lacking(e.with_hint()).into()
-        }),
-        _ => Ok(()),
+    seat::preflight(resources, ctx, |rank| super::device(precision, resources, rank))?;
+    #[cfg(feature = "nvidia")]
+    if resources.all_ranks() > 1 && resources.engine == Engine::Nccl {
+        farthing_comm::Nccl::find().map_err(|e| Lacking(e.with_hint()))?;
     }
+    Ok(())
 }
 
 pub(super) fn run(config: &TrainConfig, exec: TrainExec, ctx: &mut Ctx) -> Result<()> {
@@ -181,33 +136,13 @@ impl Work {
             ctx.log(announcement(&rank, &shared.train, dev));
             train(rank, dev, &self, exec, tokenizer, ctx)
         };
-        let ranks = task.resources.all_ranks();
-        if ranks == 1 {
-            return part.on(Seat::Alone, Some(&mut lead));
-        }
-        if let Some(job) = Crew::job(&extras) {
-            crew::train(job, &task)?;
-            return part.on(Seat::Process(job), Some(&mut lead));
-        }
-        let mut ends = Threads::new(ranks).into_iter();
-        let first = ends.next().context("a job has at least one rank")?;
-        let results = std::thread::scope(|scope| {
-            let part = &part;
-            let mut others = Vec::new();
-            for end in ends {
-                let thread = std::thread::Builder::new().name(format!("rank {}", end.rank()));
-                let spawned = thread.spawn_scoped(scope, move || part.on(Seat::Thread(end), None));
-                others.push(spawned.context("starting the thread of a rank")?);
-            }
-            // Its end is gone with it: whoever still waits for the first rank hears that.
-            let led = part.on(Seat::Thread(first), Some(&mut lead));
-            let joined = others.into_iter().map(|rank| match rank.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            Ok::<_, anyhow::Error>([led].into_iter().chain(joined).collect::<Vec<_>>())
-        })?;
-        first_cause(results)
+        seat::everywhere(
+            &task.resources,
+            &extras,
+            || crew::Order::Train(Box::new(task.clone())),
+            |seat| part.on(seat, Some(&mut lead)),
+            |seat| part.on(seat, None),
+        )
     }
 }
 
@@ -240,7 +175,7 @@ impl Part<'_> {
         let Task { learn, precision, resources, micro_rows, .. } = self.task;
         let setup = learn.setup(self.registry, self.vocab, self.shared.train.row_tokens() - 1)?;
         let dev = super::device(*precision, resources, seat.local_rank())?;
-        let comm = seat.comm(resources.engine, dev.as_ref())?;
+        let comm = seat.comm(resources.engine, dev.as_ref()).map_err(Error::from)?;
         let trainer = Trainer::on_ranks(dev.as_ref(), &*comm, setup, self.registry, *micro_rows)?;
         let rank = Rank::new(trainer, &*comm, self.shared);
         match lead {
