@@ -21,7 +21,7 @@ fn records(place: &Place) -> Vec<Value> {
 }
 
 /// The last step that a training which is not done has recorded; 0 where there is none.
-fn recorded(place: &Place) -> u64 {
+pub(crate) fn recorded(place: &Place) -> u64 {
     let entries = std::fs::read_dir(place.path("store/stages")).into_iter().flatten();
     let partial = entries.map(|e| e.unwrap().path()).filter(|e| e.extension().is_some());
     let metrics = partial.filter_map(|e| std::fs::read_to_string(e.join("metrics")).ok());

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use farthing_base::random::Draws;
+
 use crate::harness::{Output, Place};
-use crate::kill::wait_for;
+use crate::kill::{recorded, wait_for};
+use crate::ranks::{apart, bits, losses};
 
 const LAUNCHERS: [&str; 2] = ["mpirun.openmpi", "mpirun.mpich"];
 
@@ -27,6 +30,7 @@ fn start(
     place: &Place,
     launcher: &str,
     ranks: usize,
+    wrapped: &[&str],
     args: &[&str],
     vars: &[(&str, &str)],
 ) -> Child {
@@ -35,14 +39,19 @@ fn start(
         command.args(["--oversubscribe", "--quiet"]);
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }
-    command.arg("-n").arg(ranks.to_string()).arg(env!("CARGO_BIN_EXE_runner")).arg("p.toml");
+    command
+        .args(extra)
+        .arg("-n")
+        .arg(ranks.to_string())
+        .arg(env!("CARGO_BIN_EXE_runner"))
+        .arg("p.toml");
     command.args(args).envs(vars.iter().copied()).current_dir(place.path(""));
     command.env("RUST_BACKTRACE", "0").stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn under(place: &Place, launcher: &str, ranks: usize, args: &[&str]) -> Output {
-    place.output(start(place, launcher, ranks, args, &[]))
+    place.output(start(place, launcher, ranks, &[], args, &[]))
 }
 
 /// The process of a rank.
@@ -70,7 +79,10 @@ fn signal(pid: u32, signal: &str) {
 
 #[test]
 fn processes_give_the_bits_of_threads() {
-    let set = ["--until", "train", "--set", "train.resources={ ranks = 2, threads = 1 }"];
+    let sets =
+        ["train", "bpb", "core"].map(|s| format!("{s}.resources={{ ranks = 2, threads = 1 }}"));
+    let [train, bpb, core] = &sets;
+    let set = ["--until", "core", "--set", train, "--set", bpb, "--set", core];
     let threads = Place::new();
     threads.done(&set);
     for launcher in installed() {
@@ -80,51 +92,90 @@ fn processes_give_the_bits_of_threads() {
         assert!(output.stderr.contains("on 2 ranks of cpu"), "{}", output.screen());
         assert_eq!(output.stdout.matches("done in").count(), 1, "one process has a screen");
         assert!(place.model() == threads.model(), "{launcher} and threads");
+        for records in ["bpb", "core"].map(|stage| (place.entry(stage), threads.entry(stage))) {
+            let read = |entry: PathBuf| std::fs::read(entry.join("metrics")).unwrap();
+            assert!(read(records.0) == read(records.1), "{launcher} and threads evaluate");
+        }
         let again = under(&place, launcher, 2, &set);
         assert_eq!(again.code, Some(0), "{launcher}: {}", again.screen());
         assert!(again.stdout.contains("nothing to do"), "{}", again.screen());
     }
 }
 
+/// Runs a command and stays a while after it: so that its launcher does not end the others before they have found out that it is gone.
+#[cfg(target_os = "linux")]
+const PATIENT: &str = r#""$0" "$@"; code=$?; echo "rank ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} ended with $code" >&2; sleep 4; exit $code"#;
+
+/// Three rounds for each launcher, or as many as `FARTHING_CHAOS` says: a random rank of a random number is killed at a random moment, and another number goes on. Where it has
+/// trained, every other time, the launcher is kept from ending the others: they find out themselves, and say so.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_rank_that_is_killed_ends_all_and_another_number_goes_on() {
-    let steps = [
-        "--until",
-        "train",
-        "--set",
-        "train.schedule.steps=200",
-        "--set",
-        "train.exec.checkpoint_every_steps=5",
-    ];
+fn a_rank_that_is_killed_at_any_moment_ends_all_and_another_number_goes_on() {
+    let rounds = std::env::var("FARTHING_CHAOS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let steps = format!("train.schedule.steps={}", 40 * (rounds + 1));
+    let steps =
+        ["--until", "train", "--set", &steps, "--set", "train.exec.checkpoint_every_steps=5"];
+    let whole = Place::new();
+    whole.done(&steps);
     for launcher in installed() {
         let place = Place::new();
-        for (attempt, (ranks, killed)) in [(2, 1), (4, 2), (2, 0)].into_iter().enumerate() {
+        let (mut draws, mut resumed, mut slowest) = (Draws::new(15, launcher, 0), 0, 0.0_f64);
+        for round in 0..rounds {
+            let ranks = [2, 4][draws.below(2)];
+            // One in four while they come together, before anything is trained.
+            let (killed, training) = (draws.below(ranks), draws.below(4) > 0);
+            let left_alone = training && round % 2 == 0;
             let set = format!("train.resources={{ ranks = {ranks}, threads = 1 }}");
             let args = [&steps[..], &["--set", &set]].concat();
-            let mut child = start(&place, launcher, ranks, &args, &[]);
-            wait_for(&place, &mut child, 20 + 40 * attempt as u64);
-            assert!(
-                child.try_wait().unwrap().is_none(),
-                "{launcher}: {}",
-                place.output(child).screen()
-            );
-            signal(process(&place, killed).expect("the rank's process"), "-9");
+            let wrapped: &[&str] = if left_alone { &["sh", "-c", PATIENT] } else { &[] };
+            let before = recorded(&place);
+            let mut child = start(&place, launcher, ranks, wrapped, &args, &[("UCX_TLS", "^cma")]);
+            if training {
+                wait_for(&place, &mut child, before + 6 + draws.below(20) as u64);
+            }
+            std::thread::sleep(Duration::from_millis(draws.below(40) as u64));
+            let pid = loop {
+                let found = process(&place, killed);
+                let over = child.try_wait().unwrap().is_some();
+                assert!(found.is_some() || !over, "{launcher}: {}", place.output(child).screen());
+                if let Some(pid) = found {
+                    break pid;
+                }
+            };
+            signal(pid, "-9");
+            let began = Instant::now();
+            while (0..ranks).any(|rank| process(&place, rank).is_some()) {
+                assert!(
+                    began.elapsed() < Duration::from_mins(1),
+                    "a rank went on under {launcher}"
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            slowest = slowest.max(began.elapsed().as_secs_f64());
             let output = place.output(child);
             assert_ne!(output.code, Some(0), "{launcher}: {}", output.screen());
-            assert_eq!(
-                output.stderr.contains("resuming after step"),
-                attempt > 0,
-                "{}",
-                output.stderr
-            );
-            for rank in 0..ranks {
-                assert_eq!(process(&place, rank), None, "rank {rank} went on under {launcher}");
+            resumed += usize::from(output.stderr.contains("resuming after step"));
+            if left_alone {
+                let gone = format!("rank {killed} of {ranks} is gone");
+                assert!(output.stderr.contains(&gone), "{launcher}: {}", output.screen());
+                for rank in (0..ranks).filter(|rank| *rank != killed) {
+                    let ended = format!("rank {rank} ended with 75");
+                    assert!(output.stderr.contains(&ended), "{launcher}: {}", output.screen());
+                }
             }
         }
+        eprintln!(
+            "{launcher}: {rounds} kills, all ranks over after {slowest:.1} s at most, {resumed} resumed"
+        );
+        assert!(resumed >= rounds / 3, "{resumed} of {rounds}");
         let end = place.go(&[&steps[..], &["--set", "train.resources={ ranks = 1 }"]].concat());
         assert_eq!(end.code, Some(0), "{}", end.screen());
-        assert!(end.stderr.contains("there are 1 ranks and were 2"), "{}", end.stderr);
+        assert!(end.stderr.contains("there are 1 ranks and were "), "{}", end.stderr);
+        let (a, b) = (losses(&whole), losses(&place));
+        assert_eq!(a.len(), b.len());
+        assert!(apart(&a[..10], &b[..10]) < 1e-5, "{a:?} and {b:?}");
+        let ends = [&whole, &place].map(|place| *bits(place).last().unwrap());
+        assert!((ends[0] - ends[1]).abs() < 0.05, "{ends:?}");
     }
 }
 
@@ -139,7 +190,7 @@ fn a_rank_that_is_stopped_is_named() {
             "--set",
             "train.schedule.steps=5000",
         ];
-        let mut child = start(&place, launcher, 2, &args, &[("FARTHING_DEADLINE_S", "2")]);
+        let mut child = start(&place, launcher, 2, &[], &args, &[("FARTHING_DEADLINE_S", "2")]);
         wait_for(&place, &mut child, 5);
         signal(process(&place, 1).expect("the rank's process"), "-STOP");
         // That nobody waits for ever.
@@ -217,10 +268,10 @@ fn what_contradicts_the_launcher_is_refused_before_anything_runs() {
             "torchrun has started 2 ranks, and 4 to 8 are asked for",
         ),
         (
-            &["--set", "bpb.resources={ device = \"cuda\", gpus = 2 }"],
+            &["--set", "sample.resources={ device = \"cuda\", gpus = 2 }"],
             vec![],
             2,
-            "`eval-bpb` computes on one GPU",
+            "`sample` computes on one GPU",
         ),
     ] {
         let (found, stderr) = said(args, &vars);

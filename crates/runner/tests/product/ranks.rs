@@ -5,18 +5,18 @@ use serde_json::Value;
 use crate::harness::{Place, json_lines};
 use crate::kill::wait_for;
 
-fn losses(place: &Place) -> Vec<f64> {
+pub(crate) fn losses(place: &Place) -> Vec<f64> {
     let records = json_lines(&place.entry("train").join("metrics"));
     let steps = records.iter().filter(|record| record["record"] == "step");
     steps.map(|record| record["loss"].as_f64().unwrap()).collect()
 }
 
-fn bits(place: &Place) -> Vec<f64> {
+pub(crate) fn bits(place: &Place) -> Vec<f64> {
     let records = json_lines(&place.entry("train").join("metrics"));
     records.iter().filter_map(|record| record.get("val_bpb").and_then(Value::as_f64)).collect()
 }
 
-fn apart(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn apart(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
@@ -77,6 +77,37 @@ fn killed_at_three_moments_and_gone_on_with_by_other_numbers_of_ranks() {
     assert!((ends[0] - ends[1]).abs() < 0.05, "{ends:?}");
 }
 
+/// A stage's records.
+fn records(place: &Place, stage: &str) -> Vec<Value> {
+    json_lines(&place.entry(stage).join("metrics"))
+}
+
+#[test]
+fn evaluations_on_ranks_find_what_one_finds() {
+    let one = Place::until("core");
+    for ranks in [2, 3] {
+        let place = Place::new();
+        let sets = ["bpb", "core"].map(|s| format!("{s}.resources={{ ranks = {ranks} }}"));
+        let args = ["--set", &sets[0], "--set", &sets[1]];
+        let plan = place.done(&[&["--plan", "--until", "core"], &args[..]].concat());
+        assert!(plan.stdout.contains("eval-core"), "{}", plan.screen());
+        place.done(&[&["--until", "bpb"], &args[..]].concat());
+        place.done(&[&["--until", "core"], &args[..]].concat());
+        assert_eq!(records(&place, "bpb"), records(&one, "bpb"), "{ranks} ranks");
+        for (found, wanted) in records(&place, "core").iter().zip(records(&one, "core")) {
+            assert_eq!(*found, wanted, "{ranks} ranks");
+        }
+        let items = |place: &Place| json_lines(&place.entry("core").join("items"));
+        let (found, wanted) = (items(&place), items(&one));
+        assert_eq!(found.len(), wanted.len());
+        for (found, wanted) in found.iter().zip(&wanted) {
+            for key in ["index", "line", "prompts", "gold", "chosen", "correct"] {
+                assert_eq!(found[key], wanted[key], "{ranks} ranks: {found} and {wanted}");
+            }
+        }
+    }
+}
+
 #[test]
 fn numbers_of_ranks_that_cannot_be_are_said_before_anything_runs() {
     let place = Place::new();
@@ -89,7 +120,7 @@ fn numbers_of_ranks_that_cannot_be_are_said_before_anything_runs() {
         ("train.resources={ ranks = 0 }", "`ranks = 0`, expected at least 1"),
         ("train.resources={ ranks = 300 }", "`ranks = 300`, expected at most 256"),
         ("train.resources={ device = \"cuda\", ranks = 2 }", "each of its `gpus` is a rank"),
-        ("bpb.resources={ ranks = 2 }", "`eval-bpb` computes on one rank"),
+        ("sample.resources={ ranks = 2 }", "`sample` computes on one rank"),
         ("train.resources={ ranks = 3 }", "a step has 8 rows, which 3 ranks cannot share evenly"),
         ("train.resources={ ranks = 16 }", "a step has 8 rows, which 16 ranks cannot share evenly"),
     ] {
