@@ -49,7 +49,7 @@ pub enum BatchError {
         hint: &'static str,
     },
     /// An id that is none, or of another vocabulary.
-    #[error("batch: {what} {id} at row {row}, position {position}{}", entries(.vocab))]
+    #[error("batch: {what} {id} at row {row}, position {position}{}", entries(*vocab))]
     Token {
         /// "input", "target", or "token" where a text goes on.
         what: &'static str,
@@ -64,7 +64,7 @@ pub enum BatchError {
     },
 }
 
-fn entries(vocab: &Option<usize>) -> String {
+fn entries(vocab: Option<usize>) -> String {
     vocab.map_or_else(String::new, |n| format!("; the vocabulary has {n} entries"))
 }
 
