@@ -124,8 +124,8 @@ pub enum Error {
     /// The work ended early because the caller's [`Progress`](crate::Progress) asked for it.
     #[error("stopped on request")]
     Stopped,
-    /// A path or pattern matches no parquet file.
-    #[error("no parquet file matches `{pattern}`")]
+    /// A path or pattern matches no file of text.
+    #[error("no file of text matches `{pattern}`")]
     NoFiles {
         /// The path or glob as written.
         pattern: String,

@@ -372,8 +372,8 @@ fn local_files_directories_and_globs_are_found_and_split() {
     assert_eq!(get("alone.parquet", all).unwrap(), alone);
     assert!(message("corpus", ShardRange { val: Some(3), ..all }).contains("numbered from 0"));
     assert!(message("corpus", ShardRange { count: Some(9), ..all }).contains("it has 3 files"));
-    assert!(message("nowhere", all).contains("no parquet file matches `nowhere`"));
-    assert!(message("corpus/*.csv", all).contains("no parquet file matches"));
+    assert!(message("nowhere", all).contains("no file of text matches `nowhere`"));
+    assert!(message("corpus/*.csv", all).contains("no file of text matches"));
     assert!(message("s3://bucket/x", all).contains("not one this version reads"));
     assert!(
         message("corpus/README.md", ShardRange { val: Some(0), ..all }).contains("none is left")
