@@ -291,7 +291,7 @@ fn of_run(dir: &Path, stage: Option<&str>) -> Result<Found> {
             let last = trained.unwrap_or(found.len().saturating_sub(1));
             if found.is_empty() {
                 bail!(
-                    "the run {} has no model yet\nhint: a training leaves its first checkpoint after `exec.checkpoint_every_s`, a minute unless set",
+                    "the run {} has no model yet\nhint: a training leaves its first checkpoint after a minute, or after `exec.checkpoint_every_s`",
                     dir.display()
                 );
             }
