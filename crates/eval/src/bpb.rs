@@ -1,7 +1,7 @@
 //! Bits per byte: how well a model predicts held-out text, whatever its tokenizer. Reads batches up to a budget of tokens.
 
 use crate::language_model::score;
-use crate::{BoxError, Error, EvalBatch, IGNORE, LanguageModel, Result, Scores};
+use crate::{Batch, BoxError, Error, IGNORE, LanguageModel, Result, Scores};
 use farthing_comm::{Control, One};
 use farthing_data::{Progress, Rows};
 use serde::{Deserialize, Serialize};
@@ -67,7 +67,7 @@ impl Nats {
 /// nanochat's `evaluate_bpb`, with raw bytes where it first counted decoded text.
 pub fn bits_per_byte(
     model: &mut dyn LanguageModel,
-    batches: impl Iterator<Item = Result<EvalBatch>>,
+    batches: impl Iterator<Item = Result<Batch>>,
     token_bytes: &[u32],
     budget_tokens: u64,
     progress: &mut dyn Progress,
@@ -85,7 +85,7 @@ pub fn bits_per_byte(
 pub fn bits_per_byte_on_ranks(
     ranks: &dyn Control,
     model: &mut dyn LanguageModel,
-    batches: impl Iterator<Item = Result<EvalBatch>>,
+    batches: impl Iterator<Item = Result<Batch>>,
     token_bytes: &[u32],
     budget_tokens: u64,
     progress: &mut dyn Progress,
@@ -111,7 +111,7 @@ fn no_row(budget_tokens: u64) -> Error {
 /// As [`bits_per_byte`], but for what is wrong with the sums.
 pub fn count_nats(
     model: &mut dyn LanguageModel,
-    batches: impl Iterator<Item = Result<EvalBatch>>,
+    batches: impl Iterator<Item = Result<Batch>>,
     token_bytes: &[u32],
     budget_tokens: u64,
     progress: &mut dyn Progress,
@@ -123,7 +123,7 @@ pub fn count_nats(
 fn count(
     ranks: &dyn Control,
     model: &mut dyn LanguageModel,
-    mut batches: impl Iterator<Item = Result<EvalBatch>>,
+    mut batches: impl Iterator<Item = Result<Batch>>,
     token_bytes: &[u32],
     budget_tokens: u64,
     progress: &mut dyn Progress,
@@ -162,7 +162,7 @@ fn count(
 /// Nats, bytes and targets of each of a batch's first rows; `before` it so many tokens were evaluated.
 fn rows_of(
     model: &mut dyn LanguageModel,
-    batch: &EvalBatch,
+    batch: &Batch,
     rows: usize,
     token_bytes: &[u32],
     before: u64,
@@ -203,7 +203,7 @@ fn rows_of(
 ///
 /// # Errors
 /// Each batch is an [`Error::Rows`] when its rows cannot be read; [`Error::Config`] when `batch_rows` is 0.
-pub fn batches(rows: &Rows, batch_rows: usize) -> impl Iterator<Item = Result<EvalBatch>> + '_ {
+pub fn batches(rows: &Rows, batch_rows: usize) -> impl Iterator<Item = Result<Batch>> + '_ {
     batches_of(rows, 0..rows.len(), batch_rows)
 }
 
@@ -215,7 +215,7 @@ pub fn batches_of(
     rows: &Rows,
     of: std::ops::Range<u64>,
     batch_rows: usize,
-) -> impl Iterator<Item = Result<EvalBatch>> + '_ {
+) -> impl Iterator<Item = Result<Batch>> + '_ {
     let tokens = rows.row_tokens().saturating_sub(1);
     let mut buffer = vec![0; rows.row_tokens()];
     let starts = of.clone().step_by(batch_rows.max(1));
@@ -238,6 +238,6 @@ pub fn batches_of(
             }
             targets.extend_from_slice(&buffer[1..]);
         }
-        EvalBatch::new(inputs, targets, n, tokens)
+        Ok(Batch::new(tokens, inputs, targets)?)
     })
 }

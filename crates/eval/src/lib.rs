@@ -16,7 +16,8 @@ pub use bpb::{
 };
 pub use encode::Encode;
 pub use error::{BoxError, Error, Result};
+pub use farthing_base::{Batch, IGNORE};
 pub use gpt::GptScorer;
 pub use gpt2::Gpt2Scorer;
-pub use language_model::{EvalBatch, IGNORE, LanguageModel, Scores};
+pub use language_model::{LanguageModel, Scores};
 pub use texts::document_batches;

@@ -5,8 +5,8 @@ use crate::common;
 use common::{Bytes, Pairs};
 use farthing_comm::{Control, Threads};
 use farthing_data::Silent;
-use farthing_eval::core::{Bundle, Report, Settings, evaluate, evaluate_on_ranks};
-use farthing_eval::{BitsPerByte, Error, EvalBatch, Result, bits_per_byte, bits_per_byte_on_ranks};
+use farthing_eval::core::{Bundle, CoreReport, CoreSettings, evaluate, evaluate_on_ranks};
+use farthing_eval::{Batch, BitsPerByte, Error, Result, bits_per_byte, bits_per_byte_on_ranks};
 
 /// What `of` gives on each of several ranks, and what each model was asked for.
 fn on<T: Send>(ranks: usize, of: impl Fn(&dyn Control) -> T + Sync) -> Vec<T> {
@@ -27,14 +27,14 @@ const TOKENS: usize = 5;
 const TOKEN_BYTES: [u32; 16] = [1, 0, 3, 4, 2, 1, 7, 1, 1, 2, 9, 1, 1, 5, 1, 6];
 
 /// Rows in batches of three; the last may have fewer.
-fn batches(rows: usize) -> impl Iterator<Item = Result<EvalBatch>> {
+fn batches(rows: usize) -> impl Iterator<Item = Result<Batch>> {
     let all: Vec<usize> = (0..rows).collect();
     let of = |rows: &[usize]| {
         let tokens = |more: usize| -> Vec<i32> {
             let positions = rows.iter().flat_map(|row| (0..TOKENS).map(move |t| (*row, t)));
             positions.map(|(row, t)| ((row * 7 + (t + more) * 5) % 16) as i32).collect()
         };
-        EvalBatch::new(tokens(0), tokens(1), rows.len(), TOKENS)
+        Ok(Batch::new(TOKENS, tokens(0), tokens(1))?)
     };
     all.chunks(3).map(of).collect::<Vec<_>>().into_iter()
 }
@@ -119,7 +119,7 @@ fn bundle(folder: &std::path::Path) -> Bundle {
 fn items_are_dealt_out_and_every_rank_has_the_whole_report() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = bundle(folder.path());
-    let settings = Settings { batch_tokens: 128, ..Settings::default() };
+    let settings = CoreSettings { batch_tokens: 128, ..CoreSettings::default() };
     let text = Bytes::default();
     let one = evaluate(&mut model(), &text, &bundle, &settings, &mut Silent).unwrap();
     let sorted = |mut seen: Vec<String>| {
@@ -129,7 +129,7 @@ fn items_are_dealt_out_and_every_rank_has_the_whole_report() {
     let wanted = sorted(text.seen.into_inner());
     assert!(one.tasks.iter().any(|task| task.correct > 0 && task.correct < task.items));
     for ranks in 1..5 {
-        let all: Vec<(Report, Vec<String>)> = on(ranks, |ranks| {
+        let all: Vec<(CoreReport, Vec<String>)> = on(ranks, |ranks| {
             let text = Bytes::default();
             let report =
                 evaluate_on_ranks(ranks, &mut model(), &text, &bundle, &settings, &mut Silent);

@@ -134,12 +134,10 @@ impl Same {
         let mut ids = Draws::new(rank as u64, "ranks_step", 0);
         let mut batches = Vec::new();
         for _ in 0..2 {
-            let mut batch = Batch::new(cli.micro, cli.tokens, cli.vocab)?;
             let mut draw = || -> Vec<i32> {
                 (0..cli.micro * cli.tokens).map(|_| ids.below(cli.vocab) as i32).collect()
             };
-            let (inputs, targets) = (draw(), draw());
-            batch.fill(&inputs, &targets)?;
+            let batch = Batch::new(cli.tokens, draw(), draw())?.with_order();
             batches.push(batch);
         }
         Ok(Self { batches, next: 0 })

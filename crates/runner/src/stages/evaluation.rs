@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use farthing_comm::Control;
 use farthing_data::{Progress, Rows, Silent};
-use farthing_eval::core::{Bundle, Report, Settings, evaluate_on_ranks};
+use farthing_eval::core::{Bundle, CoreReport, CoreSettings, evaluate_on_ranks};
 use farthing_eval::{BitsPerByte, batches, bits_per_byte_on_ranks};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub(crate) enum What {
     /// So many tokens of packed rows.
     Bits { rows: PathBuf, tokens: u64 },
     /// Tasks.
-    Core { tasks: PathBuf, settings: Settings },
+    Core { tasks: PathBuf, settings: CoreSettings },
 }
 
 /// What all ranks are told; those in other processes have nothing else.
@@ -103,10 +103,10 @@ pub(super) fn bits(
 pub(super) fn core(
     loaded: &Evaluated,
     tasks: &Bundle,
-    settings: &Settings,
+    settings: &CoreSettings,
     ranks: &dyn Control,
     progress: &mut dyn Progress,
-) -> Result<Report> {
+) -> Result<CoreReport> {
     let mut model = loaded.scorer()?;
     let text = &loaded.tokenizer;
     Ok(evaluate_on_ranks(ranks, model.as_mut(), text, tasks, settings, progress)?)

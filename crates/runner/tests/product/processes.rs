@@ -40,9 +40,9 @@ fn start(
         command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
     }
     command
-        .args(extra)
         .arg("-n")
         .arg(ranks.to_string())
+        .args(wrapped)
         .arg(env!("CARGO_BIN_EXE_runner"))
         .arg("p.toml");
     command.args(args).envs(vars.iter().copied()).current_dir(place.path(""));
@@ -82,7 +82,7 @@ fn processes_give_the_bits_of_threads() {
     let sets =
         ["train", "bpb", "core"].map(|s| format!("{s}.resources={{ ranks = 2, threads = 1 }}"));
     let [train, bpb, core] = &sets;
-    let set = ["--until", "core", "--set", train, "--set", bpb, "--set", core];
+    let set = ["--set", train, "--set", bpb, "--set", core];
     let threads = Place::new();
     threads.done(&set);
     for launcher in installed() {
