@@ -158,7 +158,18 @@ impl MpiWorld {
         let mut received: Vec<Way> =
             receive.iter().map(|(rank, bytes)| (*rank, vec![0; bytes.len()].into())).collect();
         let mut requests: Vec<Request> = Vec::new();
-        let traded = self.start_and_wait(during, &sent, &mut received, &mut requests, watch);
+        let mut traded = self.start_and_wait(during, &sent, &mut received, &mut requests, watch);
+        if matches!(traded, Err(Error::Engine { .. })) {
+            // A rank that is gone says more than a connection that broke, wherever MPI noticed that.
+            let patience = Instant::now() + Duration::from_secs(2);
+            while Instant::now() < patience {
+                if let Err(missed) = watch(Duration::ZERO) {
+                    traded = Err(missed);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         if traded.is_err() {
             std::mem::forget((sent, received, requests));
             return traded;
@@ -217,15 +228,7 @@ impl MpiWorld {
                 }
                 ended == 0
             });
-            if let Err(error) = failed {
-                // A rank that is gone says more than a connection that broke.
-                let patience = Instant::now() + Duration::from_secs(2);
-                while Instant::now() < patience {
-                    watch(Duration::ZERO)?;
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                return Err(error);
-            }
+            failed?;
             if open.len() < before {
                 idle = 0;
                 continue;
