@@ -1,4 +1,4 @@
-//! Communication between the ranks of a training: sums of gradients, weights, and a few bytes now and then. [`Comm`] is the trait; [`One`], [`Threads`] and [`Planned`] are its simplest
+//! Communication between the ranks of a training: sums of gradients, weights, and a few bytes now and then. [`Comm`] is the trait; [`One`], [`Threads`] and [`PlannedComm`] are its simplest
 //! implementations.
 #![doc = include_str!("../README.md")]
 
@@ -27,5 +27,5 @@ pub use mpi::{Mpi, MpiWorld};
 pub use nccl::Nccl;
 pub use one::One;
 pub use peers::{About, Patience, Peers, Secret};
-pub use planned::{Planned, Sent};
+pub use planned::{PlannedComm, Sent};
 pub use threads::Threads;

@@ -7,7 +7,7 @@ use farthing_base::FileError;
 use farthing_data::world::{Split, World};
 use farthing_data::{ChatTokens, Conversation, Conversations, Rows, Tokenizer, pack_chat};
 use farthing_model::{Checkpoint, GptConfig};
-use farthing_optim::{GroupKeys, Preset, Schedule, merge};
+use farthing_optim::{GroupKeys, OptimPreset, Schedule, merge};
 use farthing_train::{Finetune, MODEL_FILE, Setup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -62,7 +62,7 @@ pub struct Config {
     pub batch_tokens: u64,
     /// Whose optimizer groups and rates: the preset that the model was trained with.
     #[serde(default)]
-    pub preset: Preset,
+    pub preset: OptimPreset,
     /// Learning rates as a part of those of the model's training.
     #[serde(default = "lr_frac")]
     pub lr_frac: f64,
@@ -415,7 +415,7 @@ impl Stage for FinetuneChat {
         ctx: &PlanCtx,
     ) -> Result<()> {
         no_gpt2(ctx)?;
-        exec.checkpoint_interval()?;
+        exec.checkpoint_interval(std::time::Duration::ZERO)?;
         for path in config.paths() {
             // A first look, before hours of training.
             if let Some(first) = Conversations::open(path)?.next() {
