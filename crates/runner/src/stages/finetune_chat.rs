@@ -385,7 +385,9 @@ impl Stage for FinetuneChat {
             PlanLine::new("learns", format!("what the assistant says, {times}")),
         ];
         match config.setup(ctx)? {
-            Some(setup) => {
+            Some(mut setup) => {
+                // How many steps there are is a guess, and said as one.
+                setup.plan.explanation.retain(|line| !line.contains(" steps of "));
                 let precision = config.precision;
                 train_gpt::lines_of(setup, lines, "about ", precision, exec, resources, ctx)
             }

@@ -42,7 +42,7 @@ fn a_model_learns_to_chat_and_the_last_lines_say_how_to_talk_to_it() {
     assert!(plan.stdout.contains("once it is made"), "{}", plan.screen());
     // The model's structure, steps and memory are known before there is a model.
     let chat = plan.stdout.split("finetune-chat").nth(1).unwrap();
-    for word in ["2 layers, C 32", "V 400, T 63", "about ", "memory", "FLOPs", "time"] {
+    for word in ["2 layers, C 32", "V 400, T 64", "about ", "memory", "FLOPs", "time"] {
         assert!(chat.contains(word), "{word}: {}", plan.screen());
     }
     let guessed = steps(chat);

@@ -147,11 +147,8 @@ fn what_is_no_number_stays_none() {
         for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             for in_weights in [false, true] {
                 let (mut x, mut w) = (random(2 * i, 14), random(o * i, 15));
-                if in_weights {
-                    w[2 * i - 1] = bad
-                } else {
-                    x[600] = bad
-                }
+                let place = if in_weights { &mut w[2 * i - 1] } else { &mut x[600] };
+                *place = bad;
                 let mut dev = CompactCpu::new(Cpu::new(1).unwrap());
                 let (xs, ws) = (tensor(&dev, [2, i], &x), tensor(&dev, [o, i], &w));
                 dev.keep(kind, ws.view()).unwrap();
