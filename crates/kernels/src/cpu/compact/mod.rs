@@ -31,7 +31,7 @@ pub enum Compact {
     /// Each weight rounded to bf16: 2 bytes, off by at most 2⁻⁹ of itself. Multiplied in f32.
     Bf16,
     /// Each row as whole numbers of −127 to 127 times a scale, its largest weight / 127: 1 byte, off by at most half a scale. Multiplied in whole numbers, for which x,
-    /// 512 elements at a time, becomes numbers of −32,767 to 32,767 times a scale: off by at most 1/65,534 of the largest of them, hundreds of times less than weights are.
+    /// 512 elements at a time, becomes numbers of −32,767 to 32,767 times a scale: off by at most 1/65,534 of the largest of them, hundreds of times less than weights are; 512 that are all below 1e-34 are zeros.
     Int8,
 }
 
@@ -216,7 +216,9 @@ fn whole<T: Default + Copy>(
         || {
             let largest = from.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             let finite = from.iter().fold(true, |finite, x| finite & x.is_finite());
-            let inverse = if largest > 0.0 { most / largest } else { 0.0 };
+            // What is so small that this is infinite (about 1e-34) is 0.
+            let inverse = most / largest;
+            let inverse = if inverse.is_finite() { inverse } else { 0.0 };
             let (numbers, rest) = to.split_at_mut(from.len());
             for (to, x) in numbers.iter_mut().zip(from) {
                 *to = number((x * inverse).round_ties_even());
