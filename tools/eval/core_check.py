@@ -23,38 +23,11 @@ from tokenizers import Tokenizer
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "golden"))
 import convert  # noqa: E402
+import tiny  # noqa: E402
 from upstream import Nanochat  # noqa: E402
 
 TOLERANCE = 1e-4
-PIPELINE = """
-[pipeline]
-name   = "check"
-format = 1
-seed   = 7
-[stage.fetch]
-uses   = "fetch-parquet"
-source = "embedded://world"
-world  = { train_shards = 1, documents_per_shard = 400, val_documents = 60 }
-[stage.tokenizer]
-uses = "use-tokenizer"
-path = "%s"
-[stage.pack]
-uses       = "pack-bestfit"
-inputs     = { train = "fetch.train", val = "fetch.val", bpe = "tokenizer.bpe" }
-row_tokens = 512
-[stage.train]
-uses   = "train-gpt"
-inputs = { train = "pack.train", val = "pack.val", bpe = "tokenizer.bpe" }
-[stage.train.model]
-depth        = 2
-aspect_ratio = 32
-head_dim     = 16
-[stage.train.schedule]
-batch_tokens = 1_024
-steps        = 30
-[stage.train.evaluate]
-tokens = 1_024
-"""
+MODEL = "depth = 2\naspect_ratio = 32\nhead_dim = 16"
 
 
 class Words:
@@ -98,7 +71,7 @@ class Told:
 
 
 def ours(runner, tokenizer, bundle, items, work):
-    (work / "p.toml").write_text(PIPELINE % tokenizer)
+    (work / "p.toml").write_text(tiny.pipeline(tokenizer, 512, MODEL, 30))
     subprocess.run([runner, "p.toml"], cwd=work, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     began = time.time()
     command = [runner, "eval", "runs/check", "--core", str(bundle), "--max-per-task", str(items), "--json", "ours.json"]

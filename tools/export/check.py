@@ -21,41 +21,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "golden"))
 from convert import CHECKSUM, sealed  # noqa: E402
 from files import decode, replace  # noqa: E402
+from tiny import pipeline  # noqa: E402
 
 TOLERANCE = 1e-4
 PROMPT = "The town of"
 
-DATA = """
-[pipeline]
-name   = "check"
-format = 1
-seed   = 7
-[stage.fetch]
-uses   = "fetch-parquet"
-source = "embedded://world"
-world  = { train_shards = 1, documents_per_shard = 400, val_documents = 60 }
-[stage.tokenizer]
-uses       = "train-bpe"
-inputs     = { text = "fetch.train" }
-vocab_size = 500
-[stage.pack]
-uses       = "pack-bestfit"
-inputs     = { train = "fetch.train", val = "fetch.val", bpe = "tokenizer.bpe" }
-row_tokens = 128
-[stage.train]
-uses   = "train-gpt"
-inputs = { train = "pack.train", val = "pack.val", bpe = "tokenizer.bpe" }
-[stage.train.model]
-depth        = 4
-aspect_ratio = 16
-head_dim     = 16
-short_window = 20
-%s
-[stage.train.schedule]
-batch_tokens = 1_024
-steps        = 60
-[stage.train.evaluate]
-tokens = 1_024
+EXPORT = """
 [stage.export]
 uses   = "export-model"
 inputs = { model = "%s", bpe = "tokenizer.bpe" }
@@ -106,6 +77,12 @@ def run(*command, cwd=None):
     return done.stdout
 
 
+def trained(keys):
+    """A pipeline that trains a model with these keys."""
+    shape = "depth = 4\naspect_ratio = 16\nhead_dim = 16\nshort_window = 20\n"
+    return pipeline(500, 128, shape + keys, 60)
+
+
 def export_of(folder, text, runner):
     """The export that a pipeline writes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +126,7 @@ def greedy(model, **inputs):
 
 
 def check(name, keys, format, architecture, args, folder):
-    first = export_of(folder, DATA % (keys, "train.checkpoint", format), args.runner)
+    first = export_of(folder, trained(keys) + EXPORT % ("train.checkpoint", format), args.runner)
     model, tokenizer = load(first)
     assert type(model).__name__ == architecture, type(model)
     inputs = tokenizer(PROMPT, return_tensors="pt")
@@ -194,7 +171,7 @@ def check(name, keys, format, architecture, args, folder):
 
 
 def check_chat(args, folder):
-    export = export_of(folder, DATA % ('preset = "nanochat-2026-07"', "chat.checkpoint", CHAT), args.runner)
+    export = export_of(folder, trained('preset = "nanochat-2026-07"') + EXPORT % ("chat.checkpoint", CHAT), args.runner)
     model, tokenizer = load(export)
     talk = [{"role": "user", "content": "Where does Tom live?"}]
     inputs = tokenizer.apply_chat_template(talk, add_generation_prompt=True, return_tensors="pt", return_dict=True)

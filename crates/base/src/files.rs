@@ -1,5 +1,5 @@
-//! Files that appear by rename: written under a temporary name beside their place, synced, renamed, and the folder synced. After a crash the
-//! place holds what was there before, or the whole file.
+//! Writes files so that a crash cannot leave half of one. The content goes to a temporary file in the same folder, is synced and then renamed, and the folder is synced too. Afterwards there is
+//! either the old file or the whole new one.
 
 use std::borrow::Cow;
 use std::fs::{self, File};

@@ -1,5 +1,4 @@
-//! What to do about an error, as a value beside its message. A library says what helps; whoever shows the error decides how it looks and
-//! which command to name.
+//! Advice that belongs to an error but is kept apart from its message. A library says what would help; whoever shows the error decides how it looks and which command to name.
 
 use std::borrow::Cow;
 

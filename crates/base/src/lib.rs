@@ -1,4 +1,5 @@
-//! The ground floor: what several crates need and none of them is about. It knows no tensors of a device, no model and no command line; what data, model and evaluation share is [`Batch`].
+//! Small things that several of the other crates need: safe files, tensor files, random numbers, spelling suggestions, hints beside errors. Nothing here knows about devices, models or
+//! command lines; [`Batch`] is what data, model and evaluation share.
 #![doc = include_str!("../README.md")]
 
 mod batch;

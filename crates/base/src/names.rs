@@ -1,4 +1,4 @@
-//! "Did you mean …?": the known name that somebody who mistyped has probably meant.
+//! "Did you mean …?": finds the known name that is closest to a mistyped one.
 
 /// The known name nearest to a given one, if no more than a third of its letters (one, of a short name) were added, dropped, replaced
 /// or swapped with a neighbour. Of names equally near, the first in the alphabet.

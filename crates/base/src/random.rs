@@ -1,7 +1,7 @@
-//! Random numbers as pure functions of (seed, name, number): neither order nor threads can change them. Not for cryptography.
+//! Random numbers as pure functions of (seed, name, number): they are the same in any order and on any number of threads. Not for cryptography.
 //!
-//! [`Stream`] is asked for any of its numbers, [`Draws`] gives one after another. Both mix a counter with SplitMix64's finaliser (Steele, Lea and
-//! Flood, "Fast splittable pseudorandom number generators", 2014). What they give is part of checkpoints and data sets: it never changes.
+//! Ask a [`Stream`] for any of its numbers, or take them one after another from [`Draws`]. Both mix a counter with SplitMix64's finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom
+//! number generators", 2014). Checkpoints and data sets depend on these numbers, so they will never change.
 
 use std::f64::consts::TAU;
 

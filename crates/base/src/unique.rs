@@ -1,4 +1,4 @@
-//! JSON in which no name stands twice. Parsers take the first or the last of two, so that two readers of one file can see different things.
+//! Reads JSON and refuses objects in which a name appears twice. Parsers differ in which of the two they take, and two programs reading one file could see different things.
 
 use std::collections::BTreeSet;
 

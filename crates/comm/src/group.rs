@@ -1,4 +1,4 @@
-//! `Group`: where the threads of N ranks meet. Each shows some memory; when all are there, each may read what the others show; when all have read, they part.
+//! `Group`: a meeting point for the threads of N ranks. Each thread shows some memory. Once all have arrived, each may read what the others show; once all have read, they leave.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,5 @@
-//! What several ranks tell each other: [`Comm`], one seam for sums of gradients, weights and a few bytes, with [`One`], [`Threads`] and [`PlannedComm`] behind it.
+//! Communication between the ranks of a training: sums of gradients, weights, and a few bytes now and then. [`Comm`] is the trait; [`One`], [`Threads`] and [`PlannedComm`] are its simplest
+//! implementations.
 #![doc = include_str!("../README.md")]
 
 mod comm;

@@ -1,4 +1,4 @@
-//! `PlannedComm`: a rank whose peers are not there.
+//! `PlannedComm`: one rank on its own that behaves as if its peers were there, and counts what it would send.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

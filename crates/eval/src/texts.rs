@@ -1,4 +1,4 @@
-//! Documents as rows, for who evaluates text that nobody packed: every token of a document is a target once.
+//! Turns documents into rows, for evaluating text that was never packed: every token of a document is a target exactly once.
 
 use crate::{Batch, IGNORE, Result};
 

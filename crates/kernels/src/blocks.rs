@@ -1,4 +1,4 @@
-//! `Blocks`: how the elements of a slab are divided among ranks. Arithmetic alone; nothing is sent here.
+//! `Blocks`: which rank owns which elements of a slab. This is arithmetic only; nothing is sent from here.
 
 use std::ops::Range;
 

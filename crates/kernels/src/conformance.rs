@@ -1,9 +1,8 @@
-//! What makes a device a device: each operation, compared with [`Reference`] on the same inputs.
+//! Tests that a device has to pass: each operation is compared with [`Reference`] on the same inputs.
 //!
-//! For people who write a device: call [`run_all`], or one body per test. Inputs come from a counter-based generator and
-//! are rounded to the device's own types before either side sees them, so that only the arithmetic differs. What an
-//! operation overwrites holds NaN before the call. A body returns the largest relative error ‖Δ‖/‖reference‖ over its
-//! cases and outputs, or the first case beyond [`tolerance`]. Speed and independence of threads are not judged here.
+//! If you write a device, call [`run_all`], or one body per test. Inputs come from a counter-based generator and are rounded to the device's own types before either side sees
+//! them, which leaves only the arithmetic to differ. Memory that an operation overwrites holds NaN before the call. A body returns the largest relative error ‖Δ‖/‖reference‖
+//! over its cases and outputs, or the first case that exceeds [`tolerance`]. Speed, and whether results depend on the number of threads, are tested elsewhere.
 
 pub(crate) mod case;
 pub mod large;

@@ -1,7 +1,7 @@
-//! `Device`: one object-safe trait, behind which every machine computes [`Op`]s.
+//! `Device`: the one trait behind which every machine computes an [`Op`]. It is object-safe.
 //!
-//! What each operation computes, and what holds for all of them, is in [`ops`](crate::ops). A method per operation
-//! (`dev.linear(y, x, w, false)`) is there for every `dyn Device`; it makes the value and calls [`Device::run`].
+//! What each operation computes, and the rules that hold for all of them, are documented in [`ops`](crate::ops). Every `dyn Device` also has one method per operation, for example
+//! `dev.linear(y, x, w, false)`, which builds the value and calls [`Device::run`].
 
 use crate::ops::Op;
 use crate::{Bf16, DType, Mut, Place, Ref, Result, Shape, Tensor};

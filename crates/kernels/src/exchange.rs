@@ -1,6 +1,6 @@
-//! Parameters while they are exchanged with other ranks, bucket by bucket: weights that are on their way here, and gradients that leave once they are finished.
+//! Parameters that ranks exchange while they compute, one bucket at a time: weights arriving here, and finished gradients leaving.
 //!
-//! A bucket's memory is handed to whoever sends it, and comes back as what may be read: so nothing is touched while it is under way, and the compiler knows.
+//! A bucket's memory is handed over to the sender and comes back when it may be read again. Rust's ownership thus guarantees that nobody touches it in between.
 
 use std::sync::OnceLock;
 use std::sync::mpsc::Sender;

@@ -1,9 +1,11 @@
-//! Tensors, and every operation of a training step, as values that any device runs.
+//! Tensors, and all the operations of a training step, written once and run on any device.
 //!
-//! A [`Tensor`] owns memory on a device; [`Ref`] and [`Mut`] are views of it with Rust's borrow rules. [`ops`] has the operations, each with its
-//! formula, operands and definition; a [`Device`] runs them. [`mod@reference`] computes the definitions in f64, [`cpu`] computes in f32 on all
-//! cores, [`cuda`] with kernels of our own on a GPU or in the emulator. Wrappers: [`traced`] writes down what a device did, [`rounded`] stores activations in bf16, and
-//! [`planned`] only counts. [`conformance`] holds any device to the definitions. This crate knows no layers, no parameters' meaning and no optimizer.
+//! A [`Tensor`] owns memory on a device. [`Ref`] and [`Mut`] are views of it and follow Rust's borrow rules. [`ops`] lists the operations: each is a value that names its
+//! operands, and each comes with its formula and its definition. A [`Device`] runs them. There are three: [`mod@reference`] computes the definitions in f64, [`cpu`] computes in f32 on
+//! all cores, and [`cuda`] launches our own kernels on a GPU or in an emulator.
+//!
+//! Some devices wrap another one: [`traced`] records what it did, [`rounded`] stores its activations in bf16, and [`planned`] only counts. [`conformance`] compares any device with
+//! the definitions. Layers, optimizers and the meaning of parameters belong to other crates.
 
 mod bf16;
 mod blocks;

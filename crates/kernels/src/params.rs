@@ -1,8 +1,7 @@
-//! `Params`: parameters stored as slabs, one per (group, shape), so that an optimizer works on whole stacks while a
-//! model asks for one matrix at a time. Knows names and shapes, not what they mean.
+//! `Params`: parameters stored in slabs, one per (group, shape). An optimizer works on a whole slab, while a model asks for one matrix at a time. What a parameter means is unknown here.
 //!
-//! On several ranks a slab may be sharded, as its [`Blocks`] say: every rank has all weights to compute with and its own micro-batches' gradient of all of
-//! them, and has master weights and the summed gradient of its own blocks alone. Who moves gradients to their owners and weights back is above.
+//! With several ranks a slab may be sharded according to its [`Blocks`]. Every rank then has all weights to compute with and the gradient of its own micro-batches for all of them, but master
+//! weights and summed gradients only for its own blocks. Moving gradients to their owners, and weights back, is up to the caller.
 
 use std::ops::Range;
 

@@ -1,8 +1,7 @@
-//! `Planned`: a device without memory that computes nothing, and counts what another would be asked for.
+//! `Planned`: a device without memory. It computes nothing and counts what another device would have to do.
 //!
-//! Code that allocates and calls operations runs on it as it is, in a moment: so the bytes and FLOPs of a training are known before it starts, from
-//! the code that will do it. Every operation is checked as ever. Reading gives zeros; what is written is forgotten.
-//! Memory that a device takes for itself (a driver's context, a library's workspace, packing buffers of a matrix product) is not counted.
+//! Code that allocates memory and calls operations runs on it unchanged, in a moment. This is how a plan knows the bytes and FLOPs of a training in advance: the training's own code tells it.
+//! Arguments are checked as usual. Reads give zeros, and writes are forgotten. Memory that a device takes for itself (a driver's context, a library's workspace, packing buffers) is not counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
-//! The `reference` device: plain f64 loops, the definition of every operation.
+//! The `reference` device: plain f64 loops that define every operation.
 //!
-//! Each operation is written as its formula reads, in one thread, with sums in ascending order. It is what other devices
-//! are compared with and what gradients are checked on. It is not for training.
+//! Each operation is written the way its formula reads, on one thread, with sums in ascending order. Other devices are compared with it, and gradients are checked on it. It is far too slow for
+//! training.
 
 use crate::ops::polar_scratch;
 use crate::ops::{Dtypes, Op, host_copy};

@@ -1,8 +1,7 @@
-//! `Traced`: any device, with the time and the bytes of each operation written down.
+//! `Traced`: wraps any device and records the time and the bytes of each operation.
 //!
-//! A wrapper, so a device that is not wrapped pays nothing. A call costs two clock readings and a lock, and allocates
-//! nothing. On a device that works asynchronously the time of a call is the time to launch it. It does not look inside
-//! operations.
+//! Only a wrapped device pays for it: two clock readings and a lock per call, and no allocation. On a device that works asynchronously, the time of a call is the time to launch it. What happens
+//! inside an operation is not recorded.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! The backward pass, written by hand: the forward's steps in reverse, each with the gradient of its operation.
+//! The backward pass, written by hand: the steps of the forward pass in reverse order, each with the gradient of its operation.
 //!
-//! `dx` carries ∂loss/∂stream from the head down. Since a branch is added to the stream, the stream's gradient is also the branch's.
-//! Gradients of matrices are added to, so that micro-batches accumulate. What the MLP does between its matrices is computed again rather than stored.
+//! `dx` carries ∂loss/∂stream from the head down to the embedding. A branch is added to the stream, so the stream's gradient is also the gradient of the branch. Gradients of matrices are
+//! added to what is there, which accumulates them over micro-batches. What the MLP computes between its two matrices is recomputed here instead of being stored.
 
 use farthing_kernels::{Coef, Device, Grads, Mut, Tensor, Weights};
 

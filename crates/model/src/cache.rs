@@ -1,4 +1,4 @@
-//! Keys and values of texts in the making, kept from pass to pass. Where a layer sees a window, no more than two of them are kept, and a piece.
+//! Keys and values of texts being generated, kept from one pass to the next. A layer with a window keeps at most two windows and one piece, however long the text grows.
 
 use farthing_kernels::{Device, Mut, Ref, Shape, Tensor};
 

@@ -1,7 +1,7 @@
-//! Checkpoints: a model's weights under nanochat's names, its configuration, and whatever state a trainer adds, in one tensor file.
+//! Checkpoints: one tensor file with a model's weights under nanochat's names, its configuration, and any state that a trainer adds.
 //!
-//! Whoever has the file has the model: the configuration travels in the metadata. Tensors that are not parameters have names that begin with
-//! [`STATE_PREFIX`]; their owner knows what they mean.
+//! The file alone is enough to load the model, because the configuration is in its metadata. Tensors that are not parameters have names starting with [`STATE_PREFIX`]; whoever wrote them knows
+//! what they mean.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,7 +1,7 @@
-//! The GPT: configuration, parameters, forward, backward, generation, checkpoints.
+//! The GPT: configuration, parameters, forward and backward passes, generation, checkpoints.
 //!
-//! [`Gpt`] is structure only; its weights live in [`farthing_kernels::Params`], in whatever slabs an optimizer wants them. Any
-//! [`farthing_kernels::Device`] runs it. This crate never names an optimizer and reads no files but checkpoints.
+//! A [`Gpt`] holds no weights, only structure. Its weights live in [`farthing_kernels::Params`], arranged in whatever slabs an optimizer wants, and any [`farthing_kernels::Device`] can run
+//! it. This crate depends on no optimizer, and the only files it reads are checkpoints.
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

@@ -46,7 +46,8 @@ fn whole(gpt: &Gpt, dev: &dyn Device, params: &Params, text: &[u32]) -> Vec<f64>
 
 #[test]
 fn decoding_with_small_weights_is_what_it_is_with_large_ones_but_for_what_is_said() {
-    for (kind, bound) in [(Compact::Bf16, 0.05), (Compact::Int8, 0.2)] {
+    // What a pass rounds the other way can move one of int8's whole numbers by one, which is more than a rounding of f32.
+    for (kind, bound, rounding) in [(Compact::Bf16, 0.05, 5e-5), (Compact::Int8, 0.2, 1e-3)] {
         let mut dev = CompactCpu::new(Cpu::new(2).unwrap());
         let (gpt, params) = model(&dev);
         let text = tokens(40);
@@ -74,10 +75,10 @@ fn decoding_with_small_weights_is_what_it_is_with_large_ones_but_for_what_is_sai
             alone.step(&[0], &[token]).unwrap();
             among.step(&all, &[token; 14]).unwrap();
             let apart = worst(alone.logits(0).unwrap(), among.logits(0).unwrap());
-            assert!(apart < 5e-5, "{kind:?}: alone and among others {apart:e} apart");
+            assert!(apart < rounding, "{kind:?}: alone and among others {apart:e} apart");
         }
         let cached = worst(alone.logits(0).unwrap(), &fed);
-        assert!(cached < 5e-5, "{kind:?}: {cached:e} from the whole pass");
+        assert!(cached < rounding, "{kind:?}: {cached:e} from the whole pass");
     }
 }
 
@@ -93,6 +94,7 @@ fn only_matrices_are_kept() {
         .filter(|spec| spec.name.contains(".c_") || spec.name == "lm_head.weight")
         .map(|spec| spec.shape.elements())
         .sum();
+    // Rows are whole cache lines here.
     assert_eq!(dev.kept_bytes(), 2 * matrices);
     let (c, layers) = (gpt.config().model_dim, gpt.config().depth);
     assert_eq!(matrices, layers * 12 * c * c + gpt.config().padded_vocab() * c);

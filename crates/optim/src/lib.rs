@@ -1,10 +1,8 @@
-//! Optimizers over slabs of equal shapes: AdamW and Muon with NorMuon's variance reduction; parameter groups matched by
-//! name; schedules over the run; scaling rules from depth. Knows parameters' names and shapes, not what they mean.
+//! Optimizers: AdamW, and Muon with NorMuon's variance reduction. Also parameter groups matched by name, schedules over a run, and rules that scale them with a model's depth.
 //!
-//! An [`Optimizer`] updates one slab ([`farthing_kernels::Slab`]): K parameters of one shape, stacked. [`Optimizers`]
-//! is a whole model's: it resolves nothing itself but joins what the other parts say: [`OptimPreset`] and [`merge`] give the
-//! groups, [`resolve`] the slabs, [`Scaling::plan`] the horizon and factors, [`Schedule`] the course over the run, and
-//! [`Registry`] the rule behind each `uses`.
+//! An [`Optimizer`] updates one slab ([`farthing_kernels::Slab`]), a stack of K parameters of equal shape. [`Optimizers`] drives all slabs of a model. It is put together from independent
+//! parts: [`OptimPreset`] and [`merge`] give the parameter groups, [`resolve`] finds the slabs, [`Scaling::plan`] the number of steps and the scaling factors, [`Schedule`] the course of rates, and
+//! [`Registry`] looks up the rule that a group's `uses` names. Parameters are known by name and shape; what they mean is up to the model.
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! One dial: what a run's horizon, batch, learning rates and weight decay are, from the model's size. Pure functions of plain
-//! numbers; the model says how many parameters it has.
+//! One dial: computes a run's length, batch size, learning rates and weight decay from the size of the model. These are pure functions of plain numbers; the model tells how many parameters it
+//! has.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

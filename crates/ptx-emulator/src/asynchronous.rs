@@ -1,5 +1,5 @@
-//! Copies that run beside the threads: `cp.async` with its groups, bulk copies with their mbarriers. A copy reads its
-//! source when it is issued; its destination changes when a thread has waited for it, not before.
+//! Copies that run beside the threads: `cp.async` with its groups, and bulk copies with their mbarriers. A copy reads its source when it is issued. Its destination changes only when a thread
+//! has waited for it, which exposes kernels that read too early.
 
 use crate::access::Addresses;
 use crate::block::{Block, Done, wrong};

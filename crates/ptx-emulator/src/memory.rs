@@ -1,6 +1,7 @@
-//! Global memory: allocations that the host makes and kernels use, each byte with a mark whether it was ever written.
-//! An address is `allocation << 40 | offset`, so that no arithmetic error of a kernel leads from one allocation into
-//! another. Words are atomics, so that racing blocks give some value and never undefined behaviour here.
+//! Global memory: the allocations that the host makes and kernels use. Every byte is marked as written or not.
+//!
+//! An address is `allocation << 40 | offset`, so a kernel's arithmetic errors cannot lead from one allocation into another. Words are atomics: when blocks race, they get some value, and never
+//! undefined behaviour in the emulator.
 
 use crate::error::{Error, FaultKind, Result};
 use std::fmt;

@@ -1,5 +1,5 @@
-//! A kernel decoded: names are row numbers, mnemonics are functions or small enums, branches know where their lanes
-//! meet again. Decoding happens once, execution never looks at text.
+//! A kernel after decoding: names have become row numbers, mnemonics functions or small enums, and branches know where their lanes meet again. A kernel is decoded once, and running it never looks
+//! at text.
 
 use crate::counters::Class;
 use crate::lanes::Row;

@@ -1,7 +1,7 @@
-//! `wgmma.mma_async`: a product is computed when its group is waited for. Until then its accumulators hold garbage, and
-//! shared memory that it reads counts as read both when it is issued and when it is computed.
+//! `wgmma.mma_async`. A product is computed when its group is waited for. Until then its accumulators hold garbage, and the shared memory that it reads counts as read twice: when the product is
+//! issued, and when it is computed.
 //!
-//! Each warp of a warpgroup computes its own 16 of the 64 rows, so that the four need not meet.
+//! Each warp of a warpgroup computes its own 16 of the 64 rows; the four warps need not meet.
 
 use crate::block::{Block, Done};
 use crate::error::FaultKind;

@@ -1,4 +1,4 @@
-//! What is known of every stage before anything runs: whether it is cached, and all that would refuse it. `--plan` shows it, a run acts upon it.
+//! What is known about every stage before anything runs: whether its result is cached, and every reason why it could not run. `--plan` shows this, and a run acts on it.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The processes that a launcher has started together. The first is the runner; the others have no plan, no screen and no files of their own: they join the first, and do
-//! their part of each stage that computes on several ranks, until it lets them go.
+//! Processes that a launcher started together. The first one is the runner. The others have no plan, no screen and no files of their own: they connect to the first, do their part of every stage that
+//! computes on several ranks, and end when it lets them go.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

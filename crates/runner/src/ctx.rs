@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, anyhow};
 
 use crate::progress::{Progress, Watch};
-use crate::{Cancel, Cancelled, Extras, Figure, Metrics, Promise, Resources, Result};
+use crate::stage::Promises;
+use crate::{Cancel, Cancelled, Extras, Figure, Metrics, Resources, Result};
 
 /// Handed to [`Stage::run`](crate::Stage::run).
 pub struct Ctx {
@@ -207,7 +208,7 @@ pub struct PlanCtx {
     pub seed: u64,
     connected: Vec<&'static str>,
     inputs: BTreeMap<String, PathBuf>,
-    promises: Vec<(&'static str, Promise)>,
+    promises: Promises,
     files: BTreeMap<&'static str, Vec<PathBuf>>,
     extras: Arc<Extras>,
     measured: Measured,
@@ -223,7 +224,7 @@ impl PlanCtx {
         seed: u64,
         connected: Vec<&'static str>,
         inputs: BTreeMap<String, PathBuf>,
-        promises: Vec<(&'static str, Promise)>,
+        promises: Promises,
         files: BTreeMap<&'static str, Vec<PathBuf>>,
         extras: Arc<Extras>,
         measured: Measured,
@@ -267,8 +268,13 @@ impl PlanCtx {
 
     /// A number that the stage behind an input port promised of it, made or not.
     pub fn promise(&self, port: &str, fact: &str) -> Option<u64> {
+        self.fact(port, fact)?.as_u64()
+    }
+
+    /// What the stage behind an input port promised of it, made or not.
+    pub fn fact(&self, port: &str, fact: &str) -> Option<&serde_json::Value> {
         let found = self.promises.iter().find(|(input, p)| *input == port && p.fact == fact);
-        found.map(|(_, p)| p.value)
+        found.map(|(_, p)| &p.value)
     }
 
     /// The file or folder behind an input port, if it is in the cache already.

@@ -1,5 +1,5 @@
-//! How an error reads on the screen: the message, its causes, and the hints of all of them at the end. A hint is a value of a library's error
-//! ([`Hint`]); in the runner's own messages, and in those of stages from outside, it is a line `hint: …`.
+//! How an error is shown: the message, then its causes, then all their hints at the end. A hint is a value of a library's error ([`Hint`]). In the runner's own messages, and in those of stages from
+//! other crates, it is a line that starts with `hint: `.
 
 use std::borrow::Cow;
 use std::error::Error;

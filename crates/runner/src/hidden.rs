@@ -1,5 +1,5 @@
-//! What is not written down: values that a pipeline takes from the environment, which are called by their names wherever the runner writes, and
-//! what URLs have beside their paths. Beside it, control sequences, which are spelled out.
+//! Keeps secrets off the screen and out of files: a value that a pipeline takes from the environment is shown by its name, and of a URL only the path and host are shown. Control sequences are
+//! spelled out.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -8,7 +8,8 @@ use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use crate::{
-    Before, Ctx, Estimate, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
+    Before, Ctx, Estimate, Extras, Given, PlanCtx, PlanLine, Port, Promise, Resources, Result,
+    Stage,
 };
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -90,7 +91,7 @@ pub(crate) trait Job: Send + Sync {
     /// What sources on a network are pinned to; `None` before [`Job::resolve`].
     fn pins(&self, extras: &Extras) -> Result<Option<Vec<String>>>;
     fn resolve(&self, ctx: &Ctx) -> Result<()>;
-    fn promises(&self) -> Vec<Promise>;
+    fn promises(&self, given: &Given<'_>) -> Vec<Promise>;
     /// How to go on from what was made with another config.
     fn instead(&self, before: &Before<'_>) -> Vec<PlanLine>;
     fn plan(&self, resources: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>>;
@@ -151,8 +152,8 @@ impl<S: Stage> Job for Settings<S> {
         S::resolve(&self.config, &self.exec, ctx)
     }
 
-    fn promises(&self) -> Vec<Promise> {
-        S::promises(&self.config)
+    fn promises(&self, given: &Given<'_>) -> Vec<Promise> {
+        S::promises(&self.config, given)
     }
 
     fn instead(&self, before: &Before<'_>) -> Vec<PlanLine> {

@@ -1,9 +1,7 @@
-//! Pipelines of typed, cached stages: the grammar of a pipeline file, the plan, the content-keyed cache, the
-//! progress display and the `runner` command line.
+//! Runs pipelines of typed, cached stages: reads a pipeline file, plans what has to be done, keeps results in a cache keyed by content, shows progress, and provides the `runner` command line.
 //!
-//! This crate is the only one that knows TOML, the screen and processes. It does no arithmetic of its own: a
-//! [`Stage`] is a thin adapter over one of the other crates, and [`App`] is the explicit registry of them.
-//!
+//! Only this crate deals with TOML, the screen and processes. The work is done elsewhere: a [`Stage`] is a thin adapter over one of the other crates, and an [`App`] is the list of stages
+//! that a binary offers.
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
@@ -52,7 +50,9 @@ pub use lock_file::LockFile;
 pub use metrics::Metrics;
 pub use progress::Progress;
 pub use resources::{Accelerator, Engine, Resources};
-pub use stage::{At, Before, Estimate, Lacking, NoExec, PlanLine, Port, Promise, Stage, port};
+pub use stage::{
+    At, Before, Estimate, Given, Lacking, NoExec, PlanLine, Port, Promise, Stage, port,
+};
 
 /// What a stage returns. Library errors keep their `hint:` lines on the way to the screen.
 pub type Result<T, E = anyhow::Error> = std::result::Result<T, E>;

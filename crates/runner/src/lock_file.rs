@@ -1,5 +1,5 @@
-//! The lock file of a pipeline: what its sources on a network were when they were first asked for, so that a rerun a year
-//! later trains on the same bytes. It lies beside the pipeline file and belongs under version control with it.
+//! A pipeline's lock file records what its sources on a network were when they were first fetched. A rerun a year later then trains on the same bytes, or fails. Commit it together with the pipeline
+//! file that it lies beside.
 
 use std::collections::BTreeSet;
 use std::fs::File;

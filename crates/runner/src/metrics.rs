@@ -1,5 +1,5 @@
-//! Metrics as JSON lines in a stage's output: a record per line, appended whole, so that a kill loses at most the line
-//! being written, and a resumed stage can cut the file back to the step of its checkpoint.
+//! Writes metrics as JSON lines into a stage's output. Each record is appended as a whole line, so a kill loses at most the line being written, and a resumed stage can cut the file back to the step
+//! of its checkpoint.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};

@@ -1,5 +1,4 @@
-//! What a run would do and why: walks the stages in order, computes each key as far as its inputs are known, and looks
-//! it up. The run itself takes the same steps, one stage at a time.
+//! What a run would do, and why. It walks the stages in order, computes each key as far as the inputs are known, and looks it up in the cache. A real run takes the same steps, one stage at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +12,8 @@ use crate::cache::{Cache, Lookup, Record};
 use crate::ctx::Measured;
 use crate::grammar::{Declared, Pipeline};
 use crate::kind::Job;
-use crate::{Accelerator, Extras, PlanCtx, Promise, Result};
+use crate::stage::Promises;
+use crate::{Accelerator, Extras, Given, PlanCtx, Promise, Result};
 
 /// Which stages to look at and how.
 #[derive(Clone, Debug, Default)]
@@ -240,13 +240,8 @@ pub(crate) fn context(
     measured: &Measured,
 ) -> PlanCtx {
     let mut inputs = BTreeMap::new();
-    let mut promises = Vec::new();
     let edges = &pipeline.stages[index].inputs;
     for edge in edges {
-        let given = pipeline.stages[edge.from].job.as_ref().map(|job| job.promises());
-        let of_port = |p: &Promise| p.port == edge.from_port.name;
-        let given = given.unwrap_or_default().into_iter().filter(of_port);
-        promises.extend(given.map(|p| (edge.port.name, p)));
         if let Some(record) = &outputs[edge.from] {
             let path = cache.entry(&record.key).join(edge.from_port.name);
             if path.exists() {
@@ -267,11 +262,24 @@ pub(crate) fn context(
         pipeline.stages[index].seed,
         connected,
         inputs,
-        promises,
+        promised(pipeline, index),
         files,
         Arc::clone(extras),
         Arc::clone(measured),
     )
+}
+
+/// What the stages before one promise of its inputs.
+fn promised(pipeline: &Pipeline, index: usize) -> Promises {
+    let mut promises = Vec::new();
+    for edge in &pipeline.stages[index].inputs {
+        let given = Given::new(|| promised(pipeline, edge.from));
+        let all = pipeline.stages[edge.from].job.as_ref().map(|job| job.promises(&given));
+        let of_port = |p: &Promise| p.port == edge.from_port.name;
+        let all = all.unwrap_or_default().into_iter().filter(of_port);
+        promises.extend(all.map(|p| (edge.port.name, p)));
+    }
+    promises
 }
 
 fn identity(

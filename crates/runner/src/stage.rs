@@ -1,6 +1,7 @@
 //! The seam between the runner and the work: what a kind of stage declares and does.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use farthing_base::Hint;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{Ctx, Extras, PlanCtx, Resources, Result};
 
@@ -149,8 +151,8 @@ pub trait Stage: 'static {
     }
 
     /// What is known of an output before it is made, so that the stages that read it can plan: a tokenizer's vocabulary, a
-    /// row's length.
-    fn promises(_config: &Self::Config) -> Vec<Promise> {
+    /// row's length, a model's configuration. `given` is what the stages before promise of the inputs.
+    fn promises(_config: &Self::Config, _given: &Given<'_>) -> Vec<Promise> {
         Vec::new()
     }
 
@@ -233,15 +235,45 @@ pub struct Before<'a> {
     pub inputs: BTreeMap<&'a str, &'a str>,
 }
 
-/// A number that is certain of an output port before the stage has run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A fact that is certain of an output port before the stage has run.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Promise {
     /// The output port.
     pub port: &'static str,
-    /// What the number is: `"vocab_size"`, `"row_tokens"`.
+    /// What it says: `"vocab_size"`, `"row_tokens"`, `"model"`.
     pub fact: &'static str,
-    /// The number.
-    pub value: u64,
+    /// The number, or whatever the fact is.
+    pub value: Value,
+}
+
+impl Promise {
+    /// A fact of a port.
+    pub fn new(port: &'static str, fact: &'static str, value: impl Into<Value>) -> Self {
+        Self { port, fact, value: value.into() }
+    }
+}
+
+/// Promises of a stage's inputs, each with the input port that its output is connected to.
+pub(crate) type Promises = Vec<(&'static str, Promise)>;
+
+/// What is promised of a stage's inputs. Worked out when it is first asked for.
+pub struct Given<'a>(LazyCell<Promises, Box<dyn FnOnce() -> Promises + 'a>>);
+
+impl<'a> Given<'a> {
+    pub(crate) fn new(find: impl FnOnce() -> Promises + 'a) -> Self {
+        Self(LazyCell::new(Box::new(find)))
+    }
+
+    /// A fact about what is connected to an input port.
+    pub fn fact(&self, port: &str, fact: &str) -> Option<&Value> {
+        let found = self.0.iter().find(|(input, promise)| *input == port && promise.fact == fact);
+        found.map(|(_, promise)| &promise.value)
+    }
+
+    /// All facts about what is connected to an input port.
+    pub fn facts(&self, port: &str) -> impl Iterator<Item = &Promise> {
+        self.0.iter().filter(move |(input, _)| *input == port).map(|(_, promise)| promise)
+    }
 }
 
 /// The `exec` table of a stage that has no such settings.

@@ -1,4 +1,4 @@
-//! The model's thread: takes jobs as places are free, and gives each text a token in a step. A job whose client is gone makes room.
+//! The model's thread. It starts a job when there is room for it and gives each text one token per step. When a client hangs up, its job makes room for another.
 
 use std::sync::mpsc::{Receiver, SyncSender};
 

@@ -1,5 +1,5 @@
-//! Who may ask: requests that call the server by a name it has, from a page it served if from any, with its key if it has one. So a page on the web that a user looks at
-//! reaches no model on their machine, by rebinding a name either.
+//! Decides which requests are answered. A request must call the server by a name it has, come from no page or from one that it served, and carry the key if there is one. A web page that the
+//! user happens to visit therefore cannot reach a model on their machine, not even by rebinding a DNS name.
 
 use std::net::IpAddr;
 

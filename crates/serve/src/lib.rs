@@ -1,5 +1,6 @@
-//! A trained model behind HTTP: OpenAI's completions and chat completions, streamed or whole, requests that come together decoded together. The one room of the house in which code is
-//! async; the model works on a thread of its own. It logs what was asked for in figures, never in words.
+//! Serves a trained model over HTTP with OpenAI's API for completions and chat completions, streamed or whole. Requests that arrive together are decoded together.
+//!
+//! This is the only crate with async code; the model itself works on a thread of its own. Logs have figures about a request, never its text.
 #![doc = include_str!("../README.md")]
 
 mod api;

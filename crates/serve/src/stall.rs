@@ -1,4 +1,4 @@
-//! A connection whose other end takes nothing for a while is ended, so that nobody holds a place by not reading.
+//! Closes a connection whose other end has stopped reading for a while. Otherwise a client could hold a place forever.
 
 use std::io;
 use std::pin::Pin;

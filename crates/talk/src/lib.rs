@@ -1,4 +1,4 @@
-//! Text from a trained model: prompts in, text out as it comes, several at once. It knows no terminal, no network and no command line.
+//! Generates text with a trained model: prompts go in, text comes out as it is written, for several prompts at once. Terminals, networks and command lines are left to other crates.
 #![doc = include_str!("../README.md")]
 
 mod error;

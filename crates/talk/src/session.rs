@@ -1,4 +1,4 @@
-//! Several texts in the making at once: each has a place, and a step adds a token to all. A text that ends makes room for another, while the others go on.
+//! Generates several texts at once. Each has a place, and every step adds a token to all of them. When a text ends, its place is free for the next, and the others carry on.
 
 use farthing_model::{BatchGenerator, Sampling};
 

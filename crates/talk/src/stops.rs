@@ -1,4 +1,4 @@
-//! Strings at which a text ends: neither they nor what may become one is given out.
+//! Stop strings: a text ends where one appears. Neither the string nor the beginning of what might become one is given out.
 
 /// Looks for stop strings in a text that comes in pieces.
 #[derive(Clone, Debug, Default)]

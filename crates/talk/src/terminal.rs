@@ -1,4 +1,4 @@
-//! Text of a model on a terminal: letters and lines, and nothing that the terminal would obey.
+//! Makes a model's text safe to show on a terminal: letters and line breaks pass, control sequences that the terminal would obey do not.
 
 use std::borrow::Cow;
 use std::fmt::Write;

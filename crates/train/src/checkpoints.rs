@@ -1,5 +1,5 @@
-//! What survives a kill: checkpoints of weights, optimizer state and the training's own numbers. Each appears whole, by rename; the
-//! last few are kept, and one that is damaged is passed over for the one before it.
+//! Checkpoints that survive a kill: weights, optimizer state and the trainer's own numbers. A checkpoint is written under another name and renamed when it is complete. The last few are kept; if
+//! the newest is damaged, the one before it is used.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -1,8 +1,8 @@
-//! Trains a [`Gpt`](farthing_model::Gpt) on any device with any optimizers: steps, evaluation, metrics, checkpoints. It knows no TOML and no screen.
+//! Trains a [`Gpt`](farthing_model::Gpt) on any device with any optimizers: steps, evaluation, metrics, checkpoints. It has no TOML and no screen; those are the runner's.
 //!
-//! A [`Recipe`] and two facts of the data make a [`Setup`]: the model, its groups, the horizon, rates. A [`Trainer`] holds everything that a step touches,
-//! allocated once: [`Trainer::step`] takes micro-batches and gives a [`StepRecord`], [`Trainer::evaluate`] gives bits per byte of held-out rows,
-//! [`Trainer::save`] and [`Trainer::restore`] let training that was cut off go on, bit-equal on a CPU.
+//! Start with a [`Recipe`]. Together with the vocabulary and the row length of your data it makes a [`Setup`], which fixes the model, its parameter groups, the number of steps and the rates. A
+//! [`Trainer`] then allocates everything once. [`Trainer::step`] takes micro-batches and returns a [`StepRecord`]; [`Trainer::evaluate`] returns bits per byte on held-out rows;
+//! [`Trainer::save`] and [`Trainer::restore`] continue a training that was interrupted, bit-equal on a CPU.
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

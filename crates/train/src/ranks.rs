@@ -1,4 +1,4 @@
-//! What the ranks of a training send each other: gradients to who owns them, weights back to everybody, and tensors to the first rank, which writes them.
+//! What the ranks of a training send each other: gradients to their owners, weights back to everyone, and tensors to the first rank, which writes the checkpoints.
 
 use std::ops::Range;
 use std::sync::mpsc::channel;

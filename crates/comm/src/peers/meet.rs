@@ -1,5 +1,5 @@
-//! How ranks come together: rank 0 listens, the others connect; both prove that they know the job's secret before anything that the other side says is
-//! looked at; then they compare what they run. Nothing here is trusted before the proof, and no connection can keep the others waiting.
+//! How ranks find each other. Rank 0 listens and the others connect. Both sides prove that they know the job's secret, and only then read what the other says; after that they compare what they
+//! are running. A connection that fails or stalls cannot hold up the rest.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};

@@ -1,4 +1,4 @@
-//! `Peers`: ranks that are processes, joined by a connection of each with rank 0, over which go a few bytes, beats, and what went wrong.
+//! `Peers`: ranks that are separate processes. Each has a connection to rank 0, which carries a few bytes, a regular sign of life, and news of what went wrong.
 
 mod frame;
 mod meet;

@@ -1,4 +1,4 @@
-//! Who belongs to a job: whoever proves, without saying it, that they know its secret. HMAC-SHA256 over numbers that both sides have drawn.
+//! Decides who belongs to a job: whoever can prove that they know its secret, without revealing it. The proof is an HMAC-SHA256 over random numbers from both sides.
 
 use ring::hmac::{self, HMAC_SHA256, Key, Tag};
 use ring::rand::{SecureRandom, SystemRandom};

@@ -65,6 +65,16 @@ pub enum PartKind {
     PythonOutput,
 }
 
+impl Content {
+    /// Bytes of its text.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Parts(parts) => parts.iter().map(|part| part.text.len()).sum(),
+        }
+    }
+}
+
 /// One turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {

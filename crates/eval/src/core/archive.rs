@@ -1,5 +1,4 @@
-//! A zip with a bundle in it. Its entries are checked before any of them is read; they are read into memory, so that nothing that a
-//! zip says decides where something is written.
+//! Reads a bundle of tasks from a zip file. All entries are checked before the first one is read, and they are read into memory only: nothing in the zip can decide where a file is written.
 
 use crate::{Error, Result};
 use farthing_base::files;

@@ -1,5 +1,5 @@
-//! How sequences of many lengths become batches of rows of one length: the longest first, so that rows of a batch are about
-//! equally long and little is padding; lengths in steps of 32, so that a model sees few shapes.
+//! Groups sequences of many lengths into batches of rows of one length. The longest come first, which keeps the rows of a batch similar and the padding small. Lengths are rounded up to
+//! multiples of 32, so a model meets only a few shapes.
 
 use super::Sequence;
 use crate::{Batch, IGNORE, Result};

@@ -1,10 +1,10 @@
-//! What the bodies of [`conformance`](super) do not reach: sizes of a real training step, the same bits each time, and addresses beyond 32 bits.
+//! Tests of a device at the sizes of a real training step, beyond what the bodies of [`conformance`](super) reach: results must repeat bit for bit, and addresses must work beyond 32 bits.
 //!
-//! All of it in f64 would take minutes, so that the device computes everything and some of it is compared: rows at every kind of edge, in
-//! every head. Operands are written once and repeated by the device; where rows are compared, they hold numbers of their own place, so that
-//! an index that wraps around is seen. All numbers are exact in BF16: what is written is what both sides see.
+//! Computing all of it in f64 would take minutes. So the device computes everything and we compare some of it: rows at every kind of edge, in every head. Operands are written
+//! once and repeated by the device; rows that are compared hold numbers derived from their own position, which exposes an index that wraps around. All numbers are exact in BF16, so
+//! both sides see what was written.
 //!
-//! [`LARGE`] is for GPUs, and some of it for a patient CPU; [`TOY`] is the same code at sizes for the emulator.
+//! [`LARGE`] is meant for GPUs (a patient CPU can run some of it). [`TOY`] is the same code at sizes that suit the emulator.
 
 mod attention;
 mod beyond;

@@ -1,9 +1,8 @@
-//! Causal, windowed, grouped-query attention, forward and backward, in blocks of scores.
+//! Causal, windowed, grouped-query attention, forward and backward, one block of scores at a time.
 //!
-//! After FlashAttention-2: a block of queries meets the keys it sees, a block of keys at a time, with a running maximum and
-//! sum per query. A block of scores lies by keys: (keys, queries), so that queries are the lanes of a vector, and so that keys and values are multiplied
-//! where they lie in (B, T, H, D). A block of queries meets only the keys between its first query's window and its last query, so that work is in
-//! proportion to the window.
+//! This follows FlashAttention-2: a block of queries visits the keys that it sees, block by block, and keeps a running maximum and sum per query. A block of scores is stored as
+//! (keys, queries), which puts queries in the lanes of a vector and lets keys and values be multiplied where they lie in (B, T, H, D). A block of queries skips all keys before its first
+//! query's window and after its last query, and the work is proportional to the window.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! Dot products in whole registers. [`simd::dot`] is the definition, and bits are the same: the same lanes, products rounded before they are added. Compilers
-//! make single numbers of its lanes, which is an eighth of the speed; decoding is nothing but dot products.
+//! Dot products in whole registers, with the same bits as their definition, [`simd::dot`]: the same lanes, and products rounded before they are added. Compilers turn the definition's lanes
+//! into single numbers, which is eight times slower, and decoding consists of little else.
 
 use pulp::{Simd, WithSimd};
 

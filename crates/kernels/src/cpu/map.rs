@@ -1,7 +1,7 @@
 //! `map`: small elementwise programs, interpreted one chunk of elements at a time.
 //!
-//! Each node of an expression is one loop over a chunk that stays in the first-level cache, so that the tree is walked once per
-//! chunk. Values are f32, whatever the tensors' types.
+//! Each node of an expression is a loop over a chunk small enough for the first-level cache. The tree is walked once per chunk, not once per element. Values are f32, whatever the types of
+//! the tensors.
 
 #![allow(clippy::cast_ptr_alignment, reason = "a view's address is aligned to its elements")]
 

@@ -1,8 +1,7 @@
 //! The `cpu` device: f32 on all cores.
 //!
-//! Compute and master type are both F32. Matrix products are tiles of our own (`gemm/`), everything else is plain loops
-//! compiled for the widest vectors the machine has. How work is cut depends on shapes alone, so that every result is
-//! bit-equal for any number of threads. What this device does not do: BF16 arithmetic, or more than one machine.
+//! Both the compute type and the master type are F32. Matrix products use our own tiles (`gemm/`); everything else is plain loops, compiled for the widest vectors that the machine has. Work is
+//! cut by shapes alone, which makes every result bit-equal for any number of threads. The device does no BF16 arithmetic and uses one machine only.
 
 #![allow(
     clippy::inline_always,

@@ -1,7 +1,6 @@
-//! How work is cut and who does it: a thread pool, scratch memory, and cutting slices into blocks of rows.
+//! How work is cut and who does it: a thread pool, scratch memory, and functions that cut slices into blocks of rows.
 //!
-//! A block's rows depend on the shape alone, never on the number of threads; threads only take whole blocks. Sums over
-//! blocks are written to one place per block and added in block order.
+//! The rows of a block depend on the shape alone; threads take whole blocks. A sum over blocks is written to one place per block, and the places are added in the order of the blocks.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -24,7 +23,11 @@ pub(super) struct Workers {
 /// One cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+pub(super) struct Line([u8; 64]);
+
+impl Line {
+    pub(super) const ZERO: Self = Self([0; 64]);
+}
 
 impl Workers {
     pub(super) fn new(threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
@@ -98,7 +101,7 @@ impl Workers {
         let mut lines = self.free_scratch().pop().unwrap_or_default();
         let need = (len * size_of::<T>()).div_ceil(size_of::<Line>());
         if lines.len() < need {
-            lines.resize(need, Line::zeroed());
+            lines.resize(need, Line::ZERO);
         }
         let result = f(&mut bytemuck::cast_slice_mut(&mut lines[..need])[..len]);
         self.free_scratch().push(lines);

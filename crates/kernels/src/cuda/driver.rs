@@ -1,7 +1,7 @@
-//! What launch code asks of a machine that runs PTX: memory, launches, events. Nothing here knows an operation.
+//! What launch code needs from a machine that runs PTX: memory, launches and events. No operation is mentioned here.
 //!
-//! Two machines answer: a GPU through its driver ([`nvidia`](super::nvidia)), and the emulator on the host
-//! ([`emulated`](super::emulated)), so that whatever is launched on the one is launched, with the same arguments, on the other.
+//! Two machines provide it: a GPU, through its driver ([`nvidia`](super::nvidia)), and the emulator on the host ([`emulated`](super::emulated)). Launch code sends both the same kernels with
+//! the same arguments.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

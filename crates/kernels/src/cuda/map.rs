@@ -1,8 +1,7 @@
-//! `map`: an elementwise program compiled to PTX when it is first used, so that a foreign optimizer is one fused pass.
+//! `map`: an elementwise program, compiled to PTX when it is first used. An optimizer from another crate thus runs as one fused pass.
 //!
-//! Each node of an expression is a few instructions in f32. +, −, ×, ÷ and √ round to nearest and are never contracted, as on a CPU;
-//! exp, ln and tanh are within 1e-6 of the true value, relative (`tests/cuda_map.rs`). Kernels live as long as the process: a
-//! program is compiled once for its expressions and element types.
+//! Each node of an expression becomes a few f32 instructions. +, −, ×, ÷ and √ round to nearest and are never contracted, as on a CPU; exp, ln and tanh stay within a relative error of 1e-6
+//! (`tests/cuda_map.rs`). Compiled programs are kept until the process ends, one for each combination of expressions and element types.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,5 +1,5 @@
-//! Opening a GPU: its driver's library, the driver's age, the ordinal and the compute capability, each checked before the next is
-//! asked for, so that what is missing is named and nothing that is absent is called.
+//! Opens a GPU step by step: the driver's library, the driver's age, the ordinal, the compute capability. Each step is checked before the next one starts, so an error can name what is
+//! missing, and nothing that is absent gets called.
 
 use std::ffi::{CStr, c_int};
 use std::ptr;

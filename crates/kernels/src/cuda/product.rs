@@ -1,10 +1,9 @@
-//! Which way a matrix product goes: to the machine's [`Gemm`](super::gemm::Gemm), or to a kernel of ours, which needs no library.
+//! Decides who computes a matrix product: the machine's [`Gemm`](super::gemm::Gemm), which is a library, or a kernel of ours.
 //!
-//! Ours takes what a library's launch is no quicker for, and what lies in a way that a library may not take: by cuBLAS's documentation the best
-//! performance needs addresses and leading dimensions that are multiples of 16 bytes, and fp8 has them for a condition ("Tensor Core Usage",
-//! "cublasLtMatmul"); algorithms that need more than an operand has are left out ("cublasLtMatmulPreferenceAttributes_t", minimum
-//! alignments), and nobody but the library knows whether one is left. Such a product goes to it only when it is so large that ours would
-//! take long. And whatever it refuses is ours too, at any size: a training step does not end for want of an algorithm.
+//! Our kernel takes products that are too small to gain from the library, and operands that lie where a library may not read them: cuBLAS documents that the best performance needs
+//! addresses and leading dimensions that are multiples of 16 bytes, and fp8 requires them ("Tensor Core Usage", "cublasLtMatmul"). Algorithms that need more alignment than an operand has are
+//! left out ("cublasLtMatmulPreferenceAttributes_t", minimum alignments), and only the library can tell whether one remains. It is asked to take such a product only when ours would be slow.
+//! If it refuses, our kernel computes the product at any size: a training step never fails because no algorithm fits.
 
 use std::sync::{MutexGuard, PoisonError};
 

@@ -1,8 +1,7 @@
-//! Where Python packages lie: the prefixes of every Python that a machine's environment leads to. None of them is run.
+//! Finds the folders in which Python packages are installed: the prefixes of every Python that the environment leads to. None of these Pythons is run.
 //!
-//! The `python3` of a PATH is seldom where its packages are. It may be a link to a virtual environment's, which is itself a link to the
-//! Python that the environment was made with; or a script of pyenv's. So links are followed one by one, and packages are looked for in the
-//! prefix of every place on the way.
+//! The `python3` on a PATH is often far from its packages. It may be a link to the one of a virtual environment, which is itself a link to the Python that made the environment; or it may be
+//! a script of pyenv's. So links are followed one at a time, and the prefix of every stop is searched.
 
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};

@@ -1,8 +1,7 @@
-//! Copies from the host that the host need not wait for: through page-locked buffers, used in turn.
+//! Copies from the host that nobody has to wait for, through a few page-locked buffers used in turn.
 //!
-//! A copy straight from a caller's memory may return before or after it has read that memory (NVIDIA's "API synchronization
-//! behavior": it "might be synchronous with respect to host"), so either the caller waits for all that was launched before, or
-//! the bytes are put aside first. They are put aside: a micro-batch's ids then cost no pause.
+//! A copy straight from a caller's memory may return before or after it has read that memory (NVIDIA's "API synchronization behavior": it "might be synchronous with respect to host"). The
+//! caller would have to wait for everything launched before it. Copying the bytes into a buffer first avoids that: sending the ids of a micro-batch causes no pause.
 
 use std::ffi::c_void;
 use std::ptr;

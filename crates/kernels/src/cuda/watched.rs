@@ -1,8 +1,6 @@
-//! A machine that is watched: which kernels are launched on it, how much of its memory is taken, and, on demand, how long each piece of its
-//! work takes, by an event before and an event after it.
+//! Wraps a machine and watches it: which kernels are launched, how much memory is in use and, on demand, how long each piece of work takes, measured by an event before and one after it.
 //!
-//! While nothing is recorded, a call costs a lock. A recording costs two events for each piece, about a microsecond of a GPU's
-//! time, so that a step's own time is better taken without one.
+//! While nothing is recorded, a call costs one lock. A recording adds two events to each piece, about a microsecond of GPU time; to time a whole step, measure without one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
-//! The check that every operation's arguments pass on every device, from what the operation declares, so that errors are equal everywhere.
+//! Checks the arguments of an operation against its declaration. All devices use it, and all give the same errors.
 //!
-//! First places, then element types, then shapes, operand by operand: a letter stands for what the first operand that names it has there.
-//! Nothing is allocated unless something is wrong.
+//! Places are checked first, then element types, then shapes, operand by operand. A letter stands for the size that the first operand naming it has there. Nothing is allocated unless
+//! a check fails.
 
 use super::{Argument, Extent, Kind, Seen};
 use crate::{DType, Error, Memory, Place, Result, Shape};

@@ -1,5 +1,5 @@
-//! Digests of what a stage wrote: BLAKE3 over the sorted relative names and the contents, and nothing of when or where. What systems and
-//! editors leave in a folder that somebody looked into is none of the stage's.
+//! Digests of what a stage wrote: BLAKE3 over the sorted relative names and the contents. Dates and places do not count, nor do the files that systems and editors leave behind in a folder that
+//! somebody has opened.
 
 use std::io;
 use std::path::{Path, PathBuf};

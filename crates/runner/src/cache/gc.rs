@@ -1,5 +1,5 @@
-//! `runner gc`: what in a store no pipeline uses any more, with sizes and reasons, and deleting it. Only folders that this program marked as its own are
-//! deleted, never through a link, and nothing while a run uses the store.
+//! `runner gc`: lists what no pipeline uses any more in a store, with sizes and reasons, and deletes it. It deletes only folders that this program has marked as its own, never follows a link, and
+//! does nothing while a run is using the store.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

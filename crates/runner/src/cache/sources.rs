@@ -1,6 +1,6 @@
-//! Digests of files from outside of the store. A file is read once and then known by its path, size and times of change, so that
-//! a plan over a hundred gigabytes takes no longer than asking for the sizes. Beside the time that programs can set there is the
-//! system's own, where it has one: a file that was replaced by another of its size and age is not taken for it.
+//! Digests of files from outside the store. A file is read once; after that it is recognised by its path, size and times of change, which makes a plan over a hundred gigabytes as quick as asking
+//! for their sizes. Besides the modification time, which programs can set, the system's own change time is compared where there is one. A file that was replaced by another of the same size and age is
+//! noticed that way.
 
 use std::collections::BTreeMap;
 use std::fs;

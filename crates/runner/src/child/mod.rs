@@ -1,9 +1,8 @@
-//! A stage in a process of its own: this program, started once more. What a stage does to its process, or the system to it, such as a fault of memory or the
-//! end that the kernel makes of who takes too much, ends that stage alone, and is told by the signal's name.
+//! Runs a stage in a process of its own, by starting this program once more. If the stage crashes, or the kernel kills it for using too much memory, only that stage ends, and the error names the
+//! signal.
 //!
-//! The two processes talk over a socket, which is the child's standard input: a line of JSON for each [`Order`] and each [`Word`]. Where the parent dies, the
-//! socket closes, and the child ends. The lock of the stage's key is the parent's; the child has one beside it, so that who takes over from a dead
-//! parent waits for its child, too.
+//! The two processes talk over a socket, which is the child's standard input, with one line of JSON for each [`Order`] and each [`Word`]. If the parent dies, the socket closes and the child ends.
+//! The parent holds the lock of the stage's key and the child holds a second one beside it: whoever takes over from a dead parent waits until its child is gone.
 
 mod ended;
 mod entry;

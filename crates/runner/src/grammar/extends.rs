@@ -1,5 +1,5 @@
-//! `extends = "gpt2.toml"`: the file that a pipeline is laid over, and the one that this is laid over. All are found and read here, before one is read in
-//! earnest, so that each place keeps its file, line and column.
+//! `extends = "gpt2.toml"`: lays a pipeline over another file, which may itself extend one. All the files are found and read before any of them is interpreted. Every value keeps its file, line and
+//! column.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,4 @@
-//! Reading a table into a strict struct and finding every fault in it. Serde stops at the first; so each time the entry
-//! to blame is taken out and the rest is read again.
+//! Reads a table into a strict struct and finds every fault in it. Serde stops at the first one; so we take out the entry that caused it and read the rest again.
 
 use farthing_base::names::nearest;
 use toml::Spanned;

@@ -1,6 +1,5 @@
-//! `${name}` and `${env:NAME}`: a string that is nothing but one of them takes the var's value with its type; inside a
-//! longer string the value's text is spliced in. `$${` writes `${`. A replaced value stays where it is used, and the
-//! place where the var is set is remembered beside it; so is its text, in case a string is wanted there.
+//! `${name}` and `${env:NAME}`. If a string consists of nothing else, it is replaced by the variable's value, with its type; inside a longer string, the value's text is inserted. `$${` stands for
+//! `${`. A replaced value keeps the place where it is used, and remembers where the variable was set, and its text in case a string is wanted there.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,5 @@
-//! Progress of a running stage. Stages count; one thread per stage looks at the counts from time to time and draws
-//! rate, time left and figures, so that counting costs a few atomics and a stage that counts nothing still shows that
-//! it lives.
+//! Progress of a running stage. The stage only counts, which costs a few atomic operations. A thread beside it reads the counts from time to time and draws the rate, the time left and the figures;
+//! that way, even a stage that counts nothing is seen to be alive.
 
 mod board;
 pub(crate) mod format;

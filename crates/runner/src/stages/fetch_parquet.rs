@@ -16,7 +16,8 @@ use serde::Deserialize;
 use super::watch::{Watched, cut_off};
 use crate::progress::format::{amount, count};
 use crate::{
-    At, Ctx, Extras, LockFile, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+    At, Ctx, Extras, Given, LockFile, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
+    port,
 };
 
 /// The source that is made here, from nothing.
@@ -106,9 +107,9 @@ impl Stage for FetchParquet {
         Ok(Some(key))
     }
 
-    fn promises(config: &FetchSettings) -> Vec<Promise> {
+    fn promises(config: &FetchSettings, _: &Given<'_>) -> Vec<Promise> {
         // Only the world has tasks about it; who reads them must hear of it before a model is trained.
-        vec![Promise { port: "tasks", fact: "folders", value: u64::from(config.source == WORLD) }]
+        vec![Promise::new("tasks", "folders", u64::from(config.source == WORLD))]
     }
 
     fn sources(config: &FetchSettings) -> Result<Vec<PathBuf>> {

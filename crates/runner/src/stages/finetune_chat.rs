@@ -1,4 +1,4 @@
-//! `finetune-chat`: a trained model learns to answer, from conversations. What the assistant says is learned, the rest is read.
+//! `finetune-chat`: teaches a trained model to answer, using conversations. The model learns what the assistant says; everything else is only read.
 
 use std::path::{Path, PathBuf};
 
@@ -8,23 +8,30 @@ use farthing_data::world::{Split, World};
 use farthing_data::{ChatTokens, Conversation, Conversations, Rows, Tokenizer, pack_chat};
 use farthing_model::{Checkpoint, GptConfig};
 use farthing_optim::{GroupKeys, OptimPreset, Schedule, merge};
-use farthing_train::{Finetune, MODEL_FILE};
+use farthing_train::{Finetune, MODEL_FILE, Setup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 
+use super::loaded::no_gpt2;
 use super::train_gpt::{
     self, EvaluateConfig, Learn, Precision, TrainExec, Work, keep_tokenizer, preflight,
 };
 use super::watch::{Watched, cut_off};
 use crate::progress::format::count;
-use crate::{At, Ctx, Extras, PlanCtx, PlanLine, Port, Resources, Result, Stage, port};
+use crate::{
+    At, Ctx, Estimate, Extras, Given, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
+    port,
+};
 
 /// The embedded world's own conversations.
 const WORLD: &str = "embedded://world";
 
 /// Where none are held out by name, one conversation in so many is.
 const HELD_OUT: u64 = 20;
+
+/// Conversations that a plan guesses the length of all by.
+const LOOKED_AT: usize = 1_000;
 
 /// The stage's keys.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -201,6 +208,44 @@ impl Config {
         Ok(Rows::open(out)?)
     }
 
+    /// The training as far as it is known before its rows are packed; `None` where the model isn't known yet.
+    fn setup(&self, ctx: &PlanCtx) -> Result<Option<Setup>> {
+        let Some(model) = train_gpt::model_of(ctx)? else { return Ok(None) };
+        let tokenizer = ctx.input("bpe").map(Tokenizer::load).transpose()?;
+        let rows = self.about_rows(tokenizer.as_ref(), model.seq_len)?;
+        let (vocab, seq_len) = (model.vocab_size, model.seq_len);
+        let registry = train_gpt::registry(ctx.extras())?;
+        self.learn(model, rows).setup(registry, vocab, seq_len).map(Some)
+    }
+
+    /// About how many rows of `context` + 1 tokens there will be to learn from, by a first look at the conversations. A tokenizer that isn't made yet is taken to have
+    /// four bytes in a token.
+    fn about_rows(&self, tokenizer: Option<&Tokenizer>, context: usize) -> Result<u64> {
+        let chat = tokenizer.map(ChatTokens::of).transpose()?;
+        let (mut seen, mut tokens) = (0u64, 0u64);
+        for talk in self.read(&self.conversations, Split::Train).take(LOOKED_AT) {
+            let messages = talk?.messages;
+            let found = match tokenizer.zip(chat.as_ref()) {
+                Some((tokenizer, chat)) => chat.render(tokenizer, &messages)?.len(),
+                None => messages.iter().map(|m| m.content.bytes() / 4 + 2).sum::<usize>() + 1,
+            };
+            seen += 1;
+            tokens += found.min(context + 1) as u64;
+        }
+        let mut all = 0;
+        for source in &self.conversations {
+            all += if source == WORLD {
+                self.world.conversations
+            } else {
+                Conversations::about_how_many(Path::new(source))?
+            };
+        }
+        if self.val.is_empty() {
+            all -= all / HELD_OUT;
+        }
+        Ok((all * tokens).div_ceil((seen * (context as u64 + 1)).max(1)).max(1))
+    }
+
     /// What is trained, over as many rows.
     fn learn(&self, model: GptConfig, rows: u64) -> Learn {
         let seq_len = model.seq_len as u64;
@@ -315,29 +360,54 @@ impl Stage for FinetuneChat {
         (!paths.is_empty()).then(|| paths.join(" "))
     }
 
-    fn plan(config: &Config, _: &TrainExec, _: &Resources, ctx: &PlanCtx) -> Result<Vec<PlanLine>> {
+    fn promises(_: &Config, given: &Given<'_>) -> Vec<Promise> {
+        train_gpt::promises_of("model", "checkpoint", given)
+    }
+
+    fn plan(
+        config: &Config,
+        exec: &TrainExec,
+        resources: &Resources,
+        ctx: &PlanCtx,
+    ) -> Result<Vec<PlanLine>> {
+        no_gpt2(ctx)?;
         let found = ctx.input("model").map(|model| Checkpoint::peek(&model.join(MODEL_FILE)));
         let begins = match found {
-            Some(Ok((model, step))) => format!(
-                "the model behind `model`, {} layers, T {}, trained for {} steps",
-                model.depth,
-                model.seq_len,
-                count(step)
-            ),
-            _ => "the model behind `model`, once it is made".to_owned(),
+            Some(Ok((_, step))) => {
+                format!("that of input `model`, trained for {} steps", count(step))
+            }
+            _ => "that of input `model`, once it is made".to_owned(),
         };
-        Ok(vec![
+        let times =
+            if config.epochs == 1.0 { "once".into() } else { format!("{} times", config.epochs) };
+        let lines = vec![
             PlanLine::new("begins with", begins),
-            PlanLine::new(
-                "learns",
-                format!(
-                    "what the assistant says, {} times, in steps of {} tokens, at {} of the rates",
-                    config.epochs,
-                    count(config.batch_tokens),
-                    config.lr_frac
-                ),
-            ),
-        ])
+            PlanLine::new("learns", format!("what the assistant says, {times}")),
+        ];
+        match config.setup(ctx)? {
+            Some(mut setup) => {
+                // How many steps there are is a guess, and said as one.
+                setup.plan.explanation.retain(|line| !line.contains(" steps of "));
+                let precision = config.precision;
+                train_gpt::lines_of(setup, lines, "about ", precision, exec, resources, ctx)
+            }
+            None => Ok(lines),
+        }
+    }
+
+    fn estimate(config: &Config, resources: &Resources, ctx: &PlanCtx) -> Result<Option<Estimate>> {
+        let setup = ctx.kept(|| config.setup(ctx))?.and_then(Option::as_ref);
+        setup.map(|setup| train_gpt::estimate(setup, resources, ctx)).transpose()
+    }
+
+    fn memory(
+        config: &Config,
+        exec: &TrainExec,
+        resources: &Resources,
+        ctx: &PlanCtx,
+    ) -> Result<Option<u64>> {
+        let setup = || config.setup(ctx);
+        train_gpt::memory_of(setup, config.precision, exec, resources, ctx)
     }
 
     fn preflight(
@@ -346,6 +416,7 @@ impl Stage for FinetuneChat {
         resources: &Resources,
         ctx: &PlanCtx,
     ) -> Result<()> {
+        no_gpt2(ctx)?;
         exec.checkpoint_interval(std::time::Duration::ZERO)?;
         for path in config.paths() {
             // A first look, before hours of training.

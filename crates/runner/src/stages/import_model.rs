@@ -11,10 +11,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::TOKENIZER_FILE;
+use super::loaded::GPT2;
 use super::train_gpt::{self, MODEL_FILE};
 use crate::progress::format::count;
 use crate::{
-    At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+    At, Ctx, Extras, Given, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
+    port,
 };
 
 /// The stage's keys.
@@ -148,17 +150,13 @@ impl Stage for ImportModel {
         Some(format!("{}{}", config.path.display(), tokenizer.collect::<String>()))
     }
 
-    fn promises(config: &Config) -> Vec<Promise> {
+    fn promises(config: &Config, _: &Given<'_>) -> Vec<Promise> {
         let Ok((model, tokenizer)) = config.peek() else { return Vec::new() };
         let mut promises = match &model {
             Known::Ours(model, _) => train_gpt::promises("checkpoint", model),
-            Known::Gpt2(_) => Vec::new(),
+            Known::Gpt2(_) => vec![Promise::new("checkpoint", GPT2, true)],
         };
-        promises.push(Promise {
-            port: "bpe",
-            fact: "vocab_size",
-            value: tokenizer.vocab_size() as u64,
-        });
+        promises.push(Promise::new("bpe", "vocab_size", tokenizer.vocab_size() as u64));
         promises
     }
 

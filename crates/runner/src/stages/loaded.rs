@@ -10,7 +10,7 @@ use farthing_model::{Gpt, Gpt2, Gpt2Config, load_model};
 
 use super::{device, train_gpt::MODEL_FILE};
 use crate::progress::format::count;
-use crate::{Ctx, Result};
+use crate::{Ctx, PlanCtx, Result};
 
 /// What the ports `model` and `bpe` hold, opened: one of our models.
 pub(crate) struct Loaded {
@@ -29,18 +29,26 @@ impl Loaded {
     fn on(ctx: &Ctx, dev: Box<dyn Device>) -> Result<Self> {
         let tokenizer = super::tokenizer(ctx)?;
         let path = ctx.input("model")?.join(MODEL_FILE);
-        if Gpt2Config::is_beside(&path) {
-            bail!(
-                "the model in {} is a GPT-2, which can be evaluated and nothing else\n\
-                 hint: connect `model` to a model that was trained here",
-                path.display()
-            );
-        }
         let (gpt, params) = load_model(&path, dev.as_ref())
             .map_err(|e| super::unreadable("reading input `model`", &e))?;
         check_vocabulary(&path, gpt.config().vocab_size, &tokenizer, CONNECT)?;
         Ok(Self { dev, gpt, params, tokenizer })
     }
+}
+
+/// The fact by which a stage says that its model is a GPT-2.
+pub(crate) const GPT2: &str = "gpt2";
+
+/// Refuses a GPT-2 behind the port `model`, made or promised, where it is to be more than evaluated.
+pub(crate) fn no_gpt2(ctx: &PlanCtx) -> Result<()> {
+    let made = ctx.input("model").is_some_and(|m| Gpt2Config::is_beside(&m.join(MODEL_FILE)));
+    if made || ctx.fact("model", GPT2).is_some() {
+        bail!(
+            "the model behind input `model` is a GPT-2, which can be evaluated and nothing else\n\
+             hint: connect `model` to a model that was trained here"
+        );
+    }
+    Ok(())
 }
 
 /// What a pipeline does about a tokenizer of another model, and what a command line does.

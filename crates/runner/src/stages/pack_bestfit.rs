@@ -13,8 +13,8 @@ use super::train_bpe::{check_column, check_filter, look};
 use super::watch::Watched;
 use crate::progress::format::count;
 use crate::{
-    At, Cancelled, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
-    port,
+    At, Cancelled, Ctx, Extras, Given, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result,
+    Stage, port,
 };
 
 /// The stage's keys.
@@ -87,8 +87,8 @@ impl Stage for PackBestfit {
     const FIGURES: &'static [&'static str] =
         &["rows", "tokens", "lost_percent", "bound_percent", "utilisation_percent", "val_rows"];
 
-    fn promises(config: &Config) -> Vec<Promise> {
-        let promise = |port| Promise { port, fact: "row_tokens", value: config.row_tokens as u64 };
+    fn promises(config: &Config, _: &Given<'_>) -> Vec<Promise> {
+        let promise = |port| Promise::new(port, "row_tokens", config.row_tokens as u64);
         vec![promise("train"), promise("val")]
     }
 

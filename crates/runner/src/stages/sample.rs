@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{device, loaded::Loaded};
+use super::device;
+use super::loaded::{Loaded, no_gpt2};
 use crate::{At, Ctx, Extras, NoExec, PlanCtx, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
@@ -72,7 +73,8 @@ impl Stage for Sample {
         Ok(())
     }
 
-    fn preflight(_: &Config, _: &NoExec, resources: &Resources, _: &PlanCtx) -> Result<()> {
+    fn preflight(_: &Config, _: &NoExec, resources: &Resources, ctx: &PlanCtx) -> Result<()> {
+        no_gpt2(ctx)?;
         device::open(resources).map(drop)
     }
 

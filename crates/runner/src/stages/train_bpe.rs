@@ -15,7 +15,8 @@ use super::fetch_parquet::parquet_files;
 use super::watch::Watched;
 use crate::progress::format::count;
 use crate::{
-    At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+    At, Ctx, Extras, Given, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
+    port,
 };
 
 /// The stage's keys; the recipe's by default.
@@ -72,8 +73,8 @@ impl Stage for TrainBpe {
     const FIGURES: &'static [&'static str] =
         &["vocab_size", "bytes_per_token", "reference_bytes_per_token", "documents", "chars"];
 
-    fn promises(config: &Config) -> Vec<Promise> {
-        vec![Promise { port: "bpe", fact: "vocab_size", value: config.vocab_size as u64 }]
+    fn promises(config: &Config, _: &Given<'_>) -> Vec<Promise> {
+        vec![Promise::new("bpe", "vocab_size", config.vocab_size as u64)]
     }
 
     fn check(config: &Config, _extras: &Extras) -> Result<()> {

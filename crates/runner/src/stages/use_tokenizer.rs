@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::progress::format::count;
 use crate::{
-    At, Ctx, Extras, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+    At, Ctx, Extras, Given, NoExec, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage,
+    port,
 };
 
 /// The stage's keys.
@@ -55,13 +56,9 @@ impl Stage for UseTokenizer {
         Some(config.path.display().to_string())
     }
 
-    fn promises(config: &Config) -> Vec<Promise> {
+    fn promises(config: &Config, _: &Given<'_>) -> Vec<Promise> {
         let tokenizer = Tokenizer::load(&config.path).ok();
-        let promise = |t: Tokenizer| Promise {
-            port: "bpe",
-            fact: "vocab_size",
-            value: t.vocab_size() as u64,
-        };
+        let promise = |t: Tokenizer| Promise::new("bpe", "vocab_size", t.vocab_size() as u64);
         tokenizer.map(promise).into_iter().collect()
     }
 
@@ -115,8 +112,9 @@ mod tests {
         let config = Config { path: dir.path().join("mine.json") };
         tokenizer.save(&config.path).unwrap();
 
+        let given = Given::new(Vec::new);
         assert_eq!(UseTokenizer::sources(&config).unwrap(), std::slice::from_ref(&config.path));
-        assert_eq!(UseTokenizer::promises(&config)[0].value, 270);
+        assert_eq!(UseTokenizer::promises(&config, &given)[0].value, 270);
         let mut ctx = Ctx::detached(dir.path(), []);
         UseTokenizer::run(config, NoExec {}, &mut ctx).unwrap();
         assert_eq!(Tokenizer::load(ctx.output("bpe")).unwrap().digest(), tokenizer.digest());
@@ -125,7 +123,7 @@ mod tests {
         let missing = Config { path: dir.path().join("other.json") };
         let error = UseTokenizer::sources(&missing).unwrap_err();
         assert!(error.downcast_ref().is_some_and(farthing_data::Error::is_absent), "{error}");
-        assert!(UseTokenizer::promises(&missing).is_empty());
+        assert!(UseTokenizer::promises(&missing, &given).is_empty());
         let error = UseTokenizer::run(missing, NoExec {}, &mut ctx).unwrap_err().to_string();
         assert!(error.contains("cannot read") && error.contains("other.json"), "{error}");
         let empty = Config { path: PathBuf::new() };

@@ -1,4 +1,4 @@
-//! Which model a folder means: that of a checkpoint, of an export, of a run, or of a training that is under way; and its tokenizer.
+//! Finds the model that a folder stands for, and its tokenizer. The folder may be a checkpoint, an export, a run, or a training still under way.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Talking to a trained model from the command line: `find` says which model a folder means, `generate` continues prompts, `chat` converses, `options` is what
-//! they share, `serve` lets others ask, `eval` measures.
+//! Using a trained model from the command line. `find` locates the model that a folder means, `generate` continues prompts, `chat` holds a conversation, `serve` answers over HTTP, and `eval` measures.
+//! `options` is what they share.
 
 mod chat;
 mod eval;

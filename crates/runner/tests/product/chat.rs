@@ -29,12 +29,33 @@ fn bits(place: &Place) -> [f64; 2] {
     ["bpb_start", "bpb_end"].map(|key| last[key].as_f64().unwrap())
 }
 
+/// The number of steps that a plan guesses.
+fn steps(plan: &str) -> f64 {
+    let after = plan.split_once(" about ").unwrap_or_else(|| panic!("{plan}")).1;
+    after.split(' ').next().unwrap().replace(',', "").parse().unwrap()
+}
+
 #[test]
 fn a_model_learns_to_chat_and_the_last_lines_say_how_to_talk_to_it() {
     let place = place();
     let plan = place.done(&["--plan", "--until", "chat"]);
     assert!(plan.stdout.contains("once it is made"), "{}", plan.screen());
+    // The model's structure, steps and memory are known before there is a model.
+    let chat = plan.stdout.split("finetune-chat").nth(1).unwrap();
+    for word in ["2 layers, C 32", "V 400, T 64", "about ", "memory", "FLOPs", "time"] {
+        assert!(chat.contains(word), "{word}: {}", plan.screen());
+    }
+    let guessed = steps(chat);
     let output = place.done(&["--until", "export"]);
+    let planned = place.done(&["--plan", "--until", "chat", "--force", "chat"]);
+    let known = steps(planned.stdout.split("finetune-chat").nth(1).unwrap());
+    let ran = json_lines(&place.entry("chat").join("metrics")).pop().unwrap();
+    let ran = ran["step"].as_f64().unwrap_or_else(|| panic!("{ran}"));
+    assert!(
+        (known - ran).abs() <= 0.1 * ran + 1.0,
+        "{known} planned with a tokenizer, {ran} taken"
+    );
+    assert!(guessed > ran / 4.0 && guessed < ran * 4.0, "{guessed} guessed, {ran} taken");
     assert!(output.stderr.contains("chat: train: 285 conversations in "), "{}", output.screen());
     let [start, end] = bits(&place);
     assert!(end < start, "{end} after {start}");

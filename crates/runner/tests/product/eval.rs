@@ -106,7 +106,7 @@ fn a_gpt2_is_evaluated_as_transformers_computes_it_and_does_nothing_else() {
          [stage.core]\nuses = \"eval-core\"\ninputs = {{ model = \"model.checkpoint\", bpe = \"model.bpe\" }}\nbundle = \"{bundle}\"\n\
          [stage.sample]\nuses = \"sample\"\ninputs = {{ model = \"model.checkpoint\", bpe = \"model.bpe\" }}\nprompts = [\"\"]\n"
     ));
-    let plan = place.done(&["--plan"]).stdout;
+    let plan = place.done(&["--plan", "--until", "core"]).stdout;
     assert!(plan.contains("a GPT-2: 3 layers, C 24, V 257, T 40"), "{plan}");
     place.done(&["--until", "core"]);
     let items = json_lines(&place.entry("core").join("items"));
@@ -120,6 +120,51 @@ fn a_gpt2_is_evaluated_as_transformers_computes_it_and_does_nothing_else() {
     for output in [place.go(&[]), talk(&place, "generate", &[&folder, "--prompt", "a"], "")] {
         assert_ne!(output.code, Some(0), "{}", output.screen());
         assert!(output.stderr.contains("can be evaluated and nothing else"), "{}", output.screen());
+    }
+}
+
+/// Wherever a model is wired that a GPT-2 cannot be, the plan says so, before the GPT-2 is imported and after.
+#[test]
+fn a_gpt2_that_is_wired_where_it_cannot_be_used_is_refused_by_the_plan() {
+    let place = Place::new();
+    let head = format!(
+        "[pipeline]\nname = \"nano\"\nformat = 1\nseed = 1\n\
+         [stage.model]\nuses = \"import-model\"\npath = \"{}\"\n",
+        gpt2().display()
+    );
+    let from = |model: &str| format!("inputs = {{ model = \"{model}\", bpe = \"model.bpe\" }}\n");
+    let train = "[stage.fetch]\nuses = \"fetch-parquet\"\nsource = \"embedded://world\"\n\
+         [stage.pack]\nuses = \"pack-bestfit\"\nrow_tokens = 40\n\
+         inputs = { train = \"fetch.train\", val = \"fetch.val\", bpe = \"model.bpe\" }\n\
+         [stage.other]\nuses = \"train-gpt\"\nmodel = { depth = 2, head_dim = 16, aspect_ratio = 16 }\n\
+         schedule = { steps = 1, batch_tokens = 320 }\n\
+         inputs = { train = \"pack.train\", val = \"pack.val\", bpe = \"model.bpe\", model = \"model.checkpoint\" }\n";
+    let chat = "uses = \"finetune-chat\"\nconversations = \"embedded://world\"\n";
+    let wired = [
+        format!("[stage.other]\nuses = \"export-model\"\n{}", from("model.checkpoint")),
+        format!("[stage.other]\n{chat}{}", from("model.checkpoint")),
+        format!("[stage.other]\nuses = \"sample\"\nprompts = [\"\"]\n{}", from("model.checkpoint")),
+        train.to_owned(),
+        // What is made of it is no more than it.
+        format!(
+            "[stage.between]\n{chat}{}[stage.other]\nuses = \"export-model\"\n{}",
+            from("model.checkpoint"),
+            from("between.checkpoint")
+        ),
+    ];
+    for imported in [false, true] {
+        for stages in &wired {
+            place.file(&format!("{head}{stages}"));
+            if imported {
+                place.done(&["--until", "model"]);
+            }
+            let output = place.go(&["--plan"]);
+            assert_eq!(output.code, Some(2), "{stages}{}", output.screen());
+            let (said, of) = ("can be evaluated and nothing else", "stage `other` cannot run");
+            assert!(output.screen().contains(said), "{stages}{}", output.screen());
+            assert!(output.screen().contains(of), "{stages}{}", output.screen());
+            assert_eq!(place.go(&[]).code, Some(2), "{stages}");
+        }
     }
 }
 

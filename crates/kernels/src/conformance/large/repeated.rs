@@ -1,6 +1,6 @@
-//! The same call again and again, from the same operands: the same bits each time.
+//! Runs the same call many times on the same operands and expects the same bits every time.
 //!
-//! What a race leaves may be within every tolerance; it is not the same twice for long.
+//! The result of a race may stay within every tolerance, but it rarely comes out the same for long.
 
 use super::super::case::Check;
 use super::super::{Mismatch, Outcome};

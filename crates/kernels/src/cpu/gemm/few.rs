@@ -1,4 +1,4 @@
-//! Products of a few rows with the transpose of a matrix that lies by rows: dot products, so that the matrix is read once, as it lies.
+//! Products of a few rows with the transpose of a matrix stored by rows. Each element is one dot product, and the matrix is read once, where it lies.
 
 use std::ops::Range;
 

@@ -11,8 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::train_gpt::MODEL_FILE;
-use crate::{Ctx, NoExec, Port, Result, Stage, port};
+use super::loaded::no_gpt2;
+use super::train_gpt::{MODEL_FILE, promises_of};
+use crate::{Ctx, Given, NoExec, PlanCtx, Port, Promise, Resources, Result, Stage, port};
 
 /// The stage's keys.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -77,6 +78,14 @@ impl Stage for ExportModel {
     const READS_FIGURES: &'static [&'static str] = card::FIGURES;
     const USES_SEED: bool = false;
     const FIGURES: &'static [&'static str] = &["bytes"];
+
+    fn promises(_: &Config, given: &Given<'_>) -> Vec<Promise> {
+        promises_of("model", "export", given)
+    }
+
+    fn preflight(_: &Config, _: &NoExec, _: &Resources, ctx: &PlanCtx) -> Result<()> {
+        no_gpt2(ctx)
+    }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {
         let tokenizer = super::tokenizer(ctx)?;

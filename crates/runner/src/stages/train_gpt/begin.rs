@@ -1,4 +1,4 @@
-//! A training that begins with the weights of a model that exists: what has to agree, and how one that is done is gone on with.
+//! Training that starts from an existing model: what has to match, and how to continue a training that has finished.
 
 use std::path::{Path, PathBuf};
 
@@ -9,26 +9,68 @@ use serde_json::{Value, json};
 
 use super::config::{EvaluateConfig, TrainConfig};
 use crate::stages::TOKENIZER_FILE;
-use crate::{Before, Ctx, PlanCtx, PlanLine, Promise, Result};
+use crate::stages::loaded::no_gpt2;
+use crate::{Before, Ctx, Given, PlanCtx, PlanLine, Promise, Result};
 
 /// Numbers of a model that its weights' shapes follow from, known before it is trained.
 const FACTS: [&str; 5] = ["depth", "model_dim", "head_dim", "heads", "kv_heads"];
 
+/// The fact that is a model's whole configuration.
+const MODEL: &str = "model";
+
 /// What is certain of a model behind a port.
 pub(crate) fn promises(port: &'static str, model: &GptConfig) -> Vec<Promise> {
     let values = serde_json::to_value(model).unwrap_or_default();
-    let promise = |fact| Some(Promise { port, fact, value: values.get(fact)?.as_u64()? });
+    let mut promises = numbers(port, &values);
+    promises.push(Promise::new(port, MODEL, values));
+    promises
+}
+
+/// The numbers alone.
+fn numbers(port: &'static str, model: &Value) -> Vec<Promise> {
+    let promise = |fact| Some(Promise::new(port, fact, model.get(fact)?.as_u64()?));
     FACTS.into_iter().filter_map(promise).collect()
 }
 
-/// What is promised of the model that this config trains. The vocabulary and the row length come with the data and decide nothing here.
-pub(super) fn own_promises(config: &TrainConfig) -> Vec<Promise> {
-    let model = config.model.resolve(65_536, config.seq_len.unwrap_or(2_048));
-    model.map_or_else(|_| Vec::new(), |model| promises("checkpoint", &model))
+/// What is certain of a model that a stage makes of another, whose structure stays: all that is certain of that.
+pub(crate) fn promises_of(
+    input: &'static str,
+    output: &'static str,
+    given: &Given<'_>,
+) -> Vec<Promise> {
+    given.facts(input).map(|fact| Promise { port: output, ..fact.clone() }).collect()
+}
+
+/// The configuration of the model behind the input `model`, made or promised.
+pub(crate) fn model_of(ctx: &PlanCtx) -> Result<Option<GptConfig>> {
+    match (ctx.input("model"), ctx.fact("model", MODEL)) {
+        (Some(made), _) => {
+            let found = Checkpoint::peek(&made.join(MODEL_FILE));
+            let (model, _) =
+                found.map_err(|e| crate::stages::unreadable("reading input `model`", &e))?;
+            Ok(Some(model))
+        }
+        (None, Some(promised)) => Ok(serde_json::from_value(promised.clone()).ok()),
+        (None, None) => Ok(None),
+    }
+}
+
+/// What is promised of the model that this config trains: all of it where the vocabulary and the rows are promised too, else what they decide nothing about.
+pub(super) fn own_promises(config: &TrainConfig, given: &Given<'_>) -> Vec<Promise> {
+    let number = |port, fact| given.fact(port, fact)?.as_u64().map(|n| n as usize);
+    let (vocab, row) = (number("bpe", "vocab_size"), number("train", "row_tokens"));
+    let seq_len = config.seq_len.or(row);
+    let model = config.model.resolve(vocab.unwrap_or(65_536), seq_len.unwrap_or(2_048));
+    let Ok(model) = model else { return Vec::new() };
+    if vocab.is_some() && row.is_some() {
+        return promises("checkpoint", &model);
+    }
+    numbers("checkpoint", &serde_json::to_value(model).unwrap_or_default())
 }
 
 /// Refuses a model that is not the one to be trained, as far as it is known before anything runs.
 pub(super) fn preflight(setup: &Setup, ctx: &PlanCtx) -> Result<()> {
+    no_gpt2(ctx)?;
     let wanted = setup.gpt.config();
     let values = serde_json::to_value(wanted)?;
     for fact in FACTS {

@@ -1,4 +1,4 @@
-//! A training's beginning on a device: what it allocates, moves and computes. On [`Planned`](farthing_kernels::planned::Planned) that takes a moment and no memory.
+//! The first step of a training, with everything that it allocates, moves and computes. On [`Planned`](farthing_kernels::planned::Planned) it takes a moment and no memory.
 
 use farthing_comm::Comm;
 use farthing_data::Batch;

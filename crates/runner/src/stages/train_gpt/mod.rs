@@ -1,5 +1,7 @@
-//! `train-gpt`: trains a GPT on packed rows, with [`farthing_train`]. `config` has the keys, `plan` what `--plan` says, `dry` what that is counted by, `run` the
-//! loop with its screen and its files, `ranks` how that leads other ranks, `begin` what a training begins with that goes on from a model.
+//! `train-gpt`: trains a GPT on packed rows, with [`farthing_train`].
+//!
+//! `config` has the keys and `plan` what `--plan` prints, which `dry` counts. `run` is the loop with its screen and files, `ranks` lets it lead other ranks, and `begin` handles training that
+//! starts from an existing model.
 
 mod begin;
 mod config;
@@ -8,9 +10,10 @@ mod plan;
 mod ranks;
 mod run;
 
-pub(crate) use begin::promises;
+pub(crate) use begin::{model_of, promises, promises_of};
 pub use config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
 pub use farthing_train::MODEL_FILE;
+pub(crate) use plan::{estimate, lines_of, memory_of};
 pub(crate) use run::{Learn, Task, Work, follow, keep_tokenizer, preflight};
 
 use farthing_kernels::rounded::Rounded;
@@ -20,7 +23,8 @@ use farthing_optim::Registry;
 use crate::failure;
 use crate::stages::device;
 use crate::{
-    Before, Ctx, Estimate, Extras, PlanCtx, PlanLine, Port, Promise, Resources, Result, Stage, port,
+    Before, Ctx, Estimate, Extras, Given, PlanCtx, PlanLine, Port, Promise, Resources, Result,
+    Stage, port,
 };
 
 /// Trains a GPT.
@@ -56,8 +60,8 @@ impl Stage for TrainGpt {
         config.check(registry(extras)?)
     }
 
-    fn promises(config: &TrainConfig) -> Vec<Promise> {
-        begin::own_promises(config)
+    fn promises(config: &TrainConfig, given: &Given<'_>) -> Vec<Promise> {
+        begin::own_promises(config, given)
     }
 
     fn instead(config: &TrainConfig, before: &Before<'_>) -> Vec<PlanLine> {

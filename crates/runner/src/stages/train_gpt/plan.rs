@@ -26,6 +26,21 @@ pub(super) fn lines(
     let Some(setup) = setup(config, ctx)? else {
         return Ok(vec![PlanLine::new("model", "known once its inputs are made")]);
     };
+    super::begin::preflight(&setup, ctx)?;
+    let begins = super::begin::line(ctx).into_iter().collect();
+    lines_of(setup, begins, "", config.precision, exec, resources, ctx)
+}
+
+/// What there is to say of a training: of its model, then `begins`, then of its groups and steps. `about` stands before the number of steps where that is a guess.
+pub(crate) fn lines_of(
+    setup: Setup,
+    begins: Vec<PlanLine>,
+    about: &str,
+    precision: Option<Precision>,
+    exec: &TrainExec,
+    resources: &Resources,
+    ctx: &PlanCtx,
+) -> Result<Vec<PlanLine>> {
     let model = setup.gpt.config();
     let windows: String =
         (0..model.depth).map(|i| if model.window(i) < model.seq_len { 'S' } else { 'L' }).collect();
@@ -43,8 +58,7 @@ pub(super) fn lines(
             model.short_window,
         ),
     )];
-    super::begin::preflight(&setup, ctx)?;
-    lines.extend(super::begin::line(ctx));
+    lines.extend(begins);
     for group in &setup.summary {
         lines.push(PlanLine::new("group", group.to_string()));
     }
@@ -61,7 +75,7 @@ pub(super) fn lines(
     lines.push(PlanLine::new(
         "steps",
         format!(
-            "{} of {} rows of {} tokens in micro-batches of {micro}{of_each}: {} tokens",
+            "{about}{} of {} rows of {} tokens in micro-batches of {micro}{of_each}: {} tokens",
             count(setup.plan.steps),
             setup.rows,
             model.seq_len,
@@ -76,7 +90,7 @@ pub(super) fn lines(
     let gpu_hours = gpu_hours(&setup, resources, ctx)?;
     let comm = PlannedComm::new(ranks);
     let counted =
-        memory_and_traffic(setup, registry, config.precision, micro, resources, &comm, &of_each)?;
+        memory_and_traffic(setup, registry, precision, micro, resources, &comm, &of_each)?;
     lines.extend(counted);
     if ranks > 1 {
         lines.push(communication(comm.sent()));
@@ -120,13 +134,24 @@ pub(super) fn memory(
     resources: &Resources,
     ctx: &PlanCtx,
 ) -> Result<Option<u64>> {
+    memory_of(|| setup(config, ctx), config.precision, exec, resources, ctx)
+}
+
+/// The same of any training.
+pub(crate) fn memory_of(
+    setup: impl FnOnce() -> Result<Option<Setup>>,
+    precision: Option<Precision>,
+    exec: &TrainExec,
+    resources: &Resources,
+    ctx: &PlanCtx,
+) -> Result<Option<u64>> {
     if resources.device == Accelerator::Cuda {
         return Ok(None);
     }
-    let Some(setup) = setup(config, ctx)? else { return Ok(None) };
+    let Some(setup) = setup()? else { return Ok(None) };
     let micro = exec.micro_batch_rows(&setup, resources)?;
     let (ranks, registry) = (resources.all_ranks(), super::registry(ctx.extras())?);
-    let planned = planned(resources, config.precision);
+    let planned = planned(resources, precision);
     dry::step(&planned, &PlannedComm::new(ranks), setup, registry, micro, |_| {})?;
     Ok(Some(planned.peak_bytes() * ranks as u64))
 }
@@ -234,7 +259,7 @@ fn rate(resources: &Resources, ctx: &PlanCtx) -> Result<f64> {
 }
 
 /// From the FLOPs: for GPUs an assumption, for the processor what its products reach just now.
-pub(super) fn estimate(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<Estimate> {
+pub(crate) fn estimate(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<Estimate> {
     if resources.device == Accelerator::Cuda {
         let (peak, share) = H100;
         let seconds = setup.flops() / (peak * share * f64::from(resources.gpus.max(1)));

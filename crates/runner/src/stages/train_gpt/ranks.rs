@@ -1,5 +1,5 @@
-//! One rank leads, the others do as it says: whatever the first rank calls on its trainer, it announces before, and each of the others calls the same. So there
-//! is one loop, one screen and one decision about everything, and the others need neither.
+//! Lets one rank lead and the others follow. The first rank announces every call to its trainer before making it, and each of the others makes the same call. Only the first rank needs a loop and a
+//! screen, and every decision is made once.
 
 use std::path::{Path, PathBuf};
 
