@@ -169,12 +169,18 @@ fn canonical(value: &Value) -> String {
 
 /// What differs between two configs, in a few words.
 pub(crate) fn differences(old: &Value, new: &Value) -> Option<String> {
-    let mut list = Vec::new();
-    compare(old, new, "", &mut list);
+    let mut list = all_differences(old, new);
     let more = list.len().saturating_sub(3);
     list.truncate(3);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     (!list.is_empty()).then(|| format!("{}{more}", list.join(", ")))
+}
+
+/// All that differs between two configs, a leaf each.
+pub(crate) fn all_differences(old: &Value, new: &Value) -> Vec<String> {
+    let mut list = Vec::new();
+    compare(old, new, "", &mut list);
+    list
 }
 
 /// Leaves that differ, as `path old → new`.

@@ -31,7 +31,7 @@ impl Stage for TrainGpt {
     type Exec = TrainExec;
     const KIND: &'static str = "train-gpt";
     const ABOUT: &'static str = "trains a GPT on packed rows";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const COMPUTES: bool = true;
     const RANKS: bool = true;
     const INPUTS: &'static [Port] = &[

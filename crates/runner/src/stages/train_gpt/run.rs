@@ -14,7 +14,7 @@ use farthing_model::GptConfig;
 use farthing_optim::Registry;
 use farthing_train::{
     Checkpoints, Error, EvalRecord, FinalRecord, Finetune, MODEL_FILE, Progress, Recipe, Record,
-    Setup, Trainer,
+    RunRecord, Setup, Trainer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -278,7 +278,8 @@ fn train(
             None => rank.initialize()?,
         }
         let mut metrics = ctx.metrics("metrics")?;
-        metrics.write(&Record::Run(rank.trainer.describe(work.config.clone())))?;
+        let run = rank.trainer.describe(work.config.clone());
+        metrics.write(&Record::Run(RunRecord { seed: Some(ctx.seed), ..run }))?;
         metrics
     };
 
