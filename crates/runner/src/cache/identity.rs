@@ -67,13 +67,18 @@ impl Identity {
         if matches!(self.unknown, Unknown::Unpinned | Unknown::Unread) {
             return None;
         }
+        // A sweep asks for hundreds of keys that cannot be known yet.
+        let inputs: Option<Vec<_>> = self
+            .inputs
+            .iter()
+            .map(|(port, input)| Some([port.as_str(), input.digest.as_deref()?]))
+            .collect();
+        let inputs = inputs?.concat();
         let version = self.version.to_string();
         let config = canonical(self.own.as_ref().unwrap_or(&self.config));
         let seed = self.seed.map_or("no seed".to_owned(), |s| s.to_string());
         let mut parts = vec!["farthing stage 1", &*self.kind, &version, &config, &seed];
-        for (port, input) in &self.inputs {
-            parts.extend([port.as_str(), input.digest.as_deref()?]);
-        }
+        parts.extend(inputs);
         parts.extend(self.sources.as_deref());
         let device = self.device.as_ref().map(|device| format!("on {device}"));
         parts.extend(device.as_deref());
