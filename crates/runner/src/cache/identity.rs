@@ -190,6 +190,9 @@ pub(crate) fn all_differences(old: &Value, new: &Value) -> Vec<String> {
 
 /// Leaves that differ, as `path old → new`.
 fn compare(old: &Value, new: &Value, path: &str, changes: &mut Vec<String>) {
+    if old == new {
+        return;
+    }
     if let (Value::Object(a), Value::Object(b)) = (old, new) {
         let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
         keys.sort();
@@ -199,7 +202,7 @@ fn compare(old: &Value, new: &Value, path: &str, changes: &mut Vec<String>) {
             let null = &Value::Null;
             compare(a.get(key).unwrap_or(null), b.get(key).unwrap_or(null), &inner, changes);
         }
-    } else if old != new {
+    } else {
         changes.push(format!("{path} {} → {}", short(old), short(new)));
     }
 }

@@ -49,7 +49,7 @@ impl Stage for TrainGpt {
         &["bpb_start", "bpb_end", "loss", "tokens", "tokens_per_s", "parameters", "best_bpb"];
 
     fn key(config: &TrainConfig, extras: &Extras) -> Result<Option<serde_json::Value>> {
-        config.canonical(registry(extras)?).map(Some)
+        config.canonical(registry(extras)?)
     }
 
     fn check(config: &TrainConfig, extras: &Extras) -> Result<()> {
