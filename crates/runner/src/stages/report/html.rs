@@ -258,7 +258,7 @@ fn configuration(out: &mut String, model: &Model) {
     if model.config.is_empty() && model.built.is_empty() {
         return;
     }
-    out.push_str("<h2>Configuration</h2>\n");
+    out.push_str("<h2 class=\"screen\">Configuration</h2>\n");
     pairs(out, "The model as built", &model.built);
     pairs(out, "Every key of the training", &model.config);
 }
