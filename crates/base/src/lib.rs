@@ -1,6 +1,7 @@
-//! The ground floor: what several crates need and none of them is about. It knows no tensors of a device, no model and no command line.
+//! The ground floor: what several crates need and none of them is about. It knows no tensors of a device, no model and no command line; what data, model and evaluation share is [`Batch`].
 #![doc = include_str!("../README.md")]
 
+mod batch;
 pub mod files;
 mod hint;
 pub mod names;
@@ -9,5 +10,6 @@ pub mod shown;
 pub mod tensors;
 pub mod unique;
 
+pub use batch::{Batch, BatchError, IGNORE};
 pub use files::FileError;
 pub use hint::Hint;

@@ -1,4 +1,4 @@
-//! What several ranks tell each other: [`Comm`], one seam for sums of gradients, weights and a few bytes, with [`One`], [`Threads`] and [`Planned`] behind it.
+//! What several ranks tell each other: [`Comm`], one seam for sums of gradients, weights and a few bytes, with [`One`], [`Threads`] and [`PlannedComm`] behind it.
 #![doc = include_str!("../README.md")]
 
 mod comm;
@@ -26,5 +26,5 @@ pub use mpi::{Mpi, MpiWorld};
 pub use nccl::Nccl;
 pub use one::One;
 pub use peers::{About, Patience, Peers, Secret};
-pub use planned::{Planned, Sent};
+pub use planned::{PlannedComm, Sent};
 pub use threads::Threads;

@@ -1,4 +1,4 @@
-//! `Planned`: a rank whose peers are not there.
+//! `PlannedComm`: a rank whose peers are not there.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,12 +20,12 @@ pub struct Sent {
 
 /// Rank 0 of N, alone: nothing moves, and what would move is counted. Its peers' numbers are its own.
 #[derive(Debug)]
-pub struct Planned {
+pub struct PlannedComm {
     ranks: usize,
     sent: Mutex<Sent>,
 }
 
-impl Planned {
+impl PlannedComm {
     /// Rank 0 of a job of `ranks` ranks, at least 1.
     pub fn new(ranks: usize) -> Self {
         Self { ranks: ranks.max(1), sent: Mutex::default() }
@@ -48,7 +48,7 @@ impl Planned {
     }
 }
 
-impl Control for Planned {
+impl Control for PlannedComm {
     fn rank(&self) -> usize {
         0
     }
@@ -70,7 +70,7 @@ impl Control for Planned {
     }
 }
 
-impl Comm for Planned {
+impl Comm for PlannedComm {
     fn reduce_scatter(
         &self,
         _: &dyn Device,

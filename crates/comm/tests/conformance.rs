@@ -1,6 +1,6 @@
 //! What every engine must do, against the definition: with one to eight ranks, blocks that are short, missing or empty, on every device that is here.
 
-use farthing_comm::{Comm, One, Planned, Threads};
+use farthing_comm::{Comm, One, PlannedComm, Threads};
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::cuda::Cuda;
 use farthing_kernels::reference::Reference;
@@ -118,7 +118,7 @@ fn sums_have_the_same_bits_on_every_rank_and_every_time() {
 #[test]
 fn what_would_be_sent_is_counted() {
     let cpu = Cpu::new(1).unwrap();
-    let (dev, comm): (&dyn Device, _) = (&cpu, Planned::new(8));
+    let (dev, comm): (&dyn Device, _) = (&cpu, PlannedComm::new(8));
     let mut all = dev.alloc(DType::F32, Shape::from([800])).unwrap();
     let mut own = dev.alloc(DType::F32, Shape::from([100])).unwrap();
     comm.reduce_scatter(dev, own.view_mut(), all.view(), 100).unwrap();

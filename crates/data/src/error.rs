@@ -2,7 +2,7 @@
 
 use farthing_base::shown::without_secrets;
 use farthing_base::tensors::TensorError;
-use farthing_base::{FileError, Hint};
+use farthing_base::{BatchError, FileError, Hint};
 use std::borrow::Cow;
 use std::path::PathBuf;
 
@@ -124,8 +124,8 @@ pub enum Error {
     /// The work ended early because the caller's [`Progress`](crate::Progress) asked for it.
     #[error("stopped on request")]
     Stopped,
-    /// A path or pattern matches no parquet file.
-    #[error("no parquet file matches `{pattern}`")]
+    /// A path or pattern matches no file of text.
+    #[error("no file of text matches `{pattern}`")]
     NoFiles {
         /// The path or glob as written.
         pattern: String,
@@ -309,6 +309,9 @@ pub enum Error {
         /// What to change.
         hint: String,
     },
+    /// Sizes that make no batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
     /// The operating system refused to start a thread.
     #[error("cannot start a thread for {purpose}: {source}")]
     Thread {
@@ -349,6 +352,7 @@ impl Hint for Error {
     fn hint(&self) -> Option<Cow<'_, str>> {
         let hint: &str = match self {
             Self::Io(error) => return error.hint(),
+            Self::Batch(error) => return error.hint(),
             Self::NoFiles { base, .. } => {
                 return Some(
                     format!(

@@ -294,10 +294,17 @@ fn what_cannot_be_read_is_named_by_file_and_line() {
             true,
         ),
         (
+            "x.csv",
+            b"id;text\n1;a\n".to_vec(),
+            "has no column `text`; its columns are id;text",
+            "apart by ';'; write it with commas between them",
+            true,
+        ),
+        (
             "x.tsv",
             b"id,text\n1,a\n".to_vec(),
             "has no column `text`; its columns are id,text",
-            "text_column",
+            "apart by ','; write it with tabs between them, or call it a .csv",
             true,
         ),
         ("x.csv", vec![], "it is empty", "first line", true),

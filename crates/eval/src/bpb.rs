@@ -1,7 +1,7 @@
 //! Bits per byte: how well a model predicts held-out text, whatever its tokenizer. Reads batches up to a budget of tokens.
 
 use crate::language_model::score;
-use crate::{BoxError, Error, EvalBatch, IGNORE, LanguageModel, Result, Scores};
+use crate::{Batch, BoxError, Error, IGNORE, LanguageModel, Result, Scores};
 use farthing_data::{Progress, Rows};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
@@ -66,7 +66,7 @@ impl Nats {
 /// nanochat's `evaluate_bpb`, with raw bytes where it first counted decoded text.
 pub fn bits_per_byte(
     model: &mut dyn LanguageModel,
-    batches: impl Iterator<Item = Result<EvalBatch>>,
+    batches: impl Iterator<Item = Result<Batch>>,
     token_bytes: &[u32],
     budget_tokens: u64,
     progress: &mut dyn Progress,
@@ -92,7 +92,7 @@ pub fn no_row(budget_tokens: u64) -> Error {
 /// As [`bits_per_byte`], but for what is wrong with the sums.
 pub fn count_nats(
     model: &mut dyn LanguageModel,
-    batches: impl Iterator<Item = Result<EvalBatch>>,
+    batches: impl Iterator<Item = Result<Batch>>,
     token_bytes: &[u32],
     budget_tokens: u64,
     progress: &mut dyn Progress,
@@ -145,7 +145,7 @@ pub fn count_nats(
 ///
 /// # Errors
 /// Each batch is an [`Error::Rows`] when its rows cannot be read; [`Error::Config`] when `batch_rows` is 0.
-pub fn batches(rows: &Rows, batch_rows: usize) -> impl Iterator<Item = Result<EvalBatch>> + '_ {
+pub fn batches(rows: &Rows, batch_rows: usize) -> impl Iterator<Item = Result<Batch>> + '_ {
     batches_of(rows, 0..rows.len(), batch_rows)
 }
 
@@ -157,7 +157,7 @@ pub fn batches_of(
     rows: &Rows,
     of: std::ops::Range<u64>,
     batch_rows: usize,
-) -> impl Iterator<Item = Result<EvalBatch>> + '_ {
+) -> impl Iterator<Item = Result<Batch>> + '_ {
     let tokens = rows.row_tokens().saturating_sub(1);
     let mut buffer = vec![0; rows.row_tokens()];
     let starts = of.clone().step_by(batch_rows.max(1));
@@ -180,6 +180,6 @@ pub fn batches_of(
             }
             targets.extend_from_slice(&buffer[1..]);
         }
-        EvalBatch::new(inputs, targets, n, tokens)
+        Ok(Batch::new(tokens, inputs, targets)?)
     })
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use farthing_base::Hint;
+use farthing_base::{BatchError, Hint};
 
 /// What this crate's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -90,18 +90,9 @@ pub enum Error {
         /// The range.
         hint: String,
     },
-    /// A batch's parts do not have the same number of positions.
-    #[error("a batch of {rows} rows of {tokens} tokens has {inputs} inputs and {targets} targets")]
-    EvalBatch {
-        /// Rows, B.
-        rows: usize,
-        /// Positions per row, T.
-        tokens: usize,
-        /// Input tokens given.
-        inputs: usize,
-        /// Target tokens given.
-        targets: usize,
-    },
+    /// What was given makes no batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
     /// A token is not in the vocabulary.
     #[error(
         "token {token} at position {position} of row {row} of a batch, but the vocabulary has {vocab} entries"
@@ -173,7 +164,7 @@ impl Hint for Error {
             }
             Self::FewShot { .. } => "lower num_fewshot, raise max_per_task, or give more items",
             Self::Prompt { .. } => "correct the line, or remove it from the file",
-            Self::EvalBatch { .. } => "both must number rows × tokens, and at least 1",
+            Self::Batch(error) => return error.hint(),
             Self::Token { .. } => "evaluate with the tokenizer that the model was trained with",
             Self::NotFinite { .. } => "its weights have diverged; evaluate an earlier checkpoint",
             Self::Scores { .. } => "this is a fault of the `LanguageModel`: it must fill both",

@@ -1,6 +1,7 @@
 //! farthing's own GPT as a [`LanguageModel`]: one workspace, grown when a batch needs more than any before it.
 
-use crate::{Error, EvalBatch, LanguageModel, Result, Scores};
+use crate::{Batch, Error, LanguageModel, Result, Scores};
+use farthing_base::BatchError;
 use farthing_kernels::{Device, Params};
 use farthing_model::{Generator, Gpt, Mode, Workspace};
 
@@ -76,19 +77,22 @@ fn loss(logits: &[f64], token: u32, row: usize, position: usize) -> Result<f64> 
 
 pub(crate) fn failed(e: farthing_model::Error) -> Error {
     match e {
-        farthing_model::Error::Token { id, row, position, vocab, .. } => {
-            Error::Token { token: id, row, position, vocab }
-        }
+        farthing_model::Error::Tokens(BatchError::Token {
+            id,
+            row,
+            position,
+            vocab: Some(vocab),
+            ..
+        }) => Error::Token { token: id, row, position, vocab },
         e => Error::Model { source: e.into() },
     }
 }
 
 impl LanguageModel for GptScorer<'_> {
-    fn score(&mut self, batch: &EvalBatch, predictions: bool, scores: &mut Scores) -> Result<()> {
+    fn score(&mut self, batch: &Batch, predictions: bool, scores: &mut Scores) -> Result<()> {
         let (gpt, dev, params) = (self.gpt, self.dev, self.params);
         let workspace = self.reserve(batch.rows(), batch.tokens())?;
-        let tokens = farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets());
-        gpt.evaluate(dev, params.weights(), workspace, &tokens, predictions).map_err(failed)?;
+        gpt.evaluate(dev, params.weights(), workspace, batch, predictions).map_err(failed)?;
         scores.reset(batch.inputs().len(), predictions);
         workspace.read_losses(dev, &mut scores.losses).map_err(failed)?;
         if predictions {

@@ -1,7 +1,7 @@
 //! GPT-2 as a [`LanguageModel`]: the yardstick in the same harness.
 
 use crate::gpt::failed;
-use crate::{EvalBatch, LanguageModel, Result, Scores};
+use crate::{Batch, LanguageModel, Result, Scores};
 use farthing_model::Gpt2;
 
 /// Scores batches with a GPT-2.
@@ -25,15 +25,14 @@ impl LanguageModel for Gpt2Scorer<'_> {
         Some(self.0.config().n_positions)
     }
 
-    fn score(&mut self, batch: &EvalBatch, predictions: bool, scores: &mut Scores) -> Result<()> {
+    fn score(&mut self, batch: &Batch, predictions: bool, scores: &mut Scores) -> Result<()> {
         scores.reset(batch.inputs().len(), predictions);
-        let tokens = farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets());
         let mut each = |at: usize, scored: farthing_model::Scored| {
             scores.losses[at] = scored.loss;
             if let Some(prediction) = scores.predictions.get_mut(at) {
                 *prediction = scored.prediction;
             }
         };
-        self.0.score(&tokens, &mut each).map_err(failed)
+        self.0.score(batch, &mut each).map_err(failed)
     }
 }

@@ -1,6 +1,6 @@
 //! Documents as rows, for who evaluates text that nobody packed: every token of a document is a target once.
 
-use crate::{EvalBatch, IGNORE, Result};
+use crate::{Batch, IGNORE, Result};
 
 /// Lengths of rows are multiples of this, so that a model sees few shapes.
 const STEP: usize = 32;
@@ -11,13 +11,13 @@ const STEP: usize = 32;
 /// of what came before. Pieces of about one length share a batch; ends are filled up with BOS and have no targets.
 ///
 /// # Errors
-/// None but for sizes of 0, [`Error::EvalBatch`](crate::Error::EvalBatch).
+/// None but for sizes of 0, [`Error::Batch`](crate::Error::Batch).
 pub fn document_batches(
     documents: &[Vec<u32>],
     bos: u32,
     seq_len: usize,
     batch_tokens: usize,
-) -> Result<Vec<EvalBatch>> {
+) -> Result<Vec<Batch>> {
     let mut pieces: Vec<Vec<i32>> = Vec::new();
     for document in documents {
         let all: Vec<i32> = std::iter::once(bos)
@@ -41,7 +41,7 @@ pub fn document_batches(
             inputs[row.clone()].copy_from_slice(&piece[..piece.len() - 1]);
             targets[row].copy_from_slice(&piece[1..]);
         }
-        batches.push(EvalBatch::new(inputs, targets, rows, tokens)?);
+        batches.push(Batch::new(tokens, inputs, targets)?);
         rest = others;
     }
     Ok(batches)

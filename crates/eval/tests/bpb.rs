@@ -3,9 +3,10 @@
 use crate::common;
 
 use common::Pairs;
+use farthing_base::BatchError;
 use farthing_base::Hint;
 use farthing_data::{Progress, Silent};
-use farthing_eval::{Error, EvalBatch, IGNORE, Result, bits_per_byte};
+use farthing_eval::{Batch, Error, IGNORE, Result, bits_per_byte};
 use std::f64::consts::LN_2;
 
 /// Bytes of tokens 0 to 3; token 3 is special.
@@ -16,11 +17,11 @@ fn model() -> Pairs {
     Pairs::new(|a, b| LN_2 * f64::from(a + 2 * b), |_, b| b)
 }
 
-fn batch(rows: &[(&[i32], &[i32])]) -> Result<EvalBatch> {
+fn batch(rows: &[(&[i32], &[i32])]) -> Result<Batch> {
     let tokens = rows[0].0.len();
-    let inputs = rows.iter().flat_map(|row| row.0.to_vec()).collect();
-    let targets = rows.iter().flat_map(|row| row.1.to_vec()).collect();
-    EvalBatch::new(inputs, targets, rows.len(), tokens)
+    let inputs: Vec<i32> = rows.iter().flat_map(|row| row.0.to_vec()).collect();
+    let targets: Vec<i32> = rows.iter().flat_map(|row| row.1.to_vec()).collect();
+    Ok(Batch::new(tokens, inputs, targets)?)
 }
 
 const A: (&[i32], &[i32]) = (&[3, 0, 1], &[0, 1, 2]);
@@ -88,16 +89,11 @@ fn faults_are_told_apart() {
     let error = run(&mut model(), (&[0], &[4]), 1).unwrap_err();
     assert!(matches!(error, Error::Token { token: 4, vocab: 4, .. }), "{error}");
     let error = run(&mut model(), (&[0], &[-2]), 1).unwrap_err();
-    assert!(matches!(error, Error::Token { token: -2, .. }), "{error}");
+    assert!(matches!(error, Error::Batch(BatchError::Token { id: -2, .. })), "{error}");
     let error = run(&mut model(), (&[0], &[3]), 1).unwrap_err();
     assert!(matches!(error, Error::NoBytes { tokens: 1 }), "{error}");
     let error = run(&mut Pairs::new(|_, _| f64::NAN, |_, b| b), A, 3).unwrap_err();
     assert!(matches!(error, Error::NotFinite { .. }), "{error}");
     let empty = bits_per_byte(&mut model(), [].into_iter(), &TOKEN_BYTES, 3, &mut Silent);
     assert!(matches!(empty.unwrap_err(), Error::Config { .. }));
-    let error = EvalBatch::new(vec![0; 6], vec![0; 5], 2, 3).unwrap_err();
-    assert_eq!(
-        error.with_hint(),
-        "a batch of 2 rows of 3 tokens has 6 inputs and 5 targets\nhint: both must number rows × tokens, and at least 1"
-    );
 }

@@ -5,12 +5,12 @@ use crate::common;
 use common::{BOS, Bytes, Pairs};
 use farthing_base::Hint;
 use farthing_data::{Progress, Silent};
-use farthing_eval::core::{Bundle, Report, Settings, evaluate};
+use farthing_eval::core::{Bundle, CoreReport, CoreSettings, evaluate};
 use farthing_eval::{Error, Result};
 use std::path::Path;
 
-fn settings(batch_tokens: usize) -> Settings {
-    Settings { max_per_task: None, batch_tokens }
+fn settings(batch_tokens: usize) -> CoreSettings {
+    CoreSettings { max_per_task: None, batch_tokens }
 }
 
 /// A vowel costs 1, everything else 2; a vowel is always predicted, anything else never.
@@ -59,7 +59,7 @@ fn three_tasks(dir: &Path) -> Bundle {
     bundle(dir, &format!("[{}]", tasks.join(",")), &files).unwrap()
 }
 
-fn verdicts(report: &Report, task: usize) -> Vec<(usize, Option<usize>, bool)> {
+fn verdicts(report: &CoreReport, task: usize) -> Vec<(usize, Option<usize>, bool)> {
     let mut all: Vec<_> =
         report.tasks[task].examples.iter().map(|e| (e.line, e.chosen, e.correct)).collect();
     all.sort_unstable();
@@ -198,7 +198,7 @@ fn sequences_begin_with_bos_and_padding_is_never_a_target() {
 fn fewer_items_are_the_first_of_the_shuffle() {
     let dir = tempfile::tempdir().unwrap();
     let bundle = three_tasks(dir.path());
-    let settings = Settings { max_per_task: Some(2), batch_tokens: 64 };
+    let settings = CoreSettings { max_per_task: Some(2), batch_tokens: 64 };
     let report =
         evaluate(&mut vowels(), &Bytes::default(), &bundle, &settings, &mut Silent).unwrap();
     // import random; x = [1, 2, 3, 4]; random.Random(1337).shuffle(x); x[:2]
@@ -235,7 +235,7 @@ fn progress_counts_every_prompt() {
 }
 
 /// The message about a bundle of one task, with the directory left out.
-fn message(tasks: &str, items: Option<&str>, settings: &Settings, model: &mut Pairs) -> String {
+fn message(tasks: &str, items: Option<&str>, settings: &CoreSettings, model: &mut Pairs) -> String {
     let dir = tempfile::tempdir().unwrap();
     let files: Vec<(&str, &str)> = items.iter().map(|&text| ("t.jsonl", text)).collect();
     let error = bundle(dir.path(), tasks, &files)
@@ -246,12 +246,12 @@ fn message(tasks: &str, items: Option<&str>, settings: &Settings, model: &mut Pa
 
 fn of(kind: &str, shots: usize, items: &str) -> String {
     let tasks = format!("[{}]", task("t", kind, shots, 25.0));
-    message(&tasks, Some(items), &Settings::default(), &mut vowels())
+    message(&tasks, Some(items), &CoreSettings::default(), &mut vowels())
 }
 
 #[test]
 fn a_faulty_task_list_is_named() {
-    let list = |tasks: &str| message(tasks, None, &Settings::default(), &mut vowels());
+    let list = |tasks: &str| message(tasks, None, &CoreSettings::default(), &mut vowels());
     let first = |text: String| text.lines().next().unwrap().to_string();
     assert_eq!(first(list("[]")), "the task list tasks.json cannot be used: it names no task");
     assert!(
@@ -325,16 +325,16 @@ fn what_cannot_be_scored_is_named() {
     let tasks = format!("[{}]", task("t", "language_modeling", 0, 0.0))
         .replace(r#""num_fewshot""#, r#""continuation_delimiter": "", "num_fewshot""#);
     assert_eq!(
-        message(&tasks, Some(empty), &Settings::default(), &mut vowels()),
+        message(&tasks, Some(empty), &CoreSettings::default(), &mut vowels()),
         "line 1 of t.jsonl cannot be scored: its continuation adds no token to its context\nhint: correct the line, or remove it from the file"
     );
     let tasks = format!("[{}]", task("t", "multiple_choice", 0, 25.0));
     let mut diverged = Pairs::new(|_, _| f64::INFINITY, |_, b| b);
     assert_eq!(
-        message(&tasks, Some(good), &Settings::default(), &mut diverged),
+        message(&tasks, Some(good), &CoreSettings::default(), &mut diverged),
         "the model's loss is inf on line 1 of t.jsonl\nhint: its weights have diverged; evaluate an earlier checkpoint"
     );
-    let nothing = Settings { max_per_task: Some(0), batch_tokens: 64 };
+    let nothing = CoreSettings { max_per_task: Some(0), batch_tokens: 64 };
     assert!(
         message(&tasks, Some(good), &nothing, &mut vowels()).contains("leave nothing to evaluate")
     );

@@ -7,7 +7,7 @@ use common::{Bytes, Pairs};
 use farthing_data::{Silent, Tokenizer};
 use farthing_eval::Encode;
 use farthing_eval::core::{
-    Bundle, Example, Item, Line, Settings, Task, TaskType, centered, core_metric, evaluate,
+    Bundle, CoreSettings, Example, Item, Line, Task, TaskType, centered, core_metric, evaluate,
     few_shot, prompts, read_items, sequences, shuffle,
 };
 use serde::Deserialize;
@@ -175,7 +175,7 @@ fn prompts_and_verdicts_are_nanochat_s() {
         |a, b| if (a * 5 + b) % 61 == 0 { b + 1 } else { b },
     );
     let text = Bytes::default();
-    let settings = Settings { max_per_task: Some(golden.max_per_task), batch_tokens: 1 << 16 };
+    let settings = CoreSettings { max_per_task: Some(golden.max_per_task), batch_tokens: 1 << 16 };
     let report = evaluate(&mut model, &text, &bundle, &settings, &mut Silent).unwrap();
     let mut seen = text.seen.take().into_iter();
     for (task, golden) in report.tasks.iter().zip(&golden.tasks) {

@@ -3,7 +3,7 @@
 use crate::golden;
 
 use farthing_data::Silent;
-use farthing_eval::{EvalBatch, GptScorer, Result, bits_per_byte};
+use farthing_eval::{Batch, GptScorer, Result, bits_per_byte};
 use farthing_kernels::Params;
 use farthing_kernels::cpu::Cpu;
 use farthing_model::Gpt;
@@ -30,10 +30,10 @@ fn bits_per_byte_are_nanochats() {
         let gpt = Gpt::new(gradient_case(&case)).unwrap();
         let mut params = Params::new(&dev, gpt.single_group()).unwrap();
         fill(&case, Style::Lively, &gpt, &dev, &mut params);
-        let batches = (0..3).map(|i| -> Result<EvalBatch> {
+        let batches = (0..3).map(|i| -> Result<Batch> {
             let label = format!("{case}/bits-{i}");
             let (inputs, targets) = batch(&label, ROWS, TOKENS, VOCAB, i == 1);
-            EvalBatch::new(inputs, targets, ROWS, TOKENS)
+            Ok(Batch::new(TOKENS, inputs, targets)?)
         });
         let mut model = GptScorer::new(&gpt, &dev, &params);
         let budget = (3 * ROWS * TOKENS) as u64;

@@ -4,8 +4,8 @@ use crate::common;
 
 use common::{BOS, Bytes};
 use farthing_data::Silent;
-use farthing_eval::core::{Bundle, Settings, evaluate};
-use farthing_eval::{Error, EvalBatch, GptScorer, IGNORE, LanguageModel, Scores, bits_per_byte};
+use farthing_eval::core::{Bundle, CoreSettings, evaluate};
+use farthing_eval::{Batch, Error, GptScorer, IGNORE, LanguageModel, Scores, bits_per_byte};
 use farthing_kernels::reference::Reference;
 use farthing_kernels::{Device, Params};
 use farthing_model::{Gpt, ModelConfig, Preset};
@@ -39,7 +39,7 @@ fn gpt(dev: &dyn Device) -> (Gpt, Params) {
     (gpt, params)
 }
 
-fn batch(rows: &[&str], tokens: usize) -> EvalBatch {
+fn batch(rows: &[&str], tokens: usize) -> Batch {
     let (mut inputs, mut targets) = (Vec::new(), Vec::new());
     for row in rows {
         let ids: Vec<i32> = row.bytes().map(i32::from).collect();
@@ -51,7 +51,7 @@ fn batch(rows: &[&str], tokens: usize) -> EvalBatch {
         inputs.extend(input);
         targets.extend(target);
     }
-    EvalBatch::new(inputs, targets, rows.len(), tokens).unwrap()
+    Batch::new(tokens, inputs, targets).unwrap()
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn options_that_begin_alike_lose_what_whole_rows_lose() {
                 if n == 0 {
                     continue;
                 }
-                let batch = EvalBatch::new(row[..n].to_vec(), row[1..].to_vec(), 1, n).unwrap();
+                let batch = Batch::new(n, &row[..n], &row[1..]).unwrap();
                 model.score(&batch, false, &mut scores).unwrap();
                 for (one, whole) in losses.iter().zip(&scores.losses[prefix.len() - 1..]) {
                     assert!((one - whole).abs() < tolerance, "{begin}: {one} and {whole}");
@@ -138,7 +138,7 @@ fn core_comes_to_the_same_with_shared_beginnings() {
     impl LanguageModel for Counted<'_> {
         fn score(
             &mut self,
-            batch: &EvalBatch,
+            batch: &Batch,
             predictions: bool,
             scores: &mut Scores,
         ) -> farthing_eval::Result<()> {
@@ -175,7 +175,7 @@ fn core_comes_to_the_same_with_shared_beginnings() {
     let run = |able: bool| {
         let text = Bytes::default();
         let mut model = Counted(GptScorer::new(&gpt, &dev, &params), able, 0);
-        let report = evaluate(&mut model, &text, &bundle, &Settings::default(), &mut Silent);
+        let report = evaluate(&mut model, &text, &bundle, &CoreSettings::default(), &mut Silent);
         assert!((1..=8).contains(&model.2), "asked {} times", model.2);
         report.unwrap().tasks.remove(0)
     };
@@ -204,7 +204,7 @@ fn core_runs_on_the_model_and_batching_changes_no_outcome() {
     .unwrap();
     let bundle = Bundle::open(dir.path()).unwrap();
     let run = |batch_tokens| {
-        let settings = Settings { max_per_task: None, batch_tokens };
+        let settings = CoreSettings { max_per_task: None, batch_tokens };
         let mut model = GptScorer::new(&gpt, &dev, &params);
         evaluate(&mut model, &Bytes::default(), &bundle, &settings, &mut Silent).unwrap()
     };
@@ -216,7 +216,7 @@ fn a_token_of_another_vocabulary_is_an_error() {
     let dev = Reference::new();
     let (gpt, params) = gpt(&dev);
     let mut model = GptScorer::new(&gpt, &dev, &params);
-    let batch = EvalBatch::new(vec![0, 300], vec![1, IGNORE], 1, 2).unwrap();
+    let batch = Batch::new(2, [0, 300], [1, IGNORE]).unwrap();
     let error = model.score(&batch, false, &mut Scores::default()).unwrap_err();
     assert!(
         matches!(error, Error::Token { token: 300, row: 0, position: 1, vocab: 257 }),

@@ -4,8 +4,8 @@
 use farthing_data::{
     BpeSettings, FetchSettings, Pack, Rows, Silent, Texts, Tokenizer, fetch, train_bpe,
 };
-use farthing_eval::core::{Bundle, Settings, TaskType, evaluate};
-use farthing_eval::{EvalBatch, IGNORE, LanguageModel, Result, Scores, batches, bits_per_byte};
+use farthing_eval::core::{Bundle, CoreSettings, TaskType, evaluate};
+use farthing_eval::{Batch, IGNORE, LanguageModel, Result, Scores, batches, bits_per_byte};
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -31,7 +31,7 @@ impl Memory {
 }
 
 impl LanguageModel for Memory {
-    fn score(&mut self, batch: &EvalBatch, predictions: bool, scores: &mut Scores) -> Result<()> {
+    fn score(&mut self, batch: &Batch, predictions: bool, scores: &mut Scores) -> Result<()> {
         scores.reset(batch.inputs().len(), predictions);
         let tokens = batch.tokens();
         for (i, &target) in batch.targets().iter().enumerate().filter(|&(_, &t)| t != IGNORE) {
@@ -91,7 +91,7 @@ fn who_has_read_the_text_does_better_on_held_out_rows_and_tasks() {
     assert_eq!(known.bytes, bytes);
 
     let bundle = Bundle::open(dir.path().join("text/tasks")).unwrap();
-    let settings = Settings { max_per_task: Some(50), batch_tokens: 2048 };
+    let settings = CoreSettings { max_per_task: Some(50), batch_tokens: 2048 };
     let run =
         |model: &mut Memory| evaluate(model, &tokenizer, &bundle, &settings, &mut Silent).unwrap();
     let (known, unknown) = (run(&mut reader), run(&mut stranger));

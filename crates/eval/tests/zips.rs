@@ -3,7 +3,7 @@
 use crate::common::{Bytes, Pairs};
 use farthing_base::Hint;
 use farthing_data::Silent;
-use farthing_eval::core::{Bundle, Settings, evaluate};
+use farthing_eval::core::{Bundle, CoreSettings, evaluate};
 use farthing_eval::{Error, Result};
 use std::fs;
 use std::io::{Cursor, Write};
@@ -74,7 +74,7 @@ impl Place {
 fn run(path: &Path) -> Result<usize> {
     let bundle = Bundle::open(path)?;
     let mut model = Pairs::new(|_, b| if b == i32::from(b'a') { 1.0 } else { 2.0 }, |_, b| b);
-    let settings = Settings::default();
+    let settings = CoreSettings::default();
     let report = evaluate(&mut model, &Bytes::default(), &bundle, &settings, &mut Silent)?;
     Ok(report.tasks.iter().map(|task| task.correct).sum())
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use farthing_kernels::cpu::Cpu;
-use farthing_kernels::{AdamW, AttentionShape, Coef, DType, Device, Shape, Tensor};
+use farthing_kernels::{AdamWHyper, AttentionShape, Coef, DType, Device, Shape, Tensor};
 
 /// What an operation's rate is counted in.
 #[derive(Clone, Copy)]
@@ -292,7 +292,7 @@ fn updates(bench: &mut Bench, dev: &dyn Device, dims: [usize; 3]) {
         (make.floats(dims), make.floats(dims), make.floats(dims), make.floats(dims));
     dev.fill(v.view_mut(), 0.1).unwrap();
     let hyper =
-        AdamW { lr: 1e-3, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.0, step: 10 };
+        AdamWHyper { lr: 1e-3, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.0, step: 10 };
     bench.run("adamw", &shape, Work::Bytes((28 * k * r * s) as f64), || {
         dev.adamw(p.view_mut(), m.view_mut(), v.view_mut(), g.view(), hyper).unwrap();
     });

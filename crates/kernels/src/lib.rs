@@ -31,7 +31,7 @@ pub use error::{Error, Result};
 pub use exchange::{Arrival, Bucket, Coming, Leaving};
 pub use expr::{Binary, Expr, Unary};
 pub use open::{DeviceKind, open};
-pub use ops::{AdamW, AttentionShape, Coef, Op};
+pub use ops::{AdamWHyper, AttentionShape, Coef, Op};
 pub use params::{Grads, ParamId, Params, Part, Slab, SlabSpec, Weights};
 pub use shape::Shape;
 pub use tensor::{Allocation, DType, Element, HostAllocation, Mut, Place, Ref, Tensor};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::Draw;
 use farthing_kernels::cuda::driver::{Arg, Driver, Kernel, Module};
 use farthing_kernels::cuda::{Cuda, emulated::Emulator};
-use farthing_kernels::{AdamW, Coef, DType, Device, Shape, Tensor};
+use farthing_kernels::{AdamWHyper, Coef, DType, Device, Shape, Tensor};
 use ptx_emulator::Counters;
 
 /// An emulated device whose counters are seen, and tensors of drawn values on it.
@@ -162,7 +162,8 @@ fn adamw_reads_16_bytes_an_element_and_writes_12() {
     let mut b = Bench::new();
     let n = 5 * 1024;
     let (mut p, mut m, mut v, g) = (b.f32([n]), b.f32([n]), b.f32([n]), b.f32([n]));
-    let hyper = AdamW { lr: 0.1, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.1, step: 1 };
+    let hyper =
+        AdamWHyper { lr: 0.1, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.1, step: 1 };
     let counters = b.counters("adamw", |d| {
         d.adamw(p.view_mut(), m.view_mut(), v.view_mut(), g.view(), hyper).unwrap();
     });

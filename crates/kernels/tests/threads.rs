@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::Command;
 
 use farthing_kernels::cpu::Cpu;
-use farthing_kernels::{AdamW, AttentionShape, Coef, Device, Expr, Shape, Tensor};
+use farthing_kernels::{AdamWHyper, AttentionShape, Coef, Device, Expr, Shape, Tensor};
 
 /// Arguments of an operation: pseudo-random floats, and all tensors so far, to be compared.
 struct Case<'a> {
@@ -391,7 +391,7 @@ fn elementwise_updates() {
     same_bits(|case| {
         let dims = [3, 100, 201];
         let hyper =
-            AdamW { lr: 0.1, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.1, step: 3 };
+            AdamWHyper { lr: 0.1, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.1, step: 3 };
         let (mut p, mut m, mut v) = (case.floats(dims), case.floats(dims), case.positive(dims));
         let g = case.floats(dims);
         case.dev.adamw(p.view_mut(), m.view_mut(), v.view_mut(), g.view(), hyper).unwrap();

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use farthing_base::Hint;
 use farthing_base::tensors::TensorError;
+use farthing_base::{BatchError, Hint};
 use farthing_kernels::Shape;
 
 /// A result whose error is [`Error`].
@@ -35,22 +35,9 @@ pub enum Error {
         /// What would.
         hint: String,
     },
-    /// A token id or target is not of the vocabulary.
-    #[error(
-        "batch: {what} {id} at row {row}, position {position}; the vocabulary has {vocab} entries"
-    )]
-    Token {
-        /// "input" or "target".
-        what: &'static str,
-        /// The id.
-        id: i64,
-        /// The row of the batch.
-        row: usize,
-        /// The position in the row.
-        position: usize,
-        /// The entries there are.
-        vocab: usize,
-    },
+    /// A batch holds ids that the vocabulary has not.
+    #[error(transparent)]
+    Tokens(#[from] BatchError),
     /// A request for text that cannot be met.
     #[error("generation: {what}")]
     Generation {
@@ -135,11 +122,11 @@ impl Hint for Error {
         let hint: &str = match self {
             // It stands in the message still.
             Self::Kernel(e) => return e.hint(),
+            Self::Tokens(e) => return e.hint(),
             Self::Config { hint, .. }
             | Self::Batch { hint, .. }
             | Self::Generation { hint, .. } => hint,
             &Self::Metadata { hint, .. } => hint,
-            Self::Token { .. } => "data and model must share one tokenizer",
             Self::File(error) => match error {
                 TensorError::Header { .. } | TensorError::Size { .. } => {
                     "the file was cut or is of another kind; restore it from a copy, or use an earlier checkpoint"

@@ -1,5 +1,6 @@
 //! `Gpt`: the structure, its parameters' names and numbers, and what may be asked of it. The arithmetic is in `forward` and `backward`.
 
+use farthing_base::Batch;
 use farthing_kernels::{DType, Device, Grads, ParamId, Params, SlabSpec, Weights};
 
 use crate::params::{ParamIds, ParamSpec, list, write_init};
@@ -12,40 +13,6 @@ pub struct Gpt {
     config: GptConfig,
     specs: Vec<ParamSpec>,
     ids: ParamIds,
-}
-
-/// Rows of tokens, row-major (B, T).
-#[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
-    /// T, the tokens of each row.
-    pub tokens: usize,
-    /// Token ids, B·T.
-    pub inputs: &'a [i32],
-    /// The token that follows each, or −1 where none is to be predicted; B·T.
-    pub targets: &'a [i32],
-    /// Positions 0..B·T sorted by (id, position), needed for training: see [`sort_positions`].
-    pub order: Option<&'a [i32]>,
-}
-
-impl<'a> Batch<'a> {
-    /// A batch to evaluate.
-    pub fn new(tokens: usize, inputs: &'a [i32], targets: &'a [i32]) -> Self {
-        Self { tokens, inputs, targets, order: None }
-    }
-
-    /// The same batch with the order that training needs.
-    #[must_use]
-    pub fn with_order(self, order: &'a [i32]) -> Self {
-        Self { order: Some(order), ..self }
-    }
-}
-
-/// Fills `order` with the positions of `inputs` sorted by (id, position), so that an embedding's gradient is one run per id. Allocates nothing.
-pub fn sort_positions(inputs: &[i32], order: &mut [i32]) {
-    for (position, place) in order.iter_mut().enumerate() {
-        *place = position as i32;
-    }
-    order.sort_unstable_by_key(|&n| (inputs[n as usize], n));
 }
 
 impl Gpt {
@@ -159,7 +126,7 @@ impl Gpt {
     /// 1e-5 of finite differences, tested in `tests/gradients.rs`.
     ///
     /// # Errors
-    /// [`Error::Batch`] and [`Error::Token`] before anything is computed; [`Error::Kernel`].
+    /// [`Error::Batch`] and [`Error::Tokens`] before anything is computed; [`Error::Kernel`].
     ///
     /// # Cost
     /// [`GptConfig::flops_per_token`] per position. Nothing is allocated.
@@ -169,18 +136,18 @@ impl Gpt {
         weights: Weights<'_>,
         grads: &mut Grads<'_>,
         ws: &mut Workspace,
-        batch: &Batch<'_>,
+        batch: &Batch,
         loss_scale: f64,
     ) -> Result<()> {
         if ws.mode != Mode::Train {
             let what = format!("training in a workspace made for {:?}", ws.mode);
             return Err(Error::Batch { what, hint: "make it with Mode::Train".into() });
         }
-        let Some(order) = batch.order else {
+        let Some(order) = batch.order() else {
             let what = "training needs the order of the inputs".into();
-            return Err(Error::Batch { what, hint: "fill it with sort_positions".into() });
+            return Err(Error::Batch { what, hint: "make it with Batch::with_order".into() });
         };
-        let at = self.begin(dev, ws, batch, Some(order))?;
+        let at = self.begin(dev, ws, batch, order)?;
         self.trunk(dev, weights, &mut ws.buffers, at, None)?;
         self.backward(dev, weights, grads, &mut ws.buffers, at, loss_scale)
     }
@@ -188,7 +155,7 @@ impl Gpt {
     /// Losses per position, and the most likely next tokens where `predictions` are wanted; read them from the workspace.
     ///
     /// # Errors
-    /// [`Error::Batch`] and [`Error::Token`] before anything is computed; [`Error::Kernel`].
+    /// [`Error::Batch`] and [`Error::Tokens`] before anything is computed; [`Error::Kernel`].
     ///
     /// # Cost
     /// A third of [`GptConfig::flops_per_token`] per position. Nothing is allocated.
@@ -197,67 +164,44 @@ impl Gpt {
         dev: &dyn Device,
         weights: Weights<'_>,
         ws: &mut Workspace,
-        batch: &Batch<'_>,
+        batch: &Batch,
         predictions: bool,
     ) -> Result<()> {
-        let at = self.begin(dev, ws, batch, None)?;
+        let at = self.begin(dev, ws, batch, &[])?;
         self.trunk(dev, weights, &mut ws.buffers, at, None)?;
         self.losses(dev, weights, &mut ws.buffers, at, predictions)?;
         ws.has_predictions = predictions;
         Ok(())
     }
 
-    /// Checks a batch and hands it to the device, in one piece.
+    /// Hands a batch that fits to the device, in one piece: inputs, targets and, for training, their order.
     fn begin(
         &self,
         dev: &dyn Device,
         ws: &mut Workspace,
-        batch: &Batch<'_>,
-        order: Option<&[i32]>,
+        batch: &Batch,
+        order: &[i32],
     ) -> Result<Extent> {
-        let n = batch.inputs.len();
-        let refuse = |what: String, hint: &str| Err(Error::Batch { what, hint: hint.into() });
-        if batch.tokens == 0 || n == 0 || !n.is_multiple_of(batch.tokens) {
-            let what = format!("{n} inputs in rows of {} tokens", batch.tokens);
-            return refuse(what, "give whole rows, at least one");
+        let at = Extent { rows: batch.rows(), tokens: batch.tokens() };
+        if at.positions() > ws.capacity || at.tokens > ws.tokens {
+            return Err(Error::Batch {
+                what: format!(
+                    "{} rows of {} tokens; the workspace has room for {} positions in rows of at most {}",
+                    at.rows, at.tokens, ws.capacity, ws.tokens
+                ),
+                hint: "make a larger workspace".into(),
+            });
         }
-        if batch.targets.len() != n {
-            return refuse(
-                format!("{n} inputs and {} targets", batch.targets.len()),
-                "give one target per input",
-            );
-        }
-        if n > ws.capacity || batch.tokens > ws.tokens {
-            let what = format!(
-                "{} rows of {} tokens; the workspace has room for {} positions in rows of at most {}",
-                n / batch.tokens,
-                batch.tokens,
-                ws.capacity,
-                ws.tokens
-            );
-            return refuse(what, "make a larger workspace");
-        }
-        let vocab = self.config.vocab_size;
-        let checks = [("input", batch.inputs, 0), ("target", batch.targets, -1)];
-        for (what, ids, lowest) in checks {
-            let wrong = ids.iter().position(|&id| id < lowest || id as i64 >= vocab as i64);
-            if let Some(at) = wrong {
-                let (row, position) = (at / batch.tokens, at % batch.tokens);
-                return Err(Error::Token { what, id: ids[at].into(), row, position, vocab });
-            }
-        }
-        ws.used = n;
+        batch.check_vocab(self.config.vocab_size)?;
+        ws.used = at.positions();
         ws.has_predictions = false;
-        if let Some(order) = order {
-            check_order(batch.inputs, order)?;
-        }
         ws.upload.clear();
-        for part in [batch.inputs, batch.targets, order.unwrap_or_default()] {
+        for part in [batch.inputs(), batch.targets(), order] {
             ws.upload.extend_from_slice(part);
         }
         let tokens = ws.buffers.tokens.view_mut().rows(0..ws.upload.len())?;
         dev.write_i32(tokens, &ws.upload)?;
-        Ok(Extent { rows: n / batch.tokens, tokens: batch.tokens })
+        Ok(at)
     }
 }
 
@@ -285,21 +229,4 @@ impl Extent {
     pub(crate) fn kv(self, config: &GptConfig) -> [usize; 4] {
         [self.rows, self.tokens, config.kv_heads, config.head_dim]
     }
-}
-
-/// Strictly ascending pairs (id, position) with positions below N, N of them: a sorted permutation and nothing else.
-fn check_order(inputs: &[i32], order: &[i32]) -> Result<()> {
-    let pair = |&n: &i32| usize::try_from(n).ok().and_then(|i| Some((*inputs.get(i)?, n)));
-    let sorted =
-        order.is_sorted_by(|a, b| matches!((pair(a), pair(b)), (Some(a), Some(b)) if a < b));
-    let single = order.len() != 1 || order[0] == 0;
-    if order.len() == inputs.len() && sorted && single {
-        return Ok(());
-    }
-    let what = format!(
-        "`order` ({} entries) does not list the {} positions sorted by (id, position)",
-        order.len(),
-        inputs.len()
-    );
-    Err(Error::Batch { what, hint: "fill it with sort_positions".into() })
 }

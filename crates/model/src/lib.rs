@@ -29,8 +29,9 @@ pub use checkpoint::{
 pub use compact::compact;
 pub use config::{GptConfig, Mlp, ModelConfig};
 pub use error::{Error, Result};
-pub use generate::{Generator, Texts};
-pub use gpt::{Batch, Gpt, sort_positions};
+pub use farthing_base::Batch;
+pub use generate::{BatchGenerator, Generator};
+pub use gpt::Gpt;
 pub use gpt2::{Gpt2, Gpt2Config, Scored};
 pub use layout::Layout;
 pub use params::{Init, LayerIds, ParamIds, ParamSpec, SmearIds, ValueIds};

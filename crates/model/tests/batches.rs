@@ -34,7 +34,7 @@ fn a_longer_row_does_not_change_what_comes_before() {
         let long = Tokens::new(1, 40, 1);
         model.loss(&long.batch());
         let all = model.losses();
-        let short = Batch::new(25, &long.inputs[..25], &long.targets[..25]);
+        let short = Batch::new(25, &long.inputs[..25], &long.targets[..25]).unwrap();
         model.loss(&short);
         let expected: Vec<f64> = all[..25].to_vec();
         assert!(distance(&model.losses(), &expected) < 1e-12, "{preset:?}");
@@ -100,10 +100,8 @@ fn four_micro_batches_make_one_batch_of_four() {
         let mut sum = 0.0;
         for row in 0..4 {
             let range = row * t..(row + 1) * t;
-            let mut order = vec![0; t];
-            farthing_model::sort_positions(&whole.inputs[range.clone()], &mut order);
-            let batch = Batch::new(t, &whole.inputs[range.clone()], &whole.targets[range]);
-            sum += in_parts.train(&batch.with_order(&order), scale);
+            let batch = Batch::new(t, &whole.inputs[range.clone()], &whole.targets[range]).unwrap();
+            sum += in_parts.train(&batch.with_order(), scale);
         }
         assert!((sum - loss).abs() < 1e-10 * loss);
         for i in 0..at_once.gpt.params().len() {
@@ -122,10 +120,8 @@ fn ignored_targets_count_nothing() {
     let dev = Reference::new();
     let mut model = Model::new(&dev, config(Preset::Nanochat202607, 8), 1, 8);
     let inputs = [1, 2, 3, 4, 5, 6, 7, 8];
-    let mut order = [0; 8];
-    farthing_model::sort_positions(&inputs, &mut order);
-    let none = [-1; 8];
-    assert_eq!(model.train(&Batch::new(8, &inputs, &none).with_order(&order), 1.0), 0.0);
+    let none = Batch::new(8, inputs, [-1; 8]).unwrap().with_order();
+    assert_eq!(model.train(&none, 1.0), 0.0);
     for i in 0..model.gpt.params().len() {
         assert!(model.grad(i).iter().all(|&g| g == 0.0), "{}", model.gpt.params()[i].name);
     }
@@ -138,11 +134,11 @@ fn predictions_are_the_most_likely_tokens() {
     let inputs = [1, 2, 3, 4, 5, 6, 7, 8];
     let mut losses = Vec::new();
     for candidate in 0..common::VOCAB as i32 {
-        model.loss(&Batch::new(8, &inputs, &[candidate; 8]));
+        model.loss(&Batch::new(8, inputs, [candidate; 8]).unwrap());
         losses.push(model.losses());
     }
     let weights = model.params.weights();
-    let batch = Batch::new(8, &inputs, &[0; 8]);
+    let batch = Batch::new(8, inputs, [0; 8]).unwrap();
     model.gpt.evaluate(&dev, weights, &mut model.ws, &batch, true).unwrap();
     let mut predictions = [0; 8];
     model.ws.read_predictions(&dev, &mut predictions).unwrap();
@@ -158,7 +154,7 @@ fn what_does_not_fit_is_refused_with_the_figures() {
     let dev = Reference::new();
     let mut model = Model::new(&dev, config(Preset::Nanochat202607, 8), 2, 8);
     let tokens = Tokens::new(2, 8, 1);
-    let mut refused = |batch: Batch<'_>, part: &str| {
+    let mut refused = |batch: Batch, part: &str| {
         let (weights, mut grads) = model.params.split();
         let result =
             model.gpt.forward_backward(&dev, weights, &mut grads, &mut model.ws, &batch, 1.0);
@@ -166,30 +162,21 @@ fn what_does_not_fit_is_refused_with_the_figures() {
         assert!(text.contains(part) && text.contains("\nhint: "), "{text}");
     };
     let full = tokens.batch();
-    refused(Batch { order: None, ..full }, "needs the order");
-    refused(Batch { tokens: 5, ..full }, "16 inputs in rows of 5 tokens");
-    refused(Batch { targets: &full.targets[1..], ..full }, "16 inputs and 15 targets");
+    let of = |tokens: &Tokens, seq_len: usize| {
+        Batch::new(seq_len, &tokens.inputs[..], &tokens.targets[..]).unwrap()
+    };
+    refused(of(&tokens, 8), "needs the order");
     refused(
-        Batch { tokens: 16, ..full },
+        of(&tokens, 16).with_order(),
         "1 rows of 16 tokens; the workspace has room for 16 positions in rows of at most 8",
     );
-    let larger = Tokens::new(3, 8, 1);
-    refused(larger.batch(), "3 rows of 8 tokens");
-    let mut inputs = tokens.inputs.clone();
-    inputs[11] = 61;
-    refused(
-        Batch { inputs: &inputs, ..full },
-        "input 61 at row 1, position 3; the vocabulary has 61 entries",
-    );
-    let mut targets = tokens.targets.clone();
-    targets[0] = -2;
-    refused(Batch { targets: &targets, ..full }, "target -2 at row 0, position 0");
-    let mut order = tokens.order.clone();
-    order.swap(0, 1);
-    refused(full.with_order(&order), "does not list the 16 positions sorted");
-    order.fill(0);
-    refused(full.with_order(&order), "does not list the 16 positions sorted");
-    refused(full.with_order(&tokens.order[1..]), "(15 entries)");
+    refused(Tokens::new(3, 8, 1).batch(), "3 rows of 8 tokens");
+    let mut foreign = Tokens::new(2, 8, 1);
+    foreign.inputs[11] = 61;
+    refused(foreign.batch(), "input 61 at row 1, position 3; the vocabulary has 61 entries");
+    let mut foreign = Tokens::new(2, 8, 1);
+    foreign.targets[0] = 99;
+    refused(foreign.batch(), "target 99 at row 0, position 0");
 
     let mut evaluation = model.gpt.workspace(&dev, 2, 8, Mode::Evaluate).unwrap();
     let (weights, mut grads) = model.params.split();

@@ -17,7 +17,7 @@ fn loss(dev: &dyn Device, gpt: &Gpt, params: &Params, case: &str) -> f64 {
     let (tokens, vocab) = (gpt.config().seq_len, gpt.config().vocab_size);
     let (inputs, targets) = batch(&format!("{case}/batch"), 2, tokens, vocab, true);
     let mut ws = gpt.workspace(dev, 2, tokens, Mode::Evaluate).unwrap();
-    let whole = Batch::new(tokens, &inputs, &targets);
+    let whole = Batch::new(tokens, inputs, &targets[..]).unwrap();
     gpt.evaluate(dev, params.weights(), &mut ws, &whole, false).unwrap();
     ws.loss_sum(dev).unwrap() / targets.iter().filter(|&&t| t >= 0).count() as f64
 }

@@ -9,7 +9,7 @@ use farthing_kernels::Device;
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::reference::Reference;
 use farthing_kernels::rounded::Rounded;
-use farthing_model::{Batch, Error, Gpt2, Gpt2Config};
+use farthing_model::{Batch, Gpt2, Gpt2Config};
 
 const FILE: &str = "model.safetensors";
 
@@ -46,7 +46,7 @@ fn worst(a: &[f64], b: &[f64]) -> f64 {
 fn logits_are_those_of_transformers() {
     let (tokens, single, double) = golden();
     let none = vec![-1; tokens.len()];
-    let batch = Batch::new(T, &tokens, &none);
+    let batch = Batch::new(T, &tokens[..], &none[..]).unwrap();
     let cpu = Cpu::new(2).unwrap();
     let ours = Gpt2::open(&folder().join(FILE), &cpu).unwrap().logits(&batch).unwrap();
     let reference = Reference::new();
@@ -80,8 +80,9 @@ fn losses_and_predictions_are_those_of_the_logits_whatever_stands_behind() {
         }
     }
     let mut found = Vec::new();
+    let batch = |inputs: &[i32], targets: &[i32]| Batch::new(long, inputs, targets).unwrap();
     let mut each = |at, scored: farthing_model::Scored| found.push((at, scored));
-    gpt2.score(&Batch::new(long, &inputs, &targets), &mut each).unwrap();
+    gpt2.score(&batch(&inputs, &targets), &mut each).unwrap();
     assert_eq!(found.len(), expected.len());
     for ((at, scored), (place, loss, top)) in found.into_iter().zip(expected) {
         assert_eq!((at, scored.prediction), (place, top));
@@ -89,12 +90,12 @@ fn losses_and_predictions_are_those_of_the_logits_whatever_stands_behind() {
     }
 
     targets[45] = 3;
-    let beyond = gpt2.score(&Batch::new(long, &inputs, &targets), &mut |_, _| ()).unwrap_err();
+    let beyond = gpt2.score(&batch(&inputs, &targets), &mut |_, _| ()).unwrap_err();
     assert!(beyond.to_string().contains("position 45"), "{beyond}");
     assert!(beyond.hint().unwrap().contains("40 positions"));
     (inputs[3], targets[45]) = (257, -1);
-    let foreign = gpt2.score(&Batch::new(long, &inputs, &targets), &mut |_, _| ()).unwrap_err();
-    assert!(matches!(foreign, Error::Token { id: 257, row: 0, position: 3, .. }), "{foreign}");
+    let foreign = gpt2.score(&batch(&inputs, &targets), &mut |_, _| ()).unwrap_err();
+    assert!(foreign.to_string().starts_with("batch: input 257 at row 0, position 3"), "{foreign}");
 }
 
 /// The checkpoint with other tensors: `edit` may rename, change or drop each.
@@ -128,7 +129,7 @@ fn older_names_and_smaller_types_are_read() {
     let cpu = Cpu::new(1).unwrap();
     let read = |dir: &tempfile::TempDir| {
         let mut gpt2 = Gpt2::open(&dir.path().join(FILE), &cpu).unwrap();
-        gpt2.logits(&Batch::new(T, &tokens, &none)).unwrap()
+        gpt2.logits(&Batch::new(T, &tokens[..], &none[..]).unwrap()).unwrap()
     };
     let bare = edited(&|name, info, bytes| {
         info.name = name.trim_start_matches("transformer.").to_owned();

@@ -4,7 +4,7 @@ use crate::golden;
 
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::{Device, Params};
-use farthing_model::{Batch, Gpt, Mode, sort_positions};
+use farthing_model::{Batch, Gpt, Mode};
 use golden::exact::{Numbers, batch, norm, sketch};
 use golden::{Golden, Style, TOKENS, VOCAB, fill, gradient_case};
 
@@ -21,10 +21,8 @@ fn check(case: &str) {
     fill(case, Style::Lively, &gpt, dev, &mut params);
     let mut ws = gpt.workspace(dev, ROWS, TOKENS, Mode::Train).unwrap();
     let (inputs, targets) = batch(&format!("{case}/batch"), ROWS, TOKENS, VOCAB, true);
-    let mut order = vec![0; inputs.len()];
-    sort_positions(&inputs, &mut order);
     let valid = targets.iter().filter(|&&t| t >= 0).count() as f64;
-    let whole = Batch::new(TOKENS, &inputs, &targets).with_order(&order);
+    let whole = Batch::new(TOKENS, &inputs[..], &targets[..]).unwrap().with_order();
     let (weights, mut grads) = params.split();
     gpt.forward_backward(dev, weights, &mut grads, &mut ws, &whole, 1.0 / valid).unwrap();
 
@@ -108,7 +106,7 @@ fn a_window_one_token_shorter_is_told_apart() {
         fill(case, Style::Lively, &gpt, &dev, &mut params);
         let mut ws = gpt.workspace(&dev, ROWS, TOKENS, Mode::Evaluate).unwrap();
         let (inputs, targets) = batch(&format!("{case}/batch"), ROWS, TOKENS, VOCAB, true);
-        let whole = Batch::new(TOKENS, &inputs, &targets);
+        let whole = Batch::new(TOKENS, &inputs[..], targets).unwrap();
         gpt.evaluate(&dev, params.weights(), &mut ws, &whole, false).unwrap();
         let mut losses = vec![0.0; inputs.len()];
         ws.read_losses(&dev, &mut losses).unwrap();

@@ -79,7 +79,7 @@ impl Optimizer for AdamW {
             return Err(Error::Slab { uses: "adamw", expected, got });
         }
         let [beta1, beta2] = self.config.betas;
-        let numbers = farthing_kernels::AdamW {
+        let numbers = farthing_kernels::AdamWHyper {
             lr: hyper.lr,
             beta1,
             beta2,

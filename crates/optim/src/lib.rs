@@ -2,7 +2,7 @@
 //! name; schedules over the run; scaling rules from depth. Knows parameters' names and shapes, not what they mean.
 //!
 //! An [`Optimizer`] updates one slab ([`farthing_kernels::Slab`]): K parameters of one shape, stacked. [`Optimizers`]
-//! is a whole model's: it resolves nothing itself but joins what the other parts say: [`Preset`] and [`merge`] give the
+//! is a whole model's: it resolves nothing itself but joins what the other parts say: [`OptimPreset`] and [`merge`] give the
 //! groups, [`resolve`] the slabs, [`Scaling::plan`] the horizon and factors, [`Schedule`] the course over the run, and
 //! [`Registry`] the rule behind each `uses`.
 #![doc = include_str!("../README.md")]
@@ -30,7 +30,7 @@ pub use muon::{Muon, MuonConfig, NorMuon, NorMuonConfig, POLAR_EXPRESS};
 pub use optimizer::{Grain, Hyper, Optimizer, OptimizerKind};
 pub use optimizers::{GroupSummary, Optimizers, State, summarize};
 pub use patterns::Patterns;
-pub use preset::Preset;
+pub use preset::OptimPreset;
 pub use registry::Registry;
 pub use resolve::{Listed, resolve};
 pub use scaling::{

@@ -13,13 +13,13 @@ macro_rules! presets {
         /// A published setting of the whole recipe.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
         #[non_exhaustive]
-        pub enum Preset {
+        pub enum OptimPreset {
             $($(#[$about])* #[serde(rename = $name)] $preset,)*
         }
 
-        impl Preset {
+        impl OptimPreset {
             /// Every preset, the oldest first.
-            pub const ALL: &'static [Preset] = &[$(Self::$preset),*];
+            pub const ALL: &'static [OptimPreset] = &[$(Self::$preset),*];
 
             /// The name that a file gives.
             pub fn name(self) -> &'static str {
@@ -82,7 +82,7 @@ struct Listed {
     options: Map<String, Value>,
 }
 
-impl Preset {
+impl OptimPreset {
     /// The preset of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|preset| preset.name() == name)
@@ -122,8 +122,8 @@ mod tests {
     #[test]
     fn every_preset_is_whole_and_its_rules_know_its_keys() {
         let registry = Registry::standard();
-        for &preset in Preset::ALL {
-            assert_eq!(Preset::from_name(preset.name()), Some(preset));
+        for &preset in OptimPreset::ALL {
+            assert_eq!(OptimPreset::from_name(preset.name()), Some(preset));
             assert_eq!(serde_json::to_value(preset).unwrap(), preset.name());
             preset.schedule().check().unwrap();
             assert!(preset.scaling().tokens_per_param > 0.0);

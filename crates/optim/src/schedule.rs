@@ -38,7 +38,7 @@ pub struct Momentum {
 /// The course of a run of N steps, W = round(warmdown_frac · N) of them warm-down (a half rounds to even).
 ///
 /// # Source
-/// nanochat, both settings; see [`Preset::schedule`](crate::Preset::schedule).
+/// nanochat, both settings; see [`OptimPreset::schedule`](crate::OptimPreset::schedule).
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
@@ -198,7 +198,7 @@ impl ScheduleKeys {
     ///
     /// # Errors
     /// As [`Schedule::check`].
-    pub fn schedule(&self, preset: crate::Preset) -> Result<Schedule> {
+    pub fn schedule(&self, preset: crate::OptimPreset) -> Result<Schedule> {
         let base = preset.schedule();
         let keys = self.momentum.unwrap_or_default();
         let schedule = Schedule {
@@ -218,7 +218,7 @@ impl ScheduleKeys {
     }
 
     /// The scaling rules: the preset's with what is written here.
-    pub fn scaling(&self, preset: crate::Preset) -> crate::Scaling {
+    pub fn scaling(&self, preset: crate::OptimPreset) -> crate::Scaling {
         let base = preset.scaling();
         crate::Scaling {
             tokens_per_param: self.tokens_per_param.unwrap_or(base.tokens_per_param),

@@ -5,7 +5,7 @@ use crate::common;
 use common::{devices, distance, numbers, set_grad, set_weight, weight};
 use farthing_base::Hint;
 use farthing_kernels::{ParamId, Params, Shape};
-use farthing_optim::{Optimizers, Overrides, Preset, Registry, Size, merge, resolve};
+use farthing_optim::{OptimPreset, Optimizers, Overrides, Registry, Size, merge, resolve};
 
 /// All that a user writes.
 mod lion {
@@ -50,13 +50,14 @@ const FILE: &str = r#"{ "lm_head": { "uses": "lion", "lr": 1e-3, "weight_decay":
 
 #[test]
 fn a_group_uses_it_by_name() {
-    let groups = merge(Preset::July2026.groups(), &serde_json::from_str(FILE).unwrap()).unwrap();
+    let groups =
+        merge(OptimPreset::July2026.groups(), &serde_json::from_str(FILE).unwrap()).unwrap();
     let registry = Registry::standard().register::<lion::Lion>("lion");
     let listed = [("lm_head.weight", Shape::from([5, 3]), ParamId(0))];
     let size = Size { scaling_params: 100, reference_scaling_params: 100, model_dim: 3, depth: 1 };
     let given = Overrides { batch_tokens: Some(524_288), steps: Some(1000) };
-    let plan = Preset::July2026.scaling().plan(&size, &given).unwrap();
-    let schedule = Preset::July2026.schedule();
+    let plan = OptimPreset::July2026.scaling().plan(&size, &given).unwrap();
+    let schedule = OptimPreset::July2026.schedule();
 
     for (dev, _) in devices() {
         let mut params = Params::new(&*dev, resolve(&groups, &listed).unwrap()).unwrap();

@@ -4,7 +4,7 @@
 #[path = "../examples/depth_table/rows.rs"]
 mod rows;
 
-use farthing_optim::Preset;
+use farthing_optim::OptimPreset;
 use serde_json::Value;
 
 /// Python's `{:e}`: six decimals, an exponent with a sign and two digits.
@@ -27,7 +27,9 @@ fn commas(n: u64) -> String {
 #[test]
 fn every_figure_is_nanochats() {
     let golden: Value = serde_json::from_str(include_str!("golden/depths.json")).unwrap();
-    for (setting, preset) in [("january", Preset::January2026), ("july", Preset::July2026)] {
+    for (setting, preset) in
+        [("january", OptimPreset::January2026), ("july", OptimPreset::July2026)]
+    {
         let (mut whole, mut printed, mut equal, mut unequal, mut furthest) = (0, 0, 0, 0, 0.0);
         for depth in 4..=32 {
             let theirs = &golden[setting]["depths"][depth.to_string()];

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use farthing_base::tensors::TensorFile;
-use farthing_optim::Preset;
+use farthing_optim::OptimPreset;
 
 /// Two settings of one libm give equal bits; another library's `cos` may differ in its last place, 2⁻⁵³ near 1.
 const LAST_PLACE: f64 = 1.0 / (1u64 << 52) as f64;
@@ -18,7 +18,9 @@ fn every_step_is_nanochats() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schedules.safetensors");
     let file = TensorFile::open(&path).unwrap();
     println!("{}", file.metadata("origin").unwrap());
-    for (setting, preset) in [("january", Preset::January2026), ("july", Preset::July2026)] {
+    for (setting, preset) in
+        [("january", OptimPreset::January2026), ("july", OptimPreset::July2026)]
+    {
         let schedule = preset.schedule();
         for n in [30, 500, 16_704] {
             let of = |what: &str| numbers(&file, &format!("{setting}.{n}.{what}"));

@@ -9,9 +9,9 @@ use crate::golden;
 use farthing_kernels::cpu::Cpu;
 use farthing_kernels::reference::Reference;
 use farthing_kernels::{DType, Device, Params};
-use farthing_model::{Batch, Gpt, Mode, ModelConfig, sort_positions};
+use farthing_model::{Batch, Gpt, Mode, ModelConfig};
 use farthing_optim::{
-    Listed, Optimizers, Overrides, Preset, REFERENCE_DEPTH, Registry, Size, resolve,
+    Listed, OptimPreset, Optimizers, Overrides, REFERENCE_DEPTH, Registry, Size, resolve,
 };
 use golden::exact::{batch, norm};
 use golden::{Golden, Style, TOKENS, VOCAB, fill, model, ratio};
@@ -70,7 +70,8 @@ fn check(dev: &dyn Device, case: &Case) {
         *case;
     let micro = rows.min(MICRO);
     let mut golden = Golden::open(env!("CARGO_MANIFEST_DIR"), case);
-    let preset = [Preset::January2026, Preset::July2026][usize::from(case.starts_with("july"))];
+    let preset =
+        [OptimPreset::January2026, OptimPreset::July2026][usize::from(case.starts_with("july"))];
     let config = model(case, 4, aspect, head_dim);
     let reference = ModelConfig { depth: REFERENCE_DEPTH, ..config.clone() };
     let gpt = Gpt::new(config.resolve(VOCAB, tokens).unwrap()).unwrap();
@@ -102,7 +103,6 @@ fn check(dev: &dyn Device, case: &Case) {
     let theirs = golden.values("losses");
     assert_eq!(theirs.len() as u64, steps + 1);
     let scale = 1.0 / (rows * tokens) as f64;
-    let mut order = vec![0; micro * tokens];
     let mut worst = vec![];
     for (step, &theirs) in theirs.iter().enumerate() {
         let (inputs, targets) = batch(&format!("{case}/step-{step}"), rows, tokens, VOCAB, false);
@@ -110,8 +110,7 @@ fn check(dev: &dyn Device, case: &Case) {
         let mut loss = 0.0;
         let pairs = inputs.chunks(micro * tokens).zip(targets.chunks(micro * tokens));
         for (inputs, targets) in pairs {
-            sort_positions(inputs, &mut order);
-            let part = Batch::new(tokens, inputs, targets).with_order(&order);
+            let part = Batch::new(tokens, inputs, targets).unwrap().with_order();
             let (weights, mut grads) = params.split();
             gpt.forward_backward(dev, weights, &mut grads, &mut ws, &part, scale).unwrap();
             loss += ws.loss_sum(dev).unwrap() * scale;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use farthing_base::Hint;
 use farthing_kernels::{ParamId, Shape, SlabSpec};
 use farthing_optim::{
-    Error, Group, GroupKeys, Listed, Origin, Overrides, Preset, Registry, Result, Scale, Size,
+    Error, Group, GroupKeys, Listed, OptimPreset, Origin, Overrides, Registry, Result, Scale, Size,
     merge, resolve, summarize,
 };
 use proptest::prelude::*;
@@ -50,7 +50,7 @@ fn file(json: &str) -> BTreeMap<String, GroupKeys> {
 
 /// July's groups with a file's, resolved on the whole model.
 fn resolved(json: &str) -> Result<Vec<SlabSpec>> {
-    let groups = merge(Preset::July2026.groups(), &file(json))?;
+    let groups = merge(OptimPreset::July2026.groups(), &file(json))?;
     resolve(&groups, &listed(&model(true)))
 }
 
@@ -99,7 +99,7 @@ fn the_recipes_table() {
 #[test]
 fn slabs_do_not_depend_on_the_order_of_the_list() {
     let model = model(true);
-    let groups = Preset::July2026.groups();
+    let groups = OptimPreset::July2026.groups();
     let mut reversed = listed(&model);
     reversed.reverse();
     assert_eq!(resolve(&groups, &reversed).unwrap(), resolve(&groups, &listed(&model)).unwrap());
@@ -108,7 +108,7 @@ fn slabs_do_not_depend_on_the_order_of_the_list() {
 #[test]
 fn a_preset_group_whose_parameters_the_model_lacks_is_dropped() {
     let model = model(false);
-    for preset in [Preset::January2026, Preset::July2026] {
+    for preset in [OptimPreset::January2026, OptimPreset::July2026] {
         let specs = resolve(&preset.groups(), &listed(&model)).unwrap();
         assert!(specs.iter().all(|spec| spec.group != "smear"));
     }
@@ -123,7 +123,7 @@ fn learning_rates_and_decays_of_both_settings() {
     let model = model(true);
     for (preset, table) in [
         (
-            Preset::January2026,
+            OptimPreset::January2026,
             [
                 ("lm_head", 0.004 * both, 0.0),
                 ("wte", 0.3 * both, 0.0),
@@ -135,7 +135,7 @@ fn learning_rates_and_decays_of_both_settings() {
             ],
         ),
         (
-            Preset::July2026,
+            OptimPreset::July2026,
             [
                 ("lm_head", 0.008 * both, 0.01),
                 ("wte", 0.3 * both, 0.001),
@@ -167,7 +167,7 @@ fn learning_rates_and_decays_of_both_settings() {
 
 #[test]
 fn betas_of_both_settings() {
-    let betas = |preset: Preset| -> Vec<(String, String)> {
+    let betas = |preset: OptimPreset| -> Vec<(String, String)> {
         let groups = preset.groups().into_iter().filter(|g| g.uses == "adamw");
         groups.map(|g| (g.name, g.options["betas"].to_string())).collect()
     };
@@ -175,7 +175,7 @@ fn betas_of_both_settings() {
         pairs.map(|(name, betas)| (name.to_owned(), betas.to_owned())).to_vec()
     };
     assert_eq!(
-        betas(Preset::January2026),
+        betas(OptimPreset::January2026),
         own([
             ("lm_head", "[0.8,0.95]"),
             ("wte", "[0.8,0.95]"),
@@ -186,7 +186,7 @@ fn betas_of_both_settings() {
         ])
     );
     assert_eq!(
-        betas(Preset::July2026),
+        betas(OptimPreset::July2026),
         own([
             ("lm_head", "[0.8,0.96]"),
             ("wte", "[0.8,0.995]"),
@@ -197,7 +197,7 @@ fn betas_of_both_settings() {
         ])
     );
     let registry = Registry::standard();
-    for group in Preset::ALL.iter().flat_map(|preset| preset.groups()) {
+    for group in OptimPreset::ALL.iter().flat_map(|preset| preset.groups()) {
         registry.check(&group.uses, &group.options).unwrap();
         assert!(group.uses != "adamw" || group.options["eps"] == 1e-10);
     }
@@ -206,7 +206,7 @@ fn betas_of_both_settings() {
 #[test]
 fn a_file_overrides_single_fields() {
     let json = r#"{ "wte": { "lr": 0.1, "betas": [0.9, 0.9] }, "matrices": { "steps": 3, "scale": { "batch": false } } }"#;
-    let preset = Preset::July2026.groups();
+    let preset = OptimPreset::July2026.groups();
     let groups = merge(preset.clone(), &file(json)).unwrap();
     let by_name = |groups: &[Group], name| groups.iter().find(|g| g.name == name).unwrap().clone();
     let wte = by_name(&groups, "wte");
@@ -222,7 +222,7 @@ fn a_file_overrides_single_fields() {
 #[test]
 fn groups_are_checked_and_completed_without_a_device() {
     let registry = Registry::standard();
-    let with = |json: &str| registry.complete(merge(Preset::July2026.groups(), &file(json))?);
+    let with = |json: &str| registry.complete(merge(OptimPreset::July2026.groups(), &file(json))?);
     let other_order = r#"{ "wte": { "eps": 1e-10, "betas": [0.8, 0.995], "lr": 0.3 } }"#;
     let options = |groups: Vec<Group>| -> Vec<String> {
         groups.iter().map(|g| serde_json::to_string(&g.options).unwrap()).collect()
@@ -249,7 +249,7 @@ fn groups_are_checked_and_completed_without_a_device() {
 
 #[test]
 fn another_rule_keeps_the_patterns_and_none_of_the_numbers() {
-    let groups = |json| merge(Preset::July2026.groups(), &file(json));
+    let groups = |json| merge(OptimPreset::July2026.groups(), &file(json));
     let changed = groups(r#"{ "matrices": { "uses": "adamw", "lr": 3e-4 } }"#).unwrap();
     let matrices = &changed[6];
     assert_eq!((matrices.lr, matrices.weight_decay), (3e-4, 0.0));
@@ -289,7 +289,8 @@ fn a_group_of_the_file_that_matches_nothing_is_refused() {
         "group `moe` matches no parameter (patterns: transformer.h.*.moe.**)\n\
          hint: its patterns match none of the model's 35 parameters"
     );
-    let groups = merge(Preset::July2026.groups(), &file(r#"{ "smear": { "lr": 0.1 } }"#)).unwrap();
+    let groups =
+        merge(OptimPreset::July2026.groups(), &file(r#"{ "smear": { "lr": 0.1 } }"#)).unwrap();
     assert_eq!(
         said(resolve(&groups, &listed(&model(false)))),
         "group `smear` matches no parameter (patterns: smear_gate.weight, smear_lambda, backout_lambda)\n\

@@ -9,7 +9,7 @@ use common::{devices, distance, numbers, set_grad, set_weight, weight};
 use farthing_base::Hint;
 use farthing_kernels::{Device, ParamId, Params, Shape};
 use farthing_optim::{
-    Group, Listed, Optimizers, Overrides, Plan, Preset, Registry, Size, State, merge, resolve,
+    Group, Listed, OptimPreset, Optimizers, Overrides, Plan, Registry, Size, State, merge, resolve,
 };
 
 /// A model's worth of names: every group of July, square, wide, tall and gate shapes.
@@ -34,7 +34,7 @@ fn listed() -> Vec<Listed<'static>> {
     MODEL.iter().enumerate().map(|(i, (name, dims))| (*name, shape(dims), ParamId(i))).collect()
 }
 
-fn plan(preset: Preset) -> Plan {
+fn plan(preset: OptimPreset) -> Plan {
     let size = Size {
         scaling_params: 2000,
         reference_scaling_params: 1000,
@@ -45,7 +45,7 @@ fn plan(preset: Preset) -> Plan {
     preset.scaling().plan(&size, &given).unwrap()
 }
 
-fn build(dev: &dyn Device, groups: &[Group], preset: Preset) -> (Params, Optimizers) {
+fn build(dev: &dyn Device, groups: &[Group], preset: OptimPreset) -> (Params, Optimizers) {
     let mut params = Params::new(dev, resolve(groups, &listed()).unwrap()).unwrap();
     for i in 0..params.specs().len() {
         let n = params.specs()[i].stacked().elements();
@@ -71,8 +71,8 @@ fn grads(dev: &dyn Device, params: &mut Params, t: u64) {
 }
 
 /// What the recipe's table says of a group at step t: (lr, weight decay, betas), scaled and scheduled by hand.
-fn adamw_by_hand(preset: Preset, group: &str, t: u64) -> oracle::AdamW {
-    let january = preset == Preset::January2026;
+fn adamw_by_hand(preset: OptimPreset, group: &str, t: u64) -> oracle::AdamW {
+    let january = preset == OptimPreset::January2026;
     let (batch, width) = (0.5, 2.0);
     let pick = |j: f64, h: f64| if january { j } else { h };
     let (lr, beta1, beta2, weight_decay) = match group {
@@ -98,8 +98,8 @@ fn lr_factor(january: bool, t: u64) -> f64 {
     }
 }
 
-fn muon_by_hand(preset: Preset, t: u64) -> oracle::Muon {
-    let january = preset == Preset::January2026;
+fn muon_by_hand(preset: OptimPreset, t: u64) -> oracle::Muon {
+    let january = preset == OptimPreset::January2026;
     let done = t as f64 / 6.0;
     let lr = 0.02 * 0.5 * lr_factor(january, t);
     if january {
@@ -132,7 +132,7 @@ fn muon_by_hand(preset: Preset, t: u64) -> oracle::Muon {
 #[test]
 fn both_settings_step_a_whole_model_as_the_recipe_says() {
     for (dev, _) in devices() {
-        for preset in [Preset::January2026, Preset::July2026] {
+        for preset in [OptimPreset::January2026, OptimPreset::July2026] {
             let groups = preset.groups();
             let (mut params, mut optimizers) = build(&*dev, &groups, preset);
             for t in 0..STEPS {
@@ -176,7 +176,7 @@ fn both_settings_step_a_whole_model_as_the_recipe_says() {
 #[test]
 fn state_has_stable_names_and_resumes_bit_equal() {
     for (dev, _) in devices() {
-        let preset = Preset::July2026;
+        let preset = OptimPreset::July2026;
         let groups = preset.groups();
         let (mut params, mut optimizers) = build(&*dev, &groups, preset);
         for t in 0..3 {
@@ -239,7 +239,7 @@ fn state_has_stable_names_and_resumes_bit_equal() {
 #[test]
 fn state_names_do_not_depend_on_the_order_of_slabs() {
     let (dev, _) = devices().swap_remove(0);
-    let preset = Preset::July2026;
+    let preset = OptimPreset::July2026;
     let mut groups = preset.groups();
     let names = |groups: &[Group]| -> Vec<String> {
         let (_, mut optimizers) = build(&*dev, groups, preset);
@@ -253,7 +253,7 @@ fn state_names_do_not_depend_on_the_order_of_slabs() {
 #[test]
 fn the_summary_says_who_got_what() {
     let (dev, _) = devices().swap_remove(0);
-    let preset = Preset::July2026;
+    let preset = OptimPreset::July2026;
     let (_, optimizers) = build(&*dev, &preset.groups(), preset);
     let lines: Vec<String> = optimizers.summary().iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -273,7 +273,7 @@ fn the_summary_says_who_got_what() {
 #[test]
 fn params_of_another_model_are_refused() {
     let (dev, _) = devices().swap_remove(0);
-    let preset = Preset::July2026;
+    let preset = OptimPreset::July2026;
     let (_, mut optimizers) = build(&*dev, &preset.groups(), preset);
     let few = resolve(&preset.groups(), &listed()[..1]).unwrap();
     let mut other = Params::new(&*dev, few).unwrap();
@@ -327,7 +327,7 @@ fn a_regression_is_learned_by_every_optimizer() {
                     model_dim: 8,
                     depth: 1,
                 };
-                let preset = Preset::January2026;
+                let preset = OptimPreset::January2026;
                 let plan = preset.scaling().plan(&size, &given).unwrap();
                 let schedule = preset.schedule();
                 let registry = Registry::standard();

@@ -1,7 +1,7 @@
 //! The dial's figures, against the recipe's formulas and the published runs.
 
 use farthing_base::Hint;
-use farthing_optim::{BatchRule, Overrides, Plan, Preset, Scaling, ScheduleKeys, Size};
+use farthing_optim::{BatchRule, OptimPreset, Overrides, Plan, Scaling, ScheduleKeys, Size};
 
 /// The recipe's parameter count: 12·C² per layer, a (K, G) gate on every other layer from the last, and lm_head (V, C).
 fn scaling_params(depth: u64, gate_channels: u64) -> (u64, usize) {
@@ -12,23 +12,23 @@ fn scaling_params(depth: u64, gate_channels: u64) -> (u64, usize) {
     (depth * 12 * c * c + gated_layers * heads * gate_channels + vocab * c, c as usize)
 }
 
-fn size(depth: u64, preset: Preset) -> Size {
-    let gate = if preset == Preset::January2026 { 32 } else { 12 };
+fn size(depth: u64, preset: OptimPreset) -> Size {
+    let gate = if preset == OptimPreset::January2026 { 32 } else { 12 };
     let (scaling_params, model_dim) = self::scaling_params(depth, gate);
     let (reference_scaling_params, _) = self::scaling_params(12, gate);
     Size { scaling_params, reference_scaling_params, model_dim, depth: depth as usize }
 }
 
-fn plan(preset: Preset, depth: u64) -> Plan {
+fn plan(preset: OptimPreset, depth: u64) -> Plan {
     preset.scaling().plan(&size(depth, preset), &Overrides::default()).unwrap()
 }
 
 /// The published run of January: d24 at 12 tokens per parameter, 16,704 steps of 524,288 tokens.
 #[test]
 fn the_published_run_of_january() {
-    let size = size(24, Preset::January2026);
+    let size = size(24, OptimPreset::January2026);
     assert_eq!((size.scaling_params, size.model_dim), (729_813_504, 1536));
-    let plan = plan(Preset::January2026, 24);
+    let plan = plan(OptimPreset::January2026, 24);
     assert_eq!((plan.tokens, plan.batch_tokens, plan.steps), (8_757_762_048, 524_288, 16_704));
     assert_eq!(plan.lr_scale, 1.0);
     assert!((plan.width_lr_scale - 0.5f64.sqrt()).abs() < 1e-15);
@@ -61,7 +61,7 @@ fn july_at_several_depths() {
         (32, 2_097_152, 9600, 2.0, 0.612_372_436, 0.036_750_077),
     ];
     for (depth, batch, steps, lr, width, decay) in golden {
-        let plan = plan(Preset::July2026, depth);
+        let plan = plan(OptimPreset::July2026, depth);
         assert_eq!((plan.batch_tokens, plan.steps), (batch, steps), "depth {depth}");
         for (got, expected) in [
             (plan.lr_scale, lr),
@@ -72,15 +72,15 @@ fn july_at_several_depths() {
         }
     }
     assert_eq!(
-        plan(Preset::July2026, 24).explanation[1],
+        plan(OptimPreset::July2026, 24).explanation[1],
         "batch 1,048,576 tokens = 2^round(log2(524,288 × (horizon / 1,321,210,944 at depth 12)^0.383 = 1,081,866))"
     );
 }
 
 #[test]
 fn what_is_given_replaces_what_is_derived_and_no_more() {
-    let size = size(24, Preset::July2026);
-    let rules = Preset::July2026.scaling();
+    let size = size(24, OptimPreset::July2026);
+    let rules = OptimPreset::July2026.scaling();
     let derived = rules.plan(&size, &Overrides::default()).unwrap();
     let given = Overrides { batch_tokens: None, steps: Some(100) };
     let short = rules.plan(&size, &given).unwrap();
@@ -106,9 +106,9 @@ fn keys_of_a_file_lie_over_the_preset() {
         steps: Some(7),
         ..ScheduleKeys::default()
     };
-    let base = Preset::July2026.scaling();
+    let base = OptimPreset::July2026.scaling();
     let expected = Scaling { tokens_per_param: 8.0, batch: BatchRule::Fixed, ..base };
-    assert_eq!(keys.scaling(Preset::July2026), expected);
+    assert_eq!(keys.scaling(OptimPreset::July2026), expected);
     assert_eq!(keys.overrides(), Overrides { batch_tokens: None, steps: Some(7) });
 }
 
@@ -117,7 +117,7 @@ fn a_horizon_shorter_than_a_batch_is_refused_with_both_figures() {
     let size =
         Size { scaling_params: 1000, reference_scaling_params: 100_000, model_dim: 64, depth: 1 };
     let error = |scaling: Scaling, given| scaling.plan(&size, &given).unwrap_err().with_hint();
-    let january = Preset::January2026.scaling();
+    let january = OptimPreset::January2026.scaling();
     assert_eq!(
         error(january, Overrides::default()),
         "the horizon of 12,000 tokens is shorter than one batch of 524,288 tokens\n\

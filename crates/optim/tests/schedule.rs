@@ -4,7 +4,7 @@
 use std::f64::consts::PI;
 
 use farthing_base::Hint;
-use farthing_optim::{Decay, Factors, MomentumKeys, Preset, Schedule, ScheduleKeys};
+use farthing_optim::{Decay, Factors, MomentumKeys, OptimPreset, Schedule, ScheduleKeys};
 
 /// Shorter than every warm-up, a small run, and the published d24 run.
 const RUNS: [u64; 3] = [30, 500, 16_704];
@@ -54,8 +54,8 @@ fn every_step_follows_the_formulas() {
         for t in 0..n {
             let (tf, nf) = (t as f64, n as f64);
             let what = format!("step {t} of {n}");
-            let [jan, jul] =
-                [Preset::January2026, Preset::July2026].map(|preset| preset.schedule().at(t, n));
+            let [jan, jul] = [OptimPreset::January2026, OptimPreset::July2026]
+                .map(|preset| preset.schedule().at(t, n));
             assert_near(&what, jan, january(tf, nf, w_january), 1e-12);
             assert_near(&what, jul, july(tf, nf, w_july), 1e-12);
         }
@@ -65,27 +65,42 @@ fn every_step_follows_the_formulas() {
 /// Fixed values: the recipe's formulas evaluated by Python 3 in float64 (`round`, `math.cos`), printed to 12 digits.
 #[test]
 fn fixed_values() {
-    let golden: [(Preset, u64, u64, [f64; 3]); 14] = [
-        (Preset::January2026, 29, 30, [0.066_666_666_667, 0.859_666_666_667, 0.033_333_333_333]),
-        (Preset::January2026, 299, 500, [0.804, 0.949_666_666_667, 0.402]),
-        (Preset::January2026, 499, 500, [0.004, 0.95, 0.002]),
-        (Preset::January2026, 8352, 16_704, [1.0, 0.95, 0.5]),
-        (Preset::January2026, 12_000, 16_704, [0.563_218_390_805, 0.95, 0.281_609_195_402]),
-        (Preset::January2026, 16_703, 16_704, [0.000_119_731_801, 0.95, 0.000_059_865_900]),
-        (Preset::July2026, 29, 30, [0.75, 0.8587, 0.002_739_052_316]),
-        (Preset::July2026, 175, 500, [1.0, 0.9025, 0.726_995_249_870]),
-        (Preset::July2026, 176, 500, [0.997_076_923_077, 0.9028, 0.724_191_608_045]),
-        (Preset::July2026, 400, 500, [0.342_307_692_308, 0.921_538_461_538, 0.095_491_502_813]),
-        (Preset::July2026, 5846, 16_704, [1.0, 0.97, 0.727_028_764_308]),
-        (Preset::July2026, 5847, 16_704, [0.999_912_506_907, 0.969_993_553_141, 0.726_944_975_803]),
+    let golden: [(OptimPreset, u64, u64, [f64; 3]); 14] = [
         (
-            Preset::July2026,
+            OptimPreset::January2026,
+            29,
+            30,
+            [0.066_666_666_667, 0.859_666_666_667, 0.033_333_333_333],
+        ),
+        (OptimPreset::January2026, 299, 500, [0.804, 0.949_666_666_667, 0.402]),
+        (OptimPreset::January2026, 499, 500, [0.004, 0.95, 0.002]),
+        (OptimPreset::January2026, 8352, 16_704, [1.0, 0.95, 0.5]),
+        (OptimPreset::January2026, 12_000, 16_704, [0.563_218_390_805, 0.95, 0.281_609_195_402]),
+        (OptimPreset::January2026, 16_703, 16_704, [0.000_119_731_801, 0.95, 0.000_059_865_900]),
+        (OptimPreset::July2026, 29, 30, [0.75, 0.8587, 0.002_739_052_316]),
+        (OptimPreset::July2026, 175, 500, [1.0, 0.9025, 0.726_995_249_870]),
+        (OptimPreset::July2026, 176, 500, [0.997_076_923_077, 0.9028, 0.724_191_608_045]),
+        (
+            OptimPreset::July2026,
+            400,
+            500,
+            [0.342_307_692_308, 0.921_538_461_538, 0.095_491_502_813],
+        ),
+        (OptimPreset::July2026, 5846, 16_704, [1.0, 0.97, 0.727_028_764_308]),
+        (
+            OptimPreset::July2026,
+            5847,
+            16_704,
+            [0.999_912_506_907, 0.969_993_553_141, 0.726_944_975_803],
+        ),
+        (
+            OptimPreset::July2026,
             12_000,
             16_704,
             [0.461_567_507_828, 0.930_326_026_893, 0.183_239_709_920],
         ),
         (
-            Preset::July2026,
+            OptimPreset::July2026,
             16_703,
             16_704,
             [0.050_087_493_093, 0.900_006_446_859, 0.000_000_008_843],
@@ -98,13 +113,13 @@ fn fixed_values() {
 
 #[test]
 fn half_a_step_of_warm_down_rounds_to_even_as_python_does() {
-    let schedule = Preset::January2026.schedule();
+    let schedule = OptimPreset::January2026.schedule();
     assert_eq!([3, 5, 7, 501].map(|n| schedule.warmdown_steps(n)), [2, 2, 4, 250]);
 }
 
 #[test]
 fn a_run_shorter_than_its_warm_up_stays_in_it() {
-    let schedule = Preset::July2026.schedule();
+    let schedule = OptimPreset::July2026.schedule();
     let rates: Vec<f64> = (0..5).map(|t| schedule.lr(t, 5)).collect();
     assert_eq!(rates, [1.0 / 40.0, 2.0 / 40.0, 3.0 / 40.0, 4.0 / 40.0, 5.0 / 40.0]);
     assert_eq!(schedule.momentum(4, 5), 0.99 * 0.85 + 0.01 * 0.97);
@@ -112,7 +127,7 @@ fn a_run_shorter_than_its_warm_up_stays_in_it() {
 
 #[test]
 fn nothing_breaks_at_the_ends() {
-    for preset in Preset::ALL {
+    for preset in OptimPreset::ALL {
         for warmdown_frac in [0.0, 0.3, 1.0] {
             let schedule = Schedule { warmdown_frac, ..preset.schedule() };
             for n in 0..60 {
@@ -125,7 +140,7 @@ fn nothing_breaks_at_the_ends() {
             }
         }
     }
-    let constant = Schedule { weight_decay: Decay::Constant, ..Preset::July2026.schedule() };
+    let constant = Schedule { weight_decay: Decay::Constant, ..OptimPreset::July2026.schedule() };
     assert_eq!(constant.weight_decay(499, 500), 1.0);
 }
 
@@ -138,8 +153,8 @@ fn a_file_changes_what_it_names() {
         weight_decay: Some(Decay::Constant),
         ..ScheduleKeys::default()
     };
-    let base = Preset::January2026.schedule();
-    let got = keys.schedule(Preset::January2026).ok();
+    let base = OptimPreset::January2026.schedule();
+    let got = keys.schedule(OptimPreset::January2026).ok();
     let expected = Schedule {
         warmup_steps: 5,
         final_lr_frac: 0.1,
@@ -149,6 +164,6 @@ fn a_file_changes_what_it_names() {
     };
     assert_eq!(got, Some(expected));
     let wrong = ScheduleKeys { warmdown_frac: Some(1.5), ..ScheduleKeys::default() };
-    let said = wrong.schedule(Preset::July2026).map_err(|e| e.with_hint());
+    let said = wrong.schedule(OptimPreset::July2026).map_err(|e| e.with_hint());
     assert_eq!(said, Err("warmdown_frac is 1.5\nhint: 0 to 1".into()));
 }

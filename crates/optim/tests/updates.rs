@@ -7,7 +7,7 @@ use common::{devices, distance, numbers, set_grad, set_weight, spec, weight};
 use farthing_base::Hint;
 use farthing_kernels::{Device, Params};
 use farthing_optim::{
-    AdamW, AdamWConfig, Hyper, NorMuon, NorMuonConfig, Optimizer, Preset, Registry,
+    AdamW, AdamWConfig, Hyper, NorMuon, NorMuonConfig, OptimPreset, Optimizer, Registry,
 };
 use serde_json::json;
 
@@ -87,7 +87,7 @@ fn assert_moved_alike(what: &str, got: &[Vec<f64>], expected: &[Vec<f64>], toler
     }
 }
 
-fn preset_config(preset: Preset) -> NorMuonConfig {
+fn preset_config(preset: OptimPreset) -> NorMuonConfig {
     let matrices = preset.groups().into_iter().find(|g| g.name == "matrices").unwrap();
     serde_json::from_value(matrices.options.into()).unwrap()
 }
@@ -101,8 +101,8 @@ fn settings() -> Vec<(&'static str, NorMuonConfig)> {
         ..NorMuonConfig::default()
     };
     vec![
-        ("January", preset_config(Preset::January2026)),
-        ("July", preset_config(Preset::July2026)),
+        ("January", preset_config(OptimPreset::January2026)),
+        ("July", preset_config(OptimPreset::July2026)),
         ("plain", plain),
         ("plain, 3 steps, cautious", NorMuonConfig { steps: 3, cautious: true, ..plain }),
         ("July, not cautious", NorMuonConfig { cautious: false, ..NorMuonConfig::default() }),
@@ -122,8 +122,8 @@ fn the_settings_are_what_the_recipe_says() {
     };
     let january =
         NorMuonConfig { equilibrate: false, safety: 1.02, renormalize: false, beta2: 0.95, ..july };
-    assert_eq!(preset_config(Preset::January2026), january);
-    assert_eq!(preset_config(Preset::July2026), july);
+    assert_eq!(preset_config(OptimPreset::January2026), january);
+    assert_eq!(preset_config(OptimPreset::July2026), july);
     assert_eq!(NorMuonConfig::default(), july, "July is the default where a value is not named");
 }
 

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode, header};
 use farthing_data::{Content, Conversation, Message, PartKind, Role, Tokenizer};
 use farthing_model::Sampling;
-use farthing_talk::{Finish, Likely, Task};
+use farthing_talk::{Finish, Likely, TextRequest};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -115,7 +115,7 @@ pub(crate) struct Wanted {
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
     max_tokens: Option<usize>,
-    task: Task,
+    task: TextRequest,
 }
 
 impl Request {
@@ -192,7 +192,7 @@ impl Request {
             stream: self.stream.unwrap_or(false),
             include_usage: self.stream_options.is_some_and(|options| options.include_usage),
             max_tokens: max_tokens.or((form == Form::Text).then_some(MAX_TOKENS)),
-            task: Task { stop, likely, ..Task::new(sampling, 1) },
+            task: TextRequest { stop, likely, ..TextRequest::new(sampling, 1) },
         })
     }
 }
@@ -205,11 +205,11 @@ impl Wanted {
     }
 
     /// The texts that are made of each prompt.
-    pub(crate) fn tasks(&self, max_tokens: usize, ends: &[u32]) -> Vec<Task> {
+    pub(crate) fn tasks(&self, max_tokens: usize, ends: &[u32]) -> Vec<TextRequest> {
         let task = |i: usize| {
             let seed = self.task.sampling.seed.wrapping_add(i as u64);
             let sampling = Sampling { seed, ..self.task.sampling };
-            Task { sampling, max_tokens, ends: ends.to_vec(), ..self.task.clone() }
+            TextRequest { sampling, max_tokens, ends: ends.to_vec(), ..self.task.clone() }
         };
         (0..self.n).map(task).collect()
     }

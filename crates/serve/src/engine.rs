@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use farthing_talk::{Finish, Likely, Model, Session, Task};
+use farthing_talk::{Finish, Likely, Model, Session, TextRequest};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -11,7 +11,7 @@ use crate::Result;
 /// A prompt and what is to be made of it.
 pub(crate) struct Job {
     pub(crate) prompt: Vec<u32>,
-    pub(crate) tasks: Vec<Task>,
+    pub(crate) tasks: Vec<TextRequest>,
     /// Closed when the client is gone. Holds at most a piece for each token that was asked for.
     pub(crate) reply: UnboundedSender<Said>,
     /// Its place in the queue, until it is started or given up.

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use farthing_data::{Message, Role};
 use farthing_model::Sampling;
-use farthing_talk::{Session, Task};
+use farthing_talk::{Session, TextRequest};
 use serde_json::{Value, json};
 
 use crate::client::{CONTEXT, Toy, model, settings};
@@ -14,7 +14,7 @@ fn alone(prompt: &str, max_tokens: usize, seed: u64) -> String {
     let model = model();
     let mut session = Session::new(&model, 1, CONTEXT).unwrap();
     let sampling = Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
-    let task = Task::new(sampling, max_tokens);
+    let task = TextRequest::new(sampling, max_tokens);
     session.start(&model.prompt(prompt).unwrap(), vec![task]).unwrap();
     let mut text = String::new();
     while !session.is_idle() {
@@ -143,7 +143,7 @@ fn turn(said: &[Message], max_tokens: usize, seed: u64) -> String {
     let mut session = Session::new(&model, 1, CONTEXT).unwrap();
     let sampling = Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
     let (prompt, ends) = model.turn(said).unwrap();
-    let task = Task { ends, ..Task::new(sampling, max_tokens) };
+    let task = TextRequest { ends, ..TextRequest::new(sampling, max_tokens) };
     session.start(&prompt, vec![task]).unwrap();
     let mut text = String::new();
     while !session.is_idle() {

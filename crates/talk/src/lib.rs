@@ -10,7 +10,7 @@ mod utf8;
 
 pub use error::{Error, Result};
 pub use model::{Model, turn};
-pub use session::{Finish, Likely, Made, Session, Task};
+pub use session::{Finish, Likely, Made, Session, TextRequest};
 pub use stops::Stops;
 pub use terminal::visible;
 pub use utf8::Utf8;

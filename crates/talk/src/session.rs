@@ -1,12 +1,12 @@
 //! Several texts in the making at once: each has a place, and a step adds a token to all. A text that ends makes room for another, while the others go on.
 
-use farthing_model::{Sampling, Texts};
+use farthing_model::{BatchGenerator, Sampling};
 
 use crate::{Error, Model, Result, Stops, Utf8};
 
 /// What is to be made of a prompt.
 #[derive(Clone, Debug)]
-pub struct Task {
+pub struct TextRequest {
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// The most tokens to add; at least 1.
@@ -19,7 +19,7 @@ pub struct Task {
     pub likely: Option<usize>,
 }
 
-impl Task {
+impl TextRequest {
     /// A text of at most `max_tokens` tokens that only the model ends.
     pub fn new(sampling: Sampling, max_tokens: usize) -> Self {
         Self { sampling, max_tokens, stop: vec![], ends: vec![], likely: None }
@@ -76,13 +76,13 @@ pub struct Made {
     pub text: String,
     /// Whether the text ends here; its place is free then.
     pub finish: Option<Finish>,
-    /// What [`Task::likely`] asks for.
+    /// What [`TextRequest::likely`] asks for.
     pub likely: Option<Likely>,
 }
 
 /// A text under way.
 struct Running {
-    task: Task,
+    task: TextRequest,
     made: usize,
     utf8: Utf8,
     stops: Stops,
@@ -91,7 +91,7 @@ struct Running {
 /// Places for texts, and who is in them.
 pub struct Session<'a> {
     model: &'a Model,
-    texts: Texts<'a>,
+    texts: BatchGenerator<'a>,
     running: Vec<Option<Running>>,
     /// Places that go on in a step, and their tokens.
     rows: Vec<usize>,
@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::Full`] and [`Error::Room`]; [`Error::Model`] for a prompt without tokens or with some of another vocabulary, and for sampling that makes no sense. Nothing
     /// is started then.
-    pub fn start(&mut self, prompt: &[u32], tasks: Vec<Task>) -> Result<Vec<usize>> {
+    pub fn start(&mut self, prompt: &[u32], tasks: Vec<TextRequest>) -> Result<Vec<usize>> {
         let places: Vec<usize> = (0..self.running.len())
             .filter(|place| self.running[*place].is_none())
             .take(tasks.len())
@@ -167,15 +167,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Logits of the token that comes next in a place, for whoever wants to know what else there was; see [`Texts::logits`].
+    /// Logits of the token that comes next in a place, for whoever wants to know what else there was; see [`BatchGenerator::logits`].
     ///
     /// # Errors
-    /// As [`Texts::logits`].
+    /// As [`BatchGenerator::logits`].
     pub fn logits(&self, place: usize) -> Result<&[f64]> {
         Ok(self.texts.logits(place)?)
     }
 
-    /// Adds a token to every text under way; `each` is told of them in the order of their places. A document's beginning, or a token of [`Task::ends`], ends the text before it.
+    /// Adds a token to every text under way; `each` is told of them in the order of their places. A document's beginning, or a token of [`TextRequest::ends`], ends the text before it.
     ///
     /// # Errors
     /// [`Error::Model`] where the device fails.

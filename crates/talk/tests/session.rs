@@ -5,7 +5,7 @@ use farthing_kernels::cpu::Cpu;
 use farthing_kernels::reference::Reference;
 use farthing_kernels::{Device, Params};
 use farthing_model::{Gpt, ModelConfig, Preset, Sampling, save_model};
-use farthing_talk::{Error, Finish, Made, Model, Session, Task};
+use farthing_talk::{Error, Finish, Made, Model, Session, TextRequest};
 
 /// Random weights large enough that a text varies, over a tokenizer with bytes that are no characters by themselves.
 fn model(dev: Box<dyn Device>) -> Model {
@@ -30,13 +30,13 @@ fn model(dev: Box<dyn Device>) -> Model {
     Model { dev, gpt, params, tokenizer }
 }
 
-fn task(seed: u64, max_tokens: usize) -> Task {
+fn task(seed: u64, max_tokens: usize) -> TextRequest {
     let sampling = Sampling { temperature: 1.0, seed, ..Sampling::GREEDY };
-    Task::new(sampling, max_tokens)
+    TextRequest::new(sampling, max_tokens)
 }
 
 /// A text by itself: its tokens, its text, how it ended.
-fn alone(model: &Model, prompt: &str, task: Task) -> (Vec<u32>, String, Finish) {
+fn alone(model: &Model, prompt: &str, task: TextRequest) -> (Vec<u32>, String, Finish) {
     let mut session = Session::new(model, 1, 200).unwrap();
     session.start(&model.prompt(prompt).unwrap(), vec![task]).unwrap();
     let (mut tokens, mut text, mut finish) = (vec![], String::new(), None);
@@ -120,7 +120,7 @@ fn a_text_is_that_of_its_tokens_and_ends_before_a_stop_string() {
         let characters: Vec<char> = text.chars().collect();
         let from = characters.len() / 2;
         let stop: String = characters[from..characters.len().min(from + 3)].iter().collect();
-        let stopping = Task { stop: vec![stop.clone()], ..task(seed, 60) };
+        let stopping = TextRequest { stop: vec![stop.clone()], ..task(seed, 60) };
         let (_, stopped, finish) = alone(&model, "the", stopping);
         assert_eq!(finish, Finish::Stop);
         assert_eq!(stopped, text[..text.find(&stop).unwrap()]);
@@ -137,7 +137,8 @@ fn what_cannot_be_started_is_refused_and_leaves_all_as_it_was() {
     let long = session.start(&prompt, vec![task(0, 200)]).unwrap_err();
     assert!(matches!(long, Error::Room { room: 20, .. }), "{long}");
     let wrong = Sampling { temperature: -1.0, ..Sampling::GREEDY };
-    let refused = session.start(&prompt, vec![task(0, 3), Task { sampling: wrong, ..task(0, 3) }]);
+    let refused =
+        session.start(&prompt, vec![task(0, 3), TextRequest { sampling: wrong, ..task(0, 3) }]);
     assert!(matches!(refused, Err(Error::Model(_))));
     assert!(matches!(session.start(&[], vec![task(0, 3)]), Err(Error::Model(_))));
     assert!(matches!(session.start(&[9_999], vec![task(0, 3)]), Err(Error::Model(_))));
@@ -176,7 +177,7 @@ fn a_chat_models_turn_ends_where_it_says_and_probabilities_are_the_models_own() 
     assert_eq!(*prompt.last().unwrap(), chat.assistant[0]);
     assert!(ends.contains(&chat.assistant[1]) && ends.contains(&chat.user[0]));
 
-    let run = |task: Task| {
+    let run = |task: TextRequest| {
         let mut session = Session::new(&model, 1, 200).unwrap();
         session.start(&prompt, vec![task]).unwrap();
         let mut all = vec![];
@@ -186,7 +187,7 @@ fn a_chat_models_turn_ends_where_it_says_and_probabilities_are_the_models_own() 
         all
     };
     let plain = run(task(3, 12));
-    let likely = run(Task { likely: Some(4), ..task(3, 12) });
+    let likely = run(TextRequest { likely: Some(4), ..task(3, 12) });
     assert_eq!(likely.len(), plain.len());
     for (made, plain) in likely.iter().zip(&plain) {
         assert_eq!((made.token, &made.text), (plain.token, &plain.text), "asking changes nothing");
@@ -200,14 +201,14 @@ fn a_chat_models_turn_ends_where_it_says_and_probabilities_are_the_models_own() 
             assert_eq!(*logprob, told.logprob);
         }
     }
-    let all = run(Task { likely: Some(usize::MAX), ..task(3, 1) });
+    let all = run(TextRequest { likely: Some(usize::MAX), ..task(3, 1) });
     let whole: f64 = all[0].likely.as_ref().unwrap().top.iter().map(|(_, x)| x.exp()).sum();
     assert!((whole - 1.0).abs() < 1e-9, "{whole}");
 
     // Any token can be an end; it is not part of the text.
     let end = plain[5].token;
     let first = plain.iter().position(|made| made.token == end).unwrap();
-    let ended = run(Task { ends: vec![end], ..task(3, 12) });
+    let ended = run(TextRequest { ends: vec![end], ..task(3, 12) });
     assert_eq!(ended.len(), first + 1);
     assert_eq!(ended.last().unwrap().finish, Some(Finish::Stop));
     let text = |all: &[Made]| all.iter().map(|made| made.text.as_str()).collect::<String>();

@@ -91,13 +91,11 @@ impl Random {
         let mut ids = Draws::new(1, "cpu_step", 0);
         let mut batches = Vec::new();
         for _ in 0..4 {
-            let mut batch = Batch::new(of.rows, of.tokens, of.vocab)?;
             let mut draw = || -> Vec<i32> {
                 (0..of.rows * of.tokens).map(|_| ids.below(of.vocab) as i32).collect()
             };
             let (inputs, targets) = (draw(), draw());
-            batch.fill(&inputs, &targets)?;
-            batches.push(batch);
+            batches.push(Batch::new(of.tokens, inputs, targets)?.with_order());
         }
         Ok(Self { batches, next: 0 })
     }

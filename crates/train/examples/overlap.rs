@@ -188,8 +188,7 @@ fn rank(cli: &Cli, inner: Threads, rate: f64, beside: bool) -> Result<Vec<f64>, 
         let mut ids = Draws::new(comm.rank() as u64, "overlap", 0);
         let mut draw =
             || -> Vec<i32> { (0..cli.rows * TOKENS).map(|_| ids.below(VOCAB) as i32).collect() };
-        let mut batch = Batch::new(cli.rows, TOKENS, VOCAB)?;
-        batch.fill(&draw(), &draw())?;
+        let batch = Batch::new(TOKENS, draw(), draw())?.with_order();
         let mut batches = Same(batch);
         let mut seconds = Vec::new();
         for _ in 0..cli.steps + 2 {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ranks::Collector;
-use crate::{Error, Progress, Result};
+use crate::{Error, Result, TrainerState};
 
 /// The name of a trained model's file.
 pub const MODEL_FILE: &str = "model.safetensors";
@@ -106,7 +106,7 @@ type Listed = (String, usize, usize);
 impl Parts<'_> {
     /// Writes the state after `progress.step` steps, and deletes all but the newest checkpoints. Every rank sends what it has, rank 0 writes: the file is the same
     /// whatever the number of ranks.
-    pub(crate) fn save(&mut self, to: &Checkpoints, progress: &Progress) -> Result<()> {
+    pub(crate) fn save(&mut self, to: &Checkpoints, progress: &TrainerState) -> Result<()> {
         let path = to.dir.join(format!("{PREFIX}{:010}{SUFFIX}", progress.step));
         let numbers = serde_json::to_string(progress)
             .map_err(|e| Error::NoTraining { path: path.clone(), what: e.to_string() })?;
@@ -170,13 +170,13 @@ impl Parts<'_> {
 
     /// Restores what this rank has of weights and optimizer state; returns the training's own numbers. Whatever is refused is refused before
     /// anything is written.
-    pub(crate) fn load(&mut self, path: &Path) -> Result<Progress> {
+    pub(crate) fn load(&mut self, path: &Path) -> Result<TrainerState> {
         let Self { dev, gpt, params, optimizers, plan, .. } = self;
         let checkpoint = Checkpoint::open(path)?;
         let lacks = |what: String| Error::NoTraining { path: path.to_owned(), what };
         let numbers =
             checkpoint.metadata(STATE).ok_or_else(|| lacks("holds no training state".into()))?;
-        let progress: Progress = serde_json::from_str(numbers)
+        let progress: TrainerState = serde_json::from_str(numbers)
             .map_err(|e| lacks(format!("the training state cannot be read: {e}")))?;
         let other = |what: String| Error::OtherTraining { path: path.to_owned(), what };
         if checkpoint.config() != gpt.config() {

@@ -17,4 +17,4 @@ pub use checkpoints::{Checkpoints, MODEL_FILE};
 pub use error::{Error, Result};
 pub use metrics::{EvalRecord, FinalRecord, Record, RunRecord, StepRecord};
 pub use setup::{Finetune, Recipe, Setup, listed};
-pub use trainer::{Batches, Bytes, Loaded, Progress, Trainer};
+pub use trainer::{Batches, Bytes, Loaded, Trainer, TrainerState};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use farthing_kernels::SlabSpec;
 use farthing_model::{Gpt, GptConfig, ModelConfig};
 use farthing_optim::{
-    Decay, Group, GroupKeys, GroupSummary, Listed, Momentum, Overrides, Plan, Preset,
+    Decay, Group, GroupKeys, GroupSummary, Listed, Momentum, OptimPreset, Overrides, Plan,
     REFERENCE_DEPTH, Registry, Schedule, ScheduleKeys, Size, merge, resolve, summarize,
 };
 
@@ -31,9 +31,9 @@ impl Recipe {
     }
 
     /// The optimizers' side of the model's preset.
-    pub fn preset(&self) -> Preset {
+    pub fn preset(&self) -> OptimPreset {
         // Both crates have every preset: a test holds them to it.
-        Preset::from_name(self.model.preset.name()).unwrap_or_default()
+        OptimPreset::from_name(self.model.preset.name()).unwrap_or_default()
     }
 }
 
@@ -42,7 +42,7 @@ impl Recipe {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finetune {
     /// Whose optimizer groups.
-    pub preset: Preset,
+    pub preset: OptimPreset,
     /// A factor on all learning rates, beside √(batch / 524,288).
     pub lr_frac: f64,
     /// Tokens of a step, those that are not learned included.
@@ -203,6 +203,6 @@ mod tests {
             assert_eq!(recipe.preset().name(), preset.name());
             Setup::new(&recipe, &Registry::standard(), 512, 64).unwrap();
         }
-        assert_eq!(Preset::ALL.len(), farthing_model::Preset::ALL.len());
+        assert_eq!(OptimPreset::ALL.len(), farthing_model::Preset::ALL.len());
     }
 }

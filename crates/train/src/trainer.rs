@@ -21,7 +21,7 @@ const AHEAD: usize = 2;
 
 /// Where micro-batches come from, in order: all of a step's, then the next one's.
 pub trait Batches {
-    /// The next micro-batch, valid until the next call; `None` after the last.
+    /// The next micro-batch, with the order of its inputs, valid until the next call; `None` after the last.
     ///
     /// # Errors
     /// The batch could not be made.
@@ -46,7 +46,7 @@ impl Batches for Loaded {
 
 /// The training's own numbers after a step. They are part of its checkpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct TrainerState {
     /// Steps done.
     pub step: u64,
     /// Tokens trained on.
@@ -96,7 +96,7 @@ pub struct Trainer<'a> {
     micro_batch_rows: usize,
     /// Each micro-batch's sum of losses, then each slab's sum of squares of the gradient that this rank has, on the device: read once in a step.
     sums: Tensor,
-    progress: Progress,
+    progress: TrainerState,
     /// Whether other ranks' weights are as they were before the last update: they come in under the next step.
     behind: bool,
     /// When this attempt began, and the seconds of those before.
@@ -150,7 +150,7 @@ impl<'a> Trainer<'a> {
         let tokens = setup.gpt.config().seq_len;
         let workspace = setup.gpt.workspace(dev, micro_batch_rows, tokens, Mode::Train)?;
         let sums = dev.master([own_rows / micro_batch_rows + setup.slabs.len()])?;
-        let (progress, begun) = (Progress::default(), (Instant::now(), 0.0));
+        let (progress, begun) = (TrainerState::default(), (Instant::now(), 0.0));
         Ok(Self {
             dev,
             comm,
@@ -288,11 +288,8 @@ impl<'a> Trainer<'a> {
                     leaving.last();
                 }
                 targets = batch.learned_in_step().unwrap_or(setup.plan.batch_tokens);
-                let micro =
-                    farthing_model::Batch::new(batch.tokens(), batch.inputs(), batch.targets())
-                        .with_order(batch.sorted());
                 let (grads, scale) = (&mut leaving.grads(), scale_of(targets));
-                setup.gpt.forward_backward(dev, weights, grads, workspace, &micro, scale)?;
+                setup.gpt.forward_backward(dev, weights, grads, workspace, batch, scale)?;
                 workspace.sum_losses(dev, sums.view_mut().rows(got..got + 1)?)?;
             }
             Ok(())
@@ -425,7 +422,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::Model`].
     pub fn keep_best(&mut self, kept: &Checkpoints) -> Result<()> {
-        let Progress { step, last_bpb, best, .. } = self.progress;
+        let TrainerState { step, last_bpb, best, .. } = self.progress;
         if best.is_none_or(|(best, _)| last_bpb < best) {
             self.save_weights(&kept.best(step))?;
             self.progress.best = Some((last_bpb, step));
@@ -465,7 +462,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The training's own numbers.
-    pub fn progress(&self) -> &Progress {
+    pub fn progress(&self) -> &TrainerState {
         &self.progress
     }
 

@@ -70,7 +70,7 @@ fn conversations_have_nanochats_tokens_and_what_is_learned_follows_from_them() {
 
 /// The rows of nanochat's first batches, in its order.
 struct First<'a> {
-    batches: Box<dyn Iterator<Item = farthing_eval::Result<farthing_eval::EvalBatch>> + 'a>,
+    batches: Box<dyn Iterator<Item = farthing_eval::Result<Batch>> + 'a>,
     batch: Batch,
 }
 
@@ -93,17 +93,15 @@ fn rows_and_losses_are_nanochats() {
     let mut workspace = gpt.workspace(&dev, ROWS, TOKENS, farthing_model::Mode::Train).unwrap();
     let mut first = First {
         batches: Box::new(batches(&rows, ROWS)),
-        batch: Batch::new(ROWS, TOKENS, 265).unwrap(),
+        batch: Batch::zeroed(ROWS, TOKENS).unwrap().with_order(),
     };
     for (i, step) in golden["steps"].as_array().unwrap().iter().enumerate() {
         let batch = first.next_batch().unwrap().unwrap();
         assert_eq!(batch.inputs(), numbers(&step["inputs"]), "batch {i}");
         assert_eq!(batch.targets(), numbers(&step["targets"]), "batch {i}");
         let learned = batch.targets().iter().filter(|id| **id >= 0).count() as f64;
-        let batch = farthing_model::Batch::new(TOKENS, batch.inputs(), batch.targets())
-            .with_order(batch.sorted());
         let (weights, mut grads) = params.split();
-        gpt.forward_backward(&dev, weights, &mut grads, &mut workspace, &batch, 1.0 / learned)
+        gpt.forward_backward(&dev, weights, &mut grads, &mut workspace, batch, 1.0 / learned)
             .unwrap();
         let (ours, theirs) =
             (workspace.loss_sum(&dev).unwrap() / learned, step["loss"].as_f64().unwrap());
@@ -115,7 +113,7 @@ fn rows_and_losses_are_nanochats() {
 /// A trainer of one step over all rows, in micro-batches.
 fn trainer<'a>(dev: &'a Cpu, rows: u64, micro_rows: usize, registry: &Registry) -> Trainer<'a> {
     let how = Finetune {
-        preset: farthing_optim::Preset::default(),
+        preset: farthing_optim::OptimPreset::default(),
         lr_frac: 0.8,
         batch_tokens: rows * TOKENS as u64,
         steps: 2,

@@ -43,7 +43,7 @@ impl Counting {
     fn new(trainer: &Trainer<'_>, comm: &dyn Comm) -> Self {
         let each = ROWS / comm.ranks();
         let own = comm.rank() * each..(comm.rank() + 1) * each;
-        let batch = Batch::new(trainer.micro_batch_rows(), TOKENS, VOCAB).unwrap();
+        let batch = Batch::zeroed(trainer.micro_batch_rows(), TOKENS).unwrap().with_order();
         Self { batch, step: trainer.progress().step as usize, next: own.start, own }
     }
 }
@@ -238,7 +238,7 @@ fn thirty_steps_of_nanochat_on_one_two_and_four_ranks() {
             trainer.load_weights(&first).unwrap();
             let each = 4 / comm.ranks();
             let mut batches = Given {
-                batch: Batch::new(1, golden::TOKENS, golden::VOCAB).unwrap(),
+                batch: Batch::zeroed(1, golden::TOKENS).unwrap().with_order(),
                 rows: (0..30)
                     .flat_map(|step| {
                         let own = comm.rank() * each..(comm.rank() + 1) * each;

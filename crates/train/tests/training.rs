@@ -7,7 +7,7 @@ use farthing_kernels::cpu::Cpu;
 use farthing_kernels::traced::Traced;
 use farthing_model::{ModelConfig, Preset};
 use farthing_optim::Registry;
-use farthing_train::{Batches, Checkpoints, Error, Progress, Recipe, Result, Setup, Trainer};
+use farthing_train::{Batches, Checkpoints, Error, Recipe, Result, Setup, Trainer, TrainerState};
 
 const VOCAB: usize = 64;
 const TOKENS: usize = 16;
@@ -30,7 +30,7 @@ struct Counting {
 
 impl Counting {
     fn from(step: u64, rows: usize) -> Self {
-        Self { batch: Batch::new(rows, TOKENS, VOCAB).unwrap(), next: 4 * step as i32 }
+        Self { batch: Batch::zeroed(rows, TOKENS).unwrap().with_order(), next: 4 * step as i32 }
     }
 }
 
@@ -208,12 +208,12 @@ fn batches_that_do_not_fit_are_refused() {
     assert_eq!(odd.to_string(), "micro-batches of 3 rows, but a step has 4 rows");
     let mut trainer = Trainer::new(&cpu, setup(&registry), &registry, 2).unwrap();
     trainer.initialize(1).unwrap();
-    let mut batch = Batch::new(2, TOKENS, VOCAB).unwrap();
     let ids = [3; 2 * TOKENS];
-    batch.fill(&ids, &ids).unwrap();
+    let batch = Batch::new(TOKENS, ids, ids).unwrap().with_order();
     let short = trainer.step(&mut Some2(batch, 1)).unwrap_err();
     assert!(matches!(short, Error::BatchesEnded { step: 1, got: 1, wanted: 2 }), "{short}");
-    let other = trainer.step(&mut Some2(Batch::new(1, TOKENS, VOCAB).unwrap(), 2)).unwrap_err();
+    let other =
+        trainer.step(&mut Some2(Batch::zeroed(1, TOKENS).unwrap().with_order(), 2)).unwrap_err();
     assert_eq!(other.to_string(), "a micro-batch of 1 rows, expected 2");
     assert_eq!(trainer.progress().step, 0, "nothing was updated");
 }
@@ -221,7 +221,7 @@ fn batches_that_do_not_fit_are_refused() {
 #[test]
 fn checkpoints_from_before_micro_batches_were_recorded_are_read() {
     let numbers = r#"{"step":3,"tokens":96,"last_loss":4.5,"first_bpb":2.0,"last_bpb":1.5,"best":null,"seconds":1.0,"train_seconds":0.5}"#;
-    let progress: Progress = serde_json::from_str(numbers).unwrap();
+    let progress: TrainerState = serde_json::from_str(numbers).unwrap();
     assert_eq!((progress.step, progress.micro_batch_rows), (3, None));
 }
 

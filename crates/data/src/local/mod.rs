@@ -62,9 +62,6 @@ impl LocalAddress {
     }
 }
 
-/// Formats of text that people look for, though they are not read.
-const OTHERS: [&str; 9] = ["json", "gz", "zst", "bz2", "xz", "zip", "arrow", "feather", "md"];
-
 /// The files that a source names, in the order of their names; relative paths start at `base`.
 ///
 /// # Errors
@@ -135,7 +132,7 @@ fn nothing(
     if let Some((kind, n)) = others.iter().max_by_key(|(_, n)| **n) {
         let s = if *n == 1 { "" } else { "s" };
         return Error::Source {
-            what: format!("no parquet file matches `{pattern}`, which has {n} `.{kind}` file{s}"),
+            what: format!("no file of text matches `{pattern}`, which has {n} `.{kind}` file{s}"),
             hint: FORMATS.into(),
         };
     }
@@ -146,13 +143,13 @@ fn nothing(
         };
         let shown = first.path.strip_prefix(base).unwrap_or(&first.path).display();
         return Error::Source {
-            what: format!("no parquet file matches `{pattern}`: {shown}: {}{more}", first.why),
+            what: format!("no file of text matches `{pattern}`: {shown}: {}{more}", first.why),
             hint: "give a file of text (parquet, .jsonl, .txt, .csv), a folder that holds some, or a glob".into(),
         };
     }
     if pattern.starts_with('~') || pattern.starts_with('$') {
         return Error::Source {
-            what: format!("no parquet file matches `{pattern}`"),
+            what: format!("no file of text matches `{pattern}`"),
             hint: "`~/…` is your own home folder; that of another user, and variables of the environment, are written out: `${env:HOME}/…`"
                 .into(),
         };

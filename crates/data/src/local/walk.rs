@@ -4,7 +4,7 @@
 use super::formats::{Format, begins_as_parquet};
 use super::glob::{Alternative, Part};
 use super::stores::{STORES, has_fetched, in_store, is_store};
-use super::{Found, LeftOut, OTHERS, several};
+use super::{Found, LeftOut, several};
 use crate::error::is_absent;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -317,7 +317,7 @@ impl Walk {
         let by_content = || matches!(way, Way::Matched(_)) && begins_as_parquet(path);
         let asked = wanted || by_content();
         if !asked && Format::of_name(path).is_none() {
-            if let Some(other) = extension.filter(|e| OTHERS.contains(&e.as_str())) {
+            if let Some(other) = extension.filter(|e| is_kind(e)) {
                 *self.others.entry(other).or_default() += 1;
             }
             if matches!(way, Way::Matched(_)) {
@@ -383,6 +383,11 @@ impl Walk {
 }
 
 /// By its name.
+/// Whether an extension is the name of a format rather than the end of a sentence.
+fn is_kind(extension: &str) -> bool {
+    extension.len() <= 8 && extension.chars().all(|c| c.is_ascii_alphanumeric())
+}
+
 fn is_parquet(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
 }

@@ -1,8 +1,9 @@
 //! Makes the batches of a training, in an order that depends on seed and step alone. A thread fills the next ones while one is in
 //! use.
 
-use super::batch::Batch;
-use crate::{ChatTokens, Error, Order, Result, Rows};
+use super::MOST_VOCAB;
+use crate::{ChatTokens, Error, Order, Result, Row, Rows};
+use farthing_base::Batch;
 use std::ops::{Deref, Range};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel, sync_channel};
 use std::thread::JoinHandle;
@@ -82,13 +83,13 @@ impl Loader {
         Self { context, ..self }
     }
 
-    /// Refuses tokens of a vocabulary larger than `vocab` entries; that of the rows if it is not said.
+    /// Refuses tokens beyond `vocab` entries; that of the rows if it is not said.
     #[must_use]
     pub fn vocab(self, vocab: usize) -> Self {
         Self { vocab, ..self }
     }
 
-    /// Sorts the positions of each batch by token, for a model that sums the gradient of its embedding in that order ([`Batch::sorted`]).
+    /// Sorts the positions of each batch by token, for a model that sums the gradient of its embedding in that order ([`Batch::order`]).
     #[must_use]
     pub fn sorted(self) -> Self {
         Self { sorted: true, ..self }
@@ -126,11 +127,11 @@ impl Loader {
             let what = format!("{} rows cannot be batches of {micro}", share.len());
             return Err(wrong(what, "give a divisor"));
         }
-        let batch = Batch::new(micro, context, vocab)?;
-        let batch = if self.sorted { batch } else { batch.without_sorting() };
+        let batch = Batch::zeroed(micro, context)?;
+        let batch = if self.sorted { batch.with_order() } else { batch };
         let (give_used, take_used) = channel();
         let (give_filled, take_filled) = sync_channel(ahead);
-        let mut filler = Filler { rows, order, counted: None, row: vec![] };
+        let mut filler = Filler { rows, order, vocab, counted: None, row: vec![] };
         let work = move || {
             let parts = steps.flat_map(|step| {
                 share.clone().step_by(micro).map(move |first| (step, first..first + micro))
@@ -244,7 +245,7 @@ impl Deref for LoadedBatch {
 impl Drop for LoadedBatch {
     fn drop(&mut self) {
         // The thread may have ended; then there is no use for it.
-        let _ = self.home.send(std::mem::replace(&mut self.batch, Batch::empty()));
+        let _ = self.home.send(std::mem::take(&mut self.batch));
     }
 }
 
@@ -252,6 +253,8 @@ impl Drop for LoadedBatch {
 struct Filler {
     rows: Rows,
     order: Order,
+    /// Entries of the vocabulary.
+    vocab: usize,
     /// A step and its targets that are learned, for the micro-batches that follow.
     counted: Option<(u64, u64)>,
     /// A row, to count in.
@@ -261,15 +264,22 @@ struct Filler {
 impl Filler {
     /// Fills `batch` with the rows `range` of step `step`.
     fn fill(&mut self, step: u64, range: Range<usize>, batch: &mut Batch) -> Result<()> {
-        for (b, j) in range.enumerate() {
-            let index = self.order.row(step, j);
-            // The order is over as many rows as there are.
-            let Some(row) = self.rows.row(index) else { continue };
-            batch.set_row(b, index, row)?;
-        }
         let chat = self.rows.chat().copied();
         let learned = chat.map(|chat| self.learned(step, &chat)).transpose()?;
-        batch.complete(chat.as_ref(), learned);
+        batch.fill_rows(|b, inputs, targets| -> Result<()> {
+            let index = self.order.row(step, range.start + b);
+            // The order is over as many rows as there are.
+            let Some(row) = self.rows.row(index) else { return Ok(()) };
+            lay_out(row, inputs, targets, self.vocab).map_err(|position| {
+                let token = row.get(position).unwrap_or_default();
+                Error::TokenOutOfRange { row: index, position, token, vocab: self.vocab }
+            })?;
+            if let Some(chat) = chat {
+                chat.mask(targets);
+            }
+            Ok(())
+        })?;
+        batch.set_learned_in_step(learned);
         Ok(())
     }
 
@@ -289,4 +299,31 @@ impl Filler {
         self.counted = Some((step, learned));
         Ok(learned)
     }
+}
+
+/// `inputs[t]` = `row[t]`, `targets[t]` = `row[t + 1]`; fails with the first position whose token is not one of `vocab`. Loops that the compiler turns
+/// into vector instructions: the largest token, then two copies.
+fn lay_out(
+    row: Row<'_>,
+    inputs: &mut [i32],
+    targets: &mut [i32],
+    vocab: usize,
+) -> Result<(), usize> {
+    fn copy<T: Copy>(row: &[T], inputs: &mut [i32], targets: &mut [i32], id: impl Fn(T) -> i32) {
+        inputs.iter_mut().zip(row).for_each(|(input, &token)| *input = id(token));
+        targets.iter_mut().zip(row.iter().skip(1)).for_each(|(target, &token)| *target = id(token));
+    }
+    let highest = match row {
+        Row::U16(row) => row.iter().copied().max().map(u32::from),
+        Row::U32(row) => row.iter().copied().max(),
+    };
+    let token = highest.unwrap_or(0);
+    if token as usize >= vocab.min(MOST_VOCAB) {
+        return Err((0..row.len()).find(|&i| row.get(i) == Some(token)).unwrap_or(0));
+    }
+    match row {
+        Row::U16(row) => copy(row, inputs, targets, i32::from),
+        Row::U32(row) => copy(row, inputs, targets, u32::cast_signed),
+    }
+    Ok(())
 }

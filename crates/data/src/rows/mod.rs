@@ -1,6 +1,5 @@
 //! Opens a folder of shards as one collection of rows, by the manifest that lists them.
 
-mod batch;
 mod chat;
 mod loader;
 mod order;
@@ -8,8 +7,8 @@ mod settings;
 mod shard;
 mod stats;
 
-pub use batch::Batch;
 pub use chat::ChatTokens;
+pub use farthing_base::Batch;
 pub use loader::{LoadedBatch, Loader, LoaderIter};
 pub use order::Order;
 pub use settings::{PackRule, PackSettings, Remainder};

@@ -17,7 +17,7 @@ use names::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-pub use tasks::{Item, Task, TaskType, write_tasks};
+pub use tasks::write_tasks;
 pub use write::write_parquet;
 
 /// How much of which world to write.

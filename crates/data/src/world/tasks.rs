@@ -61,7 +61,7 @@ pub struct Task {
     /// The file of its items, relative to `tasks.json`.
     pub uri: String,
     /// How items are scored.
-    pub task_type: TaskType,
+    pub kind: TaskType,
     /// Solved examples before each item.
     pub num_fewshot: usize,
     /// The accuracy of guessing, in percent.
@@ -80,10 +80,10 @@ impl World {
     /// Seven tasks of about 100 items each, over the three kinds.
     pub fn tasks(&self) -> Vec<Task> {
         use TaskType::{LanguageModeling, MultipleChoice, Schema};
-        let task = |label, task_type, random_baseline, items| Task {
+        let task = |label, kind, random_baseline, items| Task {
             label,
             uri: format!("{label}.jsonl"),
-            task_type,
+            kind,
             num_fewshot: 0,
             random_baseline,
             continuation_delimiter: " ",

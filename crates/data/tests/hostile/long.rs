@@ -4,8 +4,7 @@ use crate::common::write_parquet_with;
 use crate::memory::peak;
 use arrow::array::{ArrayRef, StringArray};
 use farthing_data::{
-    Batch, BpeSettings, Error, MANIFEST, PackRule, PackSettings, Packer, Remainder, Rows, Texts,
-    Tokenizer,
+    BpeSettings, Error, MANIFEST, PackRule, PackSettings, Packer, Remainder, Rows, Texts, Tokenizer,
 };
 use parquet::basic::Encoding;
 use parquet::file::properties::WriterProperties;
@@ -120,14 +119,4 @@ fn a_vocabulary_that_no_file_can_mean_is_refused() {
         assert!(error.to_string().contains(what), "{error}");
     }
     std::fs::write(&path, text).unwrap();
-    // Nor does a batch count the entries of one that can be and is not.
-    let (batch, bytes) = peak(|| Batch::new(8, 32, 1 << 31));
-    let mut batch = batch.unwrap();
-    assert!(bytes < 1 << 20, "{bytes} bytes");
-    let ids: Vec<i32> = (0..256).map(|i| (i * 7919) % 50 * 40_000_000).collect();
-    batch.fill(&ids, &ids).unwrap();
-    let mut sorted: Vec<i32> = (0..256).collect();
-    sorted.sort_by_key(|&i| ids[i as usize]);
-    assert_eq!(batch.sorted(), sorted);
-    assert!(Batch::new(8, 32, (1 << 31) + 1).is_err());
 }

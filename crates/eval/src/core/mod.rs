@@ -20,7 +20,7 @@ mod yardstick;
 pub use bundle::{Bundle, TASKS, Task, TaskType};
 pub use item::{Item, Line, read_items};
 pub use prompt::prompts;
-pub use report::{Example, Report, TaskReport, centered, core_metric};
+pub use report::{CoreReport, Example, TaskReport, centered, core_metric};
 pub use sequence::{Sequence, sequences};
 pub use yardstick::{GPT2, is_published};
 
@@ -47,14 +47,14 @@ const EXAMPLES_SEED: u64 = 1234;
 /// What of the tasks is evaluated, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct CoreSettings {
     /// Items per task, after the shuffle; all of them if absent.
     pub max_per_task: Option<usize>,
     /// About how many positions the model is given at once. Changes speed and memory, not results.
     pub batch_tokens: usize,
 }
 
-impl Default for Settings {
+impl Default for CoreSettings {
     fn default() -> Self {
         Self { max_per_task: None, batch_tokens: 4096 }
     }
@@ -85,9 +85,9 @@ pub fn evaluate(
     model: &mut dyn LanguageModel,
     text: &dyn Encode,
     bundle: &Bundle,
-    settings: &Settings,
+    settings: &CoreSettings,
     progress: &mut dyn Progress,
-) -> Result<Report> {
+) -> Result<CoreReport> {
     if settings.max_per_task == Some(0) || settings.batch_tokens == 0 {
         return Err(Error::Config {
             what: format!(
@@ -112,7 +112,7 @@ pub fn evaluate(
         }
         reports.push(TaskReport::new(prepared.task, examples));
     }
-    Ok(Report::new(reports))
+    Ok(CoreReport::new(reports))
 }
 
 /// Reads, shuffles and truncates a task's items.
@@ -149,7 +149,7 @@ fn chunk(
     text: &dyn Encode,
     prepared: &Prepared<'_>,
     range: Range<usize>,
-    settings: &Settings,
+    settings: &CoreSettings,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Example>> {
     let Prepared { task, path, items } = prepared;

@@ -2,7 +2,7 @@
 //! equally long and little is padding; lengths in steps of 32, so that a model sees few shapes.
 
 use super::Sequence;
-use crate::{EvalBatch, IGNORE, Result};
+use crate::{Batch, IGNORE, Result};
 
 /// Row lengths are multiples of this.
 const STEP: usize = 32;
@@ -32,7 +32,7 @@ pub(crate) fn groups(lengths: &[usize], batch_tokens: usize) -> Vec<Group> {
 }
 
 /// The members' tokens, filled up with BOS, and as targets those that are scored.
-pub(crate) fn batch(group: &Group, sequences: &[Sequence], bos: u32) -> Result<EvalBatch> {
+pub(crate) fn batch(group: &Group, sequences: &[Sequence], bos: u32) -> Result<Batch> {
     let length = group.tokens;
     let n = group.members.len() * length;
     let (mut inputs, mut targets) = (vec![bos as i32; n], vec![IGNORE; n]);
@@ -46,7 +46,7 @@ pub(crate) fn batch(group: &Group, sequences: &[Sequence], bos: u32) -> Result<E
             *to = id as i32;
         }
     }
-    EvalBatch::new(inputs, targets, group.members.len(), length)
+    Ok(Batch::new(length, inputs, targets)?)
 }
 
 #[cfg(test)]

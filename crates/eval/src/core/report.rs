@@ -70,7 +70,7 @@ impl TaskReport {
 
 /// The outcome of all tasks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct CoreReport {
     /// CORE: the mean of the tasks' centred accuracies.
     pub core: f64,
     /// The tasks, in the bundle's order.
@@ -87,7 +87,7 @@ pub fn core_metric(centered: &[f64]) -> f64 {
     centered.iter().sum::<f64>() / centered.len() as f64
 }
 
-impl Report {
+impl CoreReport {
     pub(crate) fn new(tasks: Vec<TaskReport>) -> Self {
         let centered: Vec<f64> = tasks.iter().map(|t| t.centered).collect();
         Self { core: core_metric(&centered), tasks }
@@ -140,7 +140,7 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    fn report() -> CoreReport {
         let task = |label: &str, baseline, right: &[bool]| {
             let task = Task {
                 label: label.into(),
@@ -161,7 +161,7 @@ mod tests {
             };
             TaskReport::new(&task, right.iter().enumerate().map(example).collect())
         };
-        Report::new(vec![task("b", 25.0, &[true, false, false]), task("a", 0.0, &[true])])
+        CoreReport::new(vec![task("b", 25.0, &[true, false, false]), task("a", 0.0, &[true])])
     }
 
     #[test]

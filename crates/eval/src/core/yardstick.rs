@@ -1,6 +1,6 @@
 //! What GPT-2 reached on CORE, to hold others against.
 
-use super::Report;
+use super::CoreReport;
 
 /// Parameters in millions and CORE of the four sizes of GPT-2.
 ///
@@ -42,7 +42,7 @@ pub fn is_published<'a>(labels: impl IntoIterator<Item = &'a str>) -> bool {
     labels == PUBLISHED
 }
 
-impl Report {
+impl CoreReport {
     /// GPT-2's figures in a line, where the tasks are those that they are of.
     pub fn beside_gpt2(&self) -> Option<String> {
         let same = is_published(self.tasks.iter().map(|task| task.label.as_str()));
@@ -57,7 +57,7 @@ mod tests {
     use super::super::{Task, TaskReport, TaskType};
     use super::*;
 
-    fn report(labels: &[&str]) -> Report {
+    fn report(labels: &[&str]) -> CoreReport {
         let task = |label: &&str| Task {
             label: (*label).into(),
             uri: "t.jsonl".into(),
@@ -76,7 +76,7 @@ mod tests {
             correct: true,
         };
         let tasks = labels.iter().map(|label| TaskReport::new(&task(label), vec![example.clone()]));
-        Report::new(tasks.collect())
+        CoreReport::new(tasks.collect())
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use farthing_eval::{Encode, EvalBatch, IGNORE, LanguageModel, Result, Scores};
+use farthing_eval::{Batch, Encode, IGNORE, LanguageModel, Result, Scores};
 use std::cell::RefCell;
 
 /// The token that the byte tokenizer begins with.
@@ -40,7 +40,7 @@ impl Pairs {
 }
 
 impl LanguageModel for Pairs {
-    fn score(&mut self, batch: &EvalBatch, predictions: bool, scores: &mut Scores) -> Result<()> {
+    fn score(&mut self, batch: &Batch, predictions: bool, scores: &mut Scores) -> Result<()> {
         self.shapes.push((batch.rows(), batch.tokens()));
         scores.reset(batch.inputs().len(), predictions);
         for (i, (&a, &b)) in batch.inputs().iter().zip(batch.targets()).enumerate() {

@@ -3,7 +3,7 @@
 use super::driver::{Arg, Kernel, Module};
 use super::{Cuda, OnDevice};
 use crate::ops::AdamWUpdate;
-use crate::{AdamW, Result};
+use crate::{AdamWHyper, Result};
 
 static UPDATE: Module = Module { name: "update", ptx: include_str!("../../ptx/sm80/update.ptx") };
 static ADAMW: Kernel = flat("adamw");
@@ -26,7 +26,7 @@ impl Cuda {
     pub(super) fn adamw(&self, op: AdamWUpdate<'_>) -> Result<()> {
         let n = op.check(&self.dtypes)?;
         let AdamWUpdate { p, m, v, g, hyper } = op;
-        let AdamW { lr, beta1, beta2, eps, weight_decay, step } = hyper;
+        let AdamWHyper { lr, beta1, beta2, eps, weight_decay, step } = hyper;
         let correction = |beta: f64| 1.0 - beta.powf(step as f64);
         let numbers = [
             1.0 - lr * weight_decay,

@@ -8,7 +8,7 @@ use crate::{Device, Result};
 
 /// AdamW's numbers for one step.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct AdamW {
+pub struct AdamWHyper {
     /// Learning rate.
     pub lr: f64,
     /// Decay of the first moment.
@@ -37,7 +37,7 @@ operation! {
         g: read Master [like p],
     ) with (
         /// The numbers of this step.
-        hyper: AdamW,
+        hyper: AdamWHyper,
     ) -> usize, rule |op: &Self, _| {
         require(Self::NAME, op.hyper.step >= 1, || "step 0; steps count from 1".into())
     }
@@ -50,7 +50,7 @@ impl AdamWUpdate<'_> {
         let Self { p, m, v, g, hyper } = self;
         let (p, m, v) = (p.slice::<f64>()?, m.slice::<f64>()?, v.slice::<f64>()?);
         let g = g.slice::<f64>()?;
-        let AdamW { lr, beta1, beta2, eps, weight_decay, step } = hyper;
+        let AdamWHyper { lr, beta1, beta2, eps, weight_decay, step } = hyper;
         let correction1 = 1.0 - beta1.powf(step as f64);
         let correction2 = 1.0 - beta2.powf(step as f64);
         for i in 0..elements {
@@ -69,8 +69,14 @@ pub fn adamw(dev: &dyn Device) -> Outcome {
     for (k, r, s) in STACKS {
         for step in [1, 7, 100_000] {
             check.case(format!("({k}, {r}, {s}), step {step}"));
-            let hyper =
-                AdamW { lr: 0.02, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.1, step };
+            let hyper = AdamWHyper {
+                lr: 0.02,
+                beta1: 0.8,
+                beta2: 0.95,
+                eps: 1e-10,
+                weight_decay: 0.1,
+                step,
+            };
             let (p, g) = (check.normal([k, r, s]).master(), check.normal([k, r, s]).master());
             let first = step == 1;
             let m = check.normal([k, r, s]).edit(|_, x| if first { 0.0 } else { x }).master();

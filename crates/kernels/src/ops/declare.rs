@@ -5,7 +5,7 @@ use crate::{Coef, DType, Mut, Place, Ref, Result, Shape};
 
 /// What an operation does with an operand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
+pub enum Access {
     /// Reads it.
     Read,
     /// Overwrites it, whatever it held; or reads it and adds to it, where the operation's own argument says so.
@@ -50,7 +50,7 @@ pub struct Argument {
     /// Its name.
     pub name: &'static str,
     /// What is done with it.
-    pub role: Role,
+    pub role: Access,
     /// What its elements are.
     pub kind: Kind,
     /// Its shape.
@@ -236,10 +236,10 @@ pub(super) fn moved(operands: &[Argument], seen: &[Option<Seen>], adds: bool, fl
     let mut cost = Cost { flops, ..Cost::default() };
     for (operand, seen) in operands.iter().zip(seen) {
         let bytes = seen.map_or(0, |seen| seen.bytes());
-        if operand.role != Role::Write || adds {
+        if operand.role != Access::Write || adds {
             cost.read += bytes;
         }
-        if operand.role != Role::Read {
+        if operand.role != Access::Read {
             cost.written += bytes;
         }
     }
@@ -388,9 +388,9 @@ macro_rules! operation {
     (@given $a:lifetime update ?) => { Option<$crate::Mut<$a>> };
     (@given $a:lifetime factor) => { $crate::Coef<$a> };
 
-    (@as_role write) => { $crate::ops::Role::Write };
-    (@as_role update) => { $crate::ops::Role::Update };
-    (@as_role $read:ident) => { $crate::ops::Role::Read };
+    (@as_role write) => { $crate::ops::Access::Write };
+    (@as_role update) => { $crate::ops::Access::Update };
+    (@as_role $read:ident) => { $crate::ops::Access::Read };
     (@role write) => { "Written:" };
     (@role update) => { "Read and written:" };
     (@role $read:ident) => { "Read:" };

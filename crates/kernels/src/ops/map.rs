@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::check::require;
-use super::{Argument, Cost, Dtypes, Extent, Kind, Op, Operation, Role, Seen, Views, check};
+use super::{Access, Argument, Cost, Dtypes, Extent, Kind, Op, Operation, Seen, Views, check};
 use crate::conformance::Outcome;
 use crate::conformance::case::{Check, Operand};
 use crate::reference::{DTYPES, get, set};
@@ -59,9 +59,9 @@ pub struct Map<'a> {
 }
 
 static OUT: Argument =
-    Argument { name: "out", role: Role::Update, kind: Kind::Float, extent: Extent::Any };
+    Argument { name: "out", role: Access::Update, kind: Kind::Float, extent: Extent::Any };
 static INS: Argument =
-    Argument { name: "ins", role: Role::Read, kind: Kind::Float, extent: Extent::Any };
+    Argument { name: "ins", role: Access::Read, kind: Kind::Float, extent: Extent::Any };
 
 impl Map<'_> {
     /// The method's name, as errors and traces have it.

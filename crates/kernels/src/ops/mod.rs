@@ -46,11 +46,11 @@ mod sum;
 mod swiglu;
 mod value_gate;
 
-pub use adamw::AdamW;
+pub use adamw::AdamWHyper;
 pub use attention::{AttentionDims, AttentionShape};
 pub use check::{Dtypes, Letters, host_copy, indices, order};
 pub use cross_entropy::RowDims;
-pub use declare::{Argument, Cost, Extent, Kind, Role, Seen, Views};
+pub use declare::{Access, Argument, Cost, Extent, Kind, Seen, Views};
 pub use embed::EmbedDims;
 pub use linear::LinearDims;
 pub use map::Outputs;

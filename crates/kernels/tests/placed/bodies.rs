@@ -1,6 +1,6 @@
 //! One body for each operation, over sizes that reach every branch of its kernels. What they return is nothing or the first failure.
 
-use farthing_kernels::{AdamW, Coef, Device, Mut, Ref, Result as Done};
+use farthing_kernels::{AdamWHyper, Coef, Device, Mut, Ref, Result as Done};
 
 use super::{Failure, Operand, everywhere};
 use crate::common::Draw;
@@ -196,8 +196,14 @@ pub(crate) fn adamw(dev: &dyn Device) -> Outcome {
             Operand::master([n], draw.normals(n).into_iter().enumerate().map(value).collect())
         };
         let (p, m, g, v) = (master(|x| x), master(|x| x), master(|x| x), master(|x| x * x));
-        let hyper =
-            AdamW { lr: 0.02, beta1: 0.8, beta2: 0.95, eps: 1e-10, weight_decay: 0.1, step: 3 };
+        let hyper = AdamWHyper {
+            lr: 0.02,
+            beta1: 0.8,
+            beta2: 0.95,
+            eps: 1e-10,
+            weight_decay: 0.1,
+            step: 3,
+        };
         everywhere(dev, [&p, &m, &v], [&g], 0.0, |d, [p, m, v], [g]| d.adamw(p, m, v, g, hyper))?;
     }
     Ok(())

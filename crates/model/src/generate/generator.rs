@@ -2,7 +2,7 @@
 
 use farthing_kernels::{Device, Tensor, Weights};
 
-use super::Texts;
+use super::BatchGenerator;
 use crate::cache::Bound;
 use crate::{Gpt, Result, Sampling};
 
@@ -17,14 +17,14 @@ impl Gpt {
         weights: Weights<'a>,
         max_tokens: usize,
     ) -> Result<Generator<'a>> {
-        let texts = Texts::new(self, dev, weights, 1, max_tokens, Bound::None)?;
+        let texts = BatchGenerator::new(self, dev, weights, 1, max_tokens, Bound::None)?;
         Ok(Generator { texts, marked: 0, carried: None })
     }
 }
 
 /// One text in the making, which can be taken back to a mark.
 pub struct Generator<'a> {
-    pub(super) texts: Texts<'a>,
+    pub(super) texts: BatchGenerator<'a>,
     /// Tokens at the mark, and what was carried over there, where the model carries anything.
     marked: usize,
     carried: Option<Tensor>,
@@ -80,13 +80,13 @@ impl Generator<'_> {
     /// Appends tokens and returns the softcapped logits of what comes next, one per entry of the vocabulary.
     ///
     /// # Numerics
-    /// As [`Texts::feed`].
+    /// As [`BatchGenerator::feed`].
     ///
     /// # Errors
-    /// As [`Texts::feed`].
+    /// As [`BatchGenerator::feed`].
     ///
     /// # Cost
-    /// As [`Texts::feed`].
+    /// As [`BatchGenerator::feed`].
     pub fn feed(&mut self, tokens: &[u32]) -> Result<&[f64]> {
         self.texts.feed(0, tokens)?;
         self.texts.logits(0)

@@ -11,6 +11,7 @@ pub use generator::Generator;
 
 use std::ops::Range;
 
+use farthing_base::BatchError;
 use farthing_kernels::{Device, Tensor, Weights};
 
 use crate::cache::{Bound, Going, Text};
@@ -23,7 +24,7 @@ use crate::{Error, Result};
 const PIECE: usize = 128;
 
 /// Several texts in the making. Each is fed by itself, or they go on together: a pass over one token of each reads the weights once.
-pub struct Texts<'a> {
+pub struct BatchGenerator<'a> {
     gpt: &'a Gpt,
     dev: &'a dyn Device,
     weights: Weights<'a>,
@@ -54,8 +55,8 @@ impl Gpt {
         weights: Weights<'a>,
         texts: usize,
         max_tokens: usize,
-    ) -> Result<Texts<'a>> {
-        Texts::new(self, dev, weights, texts, max_tokens, Bound::Windows)
+    ) -> Result<BatchGenerator<'a>> {
+        BatchGenerator::new(self, dev, weights, texts, max_tokens, Bound::Windows)
     }
 }
 
@@ -63,7 +64,7 @@ fn refuse<T>(what: String, hint: &str) -> Result<T> {
     Err(Error::Generation { what, hint: hint.into() })
 }
 
-impl<'a> Texts<'a> {
+impl<'a> BatchGenerator<'a> {
     fn new(
         gpt: &'a Gpt,
         dev: &'a dyn Device,
@@ -157,13 +158,13 @@ impl<'a> Texts<'a> {
         Ok(())
     }
 
-    /// Appends tokens to one text; [`Texts::logits`] has what comes next.
+    /// Appends tokens to one text; [`BatchGenerator::logits`] has what comes next.
     ///
     /// # Numerics
     /// Within 5e-5 of the full forward pass's on `cpu` (logits are at most 15), 1e-11 on `reference`; tested below.
     ///
     /// # Errors
-    /// [`Error::Generation`] when there is no such text, no token or no room; [`Error::Token`]; [`Error::Kernel`].
+    /// [`Error::Generation`] when there is no such text, no token or no room; [`Error::Tokens`]; [`Error::Kernel`].
     ///
     /// # Cost
     /// 2 FLOPs per weight and token, and attention over the keys each sees.
@@ -177,13 +178,13 @@ impl<'a> Texts<'a> {
     /// Appends one token to each of several texts, in one pass.
     ///
     /// # Numerics
-    /// As [`Texts::feed`]: a text's logits do not depend on who goes along, but for rounding, and on `reference` not at all.
+    /// As [`BatchGenerator::feed`]: a text's logits do not depend on who goes along, but for rounding, and on `reference` not at all.
     ///
     /// # Errors
-    /// As [`Texts::feed`]; [`Error::Generation`] also when a text is named twice or not as many tokens are given.
+    /// As [`BatchGenerator::feed`]; [`Error::Generation`] also when a text is named twice or not as many tokens are given.
     ///
     /// # Cost
-    /// As [`Texts::feed`] for each; the weights are read once.
+    /// As [`BatchGenerator::feed`] for each; the weights are read once.
     pub fn step(&mut self, texts: &[usize], tokens: &[u32]) -> Result<()> {
         if texts.len() != tokens.len() {
             let what = format!("{} tokens for {} texts", tokens.len(), texts.len());
@@ -229,13 +230,13 @@ impl<'a> Texts<'a> {
         let vocab = self.gpt.config().vocab_size;
         let wrong = tokens.iter().position(|&id| id as usize >= vocab);
         match wrong {
-            Some(position) => Err(Error::Token {
-                what: "input",
+            Some(position) => Err(Error::Tokens(BatchError::Token {
+                what: "token",
                 id: tokens[position].into(),
                 row,
                 position,
-                vocab,
-            }),
+                vocab: Some(vocab),
+            })),
             None => Ok(()),
         }
     }

@@ -1,5 +1,6 @@
 //! Decoding with kept keys and values against passes over whole rows.
 
+use farthing_base::BatchError;
 use farthing_base::random::Stream;
 use farthing_kernels::Params;
 use farthing_kernels::reference::Reference;
@@ -46,7 +47,7 @@ fn all_logits(gpt: &Gpt, dev: &dyn Device, params: &Params, text: &[u32]) -> Vec
     let mut ws = gpt.workspace(dev, 1, n, Mode::Evaluate).unwrap();
     let ignored = vec![-1; n];
     let inputs: Vec<i32> = text.iter().map(|&id| id as i32).collect();
-    let batch = Batch::new(n, &inputs, &ignored);
+    let batch = Batch::new(n, inputs, ignored).unwrap();
     gpt.evaluate(dev, params.weights(), &mut ws, &batch, false).unwrap();
     let logits = dev.read_f64(ws.buffers.logits.view().rows(0..n).unwrap()).unwrap();
     logits.chunks(gpt.config().padded_vocab()).map(|row| row[..50].to_vec()).collect()
@@ -206,7 +207,7 @@ fn requests_that_cannot_be_met_are_refused() {
     assert!(matches!(generator.draw(&Sampling::GREEDY), Err(Error::Generation { .. })));
     assert!(matches!(generator.feed(&[]), Err(Error::Generation { .. })));
     assert!(matches!(generator.feed(&[1, 2, 3, 4, 5]), Err(Error::Generation { .. })));
-    assert!(matches!(generator.feed(&[50]), Err(Error::Token { id: 50, .. })));
+    assert!(matches!(generator.feed(&[50]), Err(Error::Tokens(BatchError::Token { id: 50, .. }))));
     assert!(generator.is_empty());
     for sampling in [
         Sampling { temperature: -1.0, ..Sampling::GREEDY },
@@ -336,7 +337,10 @@ fn steps_that_cannot_be_are_refused() {
     for (rows, next) in [(&[0, 1][..], &[1][..]), (&[1, 1], &[1, 1]), (&[2], &[1])] {
         assert!(matches!(texts.step(rows, next), Err(Error::Generation { .. })), "{rows:?}");
     }
-    assert!(matches!(texts.step(&[0, 1], &[1, 50]), Err(Error::Token { row: 1, .. })));
+    assert!(matches!(
+        texts.step(&[0, 1], &[1, 50]),
+        Err(Error::Tokens(BatchError::Token { row: 1, .. }))
+    ));
     assert!(texts.tokens(0).is_empty() && texts.tokens(1).is_empty());
     texts.feed(1, &[1, 2, 3]).unwrap();
     assert!(matches!(texts.step(&[0, 1], &[1, 1]), Err(Error::Generation { .. })));

@@ -14,13 +14,14 @@ pub use config::Gpt2Config;
 use std::mem::swap;
 use std::path::Path;
 
+use farthing_base::Batch;
 use farthing_kernels::ops::AttentionShape;
 use farthing_kernels::{Coef, DType, Device, Expr, Mut, Ref, Tensor};
 use rayon::prelude::*;
 
 use self::weights::{Affine, Block, Weights};
 use crate::workspace::{first, first_mut, float};
-use crate::{Batch, Error, Result};
+use crate::{Error, Result};
 
 /// Rows of logits that exist at once.
 const LOGIT_ROWS: usize = 128;
@@ -107,14 +108,15 @@ impl<'a> Gpt2<'a> {
     /// Scores every position of a batch whose target is not −1; `each` is told its number and what the model says.
     ///
     /// # Errors
-    /// [`Error::Token`]; [`Error::Batch`] for a target beyond the positions that the model knows; [`Error::Kernel`].
+    /// [`Error::Tokens`]; [`Error::Batch`] for a target beyond the positions that the model knows; [`Error::Kernel`].
     ///
     /// # Cost
     /// A forward pass over the whole batch, and of the head the rows that have a target.
-    pub fn score(&mut self, batch: &Batch<'_>, each: &mut dyn FnMut(usize, Scored)) -> Result<()> {
+    pub fn score(&mut self, batch: &Batch, each: &mut dyn FnMut(usize, Scored)) -> Result<()> {
         let vocab = self.config.vocab_size;
-        let wanted: Vec<i32> =
-            (0..batch.targets.len() as i32).filter(|&i| batch.targets[i as usize] >= 0).collect();
+        let wanted: Vec<i32> = (0..batch.targets().len() as i32)
+            .filter(|&i| batch.targets()[i as usize] >= 0)
+            .collect();
         self.check_targets(batch, &wanted)?;
         self.trunk(batch)?;
         let mut host = Vec::new();
@@ -123,7 +125,7 @@ impl<'a> Gpt2<'a> {
             let width = host.len() / (chunk.len() * vocab);
             let rows = host.par_chunks_exact(vocab * width).zip(chunk);
             let scored: Vec<Scored> = rows
-                .map(|(row, &at)| scored(row, width, batch.targets[at as usize] as usize))
+                .map(|(row, &at)| scored(row, width, batch.targets()[at as usize] as usize))
                 .collect();
             chunk.iter().zip(scored).for_each(|(&at, scored)| each(at as usize, scored));
         }
@@ -134,8 +136,8 @@ impl<'a> Gpt2<'a> {
     ///
     /// # Errors
     /// As [`Gpt2::score`].
-    pub fn logits(&mut self, batch: &Batch<'_>) -> Result<Vec<f64>> {
-        let all: Vec<i32> = (0..batch.inputs.len() as i32).collect();
+    pub fn logits(&mut self, batch: &Batch) -> Result<Vec<f64>> {
+        let all: Vec<i32> = (0..batch.inputs().len() as i32).collect();
         self.check_targets(batch, &all)?;
         self.trunk(batch)?;
         let (mut host, mut logits) = (Vec::new(), Vec::new());
@@ -147,8 +149,8 @@ impl<'a> Gpt2<'a> {
         Ok(logits)
     }
 
-    fn check_targets(&self, batch: &Batch<'_>, wanted: &[i32]) -> Result<()> {
-        let (tokens, most) = (batch.tokens, self.config.n_positions);
+    fn check_targets(&self, batch: &Batch, wanted: &[i32]) -> Result<()> {
+        let (tokens, most) = (batch.tokens(), self.config.n_positions);
         let far = wanted.iter().find(|&&at| at as usize % tokens >= most);
         if let Some(&at) = far {
             return Err(Error::Batch {
@@ -156,15 +158,7 @@ impl<'a> Gpt2<'a> {
                 hint: format!("this GPT-2 knows {most} positions; give rows of at most so many"),
             });
         }
-        let vocab = self.config.vocab_size;
-        for (what, ids, least) in [("input", batch.inputs, 0), ("target", batch.targets, -1)] {
-            let wrong = ids.iter().position(|&id| id < least || i64::from(id) >= vocab as i64);
-            if let Some(at) = wrong {
-                let (row, position) = (at / tokens, at % tokens);
-                return Err(Error::Token { what, id: ids[at].into(), row, position, vocab });
-            }
-        }
-        Ok(())
+        Ok(batch.check_vocab(self.config.vocab_size)?)
     }
 
     /// Makes room for `n` positions.
@@ -182,15 +176,15 @@ impl<'a> Gpt2<'a> {
     }
 
     /// Everything up to the last norm.
-    fn trunk(&mut self, batch: &Batch<'_>) -> Result<()> {
-        let (n, t) = (batch.inputs.len(), batch.tokens);
+    fn trunk(&mut self, batch: &Batch) -> Result<()> {
+        let (n, t) = (batch.inputs().len(), batch.tokens());
         // What fills a row up may stand beyond the last position; nothing is asked of it there.
         let last = self.config.n_positions - 1;
         let places: Vec<i32> = (0..n).map(|at| (at % t).min(last) as i32).collect();
         self.reserve(n)?;
         let Self { config, dev, weights, buffers, .. } = self;
         let (dev, Some(buf)) = (*dev, buffers) else { return Ok(()) };
-        dev.write_i32(first_mut(&mut buf.ids, n)?, batch.inputs)?;
+        dev.write_i32(first_mut(&mut buf.ids, n)?, batch.inputs())?;
         dev.write_i32(first_mut(&mut buf.places, n)?, &places)?;
         dev.embed(first_mut(&mut buf.other, n)?, weights.tokens.view(), first(&buf.ids, n)?)?;
         dev.embed(first_mut(&mut buf.added, n)?, weights.positions.view(), first(&buf.places, n)?)?;

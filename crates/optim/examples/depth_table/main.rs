@@ -6,13 +6,13 @@
 
 mod rows;
 
-use farthing_optim::Preset;
+use farthing_optim::OptimPreset;
 use rows::{Row, row};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let asked = std::env::args().skip(1).map(|a| a.parse()).collect::<Result<Vec<usize>, _>>()?;
     let depths = if asked.is_empty() { (4..=32).step_by(4).collect() } else { asked };
-    for &preset in Preset::ALL {
+    for &preset in OptimPreset::ALL {
         let table = depths.iter().map(|&d| row(preset, d)).collect::<Result<Vec<_>, _>>()?;
         println!(
             "{}: V 32,768, T 2,048, {} tokens per scaling parameter",

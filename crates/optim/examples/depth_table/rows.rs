@@ -4,7 +4,7 @@
 
 use farthing_model::{Gpt, GptConfig, ModelConfig};
 use farthing_optim::{
-    GroupSummary, Listed, Overrides, Plan, Preset, REFERENCE_DEPTH, Size, resolve, summarize,
+    GroupSummary, Listed, OptimPreset, Overrides, Plan, REFERENCE_DEPTH, Size, resolve, summarize,
 };
 
 /// One depth of one setting.
@@ -18,7 +18,7 @@ pub(crate) struct Row {
 ///
 /// # Errors
 /// As [`ModelConfig::resolve`], [`resolve`] and [`farthing_optim::Scaling::plan`].
-pub(crate) fn row(preset: Preset, depth: usize) -> Result<Row, Box<dyn std::error::Error>> {
+pub(crate) fn row(preset: OptimPreset, depth: usize) -> Result<Row, Box<dyn std::error::Error>> {
     let mut of_models = farthing_model::Preset::ALL.iter().copied();
     let of_model = of_models.find(|of_model| of_model.name() == preset.name());
     let of_model = of_model.ok_or_else(|| format!("no model of {}", preset.name()))?;

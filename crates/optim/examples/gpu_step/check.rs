@@ -46,7 +46,7 @@ pub(crate) fn run(machine: &Machine, toy: bool) -> Result<(bool, Value)> {
     // What is not a number is infinitely far off.
     let further = |worst: f64, off: f64| if off.is_nan() { f64::INFINITY } else { worst.max(off) };
     for step in 0..steps {
-        let tokens = training.tokens(step);
+        let tokens = training.tokens(step)?;
         training.micro_batch(&tokens)?;
         let loss = training.loss()?;
         let norm = training.update(step)?;

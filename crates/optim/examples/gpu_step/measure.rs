@@ -22,7 +22,7 @@ const GPUS: usize = 8;
 /// Trains for one step, and times nothing.
 pub(crate) fn once(machine: &Machine, case: &Case) -> Result<Value> {
     let mut training = started(machine, case)?;
-    let tokens = training.tokens(0);
+    let tokens = training.tokens(0)?;
     training.micro_batch(&tokens)?;
     let loss = training.loss()?;
     let norm = training.update(0)?;
@@ -67,7 +67,7 @@ pub(crate) fn run(machine: &Machine, case: &Case, steps: u64, checkpoint: bool) 
     machine.watched()?.forget_peak();
     let mut losses = vec![];
     for step in 0..WARM {
-        let tokens = training.tokens(step);
+        let tokens = training.tokens(step)?;
         training.micro_batch(&tokens)?;
         losses.push(training.loss()?);
         training.update(step)?;
@@ -75,7 +75,7 @@ pub(crate) fn run(machine: &Machine, case: &Case, steps: u64, checkpoint: bool) 
 
     let (mut micro, mut update) = (vec![], vec![]);
     for step in WARM..WARM + steps {
-        let tokens = training.tokens(step);
+        let tokens = training.tokens(step)?;
         dev.synchronize()?;
         let begun = Instant::now();
         training.micro_batch(&tokens)?;
@@ -97,7 +97,7 @@ pub(crate) fn run(machine: &Machine, case: &Case, steps: u64, checkpoint: bool) 
     let (_, peak_bytes) = machine.watched()?.bytes();
 
     let step = WARM + steps;
-    let tokens = training.tokens(step);
+    let tokens = training.tokens(step)?;
     let (calls, recording) = machine.recorded(|| training.micro_batch(&tokens))?;
     let mut table = Table::new(&training, Part::MicroBatch, machine.opened(), &calls, &recording);
     let (calls, updating) = machine.recorded(|| training.update(step).map(drop))?;

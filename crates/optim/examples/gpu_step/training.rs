@@ -2,9 +2,9 @@
 
 use farthing_base::random::Stream;
 use farthing_kernels::{Device, Params, Tensor};
-use farthing_model::{Batch, Gpt, Mode, ModelConfig, Workspace, sort_positions};
+use farthing_model::{Batch, Gpt, Mode, ModelConfig, Workspace};
 use farthing_optim::{
-    Listed, Optimizers, Overrides, Plan, Preset, REFERENCE_DEPTH, Registry, Size, resolve,
+    Listed, OptimPreset, Optimizers, Overrides, Plan, REFERENCE_DEPTH, Registry, Size, resolve,
 };
 
 use crate::Result;
@@ -35,14 +35,6 @@ pub(crate) const TINY: Case =
 pub(crate) const TOY: Case =
     Case { depth: 2, aspect: 32, head_dim: 32, vocab: 256, rows: 2, tokens: 48 };
 
-/// A micro-batch's ids.
-pub(crate) struct Tokens {
-    inputs: Vec<i32>,
-    targets: Vec<i32>,
-    /// Positions sorted by (id, position).
-    order: Vec<i32>,
-}
-
 /// A model in training.
 pub(crate) struct Training<'d> {
     pub(crate) dev: &'d dyn Device,
@@ -60,7 +52,7 @@ pub(crate) struct Training<'d> {
 impl<'d> Training<'d> {
     /// A step of `batch_tokens` of `steps`, or both as the recipe's scaling rules have them. Weights are zero.
     pub(crate) fn new(dev: &'d dyn Device, case: Case, given: Overrides) -> Result<Self> {
-        let preset = Preset::July2026;
+        let preset = OptimPreset::July2026;
         let config = |depth| ModelConfig {
             aspect_ratio: Some(case.aspect),
             head_dim: Some(case.head_dim),
@@ -102,20 +94,19 @@ impl<'d> Training<'d> {
     }
 
     /// Micro-batch `number`, as a prefetching reader would have it ready.
-    pub(crate) fn tokens(&self, number: u64) -> Tokens {
+    pub(crate) fn tokens(&self, number: u64) -> Result<Batch> {
         let (inputs, targets) = self.zipf.batch(number, self.case.rows, self.case.tokens);
-        let mut order = vec![0; inputs.len()];
-        sort_positions(&inputs, &mut order);
-        Tokens { inputs, targets, order }
+        Ok(Batch::new(self.case.tokens, inputs, targets)
+            .map_err(farthing_model::Error::from)?
+            .with_order())
     }
 
     /// A micro-batch's losses and gradients, on top of those that are there. Nothing is waited for.
-    pub(crate) fn micro_batch(&mut self, of: &Tokens) -> Result<()> {
-        let batch = Batch::new(self.case.tokens, &of.inputs, &of.targets).with_order(&of.order);
+    pub(crate) fn micro_batch(&mut self, batch: &Batch) -> Result<()> {
         let scale = 1.0 / self.plan.batch_tokens as f64;
         let (weights, mut grads) = self.params.split();
         let ws = &mut self.workspace;
-        Ok(self.gpt.forward_backward(self.dev, weights, &mut grads, ws, &batch, scale)?)
+        Ok(self.gpt.forward_backward(self.dev, weights, &mut grads, ws, batch, scale)?)
     }
 
     /// The last micro-batch's mean loss, nats per token.

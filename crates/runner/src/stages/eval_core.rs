@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use farthing_eval::core::{Bundle, Report, Settings, TaskReport, evaluate};
+use farthing_eval::core::{Bundle, CoreReport, CoreSettings, TaskReport, evaluate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -127,7 +127,8 @@ impl Stage for EvalCore {
             }
         };
         let loaded = Evaluated::of_ports(ctx)?;
-        let settings = Settings { max_per_task: config.max_per_task, ..Settings::default() };
+        let settings =
+            CoreSettings { max_per_task: config.max_per_task, ..CoreSettings::default() };
         let report = evaluate(
             loaded.scorer()?.as_mut(),
             &loaded.tokenizer,
@@ -174,7 +175,7 @@ pub(crate) fn task_line(task: &TaskReport) -> String {
 }
 
 /// The tables, as nanochat's evaluation writes them.
-pub(crate) fn write_results(folder: &Path, report: &Report) -> Result<()> {
+pub(crate) fn write_results(folder: &Path, report: &CoreReport) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let json = serde_json::to_string_pretty(&report.to_json())? + "\n";
     for (name, text) in [("core.csv", report.to_csv()), ("core.json", json)] {
@@ -185,7 +186,7 @@ pub(crate) fn write_results(folder: &Path, report: &Report) -> Result<()> {
 }
 
 /// A line per item.
-fn write_items(path: &Path, report: &Report) -> Result<()> {
+fn write_items(path: &Path, report: &CoreReport) -> Result<()> {
     let file = File::create(path).map(BufWriter::new);
     file.and_then(|mut out| report.write_items(&mut out).and_then(|()| out.flush()))
         .with_context(|| format!("writing {}", path.display()))

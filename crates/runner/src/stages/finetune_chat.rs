@@ -7,7 +7,7 @@ use farthing_base::FileError;
 use farthing_data::world::{Split, World};
 use farthing_data::{ChatTokens, Conversation, Conversations, Rows, Tokenizer, pack_chat};
 use farthing_model::{Checkpoint, GptConfig};
-use farthing_optim::{GroupKeys, Preset, Schedule, merge};
+use farthing_optim::{GroupKeys, OptimPreset, Schedule, merge};
 use farthing_train::{Finetune, MODEL_FILE};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -55,7 +55,7 @@ pub struct Config {
     pub batch_tokens: u64,
     /// Whose optimizer groups and rates: the preset that the model was trained with.
     #[serde(default)]
-    pub preset: Preset,
+    pub preset: OptimPreset,
     /// Learning rates as a part of those of the model's training.
     #[serde(default = "lr_frac")]
     pub lr_frac: f64,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use farthing_data::{Message, Role};
-use farthing_talk::{Model, Session, Task, visible};
+use farthing_talk::{Model, Session, TextRequest, visible};
 
 use super::find::{Kept, Loaded, Which};
 use super::options::{BrokenOff, Drawing, each_line, say, tell};
@@ -90,7 +90,7 @@ impl Talk<'_> {
         if said.len() < before {
             tell("what was said first is forgotten: the model sees no more at a time");
         }
-        let task = Task { ends, ..args.drawing.task(*turns) };
+        let task = TextRequest { ends, ..args.drawing.task(*turns) };
         *turns += 1;
         let mut session = Session::new(model, 1, prompt.len() + task.max_tokens)?;
         session.start(&prompt, vec![task])?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use farthing_data::Texts;
-use farthing_eval::core::{Bundle, Report, Settings, evaluate};
+use farthing_eval::core::{Bundle, CoreReport, CoreSettings, evaluate};
 use farthing_eval::{BitsPerByte, Encode, Nats, count_nats, document_batches};
 use serde_json::{Value, json};
 
@@ -89,10 +89,10 @@ pub(crate) fn eval(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn core(loaded: &Evaluated, bundle: &Bundle, max_per_task: Option<u32>) -> Result<Report> {
+fn core(loaded: &Evaluated, bundle: &Bundle, max_per_task: Option<u32>) -> Result<CoreReport> {
     let watch = Watch::start("core", Screen::of_stderr(Hidden::default()), None);
     let max_per_task = max_per_task.map(|n| n as usize);
-    let settings = Settings { max_per_task, ..Settings::default() };
+    let settings = CoreSettings { max_per_task, ..CoreSettings::default() };
     let mut display = Display::new(&watch);
     let mut scorer = loaded.scorer()?;
     Ok(evaluate(scorer.as_mut(), &loaded.tokenizer, bundle, &settings, &mut display)?)

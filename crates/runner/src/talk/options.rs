@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 
 use anyhow::{Context, bail};
 use farthing_model::Sampling;
-use farthing_talk::Task;
+use farthing_talk::TextRequest;
 
 use crate::Result;
 
@@ -39,11 +39,14 @@ pub(super) struct Drawing {
 
 impl Drawing {
     /// A text with the seed of its number.
-    pub(super) fn task(&self, number: u64) -> Task {
+    pub(super) fn task(&self, number: u64) -> TextRequest {
         let &Self { temperature, top_k, top_p, min_p, repetition_penalty, .. } = self;
         let seed = self.seed.wrapping_add(number);
         let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed };
-        Task { stop: self.stop.clone(), ..Task::new(sampling, self.max_tokens as usize) }
+        TextRequest {
+            stop: self.stop.clone(),
+            ..TextRequest::new(sampling, self.max_tokens as usize)
+        }
     }
 
     /// Refuses numbers that make no sense, before a model is loaded.

@@ -180,7 +180,7 @@ fn copies_serve_when_the_source_is_gone() {
     for args in [&["--force", "fetch"][..], &["--set", "fetch.source='texts'"]] {
         let refused = place.go(args);
         assert_eq!(refused.code, Some(2), "{}", refused.screen());
-        assert!(refused.stderr.contains("no parquet file matches"), "{}", refused.screen());
+        assert!(refused.stderr.contains("no file of text matches"), "{}", refused.screen());
     }
     // An empty folder is what a disk leaves that is not mounted.
     fs::create_dir(place.path("text")).unwrap();

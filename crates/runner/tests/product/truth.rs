@@ -8,7 +8,7 @@ fn a_plan_refuses_what_a_run_would() {
     for (args, said) in [
         (
             &["--set", "fetch.source='nope/*.parquet'"][..],
-            "no parquet file matches `nope/*.parquet`",
+            "no file of text matches `nope/*.parquet`",
         ),
         (&["--from", "train", "--until", "bpb"], "which is left out and not in the cache"),
         (&["--only", "sample"], "`train.checkpoint`, which is left out and not in the cache"),

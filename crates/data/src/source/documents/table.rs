@@ -39,6 +39,21 @@ impl Read for Fenced {
 const QUOTES: &str =
     "a field with a comma, a tab or a line break stands in quotes, and a quote in it is doubled";
 
+/// What to do about a table whose one name has another separator in it.
+fn apart(names: &[String], format: Format) -> Option<String> {
+    let [name] = names else { return None };
+    let found = [';', '\t', '|', ','].into_iter().find(|&c| name.contains(c))?;
+    let (usual, other) =
+        if format == Format::Tsv { ("tabs", "a .csv") } else { ("commas", "a .tsv") };
+    let like = match (found, format) {
+        ('\t', Format::Csv) | (',', Format::Tsv) => format!(", or call it {other}"),
+        _ => String::new(),
+    };
+    Some(format!(
+        "its fields seem to be apart by {found:?}; write it with {usual} between them{like}"
+    ))
+}
+
 impl Table {
     pub(super) fn open(file: &Named, column: &str, format: Format) -> Result<Self> {
         let bytes = file.open()?.chain(Cursor::new(FENCE));
@@ -59,11 +74,12 @@ impl Table {
         let Some(at) = names.iter().position(|name| name == column) else {
             let other = "name the one that holds the text: `text_column`, here and where it is read after this; the first line has the names";
             let meant = did_you_mean(column, names.iter().map(String::as_str));
+            let apart = apart(&names, format);
             return Err(Error::MissingColumn {
                 path: file.name.clone(),
                 column: column.into(),
                 found: listed(names.iter().map(String::as_str)),
-                hint: meant.unwrap_or_else(|| other.into()),
+                hint: apart.or(meant).unwrap_or_else(|| other.into()),
             });
         };
         (this.columns, this.column) = (names.len(), at);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use farthing_model::{Gpt, ModelConfig};
-use farthing_optim::{Group, GroupKeys, Preset, Registry, ScheduleKeys, merge, resolve};
+use farthing_optim::{Group, GroupKeys, OptimPreset, Registry, ScheduleKeys, merge, resolve};
 use farthing_train::{Recipe, Setup, listed};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
@@ -148,7 +148,7 @@ impl TrainConfig {
     }
 
     /// The optimizers' side of the model's preset.
-    pub(crate) fn preset(&self) -> Preset {
+    pub(crate) fn preset(&self) -> OptimPreset {
         self.recipe().preset()
     }
 

@@ -30,9 +30,7 @@ pub(super) fn step(
 ) -> Result<Bytes> {
     setup.rows = setup.rows.min(2 * micro_batch_rows * comm.ranks());
     let config = setup.gpt.config();
-    let mut batch = Batch::new(micro_batch_rows, config.seq_len, config.vocab_size)?;
-    let ids = vec![0; micro_batch_rows * config.seq_len];
-    batch.fill(&ids, &ids)?;
+    let batch = Batch::zeroed(micro_batch_rows, config.seq_len)?.with_order();
     let mut trainer = Trainer::on_ranks(dev, comm, setup, registry, micro_batch_rows)?;
     at(At::Allocated);
     trainer.step(&mut Same { batch, at: &mut at })?;
@@ -59,7 +57,7 @@ impl Batches for Same<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use farthing_comm::Planned as PlannedComm;
+    use farthing_comm::PlannedComm;
     use farthing_kernels::cuda::Cuda;
     use farthing_kernels::cuda::emulated::Emulator;
     use farthing_kernels::cuda::gemm::HostGemm;

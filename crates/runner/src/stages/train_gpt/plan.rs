@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use farthing_comm::{Planned as PlannedComm, Sent};
+use farthing_comm::{PlannedComm, Sent};
 use farthing_kernels::Device;
 use farthing_kernels::planned::{Calls, Planned};
 use farthing_optim::Registry;

@@ -13,8 +13,8 @@ use farthing_kernels::Device;
 use farthing_model::GptConfig;
 use farthing_optim::Registry;
 use farthing_train::{
-    Checkpoints, Error, EvalRecord, FinalRecord, Finetune, MODEL_FILE, Progress, Recipe, Record,
-    RunRecord, Setup, Trainer,
+    Checkpoints, Error, EvalRecord, FinalRecord, Finetune, MODEL_FILE, Recipe, Record, RunRecord,
+    Setup, Trainer, TrainerState,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -333,7 +333,7 @@ fn train(
         ctx.log(note);
     }
     let held = trainer.bytes();
-    let Progress { step, tokens, last_loss, first_bpb, last_bpb, best, train_seconds, .. } =
+    let TrainerState { step, tokens, last_loss, first_bpb, last_bpb, best, train_seconds, .. } =
         *trainer.progress();
     let rate = tokens as f64 / train_seconds.max(f64::MIN_POSITIVE);
     metrics.write(&Record::Final(FinalRecord {
