@@ -107,10 +107,11 @@ fn markdown(lineage: &Lineage, hidden: &Hidden) -> String {
         let _ = writeln!(out, "| {name} | {} |", md(&value));
     }
     let _ = write!(out, "\n{}", dag::mermaid(lineage));
-    out.push_str("\n| stage | kind | this run | time |\n| --- | --- | --- | ---: |\n");
+    out.push_str("\n<details><summary>Time of each stage</summary>\n\n");
+    out.push_str("| stage | kind | this run | time |\n| --- | --- | --- | ---: |\n");
     for stage in &lineage.stages {
         let [name, kind, status] = [&stage.name, &stage.kind, &stage.status].map(|s| md(s));
         let _ = writeln!(out, "| {name} | {kind} | {status} | {} |", duration(stage.seconds));
     }
-    out.trim_end().to_owned()
+    out + "\n</details>"
 }

@@ -13,6 +13,8 @@ use crate::stages::report::model::short;
 /// A table of texts; the first `names` columns are words, the others numbers.
 struct Grid {
     names: usize,
+    /// Whether the last column has long texts, which may break anywhere.
+    long: bool,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
     /// The row whose first number is the best.
@@ -72,8 +74,12 @@ pub(super) fn html(comparison: &Comparison, pictures: &[Picture]) -> String {
 }
 
 fn table(out: &mut String, grid: &Grid) {
-    let class = |i: usize| if i < grid.names { "" } else { " class=\"n\"" };
-    out.push_str("<div class=\"scroll\"><table>\n<thead><tr>");
+    let class = |i: usize| match i < grid.names {
+        true if grid.long && i + 1 == grid.head.len() => " class=\"long\"",
+        true => "",
+        false => " class=\"n\"",
+    };
+    out.push_str("<div class=\"scroll\"><table class=\"dense\">\n<thead><tr>");
     for (i, name) in grid.head.iter().enumerate() {
         let _ = write!(out, "<th{}>{}</th>", class(i), esc(name));
     }
@@ -143,12 +149,12 @@ fn all(comparison: &Comparison) -> Grid {
         cells.push(mean(|row| row.seconds, &duration));
         cells.push(mean(|row| row.flops, &short));
         cells.push(mean(|row| row.memory, &bytes));
-        cells.push(mean(|row| Some(row.parameters as f64), &|x| count(x as u64)));
+        cells.push(mean(|row| Some(row.parameters as f64), &short));
         cells
     });
     let rows = rows.collect();
     let names = names + usize::from(comparison.has_seeds());
-    Grid { names, head, rows, best: comparison.best() }
+    Grid { names, long: false, head, rows, best: comparison.best() }
 }
 
 /// A training in a row.
@@ -162,7 +168,7 @@ fn each(comparison: &Comparison) -> Grid {
         ]
     });
     let head = ["training", "bits per byte", "accuracy", "training time"].map(String::from);
-    Grid { names: 1, head: head.into(), rows: rows.collect(), best: None }
+    Grid { names: 1, long: false, head: head.into(), rows: rows.collect(), best: None }
 }
 
 /// What sets each variant apart from the first; `None` where none says so.
@@ -181,5 +187,5 @@ fn changes(comparison: &Comparison) -> Option<Grid> {
         .collect();
     let any = comparison.variants.iter().any(|variant| !variant.changes.is_empty());
     let head = vec!["variant".into(), format!("against {}", name(first))];
-    any.then_some(Grid { names: 2, head, rows, best: None })
+    any.then_some(Grid { names: 2, long: true, head, rows, best: None })
 }
