@@ -30,7 +30,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Elf> {
         let header = place(at, i, size)?;
         if int(bytes, header)? == INTERPRETER {
             let from = place(word(bytes, header + 8)?, 0, 0)?;
-            let path = bytes.get(from..).unwrap_or_default();
+            let Some(path) = bytes.get(from..) else { bail!("cut off at byte {from}") };
             let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
             elf.interpreter = Some(String::from_utf8_lossy(path).into_owned());
         }
