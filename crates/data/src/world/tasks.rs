@@ -61,6 +61,7 @@ pub struct Task {
     /// The file of its items, relative to `tasks.json`.
     pub uri: String,
     /// How items are scored.
+    #[serde(rename = "task_type")]
     pub kind: TaskType,
     /// Solved examples before each item.
     pub num_fewshot: usize,

@@ -346,7 +346,7 @@ impl Stage for FinetuneChat {
         resources: &Resources,
         ctx: &PlanCtx,
     ) -> Result<()> {
-        exec.checkpoint_interval()?;
+        exec.checkpoint_interval(std::time::Duration::ZERO)?;
         for path in config.paths() {
             // A first look, before hours of training.
             if let Some(first) = Conversations::open(path)?.next() {

@@ -144,18 +144,17 @@ impl Which {
 
     /// Opens the model that is meant, its tokenizer and the device, and gives the model's file beside what `open` made of them; `tell` hears what is not obvious.
     pub(crate) fn open<T>(&self, tell: &dyn Fn(&str), open: &Opens<'_, T>) -> Result<(T, PathBuf)> {
-        let mut resources = Resources::default();
-        (resources.device, resources.gpus) = match self.device {
-            On::Cpu => (Accelerator::Cpu, 0),
-            On::Cuda => (Accelerator::Cuda, 1),
-            On::Emulated => (Accelerator::Emulated, 0),
+        let device = match self.device {
+            On::Cpu => Accelerator::Cpu,
+            On::Cuda => Accelerator::Cuda,
+            On::Emulated => Accelerator::Emulated,
         };
-        resources.threads = self.threads.unwrap_or(resources.threads);
+        let threads = self.threads.unwrap_or(Resources::default().threads);
         // A training deletes old checkpoints while it writes new ones.
         for attempt in 0.. {
             let Found { model, note } = find(&self.dir, self.stage.as_deref())?;
             let tokenizer = self.tokenizer.clone().map_or_else(|| tokenizer_of(&model), Ok)?;
-            let opened = open(&model, &tokenizer, stages::device::open(&resources)?);
+            let opened = open(&model, &tokenizer, stages::device::of_command(device, threads)?);
             if attempt < ATTEMPTS && opened.is_err() && !model.exists() {
                 continue;
             }
@@ -291,7 +290,7 @@ fn of_run(dir: &Path, stage: Option<&str>) -> Result<Found> {
             let last = trained.unwrap_or(found.len().saturating_sub(1));
             if found.is_empty() {
                 bail!(
-                    "the run {} has no model yet\nhint: a training leaves its first checkpoint after `exec.checkpoint_every_s`, a minute unless set",
+                    "the run {} has no model yet\nhint: a training leaves its first checkpoint after a minute, or after `exec.checkpoint_every_s`",
                     dir.display()
                 );
             }

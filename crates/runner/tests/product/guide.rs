@@ -46,7 +46,7 @@ fn every_key_of_every_kind_is_described_in_plain_words() {
         ("model.depth", "whole number, required"),
         ("schedule.tokens_per_param", "number, optional"),
         ("exec", "changes no result"),
-        ("checkpoint_every_s", "number, default 60, seconds"),
+        ("checkpoint_every_s", "number, optional, seconds"),
         ("precision", "\"f32\" or \"bf16\", optional"),
         ("device", "\"cpu\" or \"cuda\" or \"emulated\", default \"cpu\""),
     ] {

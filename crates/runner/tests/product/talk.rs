@@ -136,6 +136,10 @@ fn what_cannot_be_is_said_with_a_hint() {
         );
         assert_eq!(output.stdout, "", "{args:?}");
     }
+    // Only where there is no GPU can it not be opened.
+    let cuda = generate(&place, &[dir, "--device", "cuda", "--prompt", "x"], "");
+    let said = cuda.stderr.contains("leave --device out") && !cuda.stderr.contains("resources");
+    assert!(cuda.code == Some(0) || said, "{}", cuda.screen());
     for args in
         [&[dir, "--samples", "0"][..], &[dir, "--max-tokens", "0"], &[dir, "--device", "abacus"]]
     {

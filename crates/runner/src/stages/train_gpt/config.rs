@@ -76,8 +76,8 @@ pub struct TrainExec {
     /// Rows per micro-batch, a divisor of a step's rows; chosen from the row length when absent. Another number sums
     /// gradients in another order, so the last bits of the weights may differ.
     pub micro_batch_rows: Option<usize>,
-    /// Seconds between checkpoints.
-    pub checkpoint_every_s: f64,
+    /// Seconds between checkpoints. When absent 60, or a hundred times what writing the last one took if that is longer, so that at most 1% of the time goes into them.
+    pub checkpoint_every_s: Option<f64>,
     /// Steps between checkpoints, beside the seconds; by the seconds alone when absent.
     pub checkpoint_every_steps: Option<NonZeroU64>,
     /// Checkpoints kept while training, at least 1.
@@ -88,12 +88,17 @@ impl Default for TrainExec {
     fn default() -> Self {
         Self {
             micro_batch_rows: None,
-            checkpoint_every_s: 60.0,
+            checkpoint_every_s: None,
             checkpoint_every_steps: None,
             keep_checkpoints: NonZeroUsize::MIN.saturating_add(1),
         }
     }
 }
+
+/// The time between checkpoints, if nothing is said and they are cheap.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(1);
+/// How many times as long training goes on as a checkpoint takes.
+const CHECKPOINT_SHARE: u32 = 100;
 
 /// Tokens of a micro-batch that the automatic choice stays under, on a CPU and on a GPU: enough that matrix products run at
 /// full rate, few enough that activations stay small beside weights.
@@ -128,9 +133,11 @@ impl TrainExec {
         }
     }
 
-    /// The time between checkpoints.
-    pub(crate) fn checkpoint_interval(&self) -> Result<Duration> {
-        let seconds = self.checkpoint_every_s;
+    /// The time from one checkpoint to the next, if writing the last one took `cost`.
+    pub(crate) fn checkpoint_interval(&self, cost: Duration) -> Result<Duration> {
+        let Some(seconds) = self.checkpoint_every_s else {
+            return Ok(CHECKPOINT_INTERVAL.max(cost.saturating_mul(CHECKPOINT_SHARE)));
+        };
         Duration::try_from_secs_f64(seconds).map_err(|_| {
             anyhow!(
                 "exec.checkpoint_every_s is {seconds}\n\
@@ -291,6 +298,20 @@ mod tests {
     use farthing_optim::{Hyper, Optimizer, OptimizerKind};
 
     use super::*;
+
+    #[test]
+    fn checkpoints_take_a_hundredth_of_the_time_unless_somebody_says_how_often() {
+        let interval = |of: Option<f64>, cost: u64| {
+            let exec = TrainExec { checkpoint_every_s: of, ..TrainExec::default() };
+            exec.checkpoint_interval(Duration::from_secs(cost)).map(|every| every.as_secs()).ok()
+        };
+        assert_eq!(interval(None, 0), Some(60));
+        assert_eq!(interval(None, 3), Some(300));
+        assert_eq!(interval(None, u64::MAX), Some(u64::MAX));
+        assert_eq!(interval(Some(10.0), 3), Some(10));
+        assert_eq!(interval(Some(0.0), 3), Some(0));
+        assert_eq!(interval(Some(f64::NAN), 3), None);
+    }
 
     /// A rule with one key, whose default is `N` tenths.
     struct Rule<const N: u32>;

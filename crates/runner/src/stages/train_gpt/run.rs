@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use farthing_base::Hint;
@@ -259,7 +259,7 @@ fn train(
     tokenizer: &Tokenizer,
     ctx: &mut Ctx,
 ) -> Result<()> {
-    let every = exec.checkpoint_interval()?;
+    let mut every = exec.checkpoint_interval(Duration::ZERO)?;
     let passed_over = |e: &Error| ctx.log(format!("passing over a checkpoint: {}", e.with_hint()));
     let resumed = ctx.resumed && rank.restore(passed_over)?;
     let mut metrics = if resumed {
@@ -316,8 +316,10 @@ fn train(
         let cancelled = ctx.cancelled();
         let due = exec.checkpoint_every_steps.is_some_and(|n| record.step.is_multiple_of(n.get()));
         if !last && (cancelled || due || saved.elapsed() >= every) {
+            let begun = Instant::now();
             rank.save()?;
             saved = Instant::now();
+            every = exec.checkpoint_interval(saved - begun)?;
         }
         if cancelled && !last {
             rank.end()?;
