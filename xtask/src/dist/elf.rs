@@ -94,7 +94,7 @@ mod tests {
 
     /// A file with one segment and one section.
     fn program(segment: u32, section: u32, names: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; 64 + 56 + 64];
+        let mut bytes = [0; 64 + 56 + 64];
         bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
         bytes[32] = 64;
         bytes[40] = 120;

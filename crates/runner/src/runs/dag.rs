@@ -129,7 +129,7 @@ fn draw(nodes: &[Node], wide: bool) -> String {
             let to = (place.0, place.1 + across / 2);
             // Past what is between, beside it.
             let aside = if node.rank > nodes[read].rank + 1 {
-                let way = (from.1 + to.1) / 2;
+                let way = usize::midpoint(from.1, to.1);
                 if way < breadth / 2 {
                     way.saturating_sub(across / 2 + 24)
                 } else {
