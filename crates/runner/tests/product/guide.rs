@@ -184,7 +184,7 @@ fn every_pipeline_plans_and_an_evening_says_what_it_takes() {
         match name.as_str() {
             "own-text.toml" => args.extend(["--set", &text]),
             "gpt2-baseline.toml" => args.extend(["--set", &gpt2]),
-            other if !other.ends_with(".toml") => continue,
+            _ if path.extension().is_none_or(|end| end != "toml") => continue,
             _ => {}
         }
         let plan = place.run(&args);
