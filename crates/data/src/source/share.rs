@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 
 use std::io::Write;
@@ -20,8 +21,9 @@ use std::path::{Path, PathBuf};
 const GROUP_ROWS: usize = 10_000;
 const GROUP_BYTES: usize = 64 << 20;
 
-/// Rows that are read at a time.
-const BATCH_ROWS: usize = 256;
+/// Rows that are read at a time, at most, and the bytes that they are to have, about.
+const BATCH_ROWS: usize = 16;
+const BATCH_BYTES: usize = 16 << 20;
 
 /// Refuses a source without rows to train on, or without rows to hold out.
 pub(super) fn something(source: &str, train: u64, val: u64) -> Result<()> {
@@ -111,16 +113,20 @@ fn write(
         reason: e.to_string(),
     };
     let input = files::open(from).map_err(Error::io("open", from))?;
-    let mask = ProjectionMask::leaves(metadata.parquet_schema(), columns.iter().copied());
-    let mut reader = contained(|| {
-        ParquetRecordBatchReaderBuilder::new_with_metadata(input, metadata.clone())
-            .with_projection(mask)
-            .with_batch_size(BATCH_ROWS)
-            .with_offset(usize::try_from(first).unwrap_or(usize::MAX))
-            .with_limit(usize::try_from(n).unwrap_or(usize::MAX))
-            .build()
-    })
-    .map_err(|e| damaged(first, &e))?;
+    let open = |from: u64, batch_rows: usize| {
+        let input = input.try_clone()?;
+        let mask = ProjectionMask::leaves(metadata.parquet_schema(), columns.iter().copied());
+        contained(|| {
+            ParquetRecordBatchReaderBuilder::new_with_metadata(input, metadata.clone())
+                .with_projection(mask)
+                .with_batch_size(batch_rows)
+                .with_offset(usize::try_from(first + from).unwrap_or(usize::MAX))
+                .with_limit(usize::try_from(n - from).unwrap_or(usize::MAX))
+                .build()
+        })
+    };
+    let mut batch_rows = batch_rows(metadata, columns);
+    let mut reader = open(0, batch_rows).map_err(|e| damaged(first, &e))?;
     let mut out = NewFile::create(to)?;
     let schema = arrow::array::RecordBatchReader::schema(&reader);
     let mut writer =
@@ -130,18 +136,48 @@ fn write(
         if progress.stopped() {
             return Err(Error::Stopped);
         }
-        let batch: Option<RecordBatch> =
-            contained(|| reader.next().transpose().map_err(ParquetError::from))
-                .map_err(|e| damaged(first + done, &e))?;
-        let Some(batch) = batch else { break };
+        let batch: Result<Option<RecordBatch>, _> =
+            contained(|| reader.next().transpose().map_err(ParquetError::from));
+        let batch = match batch {
+            Ok(Some(batch)) => batch,
+            Ok(None) => break,
+            Err(e) if batch_rows == 1 => return Err(damaged(first + done, &e)),
+            // Long documents can be too much for one batch; and of damaged ones this finds the row.
+            Err(_) => {
+                batch_rows = 1;
+                reader = open(done, batch_rows).map_err(|e| damaged(first + done, &e))?;
+                continue;
+            }
+        };
         writer.write(&batch).map_err(failed)?;
         end_group(&mut writer).map_err(failed)?;
         done += batch.num_rows() as u64;
         progress.advance(batch.num_rows() as u64);
+        let bytes = batch.get_array_memory_size();
+        if batch_rows > 1 && bytes > 4 * BATCH_BYTES && done < n {
+            batch_rows = (batch.num_rows() * BATCH_BYTES / bytes).max(1);
+            reader = open(done, batch_rows).map_err(|e| damaged(first + done, &e))?;
+        }
     }
     if done != n {
         return Err(damaged(first + done, &format!("it ends after {done} of {n} rows")));
     }
     writer.close().map_err(failed)?;
     Ok(out.finish()?)
+}
+
+/// Rows that have about [`BATCH_BYTES`], by what the footer says of the row group with the longest ones.
+fn batch_rows(metadata: &ArrowReaderMetadata, columns: &[usize]) -> usize {
+    let of_group = |group: &RowGroupMetaData| {
+        let chunks = columns.iter().filter_map(|&column| group.columns().get(column));
+        let bytes = chunks.map(|chunk| {
+            // Any value of a dictionary, which precedes the data, may stand in each row.
+            let dictionary = chunk.dictionary_page_offset();
+            let repeated = dictionary.map_or(0, |at| chunk.data_page_offset().saturating_sub(at));
+            chunk.uncompressed_size().max(0) / group.num_rows().max(1) + repeated.max(0)
+        });
+        bytes.fold(0, i64::saturating_add)
+    };
+    let longest = metadata.metadata().row_groups().iter().map(of_group).max().unwrap_or(0);
+    (BATCH_BYTES / usize::try_from(longest).unwrap_or(usize::MAX).max(1)).clamp(1, BATCH_ROWS)
 }

@@ -4,7 +4,8 @@ use crate::common::write_parquet_with;
 use crate::memory::peak;
 use arrow::array::{ArrayRef, StringArray};
 use farthing_data::{
-    BpeSettings, Error, MANIFEST, PackRule, PackSettings, Packer, Remainder, Rows, Texts, Tokenizer,
+    BpeSettings, Error, FetchSettings, MANIFEST, PackRule, PackSettings, Packer, Remainder, Rows,
+    Silent, Texts, Tokenizer, fetch,
 };
 use parquet::basic::Encoding;
 use parquet::file::properties::WriterProperties;
@@ -97,6 +98,52 @@ fn values_that_share_their_beginnings_are_decoded_a_few_at_a_time() {
     });
     assert_eq!(found, 120);
     assert!(bytes < 110 << 20, "{bytes} bytes");
+}
+
+/// A single file is divided into what is trained on and what is held out, and of long documents never many are in memory.
+#[test]
+fn a_file_of_long_documents_is_divided_a_few_at_a_time() {
+    let texts: Vec<String> =
+        (0..60).map(|i| format!("{i} {}", "once upon a time ".repeat(300_000))).collect();
+    // Pages of a few documents: a page is in memory as a whole.
+    let builder = || {
+        WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_write_batch_size(4)
+            .set_data_page_row_count_limit(8)
+    };
+    let short = (0..2_000).map(|i| format!("short {i}"));
+    let long = texts.iter().cloned();
+    for (name, column, properties) in [
+        ("plain", long.clone().collect::<Vec<_>>(), builder()),
+        // By its mean a row is short.
+        ("skewed", short.chain(long.clone()).collect(), builder()),
+        // By its bytes in the file, a row is nothing.
+        ("dictionary", texts[..1].iter().cycle().take(60).cloned().collect(), {
+            builder().set_dictionary_enabled(true).set_dictionary_page_size_limit(64 << 20)
+        }),
+        ("beginnings", long.clone().collect(), {
+            builder().set_column_encoding(ColumnPath::from("text"), Encoding::DELTA_BYTE_ARRAY)
+        }),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let array: ArrayRef = Arc::new(StringArray::from_iter_values(&column));
+        write_parquet_with(
+            &dir.path().join("a.parquet"),
+            vec![("text", array)],
+            properties.build(),
+        );
+        let settings = FetchSettings { source: "a.parquet".into(), ..FetchSettings::default() };
+        let (base, out) = (dir.path().to_path_buf(), dir.path().join("out"));
+        let (files, bytes) = held(move || fetch(&settings, &base, &out, &mut Silent));
+        let files = files.unwrap();
+        let parts =
+            [&files.train[0], &files.val[0]].map(|file| dir.path().join("out").join(&file.file));
+        let read = Texts::open(&parts, "text").unwrap().map(Result::unwrap);
+        assert!(read.eq(column), "{name}");
+        // All of them at once have 306 MB, in the file, in memory and on the way out.
+        assert!(bytes < 260 << 20, "{name}: {bytes} bytes");
+    }
 }
 
 #[test]
