@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line's output")]
 
+mod dist;
 mod gpu_bundle;
 mod gpu_doc;
 mod outside;
@@ -53,6 +54,15 @@ enum Chore {
     },
     /// Package the crates that are of use alone, and check programs outside of the workspace against them, with few features and with all
     Outside,
+    /// Build the runner for people without Rust: dynamic, stripped, for an old C library, with checksums; needs cargo-zigbuild and zig
+    Dist {
+        /// Where the binaries go; default: farthing in cargo's target folder
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// cargo's target folder for them, which takes about 2 GB; default: dist-build in its usual one
+        #[arg(long, value_name = "DIR")]
+        build: Option<PathBuf>,
+    },
     /// Enter into docs/gpu.md what each kernel passed on a GPU, and into docs/performance.md what a step took
     GpuDoc {
         /// The folder that the bundle's run.sh was given
@@ -66,6 +76,7 @@ fn main() -> ExitCode {
         Chore::Sass { kernel, arch, toolkit } => ptx::sass(&kernel, &arch, toolkit.as_deref()),
         Chore::GpuBundle { out } => gpu_bundle::run(out),
         Chore::Outside => outside::run(),
+        Chore::Dist { out, build } => dist::run(out, build),
         Chore::GpuDoc { results } => gpu_doc::record(&results),
     };
     match done {

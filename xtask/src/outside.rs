@@ -44,7 +44,10 @@ const PROGRAMS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// Packages the crates and checks the programs against them.
+/// The example of a crate outside has to be shorter than this.
+const MOST_LINES: usize = 60;
+
+/// Packages the crates and checks the programs against them; builds and runs the example of a crate with a stage and an optimizer of its own.
 ///
 /// # Errors
 /// What cargo says: a package that is not whole, a program that does not compile.
@@ -82,7 +85,54 @@ pub(crate) fn run() -> Result<()> {
         succeed(check.current_dir(&program), name)?;
         println!("{name}: builds against {dependency}");
     }
+    own_runner()
+}
+
+/// `examples/outside`: a crate with a stage and an optimizer of its own, built as somebody else's would be, and its pipeline run. What it is built from registries
+/// is taken from the workspace's target folder, since versions and profiles are the same.
+fn own_runner() -> Result<()> {
+    let example = root().join("examples/outside");
+    let manifest = example.join("Cargo.toml");
+    let source = fs::read_to_string(example.join("src/main.rs"))?;
+    let lines = source.lines().count();
+    if lines >= MOST_LINES {
+        bail!(
+            "examples/outside has {lines} lines of Rust, and is to show that {MOST_LINES} are too many"
+        );
+    }
+    fs::copy(root().join("Cargo.lock"), example.join("Cargo.lock"))?;
+    let profile = target()?.join("outside/profile.toml");
+    write(&profile, &release_profile(&fs::read_to_string(root().join("Cargo.toml"))?)?)?;
+    let mut build = Command::new(cargo());
+    build.args(["build", "--release", "--quiet", "--offline", "--config"]).arg(profile);
+    build.arg("--manifest-path").arg(manifest).arg("--target-dir").arg(target()?);
+    succeed(&mut build, "the build of examples/outside")?;
+    let dir = tempfile::tempdir()?;
+    let mut run = Command::new(target()?.join("release/outside-example"));
+    run.arg(example.join("outside.toml")).env_remove("FARTHING_STORE").env_remove("FARTHING_RUNS");
+    run.arg("--store").arg(dir.path().join("store")).arg("--runs").arg(dir.path().join("runs"));
+    let output = run.output().context("cannot start examples/outside")?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    // Both are its own: the figure of its stage, and the rule that its training had.
+    for own in ["count: runs", "times", "train: done"] {
+        if !output.status.success() || !said.contains(own) {
+            bail!("examples/outside does not run as it should; it says:\n{said}");
+        }
+    }
+    println!(
+        "examples/outside: a stage and an optimizer of its own in {lines} lines; its pipeline runs"
+    );
     Ok(())
+}
+
+/// The part of a manifest that says how a release is built, for a crate outside of its workspace.
+fn release_profile(manifest: &str) -> Result<String> {
+    let manifest: toml::Table = manifest.parse().context("cannot read Cargo.toml")?;
+    let release = manifest.get("profile").and_then(|profile| profile.get("release"));
+    let release = release.context("Cargo.toml has no profile.release")?.clone();
+    let profile = toml::Table::from_iter([("release".to_owned(), release)]);
+    Ok(toml::Table::from_iter([("profile".to_owned(), profile.into())]).to_string())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -96,4 +146,20 @@ fn succeed(command: &mut Command, what: &str) -> Result<()> {
         bail!("{what} failed");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profile_is_the_workspaces_own() {
+        let manifest = "[workspace]\n[profile.release]\nlto = false\n[profile.release.package]\ntoml.opt-level = 1\n[profile.dist]\nlto = true\n";
+        let profile: toml::Table = release_profile(manifest).unwrap().parse().unwrap();
+        let release = profile["profile"]["release"].as_table().unwrap();
+        assert_eq!(release["lto"].as_bool(), Some(false));
+        assert_eq!(release["package"]["toml"]["opt-level"].as_integer(), Some(1));
+        assert!(profile["profile"].get("dist").is_none());
+        assert!(release_profile("[workspace]").is_err());
+    }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Error, Plan, Result};
+use crate::{Error, Patterns, Plan, Result};
 
 /// What a group's numbers are multiplied by, from the run's plan and schedule. The learning rate's schedule applies to every group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct Group {
     /// The group's name.
     pub name: String,
     /// Globs on checkpoint names; a parameter matches when one of them does.
-    pub params: Vec<String>,
+    pub params: Patterns,
     /// The optimizer's name in the [`Registry`](crate::Registry).
     pub uses: String,
     /// Learning rate before scaling and schedule.
@@ -103,7 +103,7 @@ pub struct ScaleKeys {
 pub struct GroupKeys {
     /// Globs on the names of parameters, as in a checkpoint; every parameter belongs to exactly one group.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub params: Option<Vec<String>>,
+    pub params: Option<Patterns>,
     /// The optimizer: `adamw`, `muon`, `normuon`, or one that the program registered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uses: Option<String>,

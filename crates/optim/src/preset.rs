@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Group, Origin, Scale, Scaling, Schedule};
+use crate::{Group, Origin, Patterns, Scale, Scaling, Schedule};
 
 macro_rules! presets {
     ($($(#[$about:meta])* $preset:ident = $name:literal),* $(,)?) => {
@@ -74,7 +74,7 @@ impl Setting {
 #[serde(deny_unknown_fields)]
 struct Listed {
     name: String,
-    params: Vec<String>,
+    params: Patterns,
     uses: String,
     lr: f64,
     weight_decay: f64,

@@ -2,7 +2,7 @@
 
 use farthing_base::names::did_you_mean;
 use farthing_kernels::{ParamId, Shape, SlabSpec};
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 
 use crate::{Error, Group, Origin, Result};
 
@@ -25,7 +25,7 @@ pub type Listed<'a> = (&'a str, Shape, ParamId);
 /// # Errors
 /// [`Error::Pattern`], [`Error::MatchedTwice`], [`Error::Unmatched`], [`Error::MatchesNothing`].
 pub fn resolve(groups: &[Group], params: &[Listed<'_>]) -> Result<Vec<SlabSpec>> {
-    let sets = groups.iter().map(glob_set).collect::<Result<Vec<_>>>()?;
+    let sets = groups.iter().map(|g| g.params.compiled(&g.name)).collect::<Result<Vec<_>>>()?;
     let mut params = params.to_vec();
     params.sort_by_key(|(_, _, id)| id.0);
     let owners =
@@ -52,7 +52,7 @@ pub fn resolve(groups: &[Group], params: &[Listed<'_>]) -> Result<Vec<SlabSpec>>
 }
 
 /// The index of the group that `name` belongs to.
-fn owner(groups: &[Group], sets: &[GlobSet], name: &str) -> Result<usize> {
+fn owner(groups: &[Group], sets: &[&GlobSet], name: &str) -> Result<usize> {
     let path = name.replace('.', "/");
     let matching = |chooses_first: bool| -> Vec<usize> {
         (0..groups.len())
@@ -73,40 +73,10 @@ fn owner(groups: &[Group], sets: &[GlobSet], name: &str) -> Result<usize> {
     }
 }
 
-fn glob_set(group: &Group) -> Result<GlobSet> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in &group.params {
-        set.add(glob(&group.name, pattern)?);
-    }
-    set.build().map_err(|e| Error::Pattern {
-        group: group.name.clone(),
-        pattern: group.params.join(", "),
-        what: e.kind().to_string(),
-    })
-}
-
-/// Dots are separators, as slashes are in a path; a slash in a pattern can match nothing and is refused.
-fn glob(group: &str, pattern: &str) -> Result<Glob> {
-    let fault = |what: String| Error::Pattern {
-        group: group.to_owned(),
-        pattern: pattern.to_owned(),
-        what,
-    };
-    if pattern.is_empty() || pattern.contains(['/', '\\']) {
-        return Err(fault("names are segments joined by dots".into()));
-    }
-    if pattern.split('.').any(|segment| segment.contains("**") && segment != "**") {
-        return Err(fault("`**` must be a whole segment".into()));
-    }
-    let path = pattern.replace('.', "/");
-    let glob = GlobBuilder::new(&path).literal_separator(true).backslash_escape(false).build();
-    glob.map_err(|e| fault(e.kind().to_string()))
-}
-
 /// Says why: the model lacks them, a name is misspelt, or other groups were first.
 fn matches_nothing(
     groups: &[Group],
-    sets: &[GlobSet],
+    sets: &[&GlobSet],
     g: usize,
     params: &[Listed<'_>],
     owners: &[usize],
@@ -136,5 +106,5 @@ fn matches_nothing(
             format!("its patterns match none of the model's {} parameters", names.len())
         }
     };
-    Error::MatchesNothing { group: group.name.clone(), patterns: group.params.clone(), hint }
+    Error::MatchesNothing { group: group.name.clone(), patterns: group.params.to_vec(), hint }
 }

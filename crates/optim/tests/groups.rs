@@ -254,7 +254,7 @@ fn another_rule_keeps_the_patterns_and_none_of_the_numbers() {
     let matrices = &changed[6];
     assert_eq!((matrices.lr, matrices.weight_decay), (3e-4, 0.0));
     assert!(matrices.options.is_empty());
-    assert_eq!(matrices.params, ["transformer.h.**"]);
+    assert_eq!(*matrices.params, ["transformer.h.**"]);
     assert_eq!(
         said(groups(r#"{ "matrices": { "uses": "adamw" } }"#)),
         "group `matrices` has no `lr`\nhint: the preset's 0.02 was meant for `normuon`, not `adamw`"
@@ -327,7 +327,7 @@ fn a_parameter_in_two_groups_or_none_is_refused() {
 fn what_is_no_pattern_number_or_group_is_refused() {
     let with = |pattern: &str| {
         let keys = GroupKeys {
-            params: Some(vec![pattern.into()]),
+            params: Some(vec![pattern.to_owned()].into()),
             uses: Some("adamw".into()),
             lr: Some(1.0),
             ..GroupKeys::default()

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::progress::format::bytes;
+use crate::resources::available_threads;
 
 /// A machine, in words that anybody may read: no names of people, hosts or folders.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ impl Machine {
         Self {
             processor: field(&read("/proc/cpuinfo"), "model name")
                 .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cores: available_threads(),
             memory_bytes: memory.unwrap_or(0) << 10,
             system: std::env::consts::OS.to_owned(),
         }

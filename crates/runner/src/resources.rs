@@ -1,6 +1,8 @@
 //! What a stage may use of the machine. Of all this only the class of a device that is not the processor is part of a cache key, because it computes in other
 //! types: the same bytes come out, to rounding, however many threads or GPUs there are.
 
+use std::sync::LazyLock;
+
 use farthing_comm::Launch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -234,6 +236,9 @@ impl ResourcesTable {
     }
 }
 
-fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+/// Cores that this process may use, asked for once: the answer is made of several files, and a sweep has hundreds of stages.
+pub(crate) fn available_threads() -> usize {
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    *CORES
 }

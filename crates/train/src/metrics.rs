@@ -34,6 +34,10 @@ pub struct RunRecord {
     pub model: Value,
     /// Parameters of each optimizer group.
     pub parameters: BTreeMap<String, u64>,
+    /// Each optimizer group's learning rate, before the factor that a step has.
+    pub lr: BTreeMap<String, f64>,
+    /// What the first weights and the order of the rows follow from, if the caller says it.
+    pub seed: Option<u64>,
     /// Tokens of all steps.
     pub tokens: Option<u64>,
     /// Steps of the run.

@@ -433,6 +433,8 @@ impl<'a> Trainer<'a> {
             config,
             model: serde_json::to_value(model).unwrap_or_default(),
             parameters: setup.summary.iter().map(|g| (g.name.clone(), g.elements)).collect(),
+            lr: setup.summary.iter().map(|g| (g.name.clone(), g.lr)).collect(),
+            seed: None,
             tokens: Some(setup.plan.trained_tokens()),
             steps: Some(setup.plan.steps),
             batch_tokens: Some(setup.plan.batch_tokens),

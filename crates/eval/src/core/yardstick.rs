@@ -35,12 +35,17 @@ const PUBLISHED: [&str; 22] = [
     "winogrande",
 ];
 
+/// Whether tasks of these labels are those of the published bundle, which [`GPT2`]'s figures are of.
+pub fn is_published<'a>(labels: impl IntoIterator<Item = &'a str>) -> bool {
+    let mut labels: Vec<&str> = labels.into_iter().collect();
+    labels.sort_unstable();
+    labels == PUBLISHED
+}
+
 impl CoreReport {
     /// GPT-2's figures in a line, where the tasks are those that they are of.
     pub fn beside_gpt2(&self) -> Option<String> {
-        let mut labels: Vec<&str> = self.tasks.iter().map(|task| task.label.as_str()).collect();
-        labels.sort_unstable();
-        let same = labels == PUBLISHED;
+        let same = is_published(self.tasks.iter().map(|task| task.label.as_str()));
         let figures: Vec<String> =
             GPT2.iter().map(|(size, core)| format!("{core:.6} ({size}M)")).collect();
         same.then(|| format!("CORE {:.6}; GPT-2's: {}", self.core, figures.join(", ")))

@@ -67,13 +67,18 @@ impl Identity {
         if matches!(self.unknown, Unknown::Unpinned | Unknown::Unread) {
             return None;
         }
+        // A sweep asks for hundreds of keys that cannot be known yet.
+        let inputs: Option<Vec<_>> = self
+            .inputs
+            .iter()
+            .map(|(port, input)| Some([port.as_str(), input.digest.as_deref()?]))
+            .collect();
+        let inputs = inputs?.concat();
         let version = self.version.to_string();
         let config = canonical(self.own.as_ref().unwrap_or(&self.config));
         let seed = self.seed.map_or("no seed".to_owned(), |s| s.to_string());
         let mut parts = vec!["farthing stage 1", &*self.kind, &version, &config, &seed];
-        for (port, input) in &self.inputs {
-            parts.extend([port.as_str(), input.digest.as_deref()?]);
-        }
+        parts.extend(inputs);
         parts.extend(self.sources.as_deref());
         let device = self.device.as_ref().map(|device| format!("on {device}"));
         parts.extend(device.as_deref());
@@ -169,16 +174,25 @@ fn canonical(value: &Value) -> String {
 
 /// What differs between two configs, in a few words.
 pub(crate) fn differences(old: &Value, new: &Value) -> Option<String> {
-    let mut list = Vec::new();
-    compare(old, new, "", &mut list);
+    let mut list = all_differences(old, new);
     let more = list.len().saturating_sub(3);
     list.truncate(3);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     (!list.is_empty()).then(|| format!("{}{more}", list.join(", ")))
 }
 
+/// All that differs between two configs, a leaf each.
+pub(crate) fn all_differences(old: &Value, new: &Value) -> Vec<String> {
+    let mut list = Vec::new();
+    compare(old, new, "", &mut list);
+    list
+}
+
 /// Leaves that differ, as `path old → new`.
 fn compare(old: &Value, new: &Value, path: &str, changes: &mut Vec<String>) {
+    if old == new {
+        return;
+    }
     if let (Value::Object(a), Value::Object(b)) = (old, new) {
         let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
         keys.sort();
@@ -188,7 +202,7 @@ fn compare(old: &Value, new: &Value, path: &str, changes: &mut Vec<String>) {
             let null = &Value::Null;
             compare(a.get(key).unwrap_or(null), b.get(key).unwrap_or(null), &inner, changes);
         }
-    } else if old != new {
+    } else {
         changes.push(format!("{path} {} → {}", short(old), short(new)));
     }
 }

@@ -1,5 +1,6 @@
 //! The folder of one run: its lineage, each stage's log and metrics, and copies of the reports.
 
+mod dag;
 pub(crate) mod diff;
 mod events;
 mod follow;

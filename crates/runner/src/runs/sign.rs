@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{Lineage, minute};
+use super::{Lineage, dag, minute};
 use crate::Result;
 use crate::hidden::Hidden;
 use crate::progress::format::{duration, number};
@@ -83,9 +83,12 @@ fn html(lineage: &Lineage, hidden: &Hidden) -> String {
     for (name, value) in facts(lineage, hidden) {
         let _ = writeln!(out, "<div><dt>{name}</dt><dd><small>{}</small></dd></div>", esc(&value));
     }
-    out.push_str(
-        "</dl>\n<details><summary>Time of each stage</summary>\n<div class=\"scroll\"><table>\n",
+    let _ = write!(
+        out,
+        "</dl>\n<h2>Stages</h2>\n<div class=\"scroll\">\n{}</div>\n",
+        dag::svg(lineage)
     );
+    out.push_str("<details><summary>Time of each stage</summary>\n<div class=\"scroll\"><table>\n");
     out.push_str("<thead><tr><th>stage</th><th>kind</th><th>this run</th><th class=\"n\">time</th></tr></thead>\n<tbody>\n");
     for stage in &lineage.stages {
         let [name, kind, status] = [&stage.name, &stage.kind, &stage.status].map(|s| esc(s));
@@ -103,10 +106,12 @@ fn markdown(lineage: &Lineage, hidden: &Hidden) -> String {
     for (name, value) in facts(lineage, hidden) {
         let _ = writeln!(out, "| {name} | {} |", md(&value));
     }
-    out.push_str("\n| stage | kind | this run | time |\n| --- | --- | --- | ---: |\n");
+    let _ = write!(out, "\n{}", dag::mermaid(lineage));
+    out.push_str("\n<details><summary>Time of each stage</summary>\n\n");
+    out.push_str("| stage | kind | this run | time |\n| --- | --- | --- | ---: |\n");
     for stage in &lineage.stages {
         let [name, kind, status] = [&stage.name, &stage.kind, &stage.status].map(|s| md(s));
         let _ = writeln!(out, "| {name} | {kind} | {status} | {} |", duration(stage.seconds));
     }
-    out.trim_end().to_owned()
+    out + "\n</details>"
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use farthing_base::random::Congruential;
 
 use crate::harness::{NANO, Place};
-use crate::hostile::sealed;
+use crate::lying_models::sealed;
 
 /// Pieces that mean something to whoever reads them.
 const WORDS: [&str; 36] = [

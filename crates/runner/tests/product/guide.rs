@@ -164,6 +164,41 @@ fn the_schema_takes_our_pipelines_and_finds_slips() {
     assert!(judged(&NANO.replacen("row_tokens = 64", "row_tokens = \"${context}\"", 1)));
 }
 
+/// Every file of pipelines/, of which those for large models would take long, or a GPU: a plan takes neither.
+#[test]
+fn every_pipeline_plans_and_an_evening_says_what_it_takes() {
+    let place = Place::new();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pipelines");
+    std::fs::create_dir(place.path("text")).unwrap();
+    std::fs::write(place.path("text/a.txt"), "some words. ".repeat(3_000)).unwrap();
+    std::fs::write(place.path("text/b.txt"), "other words. ".repeat(3_000)).unwrap();
+    let text = format!("vars.text={}", place.path("text").display());
+    let gpt2 = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/golden/gpt2");
+    let gpt2 = format!("vars.gpt2={gpt2}");
+    let [store, runs] = ["store", "runs"].map(|name| place.path(name).display().to_string());
+    let mut planned = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut args = vec![path.to_str().unwrap(), "--plan", "--store", &store, "--runs", &runs];
+        match name.as_str() {
+            "own-text.toml" => args.extend(["--set", &text]),
+            "gpt2-baseline.toml" => args.extend(["--set", &gpt2]),
+            _ if path.extension().is_none_or(|end| end != "toml") => continue,
+            _ => {}
+        }
+        let plan = place.run(&args);
+        assert_eq!(plan.code, Some(0), "{name}: {}", plan.screen());
+        planned += 1;
+        if name == "laptop.toml" {
+            for said in ["C 256", "62,914,560 tokens", "memory      501 MB", "total: about"] {
+                assert!(plan.stdout.contains(said), "{said}: {}", plan.screen());
+            }
+        }
+    }
+    assert!(planned >= 9, "{planned}");
+}
+
 #[test]
 fn init_writes_a_pipeline_that_plans_and_nothing_over_a_file() {
     let place = Place::new();

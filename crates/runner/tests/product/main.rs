@@ -16,11 +16,14 @@ mod harness;
 mod hostile;
 mod hub;
 mod kill;
+mod lying_models;
+mod others_store;
 mod own_text;
 mod processes;
 mod ranks;
 mod report;
 mod resume;
+mod secrets;
 #[path = "../../../data/tests/hub/server.rs"]
 mod server;
 mod stderr;

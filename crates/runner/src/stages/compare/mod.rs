@@ -1,5 +1,5 @@
-//! `compare`: trainings side by side, as `compare.md` with `bpb.svg` and as one `compare.html`: bits per byte, accuracy, speed, time
-//! and memory of every variant of a matrix. It reads the metrics of other stages and measures nothing itself.
+//! `compare`: trainings side by side, as `compare.md` with pictures and as one `compare.html`: what each variant of a matrix changes, its bits per byte with mean and
+//! spread over seeds, accuracy, speed, time, FLOPs and memory. It reads the metrics of other stages and measures nothing itself.
 
 mod chart;
 mod page;
@@ -32,7 +32,7 @@ impl Default for CompareConfig {
     }
 }
 
-/// The kind `compare`. The first training is what the others are measured against.
+/// The kind `compare`. The first training is what the others are measured against. Along an axis on which nothing but the seed differs, trainings are of one variant.
 ///
 /// # Inputs
 /// Any number each, matched by where they stand on the axes: `train` (metrics of train-gpt), `bpb` (of eval-bpb; without it the
@@ -45,7 +45,7 @@ impl Stage for Compare {
     type Exec = NoExec;
     const KIND: &'static str = "compare";
     const ABOUT: &'static str = "sets trainings side by side: bits per byte, speed, time, memory";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const INPUTS: &'static [Port] = &[
         port("train", "metrics").many(),
         port("bpb", "metrics").optional().many(),
@@ -78,12 +78,12 @@ impl Stage for Compare {
         }
         let dir = ctx.output("report");
         fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        let chart = chart::draw(&comparison)?;
-        if let Some(chart) = &chart {
-            write(&dir.join("bpb.svg"), &chart::standalone(chart))?;
+        let pictures = chart::draw(&comparison)?;
+        for picture in &pictures {
+            write(&dir.join(picture.file()), &picture.standalone())?;
         }
-        write(&dir.join("compare.md"), &page::markdown(&comparison, chart.is_some()))?;
-        write(&dir.join("compare.html"), &page::html(&comparison, chart.as_deref()))
+        write(&dir.join("compare.md"), &page::markdown(&comparison, &pictures))?;
+        write(&dir.join("compare.html"), &page::html(&comparison, &pictures))
     }
 }
 

@@ -252,7 +252,7 @@ impl Legend {
             entries.push(("held-out text", HELD_OUT));
         }
         if !curve.lr.is_empty() {
-            entries.push(("learning rate", RATE));
+            entries.push(("rate, as a factor", RATE));
         }
         Self { entries }
     }

@@ -160,7 +160,7 @@ fn roomy(low: f64, high: f64, log: bool) -> (f64, f64) {
 }
 
 /// Multiples of 1, 2 or 5 times a power of ten, about `most` of them.
-pub(super) fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
+pub(in crate::stages) fn linear_ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
     let span = high - low;
     if !(span.is_finite() && span > 0.0) || most == 0 {
         return Vec::new();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::chart::{self, Layout};
 use super::escape::html as esc;
-use super::model::{Course, Fact, Model, percent, spread};
+use super::model::{Course, Fact, Model, Rates, percent, spread};
 use super::records::Pack;
 use crate::Result;
 use crate::progress::format::count;
@@ -24,7 +24,9 @@ pub(super) fn render(model: &Model) -> Result<String> {
     facts(&mut body, "facts headline", &model.headline);
     let _ = writeln!(body, "{MARK}");
     course(&mut body, "Loss", &model.course)?;
+    rates(&mut body, model);
     course(&mut body, "Learning to answer", &model.chat)?;
+    beside_gpt2(&mut body, model);
     tasks(&mut body, model);
     samples(&mut body, model);
     if !model.tokenizer.is_empty() {
@@ -92,6 +94,39 @@ fn course(out: &mut String, title: &str, course: &Course) -> Result<()> {
         out.push_str("</details>\n");
     }
     Ok(())
+}
+
+fn rates(out: &mut String, model: &Model) {
+    if model.rates.is_empty() {
+        return;
+    }
+    out.push_str("<details><summary>Learning rates</summary>\n");
+    let head = ["group", "first step", "highest", "last step"];
+    table(out, &head, "-rrr", model.rates.iter(), |r| {
+        let [first, highest, last] = [r.first, r.highest, r.last].map(Rates::shown);
+        vec![r.group.clone(), first, highest, last]
+    });
+    out.push_str("</details>\n");
+}
+
+fn beside_gpt2(out: &mut String, model: &Model) {
+    if model.beside_gpt2.is_empty() {
+        return;
+    }
+    out.push_str("<h2>CORE beside GPT-2</h2>\n<div class=\"tasks\" role=\"table\">\n");
+    let most = model.beside_gpt2.iter().map(|(_, core)| *core).fold(0.0, f64::max);
+    for (i, (name, core)) in model.beside_gpt2.iter().enumerate() {
+        let share = if most > 0.0 { 100.0 * core.max(0.0) / most } else { 0.0 };
+        let others = if i > 0 { " below" } else { "" };
+        let _ = writeln!(
+            out,
+            "<div class=\"task\" role=\"row\"><span role=\"cell\">{}</span>\
+             <span class=\"track{others}\" role=\"presentation\"><i style=\"width:{share:.2}%\"></i></span>\
+             <span class=\"value\" role=\"cell\">{core:.4}</span></div>",
+            esc(name),
+        );
+    }
+    out.push_str("</div>\n");
 }
 
 fn tasks(out: &mut String, model: &Model) {
@@ -223,7 +258,7 @@ fn configuration(out: &mut String, model: &Model) {
     if model.config.is_empty() && model.built.is_empty() {
         return;
     }
-    out.push_str("<h2>Configuration</h2>\n");
+    out.push_str("<h2 class=\"screen\">Configuration</h2>\n");
     pairs(out, "The model as built", &model.built);
     pairs(out, "Every key of the training", &model.config);
 }

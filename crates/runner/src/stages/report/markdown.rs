@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::escape::{markdown as esc, markdown_line};
-use super::model::{Course, Fact, Model, percent, spread};
+use super::model::{Course, Fact, Model, Rates, percent, spread};
 use crate::progress::format::count;
 use crate::runs::sign::MARK;
 
@@ -18,7 +18,21 @@ pub(super) fn render(model: &Model) -> String {
     facts(&mut out, &model.headline);
     let _ = writeln!(out, "\n{MARK}");
     course(&mut out, "Loss", "loss.svg", &model.course);
+    if !model.rates.is_empty() {
+        out.push_str("\n## Learning rates\n");
+        let head = ["group", "first step", "highest", "last step"];
+        table(&mut out, &head, "-rrr", model.rates.iter(), |r| {
+            let [first, highest, last] = [r.first, r.highest, r.last].map(Rates::shown);
+            vec![esc(&r.group), first, highest, last]
+        });
+    }
     course(&mut out, "Learning to answer", "chat.svg", &model.chat);
+    if !model.beside_gpt2.is_empty() {
+        out.push_str("\n## CORE beside GPT-2\n");
+        table(&mut out, &["model", "CORE"], "-r", &model.beside_gpt2, |(name, core)| {
+            vec![esc(name), format!("{core:.4}")]
+        });
+    }
     tasks(&mut out, model);
     samples(&mut out, model);
     if !model.tokenizer.is_empty() {

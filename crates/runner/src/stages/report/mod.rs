@@ -6,7 +6,7 @@ pub(super) mod curve;
 pub(crate) mod escape;
 pub(super) mod html;
 mod markdown;
-mod model;
+pub(super) mod model;
 pub(super) mod records;
 #[cfg(test)]
 mod tests;
@@ -53,7 +53,7 @@ impl Stage for Report {
     type Exec = NoExec;
     const KIND: &'static str = "report";
     const ABOUT: &'static str = "writes report.md and a self-contained report.html";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const INPUTS: &'static [Port] = &[
         port("train", "metrics").optional(),
         port("bpb", "metrics").optional(),

@@ -1,6 +1,7 @@
 //! What a report says, computed once from the records; the Markdown and the HTML only lay it out.
 
-use farthing_train::{EvalRecord, FinalRecord, Record, RunRecord};
+use farthing_eval::core::{GPT2, is_published};
+use farthing_train::{EvalRecord, FinalRecord, Record, RunRecord, StepRecord};
 use serde_json::Value;
 
 use super::curve::Curve;
@@ -19,6 +20,10 @@ pub(super) struct Model {
     /// How learning to answer went.
     pub(super) chat: Course,
     pub(super) tasks: Vec<Task>,
+    /// CORE of this model and of GPT-2's four sizes; empty where the tasks are others than theirs.
+    pub(super) beside_gpt2: Vec<(String, f64)>,
+    /// Learning rates of each optimizer group.
+    pub(super) rates: Vec<Rates>,
     pub(super) samples: Vec<Sample>,
     pub(super) tokenizer: Vec<Fact>,
     pub(super) packs: Vec<Pack>,
@@ -54,6 +59,38 @@ impl Course {
     /// Whether there is nothing to show.
     pub(super) fn is_empty(&self) -> bool {
         self.curve.is_none() && self.evals.is_empty()
+    }
+}
+
+/// The learning rates that an optimizer group had.
+#[derive(Debug, PartialEq)]
+pub(super) struct Rates {
+    pub(super) group: String,
+    pub(super) first: f64,
+    pub(super) highest: f64,
+    pub(super) last: f64,
+}
+
+impl Rates {
+    /// A cell of a table.
+    pub(super) fn shown(rate: f64) -> String {
+        format!("{rate:.3e}")
+    }
+
+    /// Of all groups: each has its own rate, which every step multiplies by a factor.
+    fn of(run: &RunRecord, steps: &[StepRecord]) -> Vec<Self> {
+        let factors: Vec<f64> = steps.iter().filter_map(|s| s.lr).collect();
+        let (Some(first), Some(last)) = (factors.first(), factors.last()) else {
+            return Vec::new();
+        };
+        let highest = factors.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let of = |(group, lr): (&String, &f64)| Self {
+            group: group.clone(),
+            first: lr * first,
+            highest: lr * highest,
+            last: lr * last,
+        };
+        run.lr.iter().map(of).collect()
     }
 }
 
@@ -133,6 +170,7 @@ impl Model {
         model.effort(run.as_ref(), &end, cut_at);
         model.course.curve = Curve::new(&steps, &model.course.evals);
         if let Some(run) = run {
+            model.rates = Rates::of(&run, &steps);
             model.parameters = run.parameters.into_iter().collect();
             flatten("", &run.model, &mut model.built);
             flatten("", &run.config, &mut model.config);
@@ -142,21 +180,25 @@ impl Model {
 
     /// How good the model is.
     fn quality(&mut self, bpb: Option<&Bpb>, core: Option<&Core>) {
-        let first = self.course.evals.first().and_then(|e| e.val_bpb);
-        let last = bpb.and_then(|b| b.bpb).or_else(|| {
-            let last = self.course.evals.last().filter(|_| self.course.evals.len() > 1);
-            last.and_then(|e| e.val_bpb)
-        });
-        let value = match (first, last) {
-            (Some(first), Some(last)) => Some(format!("{first:.4} → {last:.4}")),
-            (one, other) => one.or(other).map(|x| format!("{x:.4}")),
-        };
-        if let Some(value) = value {
-            let note = match bpb.and_then(|b| b.tokens) {
-                Some(n) => format!("of held-out text, {} tokens; lower is better", short(n as f64)),
-                None => "of held-out text; lower is better".into(),
-            };
-            self.headline.push(Fact::new("Bits per byte", value, note));
+        let looked = |e: Option<&EvalRecord>| e.and_then(|e| e.val_bpb);
+        let evals = &self.course.evals;
+        let (first, last) = (looked(evals.first()), looked(evals.last()));
+        // From the first look to the last, all at the same tokens.
+        let course = first.zip(last).filter(|_| evals.len() > 1);
+        let course = course.map(|(first, last)| format!("{first:.4} → {last:.4}"));
+        let whole = bpb.and_then(|b| Some((b.bpb?, b.tokens)));
+        if let Some((bpb, tokens)) = whole {
+            let tokens = tokens.map(|n| format!(", {} tokens", short(n as f64)));
+            let note = format!("of held-out text{}; lower is better", tokens.unwrap_or_default());
+            self.headline.push(Fact::new("Bits per byte", format!("{bpb:.4}"), note));
+        }
+        let name = if whole.is_some() { "While training" } else { "Bits per byte" };
+        if let Some(course) = course {
+            let note = "bits per byte of the same held-out text, at the first look and at the last";
+            self.headline.push(Fact::new(name, course, note));
+        } else if let Some(one) = first.or(last).filter(|_| whole.is_none()) {
+            let note = "of held-out text; lower is better";
+            self.headline.push(Fact::new(name, format!("{one:.4}"), note));
         }
         if let Some(core) = core {
             let tasks = self.tasks.len();
@@ -165,6 +207,11 @@ impl Model {
             let plural = if tasks == 1 { "task" } else { "tasks" };
             let note = format!("accuracy centred on chance, mean over {tasks} {plural}");
             self.headline.push(Fact::new("CORE", format!("{:.4}", core.centered), note));
+            if is_published(self.tasks.iter().map(|task| task.name.as_str())) {
+                self.beside_gpt2.push(("this model".to_owned(), core.centered));
+                let of_gpt2 = GPT2.map(|(size, core)| (format!("GPT-2, {size} M"), core));
+                self.beside_gpt2.extend(of_gpt2);
+            }
         }
     }
 
@@ -215,7 +262,7 @@ fn tokenizer_facts(t: &Tokenizer) -> Vec<Fact> {
 }
 
 /// `12.5 M`; the prefixes of the SI, and the integer itself below ten thousand.
-pub(super) fn short(x: f64) -> String {
+pub(in crate::stages) fn short(x: f64) -> String {
     if !x.is_finite() || x.abs() < 9_999.5 {
         return number(x);
     }

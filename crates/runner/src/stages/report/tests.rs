@@ -17,7 +17,7 @@ fn inputs(steps: u64) -> BTreeMap<&'static str, String> {
         json!({ "wte": 262_144, "lm_head": 262_144, "matrices": 786_432, "value_embeds": 524_288 });
     let run = json!({ "record": "run", "config": config,
         "model": { "channels": 128, "heads": 4 }, "parameters": groups, "tokens": steps * 4_096,
-        "steps": steps, "flops_per_token": 7_340_032.0 });
+        "steps": steps, "flops_per_token": 7_340_032.0, "lr": { "matrices": 0.02, "wte": 0.3 } });
     let _ = writeln!(train, "{run}");
     for step in 0..=steps {
         let x = step as f64 / steps as f64;
@@ -126,6 +126,106 @@ fn markdown_of_a_whole_run() {
 }
 
 #[test]
+fn both_ends_of_the_headline_are_of_the_same_tokens() {
+    let headline = |inputs: &BTreeMap<&'static str, String>| {
+        let dir = tempfile::tempdir().unwrap();
+        let out = report(dir.path(), inputs).unwrap();
+        let text = fs::read_to_string(out.join("report.md")).unwrap();
+        let of_bpb = |line: &&str| line.contains("its per byte") && line.contains("**");
+        text.lines().filter(of_bpb).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // The training looks at a part of what eval-bpb reads: two figures.
+    let mut all = inputs(600);
+    let both = headline(&all);
+    assert!(both[0].starts_with("| Bits per byte | **0.6479** | of held-out text, 41.0 k tokens"));
+    assert!(both[1].starts_with("| While training | **2.9643 → 0.6481** |"), "{both:?}");
+    all.remove("bpb");
+    let own = headline(&all);
+    assert_eq!(own.len(), 1);
+    assert!(own[0].starts_with("| Bits per byte | **2.9643 → 0.6481** |"), "{own:?}");
+    // A single look is no way from one end to the other.
+    let train = all.get_mut("train").unwrap();
+    let mut looks = 0;
+    *train = train
+        .lines()
+        .filter(|line| {
+            looks += usize::from(line.contains("\"eval\""));
+            looks < 2 || !line.contains("\"eval\"")
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert!(headline(&all)[0].contains("**2.9643**"));
+}
+
+#[test]
+fn learning_rates_are_those_of_the_groups() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = inputs(600);
+    let out = report(dir.path(), &all).unwrap();
+    let text = fs::read_to_string(out.join("report.md")).unwrap();
+    // The factor of the invented steps is at most 0.02.
+    assert!(text.contains("| matrices | 0.000e0 | 4.000e-4 |"), "{text}");
+    assert!(text.contains("| wte | 0.000e0 | 6.000e-3 |"), "{text}");
+    // Metrics from before rates were in them.
+    all.insert("train", all["train"].replacen("\"lr\":{", "\"other\":{", 1));
+    let out = report(dir.path(), &all).unwrap();
+    assert!(!fs::read_to_string(out.join("report.md")).unwrap().contains("Learning rates"));
+}
+
+#[test]
+fn gpt2_stands_beside_the_published_tasks_and_no_others() {
+    let text = |core: String| {
+        let dir = tempfile::tempdir().unwrap();
+        let out = report(dir.path(), &BTreeMap::from([("core", core)])).unwrap();
+        balanced(&fs::read_to_string(out.join("report.html")).unwrap());
+        fs::read_to_string(out.join("report.md")).unwrap()
+    };
+    let published = [
+        "agi_eval_lsat_ar",
+        "arc_challenge",
+        "arc_easy",
+        "bigbench_cs_algorithms",
+        "bigbench_dyck_languages",
+        "bigbench_language_identification",
+        "bigbench_operators",
+        "bigbench_qa_wikidata",
+        "bigbench_repeat_copy_logic",
+        "boolq",
+        "commonsense_qa",
+        "copa",
+        "coqa",
+        "hellaswag",
+        "hellaswag_zeroshot",
+        "jeopardy",
+        "lambada_openai",
+        "openbook_qa",
+        "piqa",
+        "squad",
+        "winograd",
+        "winogrande",
+    ];
+    let core = |tasks: &[&str]| {
+        let task = |task: &&str| {
+            json!({ "record": "task", "task": task, "accuracy": 0.5, "baseline": 0.25,
+            "centered": 0.333, "examples": 10 })
+            .to_string()
+        };
+        let all = json!({ "record": "core", "core": 0.2612, "accuracy": 0.5, "chance": 0.25 });
+        let mut lines: Vec<String> = tasks.iter().map(task).collect();
+        lines.push(all.to_string());
+        lines.join("\n")
+    };
+    let beside = text(core(&published));
+    for line in
+        ["| this model | 0.2612 |", "| GPT-2, 124 M | 0.1139 |", "| GPT-2, 1558 M | 0.2565 |"]
+    {
+        assert!(beside.contains(line), "{line}: {beside}");
+    }
+    assert!(!text(core(&published[1..])).contains("GPT-2"));
+    assert!(!text(inputs(50)["core"].clone()).contains("GPT-2"));
+}
+
+#[test]
 fn html_is_well_formed_and_needs_nothing_from_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     let out = report(dir.path(), &inputs(600)).unwrap();
@@ -138,9 +238,16 @@ fn html_is_well_formed_and_needs_nothing_from_elsewhere() {
     assert!(html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; *stars*"));
     assert!(html.contains("<h1>A &lt;small&gt; run</h1>"));
     assert!(html.contains("&lt;b&gt;|*"));
-    for shown in
-        ["2.9643 → 0.6479", "58.6%", "1,024", "3.498", "20,871 tokens/s", "1.84 M", "in 600 steps"]
-    {
+    for shown in [
+        "0.6479",
+        "2.9643 → 0.6481",
+        "58.6%",
+        "1,024",
+        "3.498",
+        "20,871 tokens/s",
+        "1.84 M",
+        "in 600 steps",
+    ] {
         assert!(html.contains(shown), "the page lacks {shown}");
     }
 }

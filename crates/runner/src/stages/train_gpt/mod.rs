@@ -35,7 +35,7 @@ impl Stage for TrainGpt {
     type Exec = TrainExec;
     const KIND: &'static str = "train-gpt";
     const ABOUT: &'static str = "trains a GPT on packed rows";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const COMPUTES: bool = true;
     const RANKS: bool = true;
     const INPUTS: &'static [Port] = &[
@@ -53,7 +53,7 @@ impl Stage for TrainGpt {
         &["bpb_start", "bpb_end", "loss", "tokens", "tokens_per_s", "parameters", "best_bpb"];
 
     fn key(config: &TrainConfig, extras: &Extras) -> Result<Option<serde_json::Value>> {
-        config.canonical(registry(extras)?).map(Some)
+        config.canonical(registry(extras)?)
     }
 
     fn check(config: &TrainConfig, extras: &Extras) -> Result<()> {

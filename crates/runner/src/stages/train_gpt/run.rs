@@ -13,8 +13,8 @@ use farthing_kernels::Device;
 use farthing_model::GptConfig;
 use farthing_optim::Registry;
 use farthing_train::{
-    Checkpoints, Error, EvalRecord, FinalRecord, Finetune, MODEL_FILE, Recipe, Record, Setup,
-    Trainer, TrainerState,
+    Checkpoints, Error, EvalRecord, FinalRecord, Finetune, MODEL_FILE, Recipe, Record, RunRecord,
+    Setup, Trainer, TrainerState,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -213,7 +213,8 @@ fn train(
             None => rank.initialize()?,
         }
         let mut metrics = ctx.metrics("metrics")?;
-        metrics.write(&Record::Run(rank.trainer.describe(work.config.clone())))?;
+        let run = rank.trainer.describe(work.config.clone());
+        metrics.write(&Record::Run(RunRecord { seed: Some(ctx.seed), ..run }))?;
         metrics
     };
 
