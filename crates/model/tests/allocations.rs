@@ -64,11 +64,11 @@ fn an_evaluation_allocates_nothing() {
     for preset in BOTH {
         let dev = Reference::new();
         let mut model = Model::new(&dev, config(preset, 20), 2, 20);
-        let tokens = Tokens::new(2, 20, 1);
+        let batch = Tokens::new(2, 20, 1).batch();
         let (mut losses, mut predictions) = (vec![0.0; 40], vec![0; 40]);
         let count = allocations(|| {
             let weights = model.params.weights();
-            model.gpt.evaluate(&dev, weights, &mut model.ws, &tokens.batch(), true).unwrap();
+            model.gpt.evaluate(&dev, weights, &mut model.ws, &batch, true).unwrap();
             model.ws.read_losses(&dev, &mut losses).unwrap();
             model.ws.read_predictions(&dev, &mut predictions).unwrap();
         });

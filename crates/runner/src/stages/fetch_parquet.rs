@@ -627,7 +627,7 @@ mod tests {
         assert!(is_absent(&error), "what was made of them the last time may serve: {error}");
         assert_eq!(FetchParquet::origin(&missing).as_deref(), Some("no/such/*.parquet"));
         let error = crate::failure::lines(&found(&missing).unwrap_err()).join("\n");
-        assert!(error.starts_with("no parquet file matches `no/such/*.parquet`"), "{error}");
+        assert!(error.starts_with("no file of text matches `no/such/*.parquet`"), "{error}");
         assert!(error.contains("\nhint: "), "{error}");
     }
 }

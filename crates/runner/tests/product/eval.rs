@@ -160,7 +160,7 @@ fn a_gpt2_that_is_wired_where_it_cannot_be_used_is_refused_by_the_plan() {
             }
             let output = place.go(&["--plan"]);
             assert_eq!(output.code, Some(2), "{stages}{}", output.screen());
-            let (said, of) = ("can be evaluated and nothing else", "stage `other` cannot run");
+            let (said, of) = ("can be evaluated and nothing else", "cannot run: the model behind");
             assert!(output.screen().contains(said), "{stages}{}", output.screen());
             assert!(output.screen().contains(of), "{stages}{}", output.screen());
             assert_eq!(place.go(&[]).code, Some(2), "{stages}");
