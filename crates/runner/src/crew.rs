@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::grammar::Pipeline;
 use crate::stages::{evaluation, seat::Seat, train_gpt};
-use crate::{Engine, Extras, Result, failure, hidden::Hidden};
+use crate::{Extras, RankEngine, Result, failure, hidden::Hidden};
 
 /// The exit code of a process that stops because another rank is missing or has stopped: what sees it may start the job again.
 pub(crate) const LOST: u8 = 75;
@@ -45,7 +45,7 @@ pub(crate) enum Order {
 /// A process that has read its command line and its file.
 pub(crate) struct Started {
     launch: Launch,
-    engine: Engine,
+    engine: RankEngine,
     /// Where the job's secret may be left.
     store: PathBuf,
     about: About,
@@ -121,7 +121,7 @@ impl Started {
     ) -> Result<Self> {
         let ranked = || pipeline.stages.iter().map(|s| &s.resources).filter(|r| r.all_ranks() > 1);
         // One that needs MPI has it from the start.
-        let engine = ranked().map(|r| r.engine).find(|engine| *engine == Engine::Mpi);
+        let engine = ranked().map(|r| r.engine).find(|engine| *engine == RankEngine::Mpi);
         let Some(engine) = engine.or_else(|| ranked().map(|r| r.engine).next()) else {
             let Launch { launcher, ranks, .. } = launch;
             anyhow::bail!(

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, anyhow};
 
-use crate::progress::{Progress, Watch};
+use crate::progress::{StageProgress, Watch};
 use crate::stage::Promises;
 use crate::{Cancel, Cancelled, Extras, Figure, Metrics, Resources, Result};
 
@@ -130,7 +130,7 @@ impl Ctx {
     }
 
     /// Starts a progress display over `total` units (0 where unknown), in place of an earlier one.
-    pub fn progress(&self, total: u64, unit: &str) -> Progress {
+    pub fn progress(&self, total: u64, unit: &str) -> StageProgress {
         self.watch.progress(total, unit)
     }
 

@@ -48,8 +48,8 @@ pub use extras::Extras;
 pub use figure::Figure;
 pub use lock_file::LockFile;
 pub use metrics::Metrics;
-pub use progress::Progress;
-pub use resources::{Accelerator, Engine, Resources};
+pub use progress::StageProgress;
+pub use resources::{Accelerator, RankEngine, Resources};
 pub use stage::{
     At, Before, Estimate, Given, Lacking, NoExec, PlanLine, Port, Promise, Stage, port,
 };

@@ -35,7 +35,7 @@ impl std::fmt::Display for Accelerator {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum Engine {
+pub enum RankEngine {
     /// Memory: ranks are threads of one process.
     #[default]
     Threads,
@@ -45,12 +45,12 @@ pub enum Engine {
     Nccl,
 }
 
-impl From<Engine> for farthing_comm::Engine {
-    fn from(engine: Engine) -> Self {
+impl From<RankEngine> for farthing_comm::Engine {
+    fn from(engine: RankEngine) -> Self {
         match engine {
-            Engine::Threads => Self::Threads,
-            Engine::Mpi => Self::Mpi,
-            Engine::Nccl => Self::Nccl,
+            RankEngine::Threads => Self::Threads,
+            RankEngine::Mpi => Self::Mpi,
+            RankEngine::Nccl => Self::Nccl,
         }
     }
 }
@@ -65,7 +65,7 @@ pub struct Resources {
     /// Ranks on the processor, or on as many emulated GPUs; at least 1.
     pub ranks: usize,
     /// What carries arrays among ranks.
-    pub engine: Engine,
+    pub engine: RankEngine,
     /// Threads of each rank for work on the CPU, at least 1.
     pub threads: usize,
 }
@@ -92,7 +92,7 @@ impl Default for Resources {
             device: Accelerator::Cpu,
             gpus: 0,
             ranks: 1,
-            engine: Engine::Threads,
+            engine: RankEngine::Threads,
             threads: available_threads(),
         }
     }
@@ -110,7 +110,7 @@ pub(crate) struct ResourcesTable {
     /// Ranks on the processor, or on as many emulated GPUs; 1 when absent.
     ranks: Option<usize>,
     /// What carries arrays among ranks: as ranks were started, when absent.
-    engine: Option<Engine>,
+    engine: Option<RankEngine>,
     /// The fewest ranks, or GPUs, to go on with where a launcher starts fewer than are asked for; as many as that when absent.
     min_ranks: Option<usize>,
     /// Threads of each rank for work on the processor; all cores when absent, or a part of them with `--jobs`.
@@ -219,19 +219,19 @@ impl ResourcesTable {
         }
     }
 
-    fn engine(&self, launch: Option<&Launch>) -> Result<Engine, String> {
+    fn engine(&self, launch: Option<&Launch>) -> Result<RankEngine, String> {
         match (self.engine, self.device, launch) {
-            (Some(Engine::Nccl), Accelerator::Cpu | Accelerator::Emulated, _) => {
+            (Some(RankEngine::Nccl), Accelerator::Cpu | Accelerator::Emulated, _) => {
                 Err("`engine = \"nccl\"` joins GPUs, and needs `device = \"cuda\"`".to_owned())
             }
-            (Some(Engine::Threads), _, Some(launch)) => Err(format!(
+            (Some(RankEngine::Threads), _, Some(launch)) => Err(format!(
                 "`engine = \"threads\"` joins threads of one process, and {} has started {}",
                 launch.launcher, launch.ranks
             )),
             (Some(engine), ..) => Ok(engine),
-            (None, Accelerator::Cuda, _) => Ok(Engine::Nccl),
-            (None, _, Some(_)) => Ok(Engine::Mpi),
-            (None, _, None) => Ok(Engine::Threads),
+            (None, Accelerator::Cuda, _) => Ok(RankEngine::Nccl),
+            (None, _, Some(_)) => Ok(RankEngine::Mpi),
+            (None, _, None) => Ok(RankEngine::Threads),
         }
     }
 }

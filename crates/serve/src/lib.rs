@@ -2,6 +2,7 @@
 //!
 //! This is the only crate with async code; the model itself works on a thread of its own. Logs have figures about a request, never its text.
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod api;
 mod engine;

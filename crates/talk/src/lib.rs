@@ -1,5 +1,6 @@
 //! Generates text with a trained model: prompts go in, text comes out as it is written, for several prompts at once. Terminals, networks and command lines are left to other crates.
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 mod error;
 mod model;

@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow};
 use super::ended::{OutOfMemory, told};
 use super::{Lines, Order, PARENT, Task, Word, say};
 use crate::failure::Told;
-use crate::{Cancelled, Ctx, Progress, Result};
+use crate::{Cancelled, Ctx, Result, StageProgress};
 
 /// How this program is started once more: with the same arguments, so that it comes to the same place.
 #[derive(Clone, Debug)]
@@ -146,7 +146,7 @@ fn listen(child: &mut Kept, socket: &UnixStream, task: Task, ctx: &Ctx) -> Resul
     let _ = say(socket, &Order::Task(Box::new(task)));
     let (mut lines, mut is_over, mut stopped) = (Lines::default(), false, false);
     let mut gone: Option<Instant> = None;
-    let mut count: Option<(u64, Progress)> = None;
+    let mut count: Option<(u64, StageProgress)> = None;
     while !is_over {
         if !stopped && ctx.cancel.requested() {
             stopped = true;

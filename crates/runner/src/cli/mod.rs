@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory, Parser};
+use farthing_base::names::nearest;
 use farthing_comm::Launch;
 
 pub(crate) use args::threads;
@@ -179,10 +180,31 @@ fn colours() -> bool {
 /// The text of a pipeline file, or what is wrong with it and a hint.
 fn text(file: &Path) -> Result<String, String> {
     let bytes = farthing_base::files::read_at_most(file, MOST_FILE_BYTES).map_err(|error| {
-        let hint = if file.is_dir() { "name a file in it" } else { "check the path" };
+        let hint = match file.is_dir() {
+            true => "name a file in it".to_owned(),
+            false => meant(file).unwrap_or_else(|| "check the path".to_owned()),
+        };
         format!("{error}\nhint: {hint}")
     })?;
     encoding::text(bytes)
+}
+
+/// What somebody may have meant by the name of a file that is not there: a pipeline beside it or, of a single word, a command.
+fn meant(file: &Path) -> Option<String> {
+    let name = file.file_name()?.to_str()?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_none() {
+        let line = Args::command();
+        let commands = line.get_subcommands().map(clap::Command::get_name);
+        if let Some(command) = nearest(name, commands) {
+            return Some(format!("did you mean the command `{command}`?"));
+        }
+    }
+    let beside = std::fs::read_dir(folder.unwrap_or(Path::new("."))).ok()?.flatten();
+    let names = beside.filter_map(|entry| entry.file_name().into_string().ok());
+    let pipelines: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
+    let near = nearest(name, pipelines.iter().map(String::as_str))?;
+    Some(format!("did you mean `{}`?", file.with_file_name(near).display()))
 }
 
 /// Plans or runs; `again` reads the pipeline once more.

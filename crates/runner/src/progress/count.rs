@@ -12,7 +12,7 @@ use super::{format, lock};
 
 /// A count under way, to be advanced from any thread.
 #[derive(Clone)]
-pub struct Progress(pub(super) Arc<Count>);
+pub struct StageProgress(pub(super) Arc<Count>);
 
 pub(super) struct Count {
     pub(super) unit: String,
@@ -31,7 +31,7 @@ pub(super) struct Words {
     parts: BTreeMap<String, (u64, Option<u64>)>,
 }
 
-impl Progress {
+impl StageProgress {
     pub(super) fn new(total: u64, unit: &str) -> Self {
         Self(Arc::new(Count {
             unit: unit.to_owned(),
@@ -115,7 +115,7 @@ pub(crate) struct CountState {
     parts: BTreeMap<String, (u64, Option<u64>)>,
 }
 
-impl Progress {
+impl StageProgress {
     pub(super) fn state(&self, serial: u64) -> CountState {
         let Count { unit, total, done, first, words, .. } = &*self.0;
         let words = lock(words);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn parts_have_lines_until_they_are_done() {
-        let progress = Progress::new(0, "bytes");
+        let progress = StageProgress::new(0, "bytes");
         progress.part("b", 500_000, None);
         progress.part("a", 1_000_000, Some(4_000_000));
         progress.part("c", 7, Some(7));

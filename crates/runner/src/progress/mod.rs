@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use board::Board;
 pub(crate) use count::CountState;
-pub use count::Progress;
+pub use count::StageProgress;
 pub(crate) use screen::Screen;
 pub(crate) use watch::{Remote, Watch};
 

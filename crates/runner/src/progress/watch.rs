@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::count::{CountState, Progress};
+use super::count::{CountState, StageProgress};
 use super::words::{Rates, describe};
 use super::{Screen, board, lock};
 
@@ -28,7 +28,7 @@ struct Shared {
     screen: Screen,
     started: Instant,
     log: Mutex<Option<File>>,
-    count: Mutex<Option<Progress>>,
+    count: Mutex<Option<StageProgress>>,
     over: Mutex<bool>,
     wake: Condvar,
     remote: Option<Arc<dyn Remote>>,
@@ -76,8 +76,8 @@ impl Watch {
     }
 
     /// Replaces the count.
-    pub(crate) fn progress(&self, total: u64, unit: &str) -> Progress {
-        let progress = Progress::new(total, unit);
+    pub(crate) fn progress(&self, total: u64, unit: &str) -> StageProgress {
+        let progress = StageProgress::new(total, unit);
         *lock(&self.shared.count) = Some(progress.clone());
         progress
     }
@@ -156,7 +156,7 @@ const TOLD: Duration = Duration::from_millis(100);
 /// Tells another process the counts until the watch is over, and how they stand then.
 fn tell(shared: &Shared, remote: &dyn Remote) {
     let (mut serial, mut told) = (0, CountState::default());
-    let mut last: Option<Progress> = None;
+    let mut last: Option<StageProgress> = None;
     let mut over = lock(&shared.over);
     loop {
         let is_over = *over;
@@ -202,10 +202,10 @@ fn draw(shared: &Shared) {
         let elapsed = shared.started.elapsed();
         let count = lock(&shared.count).clone();
         let (long, short) = describe(count.as_ref(), elapsed, &mut rates);
-        let parts = count.as_ref().map(Progress::parts).unwrap_or_default();
+        let parts = count.as_ref().map(StageProgress::parts).unwrap_or_default();
         let mut line =
             board::Line { stage: shared.stage.clone(), text: short, ..Default::default() };
-        if let Some(Progress(count)) = &count {
+        if let Some(StageProgress(count)) = &count {
             line.total = count.total.load(Ordering::Relaxed);
             line.done = count.done.load(Ordering::Relaxed);
         }

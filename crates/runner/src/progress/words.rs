@@ -4,17 +4,17 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::count::{Count, Progress};
+use super::count::{Count, StageProgress};
 use super::{format, lock};
 
 /// The count in words: `1,200 of 5,000 steps  24%  35.0 steps/s  1m48s left  loss 3.21`; and as it is where there is little room, what is looked for
 /// first: `24%  loss 3.21  1m48s left  35.0 steps/s  1,200 of 5,000 steps`.
 pub(super) fn describe(
-    count: Option<&Progress>,
+    count: Option<&StageProgress>,
     elapsed: Duration,
     rates: &mut Rates,
 ) -> (String, String) {
-    let Some(Progress(count)) = count else {
+    let Some(StageProgress(count)) = count else {
         let text = format!("running for {}", format::duration(elapsed.as_secs_f64()));
         return (text.clone(), text);
     };
@@ -83,7 +83,7 @@ mod tests {
         let second = Duration::from_secs(70);
         assert_eq!(describe(None, second, &mut rates).0, "running for 1m10s");
 
-        let progress = Progress::new(5_000, "steps");
+        let progress = StageProgress::new(5_000, "steps");
         progress.figure("loss", "3.4");
         progress.figure("loss", "3.21");
         progress.message("warming up");
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(none, "0 of 5,000 steps  0%  loss 3.21  warming up");
 
         // Where a resumed stage starts is not speed.
-        let progress = Progress::new(5_000, "steps");
+        let progress = StageProgress::new(5_000, "steps");
         progress.set(4_000);
         assert_eq!(describe(Some(&progress), second, &mut rates).0, "4,000 of 5,000 steps  80%");
         progress.advance(500);
@@ -104,7 +104,7 @@ mod tests {
         assert!(short.starts_with("90%  loss 3.2100  ") && short.ends_with(" steps"), "{short}");
         assert!(short.find(" left  ") < short.find(" steps/s  "), "{short}");
 
-        let unknown = Progress::new(0, "bytes");
+        let unknown = StageProgress::new(0, "bytes");
         unknown.advance(12_500_000);
         assert!(describe(Some(&unknown), second, &mut Rates::default()).0.starts_with("12.5 MB"));
     }

@@ -7,7 +7,7 @@ use farthing_comm::{Comm, Control, Job, One, Threads};
 use farthing_kernels::Device;
 
 use crate::crew::{self, Crew};
-use crate::{Engine, Extras, Lacking, PlanCtx, Resources, Result};
+use crate::{Extras, Lacking, PlanCtx, RankEngine, Resources, Result};
 
 /// Where a rank is.
 pub(crate) enum Seat<'a> {
@@ -41,13 +41,13 @@ impl Seat<'_> {
     /// What joins it to the others for arrays of a device.
     pub(crate) fn comm<'d>(
         self,
-        engine: Engine,
+        engine: RankEngine,
         dev: &'d dyn Device,
     ) -> farthing_comm::Result<Box<dyn Comm + 'd>> {
         Ok(match self {
             Self::Alone => Box::new(One),
             #[cfg(feature = "nvidia")]
-            Self::Thread(end) if engine == Engine::Nccl => {
+            Self::Thread(end) if engine == RankEngine::Nccl => {
                 let patience = farthing_comm::Patience::default();
                 Box::new(farthing_comm::Nccl::new(Arc::new(end), dev, patience)?)
             }
@@ -112,7 +112,7 @@ pub(crate) fn preflight(
     // The last of the GPUs that this process opens is there if all are.
     let last = if launched || resources.gpus == 0 { 0 } else { ranks - 1 };
     open(last)?;
-    if ranks > 1 && resources.engine == Engine::Mpi && !launched {
+    if ranks > 1 && resources.engine == RankEngine::Mpi && !launched {
         return Err(Lacking(format!(
             "its `resources` ask for `engine = \"mpi\"`, and no mpirun has started this process\n\
              hint: start it with `mpirun -n {ranks}` before the command, or leave `engine` out"

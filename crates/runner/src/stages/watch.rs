@@ -1,12 +1,12 @@
 //! Lets the libraries' progress appear on the stage's display.
 
 use crate::progress::format::amount;
-use crate::{Cancelled, Ctx, Progress};
+use crate::{Cancelled, Ctx, StageProgress};
 
 /// A stage's display as the data and eval crates know progress.
 pub(crate) struct Watched<'a> {
     ctx: &'a Ctx,
-    progress: Progress,
+    progress: StageProgress,
 }
 
 impl<'a> Watched<'a> {

@@ -14,7 +14,7 @@ use super::options::{say, tell};
 use crate::Result;
 use crate::hidden::Hidden;
 use crate::progress::format::amount;
-use crate::progress::{Progress, Screen, Watch};
+use crate::progress::{Screen, StageProgress, Watch};
 use crate::stages::core_bundle::{self, PUBLISHED};
 use crate::stages::eval_core::{task_line, write_results};
 use crate::stages::loaded::Evaluated;
@@ -234,7 +234,7 @@ impl Source {
 /// A display as the data and eval crates know progress.
 struct Display<'a> {
     watch: &'a Watch,
-    progress: Progress,
+    progress: StageProgress,
 }
 
 impl<'a> Display<'a> {

@@ -99,7 +99,8 @@ fn threads_do_not_change_a_bit() {
 #[cfg(unix)]
 #[test]
 fn a_training_that_is_asked_to_stop_goes_on_from_a_checkpoint() {
-    let set = ["train.schedule.steps=400", "train.exec.checkpoint_every_s=600"];
+    // So many that a signal comes before the last one, however slowly it is sent.
+    let set = ["train.schedule.steps=1500", "train.exec.checkpoint_every_s=600"];
     let args: Vec<&str> = ["p.toml", "--until", "train"]
         .into_iter()
         .chain(set.iter().flat_map(|s| ["--set", s]))

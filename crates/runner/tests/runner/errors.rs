@@ -175,6 +175,17 @@ fn heading() {
 fn command_line() {
     let place = Place::with(HI);
     assert_snapshot!("missing_file", place.run(&["q.toml"]).screen());
+    let absent = place.path("absent/p.toml");
+    for (file, hint) in [
+        ("p.tml", "did you mean `p.toml`?"),
+        ("./p.tomll", "did you mean `./p.toml`?"),
+        ("serv", "did you mean the command `serve`?"),
+        ("pipeline.toml", "check the path"),
+        (absent.to_str().unwrap(), "check the path"),
+    ] {
+        let screen = place.run(&[file]).screen();
+        assert!(screen.contains(&format!("\nhint: {hint}\n")), "{file}: {screen}");
+    }
     assert_snapshot!("unknown_flag", place.run(&["p.toml", "--plam"]).screen());
     assert_snapshot!("unknown_selection", place.run(&["p.toml", "--from", "ho"]).screen());
     assert_snapshot!("unknown_force", place.run(&["p.toml", "--force", "train"]).screen());

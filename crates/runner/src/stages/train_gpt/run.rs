@@ -26,7 +26,7 @@ use crate::crew;
 use crate::progress::format::count;
 use crate::stages::seat::{self, Seat};
 use crate::stages::{self, TOKENIZER_FILE};
-use crate::{Cancelled, Ctx, Engine, Extras, Lacking, PlanCtx, Resources, Result};
+use crate::{Cancelled, Ctx, Extras, Lacking, PlanCtx, RankEngine, Resources, Result};
 
 /// What is learned, as far as it fixes the model and its steps.
 #[derive(Clone, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ pub(crate) fn preflight(
 ) -> Result<()> {
     seat::preflight(resources, ctx, |rank| super::device(precision, resources, rank))?;
     #[cfg(feature = "nvidia")]
-    if resources.all_ranks() > 1 && resources.engine == Engine::Nccl {
+    if resources.all_ranks() > 1 && resources.engine == RankEngine::Nccl {
         farthing_comm::Nccl::find().map_err(|e| Lacking(e.with_hint()))?;
     }
     Ok(())
