@@ -180,9 +180,10 @@ fn colours() -> bool {
 /// The text of a pipeline file, or what is wrong with it and a hint.
 fn text(file: &Path) -> Result<String, String> {
     let bytes = farthing_base::files::read_at_most(file, MOST_FILE_BYTES).map_err(|error| {
-        let hint = match file.is_dir() {
-            true => "name a file in it".to_owned(),
-            false => meant(file).unwrap_or_else(|| "check the path".to_owned()),
+        let hint = if file.is_dir() {
+            "name a file in it".to_owned()
+        } else {
+            meant(file).unwrap_or_else(|| "check the path".to_owned())
         };
         format!("{error}\nhint: {hint}")
     })?;
@@ -202,7 +203,8 @@ fn meant(file: &Path) -> Option<String> {
     }
     let beside = std::fs::read_dir(folder.unwrap_or(Path::new("."))).ok()?.flatten();
     let names = beside.filter_map(|entry| entry.file_name().into_string().ok());
-    let pipelines: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
+    let is_pipeline = |name: &String| Path::new(name).extension().is_some_and(|e| e == "toml");
+    let pipelines: Vec<String> = names.filter(is_pipeline).collect();
     let near = nearest(name, pipelines.iter().map(String::as_str))?;
     Some(format!("did you mean `{}`?", file.with_file_name(near).display()))
 }

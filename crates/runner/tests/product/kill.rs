@@ -116,10 +116,8 @@ fn a_training_that_is_asked_to_stop_goes_on_from_a_checkpoint() {
     whole.done(&args[1..]);
     let place = Place::new();
     for (i, (signal, code)) in [("-TERM", 143), ("-HUP", 129), ("-USR1", 138)].iter().enumerate() {
+        // Under `nohup` it is ignored, and the runner leaves it so.
         if *signal == "-HUP" && hangups_are_ignored() {
-            println!(
-                "SIGHUP is not tried: it is ignored here, as `nohup` has it, and the runner leaves it so"
-            );
             continue;
         }
         let mut child = place.spawn(&args);
