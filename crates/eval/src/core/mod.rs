@@ -22,7 +22,7 @@ pub use item::{Item, Line, read_items};
 pub use prompt::prompts;
 pub use report::{CoreReport, Example, TaskReport, centered, core_metric};
 pub use sequence::{Sequence, sequences};
-pub use yardstick::{GPT2, is_published};
+pub use yardstick::{GPT2, PUBLISHED, is_published};
 
 use item::parse_items;
 

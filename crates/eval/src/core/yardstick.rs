@@ -9,8 +9,8 @@ use super::CoreReport;
 pub const GPT2: [(u32, f64); 4] =
     [(124, 0.113_891), (355, 0.184_903), (774, 0.214_641), (1_558, 0.256_525)];
 
-/// The tasks of the published bundle.
-const PUBLISHED: [&str; 22] = [
+/// The labels of the published bundle's tasks, sorted.
+pub const PUBLISHED: [&str; 22] = [
     "agi_eval_lsat_ar",
     "arc_challenge",
     "arc_easy",

@@ -29,7 +29,7 @@ impl Stage for EvalBpb {
     type Exec = NoExec;
     const KIND: &'static str = "eval-bpb";
     const ABOUT: &'static str = "bits per byte of a model on held-out rows";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const COMPUTES: bool = true;
     const RANKS: bool = true;
     const INPUTS: &'static [Port] =

@@ -180,30 +180,7 @@ fn gpt2_stands_beside_the_published_tasks_and_no_others() {
         balanced(&fs::read_to_string(out.join("report.html")).unwrap());
         fs::read_to_string(out.join("report.md")).unwrap()
     };
-    let published = [
-        "agi_eval_lsat_ar",
-        "arc_challenge",
-        "arc_easy",
-        "bigbench_cs_algorithms",
-        "bigbench_dyck_languages",
-        "bigbench_language_identification",
-        "bigbench_operators",
-        "bigbench_qa_wikidata",
-        "bigbench_repeat_copy_logic",
-        "boolq",
-        "commonsense_qa",
-        "copa",
-        "coqa",
-        "hellaswag",
-        "hellaswag_zeroshot",
-        "jeopardy",
-        "lambada_openai",
-        "openbook_qa",
-        "piqa",
-        "squad",
-        "winograd",
-        "winogrande",
-    ];
+    let published = farthing_eval::core::PUBLISHED;
     let core = |tasks: &[&str]| {
         let task = |task: &&str| {
             json!({ "record": "task", "task": task, "accuracy": 0.5, "baseline": 0.25,
