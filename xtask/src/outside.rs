@@ -68,6 +68,8 @@ pub(crate) fn run() -> Result<()> {
         succeed(&mut tar, "unpacking")?;
         writeln!(patch, "{name} = {{ path = \"{}\" }}", unpacked.join(whole).display())?;
     }
+    let profile = place.join("profile.toml");
+    write(&profile, &release_profile(&fs::read_to_string(root().join("Cargo.toml"))?)?)?;
     for (name, dependency, body) in PROGRAMS {
         let program = place.join(name);
         let manifest = format!(
@@ -80,17 +82,19 @@ pub(crate) fn run() -> Result<()> {
         write(&program.join("src/main.rs"), &main)?;
         // The versions that are tested here.
         fs::copy(root().join("Cargo.lock"), program.join("Cargo.lock"))?;
+        // What lints have checked of registries' crates, in the workspace's target folder, is not checked again: versions and profiles are the same.
         let mut check = Command::new(cargo());
-        check.args(["check", "--quiet", "--target-dir"]).arg(place.join("build"));
+        check.args(["check", "--release", "--quiet", "--config"]).arg(&profile);
+        check.arg("--target-dir").arg(target()?);
         succeed(check.current_dir(&program), name)?;
         println!("{name}: builds against {dependency}");
     }
-    own_runner()
+    own_runner(&profile)
 }
 
 /// `examples/outside`: a crate with a stage and an optimizer of its own, built as somebody else's would be, and its pipeline run. What it is built from registries
 /// is taken from the workspace's target folder, since versions and profiles are the same.
-fn own_runner() -> Result<()> {
+fn own_runner(profile: &Path) -> Result<()> {
     let example = root().join("examples/outside");
     let manifest = example.join("Cargo.toml");
     let source = fs::read_to_string(example.join("src/main.rs"))?;
@@ -101,8 +105,6 @@ fn own_runner() -> Result<()> {
         );
     }
     fs::copy(root().join("Cargo.lock"), example.join("Cargo.lock"))?;
-    let profile = target()?.join("outside/profile.toml");
-    write(&profile, &release_profile(&fs::read_to_string(root().join("Cargo.toml"))?)?)?;
     let mut build = Command::new(cargo());
     build.args(["build", "--release", "--quiet", "--offline", "--config"]).arg(profile);
     build.arg("--manifest-path").arg(manifest).arg("--target-dir").arg(target()?);

@@ -15,11 +15,12 @@ use farthing_kernels::cpu::Cpu;
 use farthing_kernels::{Device, Tensor};
 
 /// Rows, channels in, channels out of the products of small training steps, the head's among them, and a square.
-const SHAPES: [[usize; 3]; 9] = [
+const SHAPES: [[usize; 3]; 10] = [
     [4096, 256, 256],
     [4096, 256, 1024],
     [4096, 1024, 256],
     [1024, 256, 8192],
+    [512, 384, 32768],
     [8192, 384, 384],
     [8192, 384, 1536],
     [8192, 1536, 384],

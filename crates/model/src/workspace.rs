@@ -307,7 +307,7 @@ impl<T> Buffers<T> {
 /// The most bytes and rows of a chunk of logits, unless one row is larger. For each chunk the head's weights are read and their gradient is read and written: the fewer the
 /// better on a GPU, which computes in bf16. In f32 they are for a CPU, whose caches are to hold them.
 fn chunk_limits(dtype: DType) -> (usize, usize) {
-    if dtype == DType::BF16 { (256 << 20, 4096) } else { (32 << 20, usize::MAX) }
+    if dtype == DType::BF16 { (256 << 20, 4096) } else { (64 << 20, usize::MAX) }
 }
 
 /// Rows whose logits exist at a time: a multiple of 64 where there are so many.

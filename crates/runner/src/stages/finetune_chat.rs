@@ -272,7 +272,7 @@ impl Stage for FinetuneChat {
     type Exec = TrainExec;
     const KIND: &'static str = "finetune-chat";
     const ABOUT: &'static str = "teaches a trained model to answer, from conversations";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const COMPUTES: bool = true;
     const RANKS: bool = true;
     const INPUTS: &'static [Port] = &[port("model", "checkpoint"), port("bpe", "tokenizer")];

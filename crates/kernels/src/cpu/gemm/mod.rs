@@ -25,6 +25,10 @@ const STEPS: usize = 512;
 const PACKED: usize = 1 << 20;
 /// Rows of the result that one task works through a panel with, at most. What it reads of a stays in the second-level cache.
 const ROWS: usize = 224;
+/// Elements of b that one task packs and keeps, where each packs its own: 768 KiB, of a second-level cache of 1 MiB or more.
+const NEAR: usize = 3 << 16;
+/// Most elements of a block of a that are read again for each of those: 1 MiB.
+const WIDE: usize = 1 << 18;
 /// Tasks that a product is cut into at least, unless they would be smaller than 56 × 64.
 const TASKS: usize = 16;
 /// Multiplications of a product that is not worth waking another thread for.
@@ -94,12 +98,16 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(m: usize, n: usize, count: usize, width: usize) -> Self {
+    fn new(m: usize, n: usize, count: usize, width: usize, strips: Strips) -> Self {
         let (mut rows, mut cols) = (ROWS, n.next_multiple_of(width));
         while rows > ROWS / 4 && count * m.div_ceil(rows) < TASKS {
             rows /= 2;
         }
-        while cols > 64 && count * m.div_ceil(rows) * n.div_ceil(cols) < TASKS {
+        // Who packs his own rows has all columns, so that nobody packs them again.
+        while strips != Strips::Own
+            && cols > 64
+            && count * m.div_ceil(rows) * n.div_ceil(cols) < TASKS
+        {
             cols = (cols / 2).next_multiple_of(width);
         }
         // Even parts, so that no thread waits for another's larger one.
@@ -125,38 +133,52 @@ impl Cut {
     }
 }
 
+/// Who packs a, if it is packed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strips {
+    /// Nobody: it lies by rows, or is read seldom.
+    None,
+    /// All threads, before they multiply.
+    Shared,
+    /// Each task its own rows, which no other task reads.
+    Own,
+}
+
 /// What of some products is packed and multiplied at once.
 #[derive(Clone, Copy)]
 struct Portion {
     /// Products.
     count: usize,
-    rows: usize,
     cols: usize,
     /// Blocks of k.
     blocks: usize,
+    strips: Strips,
 }
 
 impl Portion {
-    /// The largest that keeps what is packed below [`PACKED`] elements, or about that.
+    /// The largest that keeps what is packed together below [`PACKED`] elements, or about that.
     fn new(kernel: Kernel, count: usize, [m, n, k]: [usize; 3], pack_left: bool) -> Self {
         let (blocks, width) = (k_blocks(k), kernel.width());
         let steps = k.div_ceil(blocks).max(1);
         let half = PACKED / 2 / steps;
+        let strips = match pack_left {
+            false => Strips::None,
+            true if m <= half.max(ROWS) => Strips::Shared,
+            true => Strips::Own,
+        };
         let cols = n.min((half / width).max(1) * width);
-        let rows = if pack_left { m.min(half.max(ROWS)) } else { m };
-        let left = if pack_left { kernel.strips_len(rows, steps) } else { 0 };
+        let left = if strips == Strips::Shared { kernel.strips_len(m, steps) } else { 0 };
         let fit = PACKED / (kernel.packed_len(steps, cols) + left).max(1);
-        let whole = rows == m && cols == n && fit >= blocks;
-        let count = if whole { (fit / blocks).min(count) } else { 1 };
-        Self { count, rows, cols, blocks: fit.clamp(1, blocks) }
+        let count = if cols == n && fit >= blocks { (fit / blocks).min(count) } else { 1 };
+        Self { count, cols, blocks: fit.clamp(1, blocks), strips }
     }
 }
 
-/// A portion of some products: the rows and columns that `product` gives, and some blocks of k.
+/// A portion of some products: the columns that `product` gives, and some blocks of k.
 struct Part<'p, P> {
     kernel: Kernel,
     blocks: Range<usize>,
-    pack_left: bool,
+    strips: Strips,
     /// Rows minus columns of the first element, where what is below the diagonal is left out.
     below: Option<isize>,
     product: &'p P,
@@ -201,6 +223,11 @@ impl Workers {
         let k = a.cols;
         assert!(a.rows == m && b.cols == n && b.rows == k, "({m}, {k}) by ({}, {n})", b.rows);
         let kernel = self.kernel();
+        let near = m * k.div_ceil(k_blocks(k)) <= WIDE && n * k > PACKED;
+        let enough = n.div_ceil(kernel.width()) >= 4 * self.threads();
+        if count == 1 && symmetry == Symmetry::Unknown && a.col_stride == 1 && near && enough {
+            return self.wide(dst, product(0));
+        }
         // By columns, a is read better once it is packed; unless that is seldom.
         let pack_left = kernel.packs_left() && a.col_stride != 1 && n > 2 * kernel.width();
         let portion = Portion::new(kernel, count, [m, n, k], pack_left);
@@ -209,45 +236,63 @@ impl Workers {
             let count = portion.count.min(count - first);
             for col in (0..n).step_by(portion.cols) {
                 let cols = col..n.min(col + portion.cols);
-                for row in (0..m).step_by(portion.rows) {
-                    let rows = row..m.min(row + portion.rows);
-                    for block in (0..blocks).step_by(portion.blocks) {
-                        let part = |i: usize| {
-                            let Product { start, alpha, a, b, then } = product(first + i);
-                            let start = match block {
-                                0 => start.part(rows.clone(), cols.clone()),
-                                _ => Start::Old,
-                            };
-                            let last = block + portion.blocks >= blocks;
-                            let then = if last {
-                                then.part(rows.clone(), cols.clone())
-                            } else {
-                                Then::Keep
-                            };
-                            let (a, b) = (a.part(rows.clone(), 0..k), b.part(0..k, cols.clone()));
-                            Product { start, alpha, a, b, then }
+                for block in (0..blocks).step_by(portion.blocks) {
+                    let part = |i: usize| {
+                        let Product { start, alpha, a, b, then } = product(first + i);
+                        let start = match block {
+                            0 => start.part(0..m, cols.clone()),
+                            _ => Start::Old,
                         };
-                        let dst = match count {
-                            1 => dst.part(first * m + row..first * m + rows.end, cols.clone()),
-                            _ => dst.part(first * m..(first + count) * m, cols.clone()),
-                        };
-                        let part = Part {
-                            kernel,
-                            blocks: block..blocks.min(block + portion.blocks),
-                            pack_left,
-                            // Rows minus columns of the first element.
-                            below: (symmetry == Symmetry::Known)
-                                .then_some(row as isize - col as isize),
-                            product: &part,
-                        };
-                        self.part(count, dst, &part);
-                    }
+                        let last = block + portion.blocks >= blocks;
+                        let then = if last { then.part(0..m, cols.clone()) } else { Then::Keep };
+                        Product { start, alpha, a, b: b.part(0..k, cols.clone()), then }
+                    };
+                    let part = Part {
+                        kernel,
+                        blocks: block..blocks.min(block + portion.blocks),
+                        strips: portion.strips,
+                        // Rows minus columns of the first element.
+                        below: (symmetry == Symmetry::Known).then_some(-(col as isize)),
+                        product: &part,
+                    };
+                    self.part(count, dst.part(first * m..(first + count) * m, cols.clone()), &part);
                 }
             }
         }
         if symmetry == Symmetry::Known {
             self.mirror(count, dst);
         }
+    }
+
+    /// A result of few rows by a large b: each task packs columns of its own, and multiplies all rows by them while they are in the caches of its core. Packed by all, half of
+    /// them would have to come from another core, to be used a few times.
+    fn wide(&self, dst: MatMut<'_>, product: Product<'_>) {
+        let Product { start, alpha, a, b, then } = product;
+        let (m, n, k, kernel) = (dst.rows, dst.cols, a.cols, self.kernel());
+        let (width, steps) = (kernel.width(), k.div_ceil(k_blocks(k)));
+        let panels = n.div_ceil(width);
+        let most = (NEAR / steps / width).max(1);
+        let tasks = panels.div_ceil(most).max(TASKS.min(panels / 8));
+        let each = panels.div_ceil(tasks.next_multiple_of(self.threads())) * width;
+        let dst = dst.share();
+        self.tasks(n.div_ceil(each), |task| {
+            let cols = task * each..n.min((task + 1) * each);
+            // SAFETY: each task has columns of its own.
+            let mut dst = unsafe { dst.part(0..m, cols.clone()) };
+            let mut start = start.part(0..m, cols.clone());
+            self.scratch(kernel.packed_len(steps, cols.len()), |packed: &mut [f32]| {
+                for block in 0..k_blocks(k) {
+                    let k = k_block(k, block);
+                    let packed = &mut packed[..kernel.packed_len(k.len(), cols.len())];
+                    kernel.pack(packed, b.part(k.clone(), cols.clone()));
+                    let right = Right::packed(packed, k.len(), width, 0..k.len());
+                    let left = Left::Matrix(a.part(0..m, k));
+                    kernel.block(&mut dst, start, alpha, left, right, None);
+                    start = Start::Old;
+                }
+            });
+            then.part(0..m, cols).apply(&mut dst);
+        });
     }
 
     /// Packs and multiplies a portion.
@@ -257,18 +302,19 @@ impl Workers {
         dst: MatMut<'_>,
         of: &Part<'_, impl Fn(usize) -> Product<'a> + Sync + Send>,
     ) {
-        let Part { kernel, pack_left, .. } = *of;
+        let Part { kernel, strips, .. } = *of;
         let (m, n, k, width) = (dst.rows / count, dst.cols, (of.product)(0).a.cols, kernel.width());
-        let cut = Cut::new(m, n, count, width);
+        let cut = Cut::new(m, n, count, width, strips);
         let (panels, down, across) = (n.div_ceil(width), cut.down(), cut.across());
         let blocks: usize = of.blocks.len();
         let steps = k.div_ceil(k_blocks(k));
         // Places of a block of k of one product: its panels, then its strips.
         let of_panels = panels * steps * width;
-        let of_strips = if pack_left { kernel.strips_len(cut.rows, steps) } else { 0 };
+        let shared = strips == Strips::Shared;
+        let of_strips = if shared { kernel.strips_len(cut.rows, steps) } else { 0 };
         let place = of_panels + down * of_strips;
         let right_packs = panels.div_ceil(PANELS);
-        let packs = right_packs + if pack_left { down } else { 0 };
+        let packs = right_packs + if shared { down } else { 0 };
         let few = count * m * n * k <= SMALL;
         self.scratch(count * blocks * place, |packed: &mut [f32]| {
             let all = MatMut::new(&mut *packed, 1, count * blocks * place).share();
@@ -306,16 +352,26 @@ impl Workers {
                 for block in 0..blocks {
                     let k = k_block(k, of.blocks.start + block);
                     let packed = &packed[(i * blocks + block) * place..][..place];
-                    let (right, strips) = packed.split_at(of_panels);
+                    let (right, lefts) = packed.split_at(of_panels);
                     let right = &right[cols.start * k.len()..];
-                    let a = a.part(rows.clone(), k.clone());
-                    let left = if pack_left {
-                        Left::Strips(&strips[row * of_strips..], a)
-                    } else {
-                        Left::Matrix(a)
-                    };
                     let right = Right::packed(right, k.len(), width, 0..k.len());
-                    kernel.block(&mut dst, start, alpha, left, right, below);
+                    let a = a.part(rows.clone(), k);
+                    match strips {
+                        Strips::None => {
+                            kernel.block(&mut dst, start, alpha, Left::Matrix(a), right, below);
+                        }
+                        Strips::Shared => {
+                            let left = Left::Strips(&lefts[row * of_strips..], a);
+                            kernel.block(&mut dst, start, alpha, left, right, below);
+                        }
+                        Strips::Own => {
+                            self.scratch(kernel.strips_len(a.rows, a.cols), |own: &mut [f32]| {
+                                kernel.pack_left(own, a);
+                                let left = Left::Strips(own, a);
+                                kernel.block(&mut dst, start, alpha, left, right, below);
+                            });
+                        }
+                    }
                     start = Start::Old;
                 }
                 // Now, while it is in a cache of this core.
@@ -379,8 +435,9 @@ mod tests {
         }
     }
 
-    /// (m, n, k): single rows and columns, one more and one less than a tile's, several blocks of k, several portions of b, of a and of k.
-    const SIZES: [[usize; 3]; 14] = [
+    /// (m, n, k): single rows and columns, one more and one less than a tile's, several blocks of k, several portions of b and of k, tasks that pack their own part of a or
+    /// of b, rows that lie a multiple of 16 KiB apart.
+    const SIZES: [[usize; 3]; 17] = [
         [1, 1, 1],
         [1, 100, 70],
         [12, 33, 65],
@@ -395,6 +452,9 @@ mod tests {
         [20, 3000, 520],
         [2300, 80, 516],
         [1100, 1050, 530],
+        [30, 100, 4096],
+        [40, 600, 4096],
+        [2100, 40, 4096],
     ];
 
     #[test]

@@ -68,8 +68,10 @@ unsafe fn panel<V: Vector>(to: *mut f32, width: usize, b: Mat<'_>) {
     }
 }
 
-/// Steps of k that are copied to one panel or strip before the next: what is read stays in the first-level cache meanwhile, and few pages are written at once.
-const TOGETHER: usize = 32;
+/// Steps of k that are copied to one panel before the next: what is read stays in the first-level cache meanwhile, and few pages are written at once.
+const TOGETHER: usize = 64;
+/// The same of strips. Few, since what two strips share of a line has to stay, and lines of all steps may belong to one set of a cache.
+const OF_STRIPS: usize = 8;
 
 /// Elements from a strip of `k` steps to the next: one vector more than it has, so that equal steps of strips don't meet in one set of a cache.
 pub(super) fn strip_len(k: usize, lanes: usize) -> usize {
@@ -88,12 +90,12 @@ unsafe fn strips_of<V: Vector>(
 ) {
     assert!(a.row_stride == 1 && to.len() >= strips.clone().count() * strip_len(a.cols, V::LANES));
     let (to, len) = (to.as_mut_ptr(), strip_len(a.cols, V::LANES));
-    for first in (0..a.cols).step_by(TOGETHER) {
+    for first in (0..a.cols).step_by(OF_STRIPS) {
         for (i, rows) in strips.clone().enumerate() {
             // SAFETY: rows of a, and the strip's place in `to`.
             unsafe {
                 let mask = V::mask(rows.len());
-                for k in first..a.cols.min(first + TOGETHER) {
+                for k in first..a.cols.min(first + OF_STRIPS) {
                     let from = a.address.add(k * a.col_stride + rows.start);
                     V::load_masked(from, mask).store(to.add(i * len + k * V::LANES));
                 }

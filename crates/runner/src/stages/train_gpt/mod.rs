@@ -35,7 +35,7 @@ impl Stage for TrainGpt {
     type Exec = TrainExec;
     const KIND: &'static str = "train-gpt";
     const ABOUT: &'static str = "trains a GPT on packed rows";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const COMPUTES: bool = true;
     const RANKS: bool = true;
     const INPUTS: &'static [Port] = &[
