@@ -3,6 +3,7 @@
 //! What each operation computes, and the rules that hold for all of them, are documented in [`ops`](crate::ops). Every `dyn Device` also has one method per operation, for example
 //! `dev.linear(y, x, w, false)`, which builds the value and calls [`Device::run`].
 
+use crate::cuda::driver::Beside;
 use crate::ops::Op;
 use crate::{Bf16, DType, Mut, Place, Ref, Result, Shape, Tensor};
 
@@ -51,9 +52,9 @@ pub trait Memory {
     /// Waits for everything launched so far.
     fn synchronize(&self) -> Result<()>;
 
-    /// The handle of the CUDA stream that this device's work is launched in (a `CUstream`), whose context is the calling thread's from then on: for a library
-    /// that launches work of its own between. `None` where there is no such thing.
-    fn cuda_stream(&self) -> Result<Option<usize>> {
+    /// A CUDA stream beside the one that this device's work is launched in, another one at each call: for a library that launches work of its own. `None` where there is no such
+    /// thing.
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
         Ok(None)
     }
 

@@ -15,6 +15,7 @@ mod polar;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::cuda::driver::Beside;
 use crate::ops::{Argument, Dtypes, Embed, EmbedDims, Kind, Op, Operation, Views, indices};
 use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
 
@@ -249,8 +250,8 @@ impl Memory for Rounded {
         self.device.synchronize()
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.device.cuda_stream()
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        self.device.beside()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use farthing_base::files::NewFile;
 
+use crate::cuda::driver::Beside;
 use crate::ops::{Op, Operation};
 use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
 
@@ -201,8 +202,8 @@ impl Memory for Traced {
         self.record("synchronize", 0, |device| device.synchronize())
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.device.cuda_stream()
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        self.device.beside()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -73,6 +73,7 @@ table! {
         cuStreamCreate(*mut cu::CUstream, c_uint);
         cuStreamDestroy_v2(cu::CUstream);
         cuStreamSynchronize(cu::CUstream);
+        cuStreamWaitEvent(cu::CUstream, cu::CUevent, c_uint);
         cuMemAlloc_v2(*mut cu::CUdeviceptr, usize);
         cuMemFree_v2(cu::CUdeviceptr);
         cuMemHostAlloc(*mut *mut c_void, usize, c_uint);

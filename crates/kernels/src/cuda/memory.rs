@@ -1,6 +1,6 @@
 //! Allocation, copies, casts and fills.
 
-use super::driver::{Arg, Kernel, Module};
+use super::driver::{Arg, Beside, Kernel, Module};
 use super::{Cuda, DeviceAllocation, OnDevice};
 use crate::ops::{Cast, Copy, Fill, host_copy};
 use crate::{Bf16, DType, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
@@ -58,8 +58,8 @@ impl Memory for Cuda {
         self.driver.synchronize()
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.driver.cuda_stream()
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        self.driver.beside()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! A GPU as a driver: memory, launches and events in one stream of its primary context.
+//! A GPU as a driver: memory, launches and events in one stream of its primary context; others are beside it ([`Side`]).
 //!
 //! What is needed for that is found and checked in `opening`; nothing here panics on a machine without a GPU. Not yet run on a
 //! GPU: `tests/nvidia.rs` runs it against a stand-in for the driver's library, written after NVIDIA's "CUDA Driver API".
@@ -12,8 +12,9 @@ use cudarc::driver::sys as cu;
 
 use super::api::{Api, SUCCESS};
 use super::code::Code;
-use super::driver::{Arg, Driver, Event, Kernel, Properties};
+use super::driver::{Arg, Beside, Driver, Event, Kernel, Properties};
 use super::opening::Opened;
+use super::side::Side;
 use super::staging::Staging;
 use crate::error::LOST;
 use crate::{Error, Place, Result};
@@ -90,6 +91,11 @@ impl Nvidia {
         self.driver_version
     }
 
+    /// The driver's functions.
+    pub(super) fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// The stream that everything is launched in.
     pub(super) fn stream(&self) -> cu::CUstream {
         self.stream
@@ -101,7 +107,7 @@ impl Nvidia {
         self.done(op, unsafe { (self.api.cuCtxSetCurrent)(self.context) })
     }
 
-    fn done(&self, op: &'static str, status: u32) -> Result<()> {
+    pub(super) fn done(&self, op: &'static str, status: u32) -> Result<()> {
         match status {
             SUCCESS => Ok(()),
             _ => Err(self.failed(op, status)),
@@ -243,9 +249,8 @@ impl Driver for Nvidia {
         self.done("synchronize", unsafe { (self.api.cuStreamSynchronize)(self.stream) })
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.enter("cuda_stream")?;
-        Ok(Some(self.stream as usize))
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        Ok(Some(Box::new(Side::new(self)?)))
     }
 
     fn record(&self) -> Result<Event> {

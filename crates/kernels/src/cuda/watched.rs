@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::driver::{Arg, Driver, Event, Kernel, Properties};
+use super::driver::{Arg, Beside, Driver, Event, Kernel, Properties};
 use super::gemm::{Gemm, Product};
 use crate::{Place, Result};
 
@@ -201,8 +201,8 @@ impl Driver for Watched {
         self.driver.synchronize()
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.driver.cuda_stream()
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        self.driver.beside()
     }
 
     fn record(&self) -> Result<Event> {
