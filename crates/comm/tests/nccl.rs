@@ -47,7 +47,7 @@ static FOLDERS: LazyLock<Folders> = LazyLock::new(|| {
 });
 
 /// A library appears by rename: another run of this test may be using the one that is there.
-fn build(source: &Path, to: &Path, more: &[&str]) {
+pub(crate) fn build(source: &Path, to: &Path, more: &[&str]) {
     let partial = to.with_extension(format!("{}.partial", std::process::id()));
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", "-o"]);
