@@ -19,6 +19,15 @@ pub trait Device: Memory + Send + Sync {
     fn polar_express_scratch(&self, shape: Shape) -> usize;
 }
 
+/// A device's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Bytes that nobody has taken, other programs included.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+}
+
 #[allow(
     clippy::missing_errors_doc,
     reason = "any may fail with what the machine says, or with `Error::Place` and `Error::Argument` for a view that does not fit"
@@ -55,6 +64,11 @@ pub trait Memory {
     /// A CUDA stream beside the one that this device's work is launched in, another one at each call: for a library that launches work of its own. `None` where there is no such
     /// thing.
     fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        Ok(None)
+    }
+
+    /// What of its memory is free just now. `None` where that is not the device's own to say, as on the processor.
+    fn room(&self) -> Result<Option<Room>> {
         Ok(None)
     }
 

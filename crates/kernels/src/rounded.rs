@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cuda::driver::Beside;
 use crate::ops::{Argument, Dtypes, Embed, EmbedDims, Kind, Op, Operation, Views, indices};
-use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
+use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Room, Shape, Tensor};
 
 /// A device whose activations are bf16.
 pub struct Rounded {
@@ -252,6 +252,10 @@ impl Memory for Rounded {
 
     fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
         self.device.beside()
+    }
+
+    fn room(&self) -> Result<Option<Room>> {
+        self.device.room()
     }
 
     fn notes(&self) -> Vec<String> {

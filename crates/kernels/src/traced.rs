@@ -12,7 +12,7 @@ use farthing_base::files::NewFile;
 
 use crate::cuda::driver::Beside;
 use crate::ops::{Op, Operation};
-use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
+use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Room, Shape, Tensor};
 
 /// One call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,6 +204,10 @@ impl Memory for Traced {
 
     fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
         self.device.beside()
+    }
+
+    fn room(&self) -> Result<Option<Room>> {
+        self.device.room()
     }
 
     fn notes(&self) -> Vec<String> {

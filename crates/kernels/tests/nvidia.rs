@@ -104,6 +104,7 @@ fn child() {
         "fp8" => fp8(),
         "events" => events(),
         "beside" => beside(),
+        "room" => room(),
         other => {
             let ordinal = other.strip_prefix("open ").and_then(|n| n.parse().ok());
             open(DeviceKind::Cuda(ordinal.expect("a case that is known")), 0).map(|dev| {
@@ -684,6 +685,28 @@ fn events_are_timed_forgotten_and_used_again() {
             "left: 0 device blocks, 0 pinned, 0 streams, 0 events, 0 modules",
         ]
     );
+}
+
+fn room() -> Result<()> {
+    let gpu = Nvidia::open(0)?;
+    let memory = gpu.alloc(1 << 20)?;
+    println!("> {:?}", gpu.room()?);
+    gpu.free(memory);
+    // As a device says it, which has memory of its own.
+    let dev = open(DeviceKind::Cuda(0), 0)?;
+    let (before, own) = (dev.room()?.expect("a GPU knows"), dev.master([1 << 18])?);
+    let after = dev.room()?.expect("a GPU knows");
+    println!("> {} less", before.free_bytes - after.free_bytes);
+    assert_eq!(own.bytes(), 1 << 20);
+    Ok(())
+}
+
+#[test]
+fn free_memory_is_what_neither_we_nor_others_have_taken() {
+    let told = run("room", &FOLDERS.whole, "memory=67108864 busy=1000000");
+    let free = 67_108_864 - (1 << 20) - 1_000_000;
+    assert_eq!(told[0], format!("Some(Room {{ free_bytes: {free}, bytes: 67108864 }})"));
+    assert!(told.contains(&"1048576 less".to_owned()), "{told:?}");
 }
 
 /// Work of another library: the machine's memory is the host's, eight words of it are added to the eight behind them.

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::{Place, Result};
+use crate::{Place, Result, Room};
 
 /// One PTX file.
 #[derive(Debug)]
@@ -158,6 +158,14 @@ pub trait Driver: Send + Sync {
 
     /// Gives memory from [`Driver::alloc`] back, after all that was launched before.
     fn free(&self, address: u64);
+
+    /// As [`Memory::room`](crate::Memory::room).
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    fn room(&self) -> Result<Option<Room>> {
+        Ok(None)
+    }
 
     /// Copies host bytes to the machine.
     ///

@@ -17,7 +17,7 @@ use super::opening::Opened;
 use super::side::Side;
 use super::staging::Staging;
 use crate::error::LOST;
-use crate::{Error, Place, Result};
+use crate::{Error, Place, Result, Room};
 
 /// The most parameters of a kernel.
 const MAX_ARGS: usize = 64;
@@ -161,6 +161,14 @@ impl Driver for Nvidia {
             // SAFETY: from `alloc`, and nothing uses it any more.
             let _ = unsafe { (self.api.cuMemFree_v2)(address) };
         }
+    }
+
+    fn room(&self) -> Result<Option<Room>> {
+        self.enter("room")?;
+        let (mut free, mut all) = (0, 0);
+        // SAFETY: writes two numbers.
+        self.done("room", unsafe { (self.api.cuMemGetInfo_v2)(&raw mut free, &raw mut all) })?;
+        Ok(Some(Room { free_bytes: free as u64, bytes: all as u64 }))
     }
 
     fn write(&self, dst: u64, src: &[u8]) -> Result<()> {

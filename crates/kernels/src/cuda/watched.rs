@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::driver::{Arg, Beside, Driver, Event, Kernel, Properties};
 use super::gemm::{Gemm, Product};
-use crate::{Place, Result};
+use crate::{Place, Result, Room};
 
 /// One thing that a machine was asked to do.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -174,6 +174,10 @@ impl Driver for Watched {
         self.driver.free(address);
         let mut log = self.log();
         log.bytes -= log.sizes.remove(&address).unwrap_or(0);
+    }
+
+    fn room(&self) -> Result<Option<Room>> {
+        self.driver.room()
     }
 
     fn write(&self, dst: u64, src: &[u8]) -> Result<()> {

@@ -369,6 +369,11 @@ Status cuMemAlloc_v2(uint64_t* at, size_t bytes) {
     else if (!(status = take((void**)at, bytes, 0))) device_bytes += bytes;
     DONE;
 }
+// What other programs have taken is `busy`.
+Status cuMemGetInfo_v2(size_t* left, size_t* all) {
+    IN_CONTEXT *all = (size_t)setting("memory", 1 << 28), *left = *all - device_bytes - (size_t)setting("busy", 0);
+    DONE;
+}
 static Status give(void* at, int pinned) {
     struct Block* b = block_of(at, 0, pinned);
     if (!b || b->at != at) return INVALID_VALUE;
