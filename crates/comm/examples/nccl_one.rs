@@ -1,5 +1,5 @@
 //! NCCL on one GPU, in a job of one rank: that the library is found, that its arguments and its places in memory are taken as they are meant, and that its work
-//! is done in its turn among the device's own. What two GPUs say to each other it cannot show.
+//! is done in its turn among the device's own, and beside it. What two GPUs say to each other it cannot show.
 //!
 //! `nccl_one --device cuda:0 [--json FILE]`. Ends with 0, with 1 where something is wrong, with 3 where there is no NCCL.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
@@ -87,6 +87,18 @@ fn checks(dev: &dyn Device) -> Result<f64> {
     }
     if dev.read_f64(to.view())?.iter().any(|x| *x != 199.0) {
         wrong.push_str("a collective was not done in its turn\n");
+    }
+    // Beside what the device does: what is filled before is what is summed, and it is read when it is there.
+    let (mut sum, mut other) = (dev.master([n])?, dev.master([n])?);
+    for round in 0..200 {
+        dev.fill(from.view_mut(), f64::from(round))?;
+        let summed = nccl.begin_reduce_scatter(dev, sum.view_mut(), from.view(), n)?;
+        dev.fill(other.view_mut(), -2.0)?;
+        let summed = summed.wait()?;
+        dev.copy(to.view_mut(), summed.view())?;
+    }
+    if dev.read_f64(to.view())?.iter().any(|x| *x != 199.0) {
+        wrong.push_str("a collective was not done beside the device's work\n");
     }
     drop(nccl);
     dev.synchronize()?;

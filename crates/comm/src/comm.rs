@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use farthing_kernels::{Device, Mut, Place, Ref};
 
-use crate::{Error, Result};
+use crate::{Error, Pending, Result};
 
 /// What carries a few bytes among N ranks, and knows whether they are there.
 ///
@@ -67,8 +67,7 @@ pub trait Control: Send + Sync {
 /// Sums are taken in the arrays' own type (bf16 in f32, rounded once) and in the order of ranks, where an engine does not say otherwise: the same bits on
 /// every rank and in every run of N ranks.
 pub trait Comm: Control {
-    /// Whether arrays are sent in the order of the device's own work, without waiting for it; else a call returns when it is done, and another thread may call while the device
-    /// computes.
+    /// Whether the device waits for what is sent, and the host does not: a call returns at once. Else a call returns when it is done, and another thread may call while the device computes.
     fn in_stream(&self) -> bool {
         false
     }
@@ -96,6 +95,35 @@ pub trait Comm: Control {
     /// # Cost
     /// Each rank sends and receives (N − 1) / N of the elements.
     fn all_gather(&self, dev: &dyn Device, all: Mut<'_>, block: usize) -> Result<()>;
+
+    /// Begins a [`Comm::reduce_scatter`] that is beside what the device is asked for until it is waited for, where an engine can do that; else it is done at once.
+    ///
+    /// # Errors
+    /// As [`Comm::reduce_scatter`].
+    fn begin_reduce_scatter<'a>(
+        &'a self,
+        dev: &'a dyn Device,
+        mut own: Mut<'a>,
+        all: Ref<'a>,
+        block: usize,
+    ) -> Result<Pending<'a, Mut<'a>>> {
+        self.reduce_scatter(dev, own.reborrow(), all, block)?;
+        Ok(Pending::new(move || Ok(own)))
+    }
+
+    /// Begins a [`Comm::all_gather`], likewise.
+    ///
+    /// # Errors
+    /// As [`Comm::reduce_scatter`].
+    fn begin_all_gather<'a>(
+        &'a self,
+        dev: &'a dyn Device,
+        mut all: Mut<'a>,
+        block: usize,
+    ) -> Result<Pending<'a, Mut<'a>>> {
+        self.all_gather(dev, all.reborrow(), block)?;
+        Ok(Pending::new(move || Ok(all)))
+    }
 
     /// `values` become their sum over the ranks, in place.
     ///

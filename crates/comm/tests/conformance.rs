@@ -59,6 +59,21 @@ pub(crate) fn body(dev: &dyn Device, comm: &dyn Comm) {
             let want: Vec<f64> = (0..n).map(|i| value(i / block, i)).collect();
             assert_eq!(dev.read_f64(all.view()).unwrap(), want, "{what}");
 
+            // Begun one after the other, with other work between, and waited for the other way round.
+            let mut again = dev.alloc(dtype, Shape::from([n])).unwrap();
+            dev.write_f64(all.view_mut(), &mine).unwrap();
+            dev.write_f64(again.view_mut(), &mine).unwrap();
+            dev.fill(part.view_mut(), -1.0).unwrap();
+            let summed = comm.begin_reduce_scatter(dev, part.view_mut(), all.view(), block);
+            let mut other = dev.alloc(dtype, Shape::from([n + 1])).unwrap();
+            dev.fill(other.view_mut(), 3.0).unwrap();
+            let gathered = comm.begin_all_gather(dev, again.view_mut(), block).unwrap();
+            let gathered = gathered.wait().unwrap();
+            assert_eq!(dev.read_f64(gathered.view()).unwrap(), want, "{what}");
+            let summed = summed.unwrap().wait().unwrap();
+            let want: Vec<f64> = own.clone().map(sum).collect();
+            assert_eq!(dev.read_f64(summed.view()).unwrap(), want, "{what}");
+
             dev.write_f64(all.view_mut(), &mine).unwrap();
             comm.all_reduce(dev, all.view_mut()).unwrap();
             let want: Vec<f64> = (0..n).map(sum).collect();

@@ -1,5 +1,5 @@
 //! The engine `mpi` under real launchers, Open MPI's and MPICH's, where they are installed: this program starts itself under `mpirun`. With FARTHING_NEEDS_MPI set (as in CI)
-//! one that is missing is a failure.
+//! one that is missing is a failure. FARTHING_TEST_MPI5 names the folder of an MPI that has the common ABI too (`bin/mpirun`, `lib/libmpi_abi.so.1`).
 #![allow(
     clippy::print_stderr,
     clippy::print_stdout,
@@ -32,7 +32,7 @@ fn installed(launcher: &str) -> bool {
 }
 
 /// Runs `case` on every rank.
-fn mpirun(launcher: &str, ranks: usize, case: &str, more: &[(&str, &str)]) -> Output {
+fn mpirun(launcher: &str, ranks: usize, case: &str, more: &[(&str, String)]) -> Output {
     let mut command = Command::new(launcher);
     if launcher.ends_with("openmpi") {
         command.args(["--oversubscribe", "--quiet"]);
@@ -41,13 +41,27 @@ fn mpirun(launcher: &str, ranks: usize, case: &str, more: &[(&str, &str)]) -> Ou
     let exe = std::env::current_exe().unwrap();
     command.arg("-n").arg(ranks.to_string()).arg(exe);
     command.args(["--exact", "mpi::a_rank_of_a_job", "--nocapture", "--test-threads=1"]);
-    command.env(CASE, case).envs(more.iter().copied());
+    command.env(CASE, case).envs(more.iter().map(|(name, value)| (name, value)));
     for name in ["RANK", "WORLD_SIZE", "MASTER_ADDR", "FARTHING_MPI"] {
         if !more.iter().any(|(set, _)| *set == name) {
             command.env_remove(name);
         }
     }
     command.output().unwrap()
+}
+
+/// All launchers that are here, each with what its ranks are told: the third has a library of MPI 5's ABI.
+fn launchers() -> Vec<(String, Vec<(&'static str, String)>)> {
+    let own = LAUNCHERS.into_iter().filter(|launcher| installed(launcher));
+    let mut all: Vec<_> = own.map(|launcher| (launcher.to_owned(), vec![])).collect();
+    match std::env::var("FARTHING_TEST_MPI5") {
+        Ok(folder) => {
+            let library = format!("{folder}/lib/libmpi_abi.so.1");
+            all.push((format!("{folder}/bin/mpirun"), vec![("FARTHING_MPI", library)]));
+        }
+        Err(_) => eprintln!("skipped: FARTHING_TEST_MPI5 names no MPI with the common ABI"),
+    }
+    all
 }
 
 fn text(output: &Output) -> String {
@@ -139,8 +153,8 @@ fn conformance_under_both_launchers_with_the_bits_of_threads() {
                 .collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         });
-        for launcher in LAUNCHERS.into_iter().filter(|launcher| installed(launcher)) {
-            let output = mpirun(launcher, ranks, "conformance", &[]);
+        for (launcher, more) in launchers() {
+            let output = mpirun(&launcher, ranks, "conformance", &more);
             let said = text(&output);
             assert!(output.status.success(), "{launcher} with {ranks} ranks: {said}");
             let told = said.lines().filter(|line| line.contains(&threads[0])).count();
@@ -151,8 +165,8 @@ fn conformance_under_both_launchers_with_the_bits_of_threads() {
 
 #[test]
 fn ranks_that_call_different_things_are_told() {
-    for launcher in LAUNCHERS.into_iter().filter(|launcher| installed(launcher)) {
-        let said = text(&mpirun(launcher, 3, "differ", &[]));
+    for (launcher, more) in launchers() {
+        let said = text(&mpirun(&launcher, 3, "differ", &more));
         let of = |n| format!("all_reduce of {n} F32 in blocks of {n}");
         let wanted = format!("rank 0 says: rank 0 called {}, rank 2 {}", of(4), of(5));
         assert!(said.contains(&wanted), "{launcher}: {said}");
@@ -161,8 +175,8 @@ fn ranks_that_call_different_things_are_told() {
 
 #[test]
 fn a_rank_that_does_not_come_is_named_with_what_it_does() {
-    for launcher in LAUNCHERS.into_iter().filter(|launcher| installed(launcher)) {
-        let said = text(&mpirun(launcher, 2, "late", &[]));
+    for (launcher, more) in launchers() {
+        let said = text(&mpirun(&launcher, 2, "late", &more));
         let wanted = "rank 0 says: rank 0 has waited 6";
         assert!(said.contains(wanted), "{launcher}: {said}");
         assert!(said.contains("rank 1 is in nothing yet still"), "{launcher}: {said}");
@@ -172,16 +186,70 @@ fn a_rank_that_does_not_come_is_named_with_what_it_does() {
 #[test]
 fn the_other_mpi_is_refused() {
     if LAUNCHERS.into_iter().all(installed) {
-        let said =
-            text(&mpirun(LAUNCHERS[0], 2, "conformance", &[("FARTHING_MPI", "libmpich.so.12")]));
+        let with = |launcher, library: &str| {
+            text(&mpirun(launcher, 2, "conformance", &[("FARTHING_MPI", library.to_owned())]))
+        };
+        let said = with(LAUNCHERS[0], "libmpich.so.12");
         assert!(said.contains("and the launcher is Open MPI's mpirun"), "{said}");
-        let said =
-            text(&mpirun(LAUNCHERS[1], 2, "conformance", &[("FARTHING_MPI", "libmpi.so.40")]));
+        let said = with(LAUNCHERS[1], "libmpi.so.40");
         assert!(said.contains("and the launcher is MPICH's mpirun"), "{said}");
     }
     for launcher in LAUNCHERS.into_iter().filter(|launcher| installed(launcher)) {
-        let said = text(&mpirun(launcher, 2, "conformance", &[("FARTHING_MPI", "libnone.so")]));
+        let none = [("FARTHING_MPI", "libnone.so".to_owned())];
+        let said = text(&mpirun(launcher, 2, "conformance", &none));
         let wanted = "refused: there is no MPI library: looked for libnone.so";
         assert!(said.contains(wanted), "{launcher}: {said}");
+    }
+}
+
+/// A process alone, as MPICH's launcher would start one, with the stand-in for a library of MPI 5's ABI under `name`.
+#[cfg(target_os = "linux")]
+fn with_the_common_abi(name: &str, settings: &str, say: Option<&str>) -> Output {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in/mpi_abi.c");
+    crate::nccl::build(&source, &folder.path().join(name), &[]);
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "mpi::a_rank_of_a_job", "--nocapture", "--test-threads=1"]);
+    command.env(CASE, "conformance").env("STAND_IN", settings);
+    command.env("LD_LIBRARY_PATH", folder.path()).envs([("PMI_RANK", "0"), ("PMI_SIZE", "1")]);
+    for variable in ["RANK", "WORLD_SIZE", "MASTER_ADDR", "FARTHING_MPI"] {
+        command.env_remove(variable);
+    }
+    if let Some(library) = say {
+        command.env("FARTHING_MPI", library);
+    }
+    command.output().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_library_with_the_abi_of_mpi_5_is_called_with_its_own_handles() {
+    let output = with_the_common_abi("libmpi_abi.so.1", "", Some("libmpi_abi.so.1"));
+    let said = text(&output);
+    assert!(output.status.success() && said.contains("> the library has ended"), "{said}");
+    // Found by its name too, where there is no other.
+    if Command::new(LAUNCHERS[1]).arg("--version").output().is_err() {
+        let output = with_the_common_abi("libmpi_abi.so.0", "", None);
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    for (settings, wanted) in [
+        (
+            "abi=0",
+            "refused: libmpi_abi.so.0 is A stand-in of no maker: version 0.0 of MPI's ABI, 1 is known",
+        ),
+        (
+            "abi=2",
+            "refused: libmpi_abi.so.0 is A stand-in of no maker: version 2.0 of MPI's ABI, 1 is known",
+        ),
+        // The library says which of its ABI it is not.
+        (
+            "abi=-1",
+            "refused: libmpi_abi.so.0 is A stand-in of no maker: of an ABI that is not known",
+        ),
+        ("threads=1024", "refused: MPI was built without threads"),
+    ] {
+        let output = with_the_common_abi("libmpi_abi.so.0", settings, Some("libmpi_abi.so.0"));
+        let said = text(&output);
+        assert!(said.contains(wanted) && !output.status.success(), "{settings}: {said}");
     }
 }

@@ -47,7 +47,7 @@ static FOLDERS: LazyLock<Folders> = LazyLock::new(|| {
 });
 
 /// A library appears by rename: another run of this test may be using the one that is there.
-fn build(source: &Path, to: &Path, more: &[&str]) {
+pub(crate) fn build(source: &Path, to: &Path, more: &[&str]) {
     let partial = to.with_extension(format!("{}.partial", std::process::id()));
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", "-o"]);
@@ -137,6 +137,26 @@ fn a_rank_of_a_job() {
             }
             drop(comm);
         }
+        "order" => {
+            let (n, own) = (2_000 * (last + 1), 2_000);
+            let (mut all, mut sum) = (dev.master([n]).unwrap(), dev.master([own]).unwrap());
+            let mut weights = dev.master([n]).unwrap();
+            println!("> the device fills");
+            dev.fill(all.view_mut(), (rank + 1) as f64).unwrap();
+            let summed = comm.begin_reduce_scatter(dev, sum.view_mut(), all.view(), own).unwrap();
+            dev.fill(weights.view_mut(), rank as f64).unwrap();
+            let gathered = comm.begin_all_gather(dev, weights.view_mut(), own).unwrap();
+            dev.fill(values.view_mut(), 9.0).unwrap();
+            println!("> the device reads what was gathered");
+            let found = dev.read_f64(gathered.wait().unwrap().view()).unwrap();
+            assert!(found.iter().enumerate().all(|(i, x)| *x == (i / own) as f64));
+            println!("> the device reads what was summed");
+            let found = dev.read_f64(summed.wait().unwrap().view()).unwrap();
+            let want = ((last + 1) * (last + 2) / 2) as f64;
+            assert!(found.iter().all(|x| *x == want));
+            println!("> the end");
+            drop(comm);
+        }
         // The last rank ends, or does not come, and the others are in a collective.
         "killed" if rank == last => std::process::abort(),
         "late" if rank == last => std::thread::sleep(Duration::from_secs(12)),
@@ -167,6 +187,51 @@ fn conformance_on_one_to_four_ranks() {
             assert!(output.status.success(), "rank {rank} of {n}: {said}");
             let peaceful = said.contains("> a communicator ended in peace");
             assert!(peaceful || n == 1, "rank {rank} of {n}: {said}");
+        }
+    }
+}
+
+#[test]
+fn collectives_are_in_a_stream_of_their_own_after_what_they_need_and_before_what_needs_them() {
+    for eager in ["eager=0", "eager=1"] {
+        for (rank, (output, said)) in
+            ranks(2, "order", &FOLDERS.whole, &format!("log=1 {eager}")).iter().enumerate()
+        {
+            assert!(output.status.success(), "rank {rank}, {eager}: {said}");
+            let lines = said.lines().map(|line| line.split(" (").next().unwrap_or(line));
+            let told: Vec<&str> = lines
+                .skip_while(|line| *line != "> the device fills")
+                .take_while(|line| *line != "> the end")
+                .filter(|line| !line.contains("module"))
+                .collect();
+            let want = [
+                "> the device fills",
+                "> launch fill_u32",
+                // What is summed is there; then the sum; its end is marked, and nobody waits for it yet.
+                "> event 0 is recorded in stream 0",
+                "> stream 1 waits for event 0",
+                "> reduce_scatter in stream 1",
+                "> event 0 is recorded in stream 1",
+                "> launch fill_u32",
+                "> event 1 is recorded in stream 0",
+                "> stream 1 waits for event 1",
+                "> all_gather in stream 1",
+                "> event 1 is recorded in stream 1",
+                "> launch fill_u32",
+                "> the device reads what was gathered",
+                "> stream 0 waits for event 1",
+                "> the device reads what was summed",
+                "> stream 0 waits for event 0",
+            ];
+            assert_eq!(told, want, "rank {rank}, {eager}: {said}");
+        }
+    }
+    // The same numbers where the stream does everything as early as it may.
+    for n in [1, 3] {
+        for (rank, (output, said)) in
+            ranks(n, "conformance", &FOLDERS.whole, "eager=1").iter().enumerate()
+        {
+            assert!(output.status.success(), "rank {rank} of {n}: {said}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! What each operation computes, and the rules that hold for all of them, are documented in [`ops`](crate::ops). Every `dyn Device` also has one method per operation, for example
 //! `dev.linear(y, x, w, false)`, which builds the value and calls [`Device::run`].
 
+use crate::cuda::driver::Beside;
 use crate::ops::Op;
 use crate::{Bf16, DType, Mut, Place, Ref, Result, Shape, Tensor};
 
@@ -16,6 +17,15 @@ pub trait Device: Memory + Send + Sync {
 
     /// Elements of scratch that [`PolarExpress`](crate::ops::PolarExpress) needs for this shape (K, R, S).
     fn polar_express_scratch(&self, shape: Shape) -> usize;
+}
+
+/// A device's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Bytes that nobody has taken, other programs included.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub bytes: u64,
 }
 
 #[allow(
@@ -51,9 +61,14 @@ pub trait Memory {
     /// Waits for everything launched so far.
     fn synchronize(&self) -> Result<()>;
 
-    /// The handle of the CUDA stream that this device's work is launched in (a `CUstream`), whose context is the calling thread's from then on: for a library
-    /// that launches work of its own between. `None` where there is no such thing.
-    fn cuda_stream(&self) -> Result<Option<usize>> {
+    /// A CUDA stream beside the one that this device's work is launched in, another one at each call: for a library that launches work of its own. `None` where there is no such
+    /// thing.
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        Ok(None)
+    }
+
+    /// What of its memory is free just now. `None` where that is not the device's own to say, as on the processor.
+    fn room(&self) -> Result<Option<Room>> {
         Ok(None)
     }
 

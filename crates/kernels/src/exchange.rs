@@ -2,11 +2,12 @@
 //!
 //! A bucket's memory is handed over to the sender and comes back when it may be read again. Rust's ownership thus guarantees that nobody touches it in between.
 
-use std::sync::OnceLock;
-use std::sync::mpsc::Sender;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::params::{From, HandOut, Held, LookUp, Store, overlap, two_of};
-use crate::{Blocks, Error, Grads, Mut, ParamId, Params, Ref, Result, SlabSpec, Tensor, Weights};
+use crate::{
+    Blocks, Error, Grads, Mut, ParamId, Params, Ref, Result, Shape, SlabSpec, Tensor, Weights,
+};
 
 /// Neighbouring elements of a sharded slab's gradient that are sent together, flat: a block of each rank.
 pub struct Bucket<'p> {
@@ -45,11 +46,30 @@ struct ComingSlab<'p> {
 
 enum Compute<'p> {
     Here(Ref<'p>),
-    /// Pieces of so many parameters; nothing in the place of one that will not come.
+    /// Pieces of so many parameters.
     Coming {
         params: usize,
-        pieces: Vec<OnceLock<Option<Ref<'p>>>>,
+        pieces: Vec<Due<'p>>,
     },
+}
+
+/// A piece that is to come.
+#[derive(Default)]
+struct Due<'p> {
+    /// Nothing in it where it will not come.
+    here: OnceLock<Option<Ref<'p>>>,
+    /// What the first who asks for it does, to have it.
+    bring: Mutex<Option<Box<dyn FnOnce() -> Option<Ref<'p>> + Send + 'p>>>,
+}
+
+impl<'p> Due<'p> {
+    fn get(&self) -> Option<Ref<'p>> {
+        let bring = self.bring.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(bring) = bring {
+            let _ = self.here.set(bring());
+        }
+        *self.here.wait()
+    }
 }
 
 /// All gradients to add to, in pieces that leave once they are finished.
@@ -57,9 +77,12 @@ pub struct Leaving<'p> {
     specs: &'p [SlabSpec],
     index: &'p [(usize, usize)],
     slabs: Vec<Pieces<'p>>,
-    send: Sender<Bucket<'p>>,
+    send: Sender<'p>,
     last: bool,
 }
+
+/// Takes a bucket to where it is sent.
+type Sender<'p> = Box<dyn FnMut(Bucket<'p>) + 'p>;
 
 /// A slab's gradient in pieces of so many parameters; the last may have fewer.
 struct Pieces<'p> {
@@ -79,14 +102,15 @@ struct Piece<'p> {
 
 impl Params {
     /// Weights and gradients while ranks exchange them. With `gather`, sharded weights are to be gathered: there is an [`Arrival`] for each bucket, in the order in which a
-    /// model asks for its parameters if it asks in the order of their numbers. A bucket of gradients goes to `send` as soon as all that is in it is [finished](Grads::finish).
+    /// model asks for its parameters if it asks in the order of their numbers. `send` is called with a bucket of gradients as soon as all that is in it is [finished](Grads::finish), by whoever
+    /// finishes it.
     ///
     /// # Errors
     /// None that slabs of this type cause.
     pub fn exchange<'p>(
         &'p mut self,
         gather: bool,
-        send: Sender<Bucket<'p>>,
+        send: impl FnMut(Bucket<'p>) + 'p,
     ) -> Result<(Coming<'p>, Vec<Arrival<'p>>, Leaving<'p>)> {
         let Self { specs, index, stores, grad, own_grad } = self;
         let (specs, index) = (&**specs, &**index);
@@ -112,6 +136,7 @@ impl Params {
         }
         arrivals.sort_by_key(|arrival| arrival.first.0);
         let coming = Coming { specs, index, slabs: coming };
+        let send = Box::new(send);
         Ok((coming, arrivals, Leaving { specs, index, slabs: leaving, send, last: false }))
     }
 }
@@ -138,7 +163,7 @@ fn arrivals_of<'p>(
         rest = after;
         let first = spec.params[piece * params];
         arrivals.push(Arrival { weights, block: blocks.block(), first, slab, piece });
-        pieces.push(OnceLock::new());
+        pieces.push(Due::default());
     }
     Ok(Compute::Coming { params, pieces })
 }
@@ -154,13 +179,39 @@ impl<'p> Coming<'p> {
     /// # Errors
     /// None that an arrival of this exchange causes.
     pub fn arrived(&self, Arrival { weights, slab, piece, .. }: Arrival<'p>) -> Result<()> {
-        let Compute::Coming { params, pieces } = &self.slabs[slab].compute else { return Ok(()) };
-        let spec = &self.specs[slab];
-        let [_, rows, cols] = *spec.stacked() else { return Ok(()) };
-        let k = (spec.params.len() - piece * params).min(*params);
-        let weights = weights.into_ref().reshape([k, rows, cols])?;
-        let _ = pieces[piece].set(Some(weights));
+        let Some((due, shape)) = self.due(slab, piece) else { return Ok(()) };
+        let _ = due.here.set(Some(weights.into_ref().reshape(shape)?));
         Ok(())
+    }
+
+    /// Has a bucket be brought by the first who asks for it: `begin`, which is called at once with its weights and the elements of a block, returns what brings it, or
+    /// fails to.
+    ///
+    /// # Errors
+    /// What `begin` says.
+    pub fn on_the_way<B, E>(
+        &self,
+        Arrival { weights, block, slab, piece, .. }: Arrival<'p>,
+        begin: impl FnOnce(Mut<'p>, usize) -> std::result::Result<B, E>,
+    ) -> std::result::Result<(), E>
+    where
+        B: FnOnce() -> Option<Mut<'p>> + Send + 'p,
+    {
+        let bring = begin(weights, block)?;
+        if let Some((due, shape)) = self.due(slab, piece) {
+            let bring = move || bring().and_then(|weights| weights.into_ref().reshape(shape).ok());
+            *due.bring.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(bring));
+        }
+        Ok(())
+    }
+
+    /// A piece, and its shape (K, R, S).
+    fn due(&self, slab: usize, piece: usize) -> Option<(&Due<'p>, Shape)> {
+        let Compute::Coming { params, pieces } = &self.slabs[slab].compute else { return None };
+        let spec = &self.specs[slab];
+        let [_, rows, cols] = *spec.stacked() else { return None };
+        let k = (spec.params.len() - piece * params).min(*params);
+        Some((&pieces[piece], Shape::from([k, rows, cols])))
     }
 
     /// Says that nothing more will come: whoever waits gets an error.
@@ -168,7 +219,7 @@ impl<'p> Coming<'p> {
         for slab in &self.slabs {
             let Compute::Coming { pieces, .. } = &slab.compute else { continue };
             for piece in pieces {
-                let _ = piece.set(None);
+                let _ = piece.here.set(None);
             }
         }
     }
@@ -179,7 +230,7 @@ impl LookUp for Coming<'_> {
         match &self.slabs[slab].compute {
             Compute::Here(all) => all.at(k),
             Compute::Coming { params, pieces } => {
-                let piece = pieces.get(k / params).and_then(|piece| *piece.wait());
+                let piece = pieces.get(k / params).and_then(Due::get);
                 let missing = || Error::Argument {
                     op: "weights",
                     what: format!("parameter {k} of its slab did not come from other ranks"),
@@ -236,7 +287,7 @@ impl HandOut for Leaving<'_> {
         let Pieces { params, pieces } = &mut self.slabs[slab];
         let Some(piece) = pieces.get_mut(k / *params).filter(|_| self.last) else { return Ok(()) };
         piece.open = piece.open.saturating_sub(1);
-        if piece.open == 0 { piece.leave(&self.send) } else { Ok(()) }
+        if piece.open == 0 { piece.leave(&mut self.send) } else { Ok(()) }
     }
 }
 
@@ -290,13 +341,12 @@ impl Pieces<'_> {
 }
 
 impl<'p> Piece<'p> {
-    fn leave(&mut self, send: &Sender<Bucket<'p>>) -> Result<()> {
+    fn leave(&mut self, send: &mut Sender<'p>) -> Result<()> {
         let Some((own_grad, block)) = self.to.take() else { return Ok(()) };
         if let Some(grad) = self.grad.take() {
             let n = grad.shape().elements();
             let grad = grad.reshape([n])?.into_ref();
-            // Who takes it no more has a reason, and tells it.
-            let _ = send.send(Bucket { grad, own_grad, block });
+            send(Bucket { grad, own_grad, block });
         }
         Ok(())
     }
@@ -309,10 +359,12 @@ fn sent(k: usize) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::Device;
     use crate::params::tests::spec;
     use crate::reference::Reference;
-    use crate::{Device, Shape};
 
     /// Seen by rank 1 of 2: five matrices, a block each; two tables, each cut in two; a vector on all.
     fn params(dev: &dyn Device) -> Params {
@@ -330,6 +382,7 @@ mod tests {
         let dev: &dyn Device = &Reference::new();
         let mut params = params(dev);
         let (send, sent) = std::sync::mpsc::channel();
+        let send = move |bucket| send.send(bucket).unwrap();
         let (_, arrivals, mut leaving) = params.exchange(false, send).unwrap();
         assert!(arrivals.is_empty());
         let next = || {
@@ -375,7 +428,7 @@ mod tests {
     fn weights_are_waited_for_and_missed_when_they_do_not_come() {
         let dev: &dyn Device = &Reference::new();
         let mut params = params(dev);
-        let (coming, arrivals, _) = params.exchange(true, std::sync::mpsc::channel().0).unwrap();
+        let (coming, arrivals, _) = params.exchange(true, drop).unwrap();
         let firsts: Vec<usize> = arrivals.iter().map(|arrival| arrival.first.0).collect();
         assert_eq!(firsts, [0, 1, 3, 5, 6], "in the order in which a model asks");
         let weights = coming.weights();
@@ -398,5 +451,34 @@ mod tests {
             let missing = missing.unwrap_err().to_string();
             assert!(missing.contains("did not come from other ranks"), "{missing}");
         });
+    }
+
+    #[test]
+    fn who_asks_first_brings_what_is_on_the_way_and_nobody_brings_it_twice() {
+        let dev: &dyn Device = &Reference::new();
+        let brought = Arc::new(Mutex::new(Vec::new()));
+        let mut params = params(dev);
+        let (coming, mut arrivals, _) = params.exchange(true, drop).unwrap();
+        let last = arrivals.pop().unwrap();
+        let none = coming.on_the_way(last, |_, _| Err::<fn() -> _, _>("no network"));
+        assert_eq!(none, Err("no network"));
+        for arrival in arrivals {
+            let (first, brought) = (arrival.first.0, Arc::clone(&brought));
+            let begun = coming.on_the_way(arrival, |mut weights, block| {
+                assert_eq!(block, if weights.shape().elements() > 8 { 64 } else { 4 });
+                dev.fill(weights.reborrow(), first as f64 + 1.0)?;
+                Ok::<_, Error>(move || {
+                    brought.lock().unwrap().push(first);
+                    (first != 5).then_some(weights)
+                })
+            });
+            begun.unwrap();
+        }
+        let of = |id| Ok::<_, Error>(dev.read_f64(coming.weights().get(ParamId(id))?)?[0]);
+        assert!(brought.lock().unwrap().is_empty());
+        assert_eq!([2, 1, 2, 0].map(|id| of(id).unwrap()), [2.0, 2.0, 2.0, 1.0]);
+        assert_eq!(*brought.lock().unwrap(), [1, 0], "a bucket of two, then a table");
+        let missing = (of(5).unwrap_err().to_string(), of(5).is_err());
+        assert!(missing.0.contains("did not come from other ranks") && missing.1, "{missing:?}");
     }
 }

@@ -28,7 +28,7 @@ pub mod traced;
 
 pub use bf16::Bf16;
 pub use blocks::Blocks;
-pub use device::{Device, Memory};
+pub use device::{Device, Memory, Room};
 pub use error::{Error, Result};
 pub use exchange::{Arrival, Bucket, Coming, Leaving};
 pub use expr::{Binary, Expr, Unary};

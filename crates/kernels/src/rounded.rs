@@ -15,8 +15,9 @@ mod polar;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::cuda::driver::Beside;
 use crate::ops::{Argument, Dtypes, Embed, EmbedDims, Kind, Op, Operation, Views, indices};
-use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
+use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Room, Shape, Tensor};
 
 /// A device whose activations are bf16.
 pub struct Rounded {
@@ -249,8 +250,12 @@ impl Memory for Rounded {
         self.device.synchronize()
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.device.cuda_stream()
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        self.device.beside()
+    }
+
+    fn room(&self) -> Result<Option<Room>> {
+        self.device.room()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use farthing_base::files::NewFile;
 
+use crate::cuda::driver::Beside;
 use crate::ops::{Op, Operation};
-use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
+use crate::{DType, Device, Error, Memory, Mut, Place, Ref, Result, Room, Shape, Tensor};
 
 /// One call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -201,8 +202,12 @@ impl Memory for Traced {
         self.record("synchronize", 0, |device| device.synchronize())
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.device.cuda_stream()
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        self.device.beside()
+    }
+
+    fn room(&self) -> Result<Option<Room>> {
+        self.device.room()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use farthing_base::tensors::TensorFile;
 use farthing_comm::Comm;
 use farthing_kernels::{Blocks, Device, Params};
 use farthing_model::{Checkpoint, CheckpointWriter, Gpt, STATE_PREFIX};
@@ -52,6 +53,17 @@ impl Checkpoints {
     pub fn newest_before(&self, steps: u64) -> Result<Option<PathBuf>> {
         let all = self.list(PREFIX)?;
         Ok(all.into_iter().rev().find(|(step, _)| *step < steps).map(|(_, path)| path))
+    }
+
+    /// Rows of the micro-batches before the newest checkpoint that can be read: what to go on with, where nothing is said. None where there is no checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn micro_batch_rows(&self) -> Result<Option<usize>> {
+        let progress = |path: PathBuf| -> Option<TrainerState> {
+            serde_json::from_str(TensorFile::peek(&path).ok()?.metadata(STATE)?).ok()
+        };
+        Ok(self.newest_first()?.find_map(progress).and_then(|progress| progress.micro_batch_rows))
     }
 
     pub(crate) fn newest_first(&self) -> Result<impl Iterator<Item = PathBuf> + use<>> {

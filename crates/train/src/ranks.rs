@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farthing_comm::Comm;
 use farthing_kernels::{Arrival, Blocks, Bucket, Device, Leaving, Params, Place, Ref, Weights};
@@ -12,14 +13,20 @@ use crate::{Error, Result};
 /// Runs `compute`, all of a step's micro-batches, while weights come in from the ranks that updated them, where `gather` says that they are to, and gradients leave for those
 /// that will: each bucket as soon as it may. Gradients of slabs that are on every rank are summed afterwards.
 pub(crate) fn exchange<'p>(
-    dev: &dyn Device,
-    comm: &dyn Comm,
+    dev: &'p dyn Device,
+    comm: &'p dyn Comm,
     params: &'p mut Params,
     gather: bool,
     compute: impl FnOnce(Weights<'_>, &mut Leaving<'p>) -> Result<()>,
 ) -> Result<()> {
+    // A GPU's work is launched by one thread; and one rank alone has nobody to talk to.
+    if comm.ranks() == 1 || comm.in_stream() || matches!(dev.place(), Place::Cuda(_)) {
+        return in_line(dev, comm, params, gather, compute);
+    }
     let (send, buckets) = channel::<Bucket<'p>>();
-    let (coming, arrivals, mut leaving) = params.exchange(gather, send)?;
+    // Who takes it no more has a reason, and tells it.
+    let leave = move |bucket| drop(send.send(bucket));
+    let (coming, arrivals, mut leaving) = params.exchange(gather, leave)?;
     let receive = |arrivals: Vec<Arrival<'p>>| -> Result<()> {
         for mut arrival in arrivals {
             comm.all_gather(dev, arrival.weights.reborrow(), arrival.block)?;
@@ -34,12 +41,6 @@ pub(crate) fn exchange<'p>(
         compute(coming.weights(), &mut leaving)?;
         Ok::<_, Error>(leaving.send_rest()?)
     };
-    // A GPU's memory is reached from the thread that opened it; and one rank alone has nobody to talk to.
-    if comm.ranks() == 1 || comm.in_stream() || matches!(dev.place(), Place::Cuda(_)) {
-        receive(arrivals)?;
-        compute()?;
-        return buckets.into_iter().try_for_each(sum);
-    }
     std::thread::scope(|scope| {
         let sent = scope.spawn(|| {
             let received = receive(arrivals).inspect_err(|_| coming.give_up());
@@ -50,6 +51,48 @@ pub(crate) fn exchange<'p>(
         // A rank that is lost is why the rest went wrong, if anything did.
         sent.and(computed)
     })
+}
+
+/// The same on the thread that computes: collectives are begun where they may, and the device waits for weights when they are asked for, for gradients at the end. An engine that can't begin anything
+/// does each at once.
+fn in_line<'p>(
+    dev: &'p dyn Device,
+    comm: &'p dyn Comm,
+    params: &'p mut Params,
+    gather: bool,
+    compute: impl FnOnce(Weights<'_>, &mut Leaving<'p>) -> Result<()>,
+) -> Result<()> {
+    let (begun, sums) = channel();
+    // After one that failed nobody answers.
+    let mut failed = false;
+    let sum = move |Bucket { grad, own_grad, block }| {
+        if !failed {
+            let sum = comm.begin_reduce_scatter(dev, own_grad, grad, block);
+            failed = sum.is_err();
+            let _ = begun.send(sum);
+        }
+    };
+    // Why weights did not come.
+    let missed = Arc::new(Mutex::new(None));
+    let (coming, arrivals, mut leaving) = params.exchange(gather, sum)?;
+    for arrival in arrivals {
+        coming.on_the_way(arrival, |weights, block| {
+            let (missed, gathered) =
+                (Arc::clone(&missed), comm.begin_all_gather(dev, weights, block)?);
+            Ok::<_, Error>(move || {
+                gathered.wait().map_err(|error| *lock(&missed) = Some(error)).ok()
+            })
+        })?;
+    }
+    let computed = compute(coming.weights(), &mut leaving);
+    let computed = computed.and_then(|()| Ok(leaving.send_rest()?));
+    let summed = sums.into_iter().try_for_each(|sum| sum?.wait().map(drop));
+    // A rank that is lost is why the rest went wrong, if anything did.
+    lock(&missed).take().map_or(Ok(()), Err).and(summed).map_err(Error::from).and(computed)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sums the gradients of slabs that are on every rank.
@@ -64,7 +107,7 @@ pub(crate) fn sum_small(dev: &dyn Device, comm: &dyn Comm, params: &mut Params) 
 
 /// Gives every rank the weights that the others have updated.
 pub(crate) fn gather_weights(dev: &dyn Device, comm: &dyn Comm, params: &mut Params) -> Result<()> {
-    let (_, arrivals, _) = params.exchange(true, channel().0)?;
+    let (_, arrivals, _) = params.exchange(true, drop)?;
     for Arrival { mut weights, block, .. } in arrivals {
         comm.all_gather(dev, weights.reborrow(), block)?;
     }

@@ -69,6 +69,7 @@ impl Finetune {
 }
 
 /// A training before it starts.
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// The model.
     pub gpt: Gpt,

@@ -4,5 +4,6 @@
 #[path = "../../model/tests/golden/mod.rs"]
 mod golden;
 mod golden_chat;
+mod late;
 mod ranks;
 mod training;

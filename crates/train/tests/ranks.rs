@@ -21,7 +21,7 @@ const VOCAB: usize = 67;
 const TOKENS: usize = 16;
 const ROWS: usize = 12;
 
-fn setup(registry: &Registry, preset: Preset) -> Setup {
+pub(crate) fn setup(registry: &Registry, preset: Preset) -> Setup {
     let (aspect_ratio, head_dim) = (Some(16), Some(16));
     let model = ModelConfig { aspect_ratio, head_dim, ..ModelConfig::new(preset, 3) };
     let mut recipe = Recipe::new(model);
@@ -31,7 +31,7 @@ fn setup(registry: &Registry, preset: Preset) -> Setup {
 }
 
 /// Rows of a step, one after the other; row r of step s counts upwards by a rule of (s, r) alone.
-struct Counting {
+pub(crate) struct Counting {
     batch: Batch,
     step: usize,
     /// The rank's rows of a step, and the next of them.
@@ -40,7 +40,7 @@ struct Counting {
 }
 
 impl Counting {
-    fn new(trainer: &Trainer<'_>, comm: &dyn Comm) -> Self {
+    pub(crate) fn new(trainer: &Trainer<'_>, comm: &dyn Comm) -> Self {
         let each = ROWS / comm.ranks();
         let own = comm.rank() * each..(comm.rank() + 1) * each;
         let batch = Batch::zeroed(trainer.micro_batch_rows(), TOKENS).unwrap().with_order();
@@ -64,7 +64,7 @@ impl Batches for Counting {
 }
 
 /// Runs `body` on every rank, and returns what each returned.
-fn on_ranks<T: Send>(ranks: usize, body: impl Fn(&dyn Comm) -> T + Sync) -> Vec<T> {
+pub(crate) fn on_ranks<T: Send>(ranks: usize, body: impl Fn(&dyn Comm) -> T + Sync) -> Vec<T> {
     let body = &body;
     std::thread::scope(|scope| {
         let threads: Vec<_> =
@@ -73,7 +73,7 @@ fn on_ranks<T: Send>(ranks: usize, body: impl Fn(&dyn Comm) -> T + Sync) -> Vec<
     })
 }
 
-/// Ranks whose engine sends in turn with what the device does, as NCCL does.
+/// Ranks whose engine sends in turn with what the device does.
 struct InTurn<'a>(&'a dyn Comm);
 
 impl Control for InTurn<'_> {
@@ -120,13 +120,13 @@ impl Comm for InTurn<'_> {
     }
 }
 
-struct Run {
-    losses: Vec<f64>,
+pub(crate) struct Run {
+    pub(crate) losses: Vec<f64>,
     norms: Vec<f64>,
 }
 
 /// Steps up to `steps`, from the newest checkpoint of `dir` or from the start; then a checkpoint, and the weights beside it.
-fn train(dev: &dyn Device, comm: &dyn Comm, dir: &Path, rows: usize, steps: u64) -> Run {
+pub(crate) fn train(dev: &dyn Device, comm: &dyn Comm, dir: &Path, rows: usize, steps: u64) -> Run {
     let (registry, preset) = (Registry::standard(), Preset::Nanochat202607);
     let checkpoints = Checkpoints::new(dir, NonZeroUsize::MIN);
     let setup = setup(&registry, preset);
@@ -154,7 +154,7 @@ fn on_cpus(ranks: usize, dir: &Path, rows: usize, steps: u64) -> Run {
     first
 }
 
-fn weights(dir: &Path) -> Vec<u8> {
+pub(crate) fn weights(dir: &Path) -> Vec<u8> {
     std::fs::read(dir.join("weights.safetensors")).unwrap()
 }
 

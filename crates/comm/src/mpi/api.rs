@@ -1,7 +1,7 @@
-//! The functions of MPI that the engine calls, found when the program runs: one program, built without MPI, runs under Open MPI and under MPICH and its kin.
+//! The functions of MPI that the engine calls, found when the program runs: one program, built without MPI, runs under Open MPI, under MPICH and its kin, and under whatever has the ABI of MPI 5.
 //!
-//! The two differ in what a handle is: Open MPI's are addresses of objects that the library exports, MPICH's are numbers that its ABI fixes (Intel MPI,
-//! MVAPICH and Cray's have the same). A number travels in a register that is wide enough for either.
+//! They differ in what a handle is: Open MPI's are addresses of objects that the library exports, MPICH's are numbers that its ABI fixes (Intel MPI, MVAPICH and Cray's have the same), and MPI 5 has
+//! others, for `libmpi_abi` of any maker. A number travels in a register that is wide enough for each.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -12,7 +12,7 @@ use crate::{Error, Launcher, Result};
 /// A communicator, a datatype or an error handler.
 pub(super) type Handle = usize;
 
-/// A request: as wide as the wider of the two.
+/// A request: as wide as the widest of them.
 pub(super) type Request = u64;
 
 macro_rules! table {
@@ -24,6 +24,9 @@ macro_rules! table {
             pub(super) byte: Handle,
             errors_return: Handle,
             pub(super) status_ignore: *mut c_void,
+            /// Threads take turns in calling it.
+            serialized: c_int,
+            kind: &'static str,
             /// In its own words.
             pub(super) version: String,
         }
@@ -43,6 +46,8 @@ macro_rules! table {
                         byte: 0,
                         errors_return: 0,
                         status_ignore: std::ptr::null_mut(),
+                        serialized: SERIALIZED,
+                        kind: "MPI",
                         version: String::new(),
                     })
                 }
@@ -69,7 +74,7 @@ table! {
 /// MPI's "done".
 const SUCCESS: c_int = 0;
 
-/// Threads take turns in calling it.
+/// `MPI_THREAD_SERIALIZED` of Open MPI and of MPICH.
 const SERIALIZED: c_int = 2;
 
 /// More than either has of a text.
@@ -81,19 +86,62 @@ const MPICH_BYTE: Handle = 0x4c00_010d;
 const MPICH_ERRORS_RETURN: Handle = 0x5400_0001;
 const MPICH_STATUS_IGNORE: usize = 1;
 
+/// Handles of the ABI that is the same for all makers, version 1, after the header of the MPI Forum's `mpi-abi-stubs` (MPI 5.0, chapter 21). A status that is not wanted is a null there.
+const WORLD: Handle = 0x101;
+const BYTE: Handle = 0x247;
+const ERRORS_RETURN: Handle = 0x142;
+const THREAD_SERIALIZED: c_int = 2048;
+/// Its version, as `MPI_Abi_get_version` says it; a library of another ABI that knows the function says −1.
+const ABI: c_int = 1;
+
+/// What tells libraries apart.
+struct Found {
+    /// Open MPI's objects: the world, a byte, errors that are returned.
+    open: Option<[Handle; 3]>,
+    /// Major and minor version of the common ABI.
+    abi: Option<(c_int, c_int)>,
+}
+
+impl Found {
+    /// # Safety
+    /// `library` is MPI.
+    unsafe fn of(library: &Library) -> Self {
+        let object = |symbol: &[u8]| {
+            // SAFETY: the address alone is of interest.
+            unsafe { library.get::<*mut c_void>(symbol) }.ok().map(|s| s.as_raw_ptr() as Handle)
+        };
+        let open = || {
+            let (world, byte) = (object(b"ompi_mpi_comm_world\0")?, object(b"ompi_mpi_byte\0")?);
+            Some([world, byte, object(b"ompi_mpi_errors_return\0")?])
+        };
+        type GetVersion = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
+        // SAFETY: MPI's own signature; it may be called before MPI has started.
+        let abi = unsafe { library.get::<GetVersion>(b"MPI_Abi_get_version\0") }.ok();
+        let abi = abi.and_then(|get_version| {
+            let (mut major, mut minor) = (-1, -1);
+            // SAFETY: writes two numbers.
+            let status = unsafe { get_version(&raw mut major, &raw mut minor) };
+            (status == SUCCESS && major >= 0).then_some((major, minor))
+        });
+        Self { open: open(), abi }
+    }
+}
+
 /// The library's files, those of the launcher's own kind first.
 fn names(launcher: Launcher) -> Vec<String> {
     if let Ok(name) = std::env::var("FARTHING_MPI") {
         return vec![name];
     }
-    let open = ["libmpi.so.40"];
-    let mpich = ["libmpich.so.12", "libmpi.so.12"];
-    let names: Vec<&str> = match launcher {
-        Launcher::Mpich => mpich.iter().chain(&["libmpi.so"]).copied().collect(),
-        Launcher::OpenMpi => open.iter().chain(&["libmpi.so"]).copied().collect(),
-        _ => open.iter().chain(&mpich).chain(&["libmpi.so"]).copied().collect(),
+    let (open, mpich): (&[_], &[_]) = (&["libmpi.so.40"], &["libmpich.so.12", "libmpi.so.12"]);
+    // MPICH numbers the common one by its ABI, from 4.3 on with 0 and from 5.0 on with 1.
+    let common = ["libmpi_abi.so.1", "libmpi_abi.so.0", "libmpi_abi.so"];
+    let own = match launcher {
+        Launcher::Mpich => [mpich, &[]],
+        Launcher::OpenMpi => [open, &[]],
+        _ => [open, mpich],
     };
-    names.into_iter().map(str::to_owned).collect()
+    let names = own.into_iter().flatten().chain(&common).chain(&["libmpi.so"]);
+    names.map(|name| (*name).to_owned()).collect()
 }
 
 impl Api {
@@ -126,18 +174,11 @@ impl Api {
                     "install the MPI that belongs to the launcher, or name its library in FARTHING_MPI",
                 )
             })?;
-            let object = |symbol: &[u8]| {
-                // SAFETY: the address alone is of interest.
-                unsafe { library.get::<*mut c_void>(symbol) }.ok().map(|s| s.as_raw_ptr() as Handle)
-            };
-            let open = (
-                object(b"ompi_mpi_comm_world\0"),
-                object(b"ompi_mpi_byte\0"),
-                object(b"ompi_mpi_errors_return\0"),
-            );
+            // SAFETY: MPI, as its functions are there.
+            let found = unsafe { Found::of(&library) };
             // It has threads of its own, so that it is never unloaded.
             std::mem::forget(library);
-            return api.with_handles(open, launcher, name);
+            return api.with_handles(&found, launcher, name);
         }
         let what = format!("there is no MPI library: looked for {}", names.join(", "));
         Err(Error::library(
@@ -146,18 +187,13 @@ impl Api {
         ))
     }
 
-    fn with_handles(
-        mut self,
-        open: (Option<Handle>, Option<Handle>, Option<Handle>),
-        launcher: Launcher,
-        name: &str,
-    ) -> Result<Self> {
+    fn with_handles(mut self, found: &Found, launcher: Launcher, name: &str) -> Result<Self> {
         self.version = Self::text(|text, length| {
             // SAFETY: writes a text no longer than MPI's own bound, which is below ours; may be called at any time.
             unsafe { (self.library_version)(text, length) }
         });
         let version = self.version.lines().next().unwrap_or_default().to_owned();
-        let is_open = matches!(open, (Some(_), Some(_), Some(_)));
+        let is_open = found.open.is_some() || self.version.contains("Open MPI");
         let is_mpich = ["MPICH", "Intel(R) MPI", "MVAPICH", "CRAY"];
         let is_mpich = is_mpich.iter().any(|kind| self.version.contains(kind));
         let other = match launcher {
@@ -171,22 +207,25 @@ impl Api {
                 "start with the mpirun of the MPI that is installed, or name the other's library in FARTHING_MPI",
             ));
         }
-        match open {
-            (Some(world), Some(byte), Some(errors)) => {
-                (self.world, self.byte, self.errors_return) = (world, byte, errors);
+        let unknown = |what: String| {
+            let hint = "use Open MPI, MPICH, or an MPI with the ABI of MPI 5, or name its library in FARTHING_MPI";
+            Err(Error::library(format!("{name} is {version}: {what}"), hint))
+        };
+        (self.kind, [self.world, self.byte, self.errors_return]) = match (found.abi, found.open) {
+            (Some((ABI, _)), _) => {
+                self.serialized = THREAD_SERIALIZED;
+                ("MPI", [WORLD, BYTE, ERRORS_RETURN])
             }
-            _ if is_mpich => {
-                (self.world, self.byte) = (MPICH_WORLD, MPICH_BYTE);
-                self.errors_return = MPICH_ERRORS_RETURN;
+            (Some((major, minor)), _) => {
+                return unknown(format!("version {major}.{minor} of MPI's ABI, {ABI} is known"));
+            }
+            (None, Some(open)) => ("Open MPI", open),
+            (None, None) if is_mpich => {
                 self.status_ignore = std::ptr::without_provenance_mut(MPICH_STATUS_IGNORE);
+                ("MPICH", [MPICH_WORLD, MPICH_BYTE, MPICH_ERRORS_RETURN])
             }
-            _ => {
-                return Err(Error::library(
-                    format!("{name} is {version}: neither Open MPI nor of MPICH's ABI"),
-                    "use one of these, or name its library in FARTHING_MPI",
-                ));
-            }
-        }
+            (None, None) => return unknown("of an ABI that is not known".to_owned()),
+        };
         Ok(self)
     }
 
@@ -210,14 +249,14 @@ impl Api {
             done("asking whether MPI has started", (self.initialized)(&raw mut begun))?;
             if begun == 0 {
                 let (count, values) = (std::ptr::null_mut(), std::ptr::null_mut());
-                let status = (self.init_thread)(count, values, SERIALIZED, &raw mut has);
+                let status = (self.init_thread)(count, values, self.serialized, &raw mut has);
                 done("starting MPI", status)?;
             }
             done("setting its errors", (self.set_errhandler)(self.world, self.errors_return))?;
             done("asking for the rank", (self.comm_rank)(self.world, &raw mut rank))?;
             done("asking for their number", (self.comm_size)(self.world, &raw mut size))?;
         }
-        if begun == 0 && has < SERIALIZED {
+        if begun == 0 && has < self.serialized {
             return Err(Error::library(
                 format!("{} was built without threads", self.kind()),
                 "install one that was built with MPI_THREAD_SERIALIZED or more",
@@ -235,7 +274,7 @@ impl Api {
     }
 
     pub(super) fn kind(&self) -> &'static str {
-        if self.status_ignore.is_null() { "Open MPI" } else { "MPICH" }
+        self.kind
     }
 
     /// A status in the library's words.

@@ -1,24 +1,27 @@
-//! `Nccl`: ranks on NVIDIA's GPUs. Arrays travel by NCCL in the device's own stream, so that the host waits for nothing; a few bytes travel by whatever else joins the ranks.
+//! `Nccl`: ranks on NVIDIA's GPUs. Arrays travel by NCCL in a stream beside the device's own, so that the host waits for nothing and the device for what it needs; a few bytes travel by whatever
+//! else joins the ranks.
 
 mod api;
+mod collectives;
 
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use api::{Api, Config, Handle, IN_PROGRESS, SUCCESS, SUM, UniqueId, type_of};
-use farthing_kernels::{Device, Mut, Ref};
+use api::{Api, Config, Handle, IN_PROGRESS, SUCCESS, UniqueId};
+use farthing_kernels::Device;
+use farthing_kernels::cuda::driver::{Beside, Event};
 
-use crate::comm::{own_block, place};
-use crate::{Comm, Control, Error, Patience, Result};
+use crate::{Control, Error, Patience, Result};
 
 /// How often a communicator that is under way is asked how it is.
 const ASK: Duration = Duration::from_millis(100);
 
 /// One rank's end of a job on GPUs, each rank with one of its own.
 ///
-/// A collective is launched and not waited for. A thread asks NCCL and the other ranks how they are; where something is wrong, or a collective has not ended after
+/// A collective is launched in a stream of its own and not waited for by the host: it begins when all that the device was asked for before is done, and the device waits for it where that is asked
+/// for ([`Comm`](crate::Comm)). A thread asks NCCL and the other ranks how they are; where something is wrong, or a collective has not ended after
 /// [`Patience::deadline`], it ends the communicator, so that whoever waits for the device goes on, and the next call says what was wrong.
 ///
 /// # Numerics
@@ -26,6 +29,7 @@ const ASK: Duration = Duration::from_millis(100);
 pub struct Nccl<'d> {
     control: Arc<dyn Control>,
     dev: &'d dyn Device,
+    beside: Box<dyn Beside + 'd>,
     shared: Arc<Shared>,
     watcher: Option<JoinHandle<()>>,
 }
@@ -78,12 +82,12 @@ impl<'d> Nccl<'d> {
     /// [`Error::Library`]: there is no NCCL, or the device has no stream for it; [`Error::Engine`]; [`Error::Lost`] and its like.
     pub fn new(control: Arc<dyn Control>, dev: &'d dyn Device, patience: Patience) -> Result<Self> {
         let api = Api::load()?;
-        if dev.cuda_stream()?.is_none() {
-            return Err(Error::library(
+        let beside = dev.beside()?.ok_or_else(|| {
+            Error::library(
                 format!("NCCL joins GPUs, and {} is none", dev.name()),
                 "leave `engine` out, or set `device = \"cuda\"`",
-            ));
-        }
+            )
+        })?;
         let during = "making a communicator";
         let mut id = UniqueId([0; 128]);
         if control.rank() == 0 {
@@ -99,7 +103,7 @@ impl<'d> Nccl<'d> {
         let mut comm = std::ptr::null_mut();
         let mut config = Config::at_once();
         let (rank, ranks) = (control.rank() as i32, control.ranks() as i32);
-        // SAFETY: writes one handle; the device's context is this thread's.
+        // SAFETY: writes one handle; the device's context is this thread's, which has made a stream in it.
         let mut status =
             unsafe { (api.init_rank)(&raw mut comm, ranks, id, rank, &raw mut config) };
         let begun = Instant::now();
@@ -134,7 +138,7 @@ impl<'d> Nccl<'d> {
         let shared = Arc::new(Shared { api, state: Mutex::new(state), changed: Condvar::new() });
         let (watched, of_watcher) = (Arc::clone(&shared), Arc::clone(&control));
         let watch = move || watched.watch(&*of_watcher, patience);
-        let mut nccl = Self { control, dev, shared, watcher: None };
+        let mut nccl = Self { control, dev, beside, shared, watcher: None };
         let watcher = std::thread::Builder::new().name("nccl".to_owned()).spawn(watch);
         nccl.watcher = Some(watcher.map_err(|e| Error::Engine {
             during,
@@ -144,14 +148,14 @@ impl<'d> Nccl<'d> {
         Ok(nccl)
     }
 
-    /// Launches what `call` says with the communicator and the stream.
+    /// Launches what `call` says with the communicator and the stream, after all that the device was asked for; returns the moment of its end.
     fn launch(
         &self,
         during: &'static str,
         call: impl FnOnce(&Api, Handle, *mut c_void) -> i32,
-    ) -> Result<()> {
-        let stream = self.dev.cuda_stream()?.unwrap_or_default();
-        let stream = std::ptr::with_exposed_provenance_mut(stream);
+    ) -> Result<Event> {
+        self.beside.follow()?;
+        let stream = std::ptr::with_exposed_provenance_mut(self.beside.cuda_stream()?);
         let mut state = self.shared.lock();
         self.sound(&state)?;
         state.collectives += 1;
@@ -173,7 +177,9 @@ impl<'d> Nccl<'d> {
                 self.control.watch(during)?;
             }
         }
-        done(&self.shared.api, during, status, comm)
+        done(&self.shared.api, during, status, comm)?;
+        drop(state);
+        Ok(self.beside.mark()?)
     }
 
     fn sound(&self, state: &State) -> Result<()> {
@@ -192,15 +198,6 @@ impl<'d> Nccl<'d> {
         let mut state = self.shared.lock();
         state.under_way = None;
         self.sound(&state)
-    }
-
-    fn same_device(&self, dev: &dyn Device, during: &'static str) -> Result<()> {
-        if dev.place() == self.dev.place() {
-            return Ok(());
-        }
-        let what =
-            format!("arrays on {}, the communicator's are on {}", dev.name(), self.dev.name());
-        Err(Error::Argument { during, what })
     }
 }
 
@@ -296,130 +293,6 @@ impl Control for Nccl<'_> {
         self.sound(&self.shared.lock())?;
         self.control.watch(during)
     }
-}
-
-impl Comm for Nccl<'_> {
-    fn in_stream(&self) -> bool {
-        true
-    }
-
-    /// One `ncclReduceScatter` where all blocks are whole; else an `ncclReduce` for each block, in one group.
-    fn reduce_scatter(
-        &self,
-        dev: &dyn Device,
-        own: Mut<'_>,
-        all: Ref<'_>,
-        block: usize,
-    ) -> Result<()> {
-        let (during, dtype, n) = ("reduce_scatter", all.dtype(), all.shape().elements());
-        let range = own_block(self, during, n, block, Some(own.shape().elements()))?;
-        self.same_device(dev, during)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let (from, to, of) = (all.address(), own.address(), type_of(during, dtype)?);
-        let ranks = self.ranks();
-        self.launch(during, |api, comm, stream| {
-            if n == block * ranks {
-                // SAFETY: `all` has as many elements and `own` a block of them, both of the communicator's device, in the order of its stream.
-                return unsafe {
-                    (api.reduce_scatter)(from.cast(), to.cast(), block, of, SUM, comm, stream)
-                };
-            }
-            grouped(
-                api,
-                (0..ranks).filter_map(|root| {
-                    let at = place(root, n, block);
-                    (!at.is_empty()).then(|| {
-                        // Who is no root has no result; its address is not looked at.
-                        let to = if at == range { to } else { std::ptr::null_mut() };
-                        // SAFETY: as above, a block for each root.
-                        unsafe {
-                            let from = from.add(at.start * dtype.bytes());
-                            let root = root as i32;
-                            (api.reduce)(
-                                from.cast(),
-                                to.cast(),
-                                at.len(),
-                                of,
-                                SUM,
-                                root,
-                                comm,
-                                stream,
-                            )
-                        }
-                    })
-                }),
-            )
-        })
-    }
-
-    /// One `ncclAllGather` where all blocks are whole; else an `ncclBroadcast` for each block, in one group. In place either way.
-    fn all_gather(&self, dev: &dyn Device, all: Mut<'_>, block: usize) -> Result<()> {
-        let (during, dtype, n) = ("all_gather", all.dtype(), all.shape().elements());
-        own_block(self, during, n, block, None)?;
-        self.same_device(dev, during)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let (base, of, width) = (all.address(), type_of(during, dtype)?, dtype.bytes());
-        let (rank, ranks) = (self.rank(), self.ranks());
-        self.launch(during, |api, comm, stream| {
-            if n == block * ranks {
-                // SAFETY: the own block is where NCCL has it for a gathering in place.
-                return unsafe {
-                    let own = base.add(rank * block * width);
-                    (api.all_gather)(own.cast(), base.cast(), block, of, comm, stream)
-                };
-            }
-            grouped(
-                api,
-                (0..ranks).filter_map(|root| {
-                    let at = place(root, n, block);
-                    (!at.is_empty()).then(|| {
-                        // SAFETY: a block within `all`, the same at its owner and everywhere.
-                        unsafe {
-                            let at_block = base.add(at.start * width);
-                            let root = root as i32;
-                            let (from, to) = (at_block.cast_const().cast(), at_block.cast());
-                            (api.broadcast)(from, to, at.len(), of, root, comm, stream)
-                        }
-                    })
-                }),
-            )
-        })
-    }
-
-    fn all_reduce(&self, dev: &dyn Device, values: Mut<'_>) -> Result<()> {
-        let (during, dtype, n) = ("all_reduce", values.dtype(), values.shape().elements());
-        self.same_device(dev, during)?;
-        if n == 0 {
-            return Ok(());
-        }
-        let (at, of) = (values.address(), type_of(during, dtype)?);
-        self.launch(during, |api, comm, stream| {
-            // SAFETY: as many elements, in place.
-            unsafe { (api.all_reduce)(at.cast_const().cast(), at.cast(), n, of, SUM, comm, stream) }
-        })
-    }
-}
-
-/// Calls between a group's start and end; the first status that is not "done".
-fn grouped(api: &Api, calls: impl Iterator<Item = i32>) -> i32 {
-    // SAFETY: a start for each end, on one thread.
-    let start = unsafe { (api.group_start)() };
-    if start != SUCCESS {
-        return start;
-    }
-    let mut first = SUCCESS;
-    for status in calls {
-        if first == SUCCESS && status != IN_PROGRESS {
-            first = status;
-        }
-    }
-    // SAFETY: likewise.
-    let end = unsafe { (api.group_end)() };
-    if first == SUCCESS { end } else { first }
 }
 
 impl Drop for Nccl<'_> {

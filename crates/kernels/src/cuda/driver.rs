@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::{Place, Result};
+use crate::{Place, Result, Room};
 
 /// One PTX file.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ pub struct Properties {
     pub memory_bytes: usize,
 }
 
-/// A moment in a machine's stream, for timing. No two are equal, whichever machine made them.
+/// A moment in a stream of a machine, for timing, or for another stream to wait for. No two are equal, whichever machine made them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Event(u64);
 
@@ -120,6 +120,23 @@ impl Event {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Relaxed))
     }
+}
+
+/// A CUDA stream beside the one that a device's own work is launched in, for a library that launches work of its own. Neither stream waits for the other but where it is said here, and the
+/// host waits for neither.
+#[allow(clippy::missing_errors_doc, reason = "any may fail with what the driver says")]
+pub trait Beside: Send + Sync {
+    /// Its handle (a `CUstream`), whose context is the calling thread's from then on.
+    fn cuda_stream(&self) -> Result<usize>;
+
+    /// What is launched here from now on waits for all that the device was asked for so far.
+    fn follow(&self) -> Result<()>;
+
+    /// This moment: the end of all that was launched here so far.
+    fn mark(&self) -> Result<Event>;
+
+    /// What the device is asked for from now on waits for that moment, which is forgotten by it.
+    fn join(&self, moment: Event) -> Result<()>;
 }
 
 /// A machine that runs PTX. Launches and copies are ordered: each sees what those before it wrote.
@@ -141,6 +158,14 @@ pub trait Driver: Send + Sync {
 
     /// Gives memory from [`Driver::alloc`] back, after all that was launched before.
     fn free(&self, address: u64);
+
+    /// As [`Memory::room`](crate::Memory::room).
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    fn room(&self) -> Result<Option<Room>> {
+        Ok(None)
+    }
 
     /// Copies host bytes to the machine.
     ///
@@ -178,11 +203,11 @@ pub trait Driver: Send + Sync {
     /// [`Error::Driver`](crate::Error::Driver).
     fn synchronize(&self) -> Result<()>;
 
-    /// As [`Memory::cuda_stream`](crate::Memory::cuda_stream).
+    /// As [`Memory::beside`](crate::Memory::beside).
     ///
     /// # Errors
     /// [`Error::Driver`](crate::Error::Driver).
-    fn cuda_stream(&self) -> Result<Option<usize>> {
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
         Ok(None)
     }
 

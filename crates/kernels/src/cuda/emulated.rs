@@ -7,7 +7,7 @@ use std::time::Instant;
 use ptx_emulator::{Arg as Word, Counters, Memory, Module, Options, Pointer};
 
 use super::driver::{Arg, Driver, Event, Kernel, Properties};
-use crate::{Error, Place, Result};
+use crate::{Error, Place, Result, Room};
 
 /// The name in messages.
 const NAME: &str = "emulated";
@@ -102,6 +102,12 @@ impl Driver for Emulator {
         state.sizes.remove(&address);
         // Only an address that is not from `alloc` is refused; there is no one to tell.
         let _ = state.memory.free(Pointer::from_address(address));
+    }
+
+    fn room(&self) -> Result<Option<Room>> {
+        let (bytes, used) = (self.properties.memory_bytes, self.state().sizes.values().sum());
+        let free_bytes = bytes.saturating_sub(used) as u64;
+        Ok(Some(Room { free_bytes, bytes: bytes as u64 }))
     }
 
     fn write(&self, dst: u64, src: &[u8]) -> Result<()> {

@@ -1,9 +1,9 @@
 //! Allocation, copies, casts and fills.
 
-use super::driver::{Arg, Kernel, Module};
+use super::driver::{Arg, Beside, Kernel, Module};
 use super::{Cuda, DeviceAllocation, OnDevice};
 use crate::ops::{Cast, Copy, Fill, host_copy};
-use crate::{Bf16, DType, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
+use crate::{Bf16, DType, Error, Memory, Mut, Place, Ref, Result, Room, Shape, Tensor};
 
 static MEMORY: Module = Module { name: "memory", ptx: include_str!("../../ptx/sm80/memory.ptx") };
 static FILL_U16: Kernel = kernel("fill_u16");
@@ -58,8 +58,12 @@ impl Memory for Cuda {
         self.driver.synchronize()
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.driver.cuda_stream()
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        self.driver.beside()
+    }
+
+    fn room(&self) -> Result<Option<Room>> {
+        self.driver.room()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -37,6 +37,8 @@ mod product;
 mod pythons;
 mod relu2;
 mod rms_norm;
+#[cfg(feature = "nvidia")]
+mod side;
 mod smear;
 #[cfg(feature = "nvidia")]
 mod staging;

@@ -1,4 +1,4 @@
-//! A GPU as a driver: memory, launches and events in one stream of its primary context.
+//! A GPU as a driver: memory, launches and events in one stream of its primary context; others are beside it ([`Side`]).
 //!
 //! What is needed for that is found and checked in `opening`; nothing here panics on a machine without a GPU. Not yet run on a
 //! GPU: `tests/nvidia.rs` runs it against a stand-in for the driver's library, written after NVIDIA's "CUDA Driver API".
@@ -12,11 +12,12 @@ use cudarc::driver::sys as cu;
 
 use super::api::{Api, SUCCESS};
 use super::code::Code;
-use super::driver::{Arg, Driver, Event, Kernel, Properties};
+use super::driver::{Arg, Beside, Driver, Event, Kernel, Properties};
 use super::opening::Opened;
+use super::side::Side;
 use super::staging::Staging;
 use crate::error::LOST;
-use crate::{Error, Place, Result};
+use crate::{Error, Place, Result, Room};
 
 /// The most parameters of a kernel.
 const MAX_ARGS: usize = 64;
@@ -90,6 +91,11 @@ impl Nvidia {
         self.driver_version
     }
 
+    /// The driver's functions.
+    pub(super) fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// The stream that everything is launched in.
     pub(super) fn stream(&self) -> cu::CUstream {
         self.stream
@@ -101,7 +107,7 @@ impl Nvidia {
         self.done(op, unsafe { (self.api.cuCtxSetCurrent)(self.context) })
     }
 
-    fn done(&self, op: &'static str, status: u32) -> Result<()> {
+    pub(super) fn done(&self, op: &'static str, status: u32) -> Result<()> {
         match status {
             SUCCESS => Ok(()),
             _ => Err(self.failed(op, status)),
@@ -155,6 +161,14 @@ impl Driver for Nvidia {
             // SAFETY: from `alloc`, and nothing uses it any more.
             let _ = unsafe { (self.api.cuMemFree_v2)(address) };
         }
+    }
+
+    fn room(&self) -> Result<Option<Room>> {
+        self.enter("room")?;
+        let (mut free, mut all) = (0, 0);
+        // SAFETY: writes two numbers.
+        self.done("room", unsafe { (self.api.cuMemGetInfo_v2)(&raw mut free, &raw mut all) })?;
+        Ok(Some(Room { free_bytes: free as u64, bytes: all as u64 }))
     }
 
     fn write(&self, dst: u64, src: &[u8]) -> Result<()> {
@@ -243,9 +257,8 @@ impl Driver for Nvidia {
         self.done("synchronize", unsafe { (self.api.cuStreamSynchronize)(self.stream) })
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.enter("cuda_stream")?;
-        Ok(Some(self.stream as usize))
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        Ok(Some(Box::new(Side::new(self)?)))
     }
 
     fn record(&self) -> Result<Event> {

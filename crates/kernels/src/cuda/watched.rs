@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::driver::{Arg, Driver, Event, Kernel, Properties};
+use super::driver::{Arg, Beside, Driver, Event, Kernel, Properties};
 use super::gemm::{Gemm, Product};
-use crate::{Place, Result};
+use crate::{Place, Result, Room};
 
 /// One thing that a machine was asked to do.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -176,6 +176,10 @@ impl Driver for Watched {
         log.bytes -= log.sizes.remove(&address).unwrap_or(0);
     }
 
+    fn room(&self) -> Result<Option<Room>> {
+        self.driver.room()
+    }
+
     fn write(&self, dst: u64, src: &[u8]) -> Result<()> {
         self.time(Work::Write(src.len()), || self.driver.write(dst, src))
     }
@@ -201,8 +205,8 @@ impl Driver for Watched {
         self.driver.synchronize()
     }
 
-    fn cuda_stream(&self) -> Result<Option<usize>> {
-        self.driver.cuda_stream()
+    fn beside(&self) -> Result<Option<Box<dyn Beside + '_>>> {
+        self.driver.beside()
     }
 
     fn record(&self) -> Result<Event> {

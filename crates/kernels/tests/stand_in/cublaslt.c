@@ -163,7 +163,7 @@ Status cublasLtMatmul(void* handle, Desc* d, const float* alpha, const char* a, 
     if (set("lt=late")) return NOT_SUPPORTED;
     if (set("lt=broken")) return EXECUTION_FAILED;
     void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    for (uint64_t i = 0; i < g->pieces; i++) ((void (*)(void))dlsym(driver, "stand_in_drain"))();
+    for (uint64_t i = 0; i < g->pieces; i++) ((void (*)(void*))dlsym(driver, "stand_in_drain"))(stream);
     if (set("lt=idle")) return OK;
     for (uint64_t j = 0; j < ol->cols; j++)
         for (uint64_t i = 0; i < ol->rows; i++) {

@@ -1,8 +1,10 @@
 // A stand-in for NVIDIA's driver library (libcuda.so.1), written after the "CUDA Driver API": enough of it to run the launch code
 // of this crate on a machine without a GPU, and stricter than the real one. Device memory is host memory; a stream's work is
-// queued and done only when someone waits for it, so that what is reused or freed too early shows; every argument is checked.
+// queued and done only when someone waits for it, so that what is reused or freed too early shows; every argument is checked. Of
+// several streams, only what is waited for is done: the stream itself, and of another what an event stands for.
 //
-// STAND_IN, a list like "version=11040 devices=0", sets what the machine has. -DWITHOUT_x leaves the function x out.
+// STAND_IN, a list like "version=11040 devices=0", sets what the machine has; "log=1" tells of events, and "eager=1" has all streams but
+// the first work at once, as far as they need not wait. -DWITHOUT_x leaves the function x out.
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -70,6 +72,7 @@ static Status take(void** p, size_t bytes, int pinned) {
 enum Kind { NONE, STREAM, EVENT, MODULE, FUNCTION };
 static struct Handle {
     enum Kind kind;
+    int number;       // among those of its kind, as they are made
     int recorded, pending;
     long when;
     char* text;       // of a module
@@ -79,10 +82,12 @@ static struct Handle {
 } handles[HANDLES];
 
 static struct Handle* handle(enum Kind kind) {
+    static int made[FUNCTION + 1];
     for (int i = 0; i < HANDLES; i++)
         if (!handles[i].kind) {
             memset(&handles[i], 0, sizeof handles[i]);
             handles[i].kind = kind;
+            handles[i].number = made[kind]++;
             handles[i].most_shared = 48 << 10;
             return &handles[i];
         }
@@ -97,10 +102,22 @@ static int count(enum Kind kind) {
     return n;
 }
 
-// A stream's work.
-enum Act { TO_DEVICE, TO_HOST, WITHIN, SET, LAUNCH, RECORD, CALLBACK };
-static struct Work { enum Act act; char *to, *from; size_t bytes; int value; struct Handle* on; uint64_t args[PARAMETERS]; void (*call)(void*); } work[WORK];
+// What streams are to do, in the order in which it was asked for.
+enum Act { TO_DEVICE, TO_HOST, WITHIN, SET, LAUNCH, RECORD, WAIT, CALLBACK };
+static struct Work {
+    enum Act act;
+    char *to, *from;
+    size_t bytes;
+    int value;
+    struct Handle* on;
+    uint64_t args[PARAMETERS];
+    void (*call)(void*);
+    struct Handle* stream;
+    long number, until;  // its own, and of a WAIT that of the RECORD
+    int done;
+} work[WORK];
 static int queued;
+static long asked;
 
 static uint16_t narrow(float x) {
     uint32_t bits;
@@ -168,38 +185,61 @@ static void run(struct Work* w) {
     }
 }
 
-// Does what is queued up to `until`, or all of it.
-static void drain(struct Handle* until) {
-    int i = 0;
-    for (; i < queued; i++) {
+// Does what a stream has among the first `end` pieces of work, after what it waits for in others.
+static void advance(struct Handle* stream, int end) {
+    for (int i = 0; i < end; i++) {
         struct Work* w = &work[i];
-        moment++;
+        if (w->stream != stream || w->done) continue;
+        w->done = 1;
+        if (w->act == WAIT) {
+            for (int r = 0; r < i; r++)
+                if (work[r].number == w->until) advance(work[r].stream, r + 1);
+            continue;
+        }
         if (w->act == RECORD) {
-            moment--;
             w->on->when = moment, w->on->recorded = 1, w->on->pending--;
-            if (w->on == until && !w->on->pending) { i++; break; }
-        } else if (broken) continue;
+            continue;
+        }
+        moment++;
+        if (broken) continue;
         else if (w->act == SET) memset(w->to, w->value, w->bytes);
         else if (w->act == LAUNCH) run(w);
         else if (w->act == CALLBACK) w->call(w->to);
         else memcpy(w->to, w->from, w->bytes);
     }
-    memmove(work, work + i, (queued - i) * sizeof *work);
-    queued -= i;
 }
 
-// What another library's work begins with, and takes.
-void stand_in_drain(void) {
+static void drain(struct Handle* stream, int end) {
+    advance(stream, end);
+    int left = 0;
+    for (int i = 0; i < queued; i++)
+        if (!work[i].done) {
+            if (left != i) work[left] = work[i];
+            left++;
+        }
+    queued = left;
+}
+static void drain_all(void) {
+    while (queued) drain(work[0].stream, queued);
+}
+
+// What another library's work in a stream begins with, and takes.
+void stand_in_drain(struct Handle* stream) {
     pthread_mutex_lock(&lock);
-    drain(NULL);
+    drain(stream, queued);
     moment++;
     pthread_mutex_unlock(&lock);
 }
+int stand_in_number(struct Handle* h) { return h->number; }
+
+static int told(void) { return setting("log", 0) != 0; }
 
 static Status enqueue(struct Work w, struct Handle* stream) {
     if (!is(stream, STREAM)) return INVALID_HANDLE;
-    if (queued == WORK) drain(NULL);
+    if (queued == WORK) drain_all();
+    w.stream = stream, w.number = ++asked;
     work[queued++] = w;
+    if (stream->number && setting("eager", 0)) drain(stream, queued);
     return OK;
 }
 
@@ -314,12 +354,12 @@ Status cuStreamCreate(void** stream, unsigned flags) {
 }
 Status cuStreamDestroy_v2(struct Handle* stream) {
     IN_CONTEXT if (!is(stream, STREAM)) status = INVALID_HANDLE;
-    else drain(NULL), stream->kind = NONE;
+    else drain(stream, queued), stream->kind = NONE;
     DONE;
 }
 Status cuStreamSynchronize(struct Handle* stream) {
     IN_CONTEXT if (!is(stream, STREAM)) status = INVALID_HANDLE;
-    else drain(NULL), status = broken;
+    else drain(stream, queued), status = broken;
     DONE;
 }
 
@@ -327,6 +367,11 @@ Status cuMemAlloc_v2(uint64_t* at, size_t bytes) {
     IN_CONTEXT if (!bytes) status = INVALID_VALUE;
     else if (device_bytes + bytes > (size_t)setting("memory", 1 << 28)) status = NO_MEMORY;
     else if (!(status = take((void**)at, bytes, 0))) device_bytes += bytes;
+    DONE;
+}
+// What other programs have taken is `busy`.
+Status cuMemGetInfo_v2(size_t* left, size_t* all) {
+    IN_CONTEXT *all = (size_t)setting("memory", 1 << 28), *left = *all - device_bytes - (size_t)setting("busy", 0);
     DONE;
 }
 static Status give(void* at, int pinned) {
@@ -460,12 +505,35 @@ Status cuEventDestroy_v2(struct Handle* event) {
 }
 Status cuEventRecord(struct Handle* event, struct Handle* stream) {
     IN_CONTEXT if (!is(event, EVENT)) status = INVALID_HANDLE;
-    else if (!(status = enqueue((struct Work){RECORD, NULL, NULL, 0, 0, event}, stream))) event->pending++;
+    else {
+        event->pending++;
+        if ((status = enqueue((struct Work){RECORD, NULL, NULL, 0, 0, event}, stream))) event->pending--;
+        else if (told()) printf("> event %d is recorded in stream %d\n", event->number, stream->number), fflush(stdout);
+    }
+    DONE;
+}
+Status cuStreamWaitEvent(struct Handle* stream, struct Handle* event, unsigned flags) {
+    IN_CONTEXT if (!is(event, EVENT) || !is(stream, STREAM)) status = INVALID_HANDLE;
+    else if (flags > 1) status = INVALID_VALUE;
+    else {
+        // What was recorded last, now; where that is done, or never was, there is nothing to wait for.
+        long until = 0;
+        for (int i = 0; i < queued; i++)
+            if (!work[i].done && work[i].act == RECORD && work[i].on == event) until = work[i].number;
+        status = enqueue((struct Work){.act = WAIT, .until = until}, stream);
+        if (told()) printf("> stream %d waits for event %d\n", stream->number, event->number), fflush(stdout);
+    }
     DONE;
 }
 Status cuEventSynchronize(struct Handle* event) {
     IN_CONTEXT if (!is(event, EVENT)) status = INVALID_HANDLE;
-    else if (event->pending) drain(event);
+    else
+        while (event->pending)
+            for (int i = 0; i < queued; i++)
+                if (work[i].act == RECORD && work[i].on == event) {
+                    drain(work[i].stream, i + 1);
+                    break;
+                }
     if (!status) status = broken;
     DONE;
 }

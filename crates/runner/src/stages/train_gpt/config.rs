@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::{At, Resources, Result};
+use crate::{Accelerator, At, Resources, Result};
 
 /// What is trained and how. Every number that is absent is the preset's.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -73,8 +73,8 @@ impl Default for EvaluateConfig {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainExec {
-    /// Rows per micro-batch, a divisor of a step's rows; chosen from the row length when absent. Another number sums
-    /// gradients in another order, so the last bits of the weights may differ.
+    /// Rows per micro-batch, a divisor of a step's rows. When absent, on a GPU as many as its free memory has room for, or as many as before the checkpoint that is gone on from; on the
+    /// processor chosen from the row length. Another number sums gradients in another order, so the last bits of the weights may differ.
     pub micro_batch_rows: Option<usize>,
     /// Seconds between checkpoints. When absent 60, or a hundred times what writing the last one took if that is longer, so that at most 1% of the time goes into them.
     pub checkpoint_every_s: Option<f64>,
@@ -100,14 +100,35 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(1);
 /// How many times as long training goes on as a checkpoint takes.
 const CHECKPOINT_SHARE: u32 = 100;
 
-/// Tokens of a micro-batch that the automatic choice stays under, on a CPU and on a GPU: enough that matrix products run at
+/// Tokens of a micro-batch that the automatic choice stays under where a processor computes: enough that matrix products run at
 /// full rate, few enough that activations stay small beside weights.
-const MICRO_BATCH_TOKENS: [usize; 2] = [4_096, 32_768];
+const MICRO_BATCH_TOKENS: usize = 4_096;
+
+/// Rows of a micro-batch, as far as they are known before there is a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum MicroRows {
+    Exactly(usize),
+    /// The largest divisor of a rank's rows up to this one that the device's free memory has room for.
+    AtMost(usize),
+}
+
+impl MicroRows {
+    /// The most that it may be.
+    pub(crate) fn most(self) -> usize {
+        match self {
+            Self::Exactly(rows) | Self::AtMost(rows) => rows,
+        }
+    }
+}
 
 impl TrainExec {
-    /// Rows per micro-batch: as asked, or the largest divisor of a rank's rows of a step that stays under the device's usual number of tokens.
+    /// Rows per micro-batch: as asked, or on a processor the largest divisor of a rank's rows of a step that stays under the usual number of tokens, and on a GPU what its memory has room for.
     /// Never depends on the number of threads.
-    pub(crate) fn micro_batch_rows(&self, setup: &Setup, resources: &Resources) -> Result<usize> {
+    pub(crate) fn micro_batch_rows(
+        &self,
+        setup: &Setup,
+        resources: &Resources,
+    ) -> Result<MicroRows> {
         let ranks = resources.all_ranks();
         let whose = if resources.gpus > 0 { "GPUs" } else { "ranks" };
         if !setup.rows.is_multiple_of(ranks) {
@@ -125,10 +146,14 @@ impl TrainExec {
                 "exec.micro_batch_rows is {rows}, but {of} has {own} rows\n\
                  hint: use a divisor of {own}, or leave it out"
             ),
-            Some(rows) => Ok(rows),
+            Some(rows) => Ok(MicroRows::Exactly(rows)),
             None => {
-                let usual = MICRO_BATCH_TOKENS[usize::from(resources.gpus > 0)];
-                Ok(setup.micro_batch_rows(usual, ranks))
+                let usual = setup.micro_batch_rows(MICRO_BATCH_TOKENS, ranks);
+                Ok(match resources.device {
+                    Accelerator::Cpu => MicroRows::Exactly(usual),
+                    Accelerator::Emulated => MicroRows::AtMost(usual),
+                    Accelerator::Cuda => MicroRows::AtMost(own),
+                })
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `train-gpt`: trains a GPT on packed rows, with [`farthing_train`].
 //!
-//! `config` has the keys and `plan` what `--plan` prints, which `dry` counts. `run` is the loop with its screen and files, `ranks` lets it lead other ranks, and `begin` handles training that
+//! `config` has the keys and `plan` what `--plan` prints, which `dry` counts; by it `room` chooses micro-batches. `run` is the loop with its screen and files, `ranks` lets it lead other ranks, and `begin` handles training that
 //! starts from an existing model.
 
 mod begin;
@@ -8,6 +8,7 @@ mod config;
 mod dry;
 mod plan;
 mod ranks;
+mod room;
 mod run;
 
 pub(crate) use begin::{model_of, promises, promises_of};

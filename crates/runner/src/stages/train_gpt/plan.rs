@@ -8,8 +8,9 @@ use farthing_kernels::planned::{Calls, Planned};
 use farthing_optim::Registry;
 use farthing_train::{Bytes, Setup};
 
-use super::config::{Precision, TrainConfig, TrainExec};
+use super::config::{MicroRows, Precision, TrainConfig, TrainExec};
 use super::dry;
+use super::room::{Sizes, usable};
 use crate::progress::format::{bytes, count, duration};
 use crate::stages::device;
 use crate::{Accelerator, Estimate, PlanCtx, PlanLine, Resources, Result};
@@ -66,7 +67,15 @@ pub(crate) fn lines_of(
     for line in &setup.plan.explanation {
         lines.push(PlanLine::new("scaling", line.as_str()));
     }
-    let (micro, ranks) = (exec.micro_batch_rows(&setup, resources)?, resources.all_ranks());
+    let (registry, ranks) = (super::registry(ctx.extras())?, resources.all_ranks());
+    let (micro, by_memory) = match (exec.micro_batch_rows(&setup, resources)?, resources.device) {
+        (MicroRows::AtMost(most), Accelerator::Cuda) => {
+            let sizes = Sizes::new(&setup, registry, precision, resources);
+            let (rows, line) = by_memory(&sizes, most)?;
+            (rows, Some(line))
+        }
+        (rows, _) => (rows.most(), None),
+    };
     let of_each = match (ranks, resources.gpus) {
         (1, _) => String::new(),
         (_, 0) => format!(" on each of {ranks} ranks"),
@@ -82,11 +91,12 @@ pub(crate) fn lines_of(
             count(setup.plan.trained_tokens())
         ),
     ));
+    lines.extend(by_memory);
     lines.push(PlanLine::new(
         "FLOPs",
         format!("{:.3e} per token, {:.3e} in all", model.flops_per_token(), setup.flops()),
     ));
-    let (registry, time) = (super::registry(ctx.extras())?, time(&setup, resources, ctx)?);
+    let time = time(&setup, resources, ctx)?;
     let gpu_hours = gpu_hours(&setup, resources, ctx)?;
     let comm = PlannedComm::new(ranks);
     let counted =
@@ -100,6 +110,29 @@ pub(crate) fn lines_of(
         lines.push(PlanLine::new("cost", cost(hours)));
     }
     Ok(lines)
+}
+
+/// Bytes of the GPUs that a plan chooses micro-batches for; what else it says is said for the second.
+const GPUS: [u64; 2] = [24_000_000_000, 80_000_000_000];
+
+/// Rows of a micro-batch on a GPU, which depend on what is free there: those that the plan goes on with, and what there is to say.
+fn by_memory(sizes: &Sizes<'_>, most: usize) -> Result<(usize, PlanLine)> {
+    let [small, large] =
+        GPUS.map(|all| Ok::<_, anyhow::Error>((all, sizes.largest(most, usable(all, all))?)));
+    let (small, large) = (small?, large?);
+    let say = |(all, (rows, takes)): (u64, (usize, u64))| {
+        let [all, takes] = [all, takes].map(|n| bytes(n as f64));
+        match rows {
+            0 => format!("none on one of {all}, since one row takes {takes}"),
+            _ => format!("{rows} on one of {all}, which takes {takes}"),
+        }
+    };
+    let line = format!(
+        "as many rows as the memory that is free on the GPU has room for, chosen when it starts: {}, {}; the plan is for the latter",
+        say(small),
+        say(large)
+    );
+    Ok((large.1.0.max(1), PlanLine::new("micro-batch", line)))
 }
 
 /// The run as far as the stages before it promise their outputs.
@@ -119,7 +152,7 @@ pub(super) fn known<'c>(config: &TrainConfig, ctx: &'c PlanCtx) -> Result<Option
 }
 
 /// A device like the one that is computed on, that only counts.
-fn planned(resources: &Resources, precision: Option<Precision>) -> Planned {
+pub(super) fn planned(resources: &Resources, precision: Option<Precision>) -> Planned {
     match (resources.device, precision) {
         (Accelerator::Cpu, Some(Precision::Bf16)) => Planned::rounded(),
         (Accelerator::Cpu, _) => Planned::cpu(),
@@ -149,7 +182,7 @@ pub(crate) fn memory_of(
         return Ok(None);
     }
     let Some(setup) = setup()? else { return Ok(None) };
-    let micro = exec.micro_batch_rows(&setup, resources)?;
+    let micro = exec.micro_batch_rows(&setup, resources)?.most();
     let (ranks, registry) = (resources.all_ranks(), super::registry(ctx.extras())?);
     let planned = planned(resources, precision);
     dry::step(&planned, &PlannedComm::new(ranks), setup, registry, micro, |_| {})?;

@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::begin;
-use super::config::{EvaluateConfig, Precision, TrainConfig, TrainExec};
+use super::config::{EvaluateConfig, MicroRows, Precision, TrainConfig, TrainExec};
 use super::ranks::{Rank, Shared};
+use super::room::Sizes;
 use crate::crew;
 use crate::progress::format::count;
 use crate::stages::seat::{self, Seat};
@@ -55,7 +56,9 @@ pub(crate) struct Task {
     /// Tokens of an evaluation.
     pub(super) tokens: u64,
     resources: Resources,
-    micro_rows: usize,
+    micro_rows: MicroRows,
+    /// Rows of the micro-batches before the checkpoint that is gone on from.
+    again: Option<usize>,
     pub(super) seed: u64,
     train: PathBuf,
     val: PathBuf,
@@ -117,22 +120,28 @@ impl Work {
         let registry = super::registry(&extras)?;
         let (vocab, seq_len) = (tokenizer.vocab_size(), self.train.row_tokens() - 1);
         let setup = self.learn.setup(registry, vocab, seq_len)?;
+        let (checkpoints, kept) = (ctx.scratch()?, exec.keep_checkpoints);
+        let again = ctx.resumed.then(|| Checkpoints::new(&checkpoints, kept).micro_batch_rows());
         let task = Task {
             learn: self.learn.clone(),
             precision: self.precision,
             tokens: self.evaluate.tokens,
             resources: ctx.resources.clone(),
             micro_rows: exec.micro_batch_rows(&setup, &ctx.resources)?,
+            again: again.transpose()?.flatten(),
             seed: ctx.seed,
             train: self.train.dir().to_owned(),
             val: self.val.dir().to_owned(),
             bpe: ctx.input("bpe")?.to_owned(),
-            checkpoints: ctx.scratch()?,
-            keep_checkpoints: exec.keep_checkpoints,
+            checkpoints,
+            keep_checkpoints: kept,
         };
         let shared = Shared::new(&task, self.train.clone(), self.val.clone(), tokenizer);
         let part = Part { task: &task, shared: &shared, registry, vocab };
-        let mut lead = |rank: Rank<'_>, dev: &dyn Device| {
+        let mut lead = |rank: Rank<'_>, dev: &dyn Device, chosen: Option<String>| {
+            if let Some(chosen) = chosen {
+                ctx.log(chosen);
+            }
             ctx.log(announcement(&rank, &shared.train, dev));
             train(rank, dev, &self, exec, tokenizer, ctx)
         };
@@ -167,19 +176,27 @@ struct Part<'a> {
     vocab: usize,
 }
 
-/// What the first rank does; the others follow.
-type Lead<'l> = &'l mut dyn FnMut(Rank<'_>, &dyn Device) -> Result<()>;
+/// What the first rank does, with a line on what was chosen for it; the others follow.
+type Lead<'l> = &'l mut dyn FnMut(Rank<'_>, &dyn Device, Option<String>) -> Result<()>;
 
 impl Part<'_> {
     fn on(&self, seat: Seat<'_>, lead: Option<Lead<'_>>) -> Result<()> {
-        let Task { learn, precision, resources, micro_rows, .. } = self.task;
+        let Task { learn, precision, resources, micro_rows, again, .. } = self.task;
         let setup = learn.setup(self.registry, self.vocab, self.shared.train.row_tokens() - 1)?;
         let dev = super::device(*precision, resources, seat.local_rank())?;
         let comm = seat.comm(resources.engine, dev.as_ref()).map_err(Error::from)?;
-        let trainer = Trainer::on_ranks(dev.as_ref(), &*comm, setup, self.registry, *micro_rows)?;
+        let (rows, chosen) = match *micro_rows {
+            MicroRows::Exactly(rows) => (rows, None),
+            MicroRows::AtMost(most) => {
+                let sizes = Sizes::new(&setup, self.registry, *precision, resources);
+                let (rows, line) = sizes.agree(dev.as_ref(), &*comm, most, *again)?;
+                (rows, Some(line))
+            }
+        };
+        let trainer = Trainer::on_ranks(dev.as_ref(), &*comm, setup, self.registry, rows)?;
         let rank = Rank::new(trainer, &*comm, self.shared);
         match lead {
-            Some(lead) => lead(rank, dev.as_ref()),
+            Some(lead) => lead(rank, dev.as_ref(), chosen),
             None => rank.follow(),
         }
     }
