@@ -256,6 +256,14 @@ impl PlanCtx {
         Ok(found)
     }
 
+    /// What this machine is asked once for all stages, if it goes well; who is refused is refused each time, in words of its own.
+    ///
+    /// # Errors
+    /// Of what is tried.
+    pub(crate) fn tried(&self, what: &str, attempt: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.once(what, || attempt().map(|()| 1.0)).map(drop)
+    }
+
     /// The files outside of the pipeline that the stage behind an input port will copy, as far as they are known and not copied yet.
     pub fn files(&self, port: &str) -> &[PathBuf] {
         self.files.get(port).map_or(&[], Vec::as_slice)

@@ -15,6 +15,13 @@ pub(crate) struct Board {
     pub(crate) stages: Vec<Line>,
 }
 
+impl Board {
+    /// Seconds that a stage at work will take yet, as far as it has shown that.
+    pub(crate) fn left_s(&self, stage: &str) -> Option<f64> {
+        self.stages.iter().find(|line| line.stage == stage)?.left_s
+    }
+}
+
 /// One stage's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Line {
@@ -27,6 +34,9 @@ pub(crate) struct Line {
     pub(crate) total: u64,
     #[serde(default)]
     pub(crate) done: u64,
+    /// Seconds that the rest takes at the present rate, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left_s: Option<f64>,
 }
 
 /// A board that several threads write on.
@@ -80,6 +90,9 @@ mod tests {
         board.run("stages 1, 2 of 2");
         let shown = board.read();
         assert_eq!(shown.stages, [line("a", "2"), line("b", "3")]);
+        board.put(Line { left_s: Some(90.0), ..line("b", "3") });
+        let lefts = ["a", "b", "c"].map(|stage| board.read().left_s(stage));
+        assert_eq!(lefts, [None, Some(90.0), None]);
         board.take_off("a");
         assert_eq!(board.read().stages, [line("b", "3")]);
         // What a later version adds is no reason not to look.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::board;
+use super::words::fitted;
 use crate::hidden::Hidden;
 
 /// The process's standard error as a place for progress. What is hidden, and what a terminal would act upon, does not reach it.
@@ -50,9 +51,7 @@ impl Screen {
     fn bars() -> Place {
         let all = MultiProgress::new();
         let run = all.add(ProgressBar::new(0));
-        if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
-            run.set_style(style);
-        }
+        style(&run, "{wide_msg}");
         Place::Bars(all, run)
     }
 
@@ -80,7 +79,7 @@ impl Screen {
                 let _ = writeln!(std::io::stderr().lock(), "{text}");
             }
             Place::Bars(bars, _) => {
-                let _ = bars.println(text);
+                let _ = bars.println(broken(&text, columns()));
             }
         }
     }
@@ -104,11 +103,23 @@ impl Screen {
     pub(crate) fn bar(&self, stage: &str) -> Option<ProgressBar> {
         let Place::Bars(bars, run) = &self.place else { return None };
         let bar = bars.insert_before(run, ProgressBar::new(0));
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {bar:10} {wide_msg}") {
-            bar.set_style(style);
-        }
+        style(&bar, UNCOUNTED);
         bar.set_prefix(stage.to_owned());
         Some(bar)
+    }
+
+    /// Draws a stage's line on its bar. What counts up to nothing has no bar, since an empty one and a full one would both say what is not so.
+    pub(crate) fn draw(&self, bar: &ProgressBar, line: &board::Line) {
+        let counted = line.total > 0;
+        if counted != bar.length().is_some_and(|total| total > 0) {
+            style(bar, if counted { COUNTED } else { UNCOUNTED });
+        }
+        bar.set_length(line.total);
+        bar.set_position(line.done);
+        let text = self.hidden.shown(&line.text);
+        let before = bar.prefix().chars().count() + if counted { 14 } else { 3 };
+        bar.set_message(fitted(&text, columns().saturating_sub(before)).to_owned());
+        bar.tick();
     }
 
     /// Lines under a stage's own bar, one for each part under way, on a terminal.
@@ -126,12 +137,141 @@ impl Screen {
             if i == bars.len() {
                 let above = bars.last().unwrap_or(own);
                 let bar = all.insert_after(above, ProgressBar::new(0));
-                if let Ok(style) = ProgressStyle::with_template("    {wide_msg}") {
-                    bar.set_style(style);
-                }
+                style(&bar, "    {wide_msg}");
                 bars.push(bar);
             }
             bars[i].set_message(self.hidden.shown(part));
         }
+    }
+}
+
+/// A stage's line: with a bar, and where there is nothing to count up to.
+const COUNTED: &str = "{spinner} {prefix} {bar:10} {wide_msg}";
+const UNCOUNTED: &str = "{spinner} {prefix} {wide_msg}";
+
+fn style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+}
+
+/// How wide the terminal of standard error is.
+fn columns() -> usize {
+    console::Term::stderr().size().1.into()
+}
+
+/// A line for a terminal that is so many characters wide: it breaks between words, and goes on two characters further in. A word that has no room in any line stays whole.
+fn broken(line: &str, columns: usize) -> String {
+    let own = line.chars().take_while(|c| *c == ' ').count();
+    let inner = own + 2;
+    let (mut out, mut column) = (" ".repeat(own), own);
+    for (i, word) in line[own..].split(' ').enumerate() {
+        let width = word.chars().count();
+        if i > 0 && column + 1 + width > columns && column > inner && !word.is_empty() {
+            out.truncate(out.trim_end_matches(' ').len());
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', inner));
+            column = inner;
+        } else if i > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::{ProgressDrawTarget, TermLike};
+
+    use super::*;
+
+    #[test]
+    fn long_lines_break_between_words() {
+        let line = "  pack: train: 16,559 rows of 257 tokens from 24,000 documents, 0.01% of the tokens lost";
+        assert_eq!(
+            broken(line, 80),
+            "  pack: train: 16,559 rows of 257 tokens from 24,000 documents, 0.01% of the\n    tokens lost"
+        );
+        assert_eq!(broken(line, 200), line);
+        assert_eq!(broken(line, line.len()), line);
+        let path = format!("report: {}", "a/".repeat(60));
+        assert_eq!(broken(&path, 80), format!("report:\n  {}", "a/".repeat(60)));
+        // What lines columns up stays, but for where it breaks.
+        assert_eq!(broken("a  b   c", 80), "a  b   c");
+        assert_eq!(broken("abcd  efgh", 8), "abcd\n  efgh");
+        assert_eq!(broken("", 80), "");
+    }
+
+    /// A terminal of one line, which forgets it when the line is drawn anew.
+    #[derive(Clone, Debug, Default)]
+    struct OneLine(Arc<Mutex<String>>);
+
+    impl TermLike for OneLine {
+        fn width(&self) -> u16 {
+            60
+        }
+
+        fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> std::io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> std::io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> std::io::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+
+        fn flush(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stage_that_counts_up_to_nothing_has_no_bar() {
+        let terminal = OneLine::default();
+        let to = Box::new(terminal.clone());
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(to));
+        let run = all.add(ProgressBar::new(0));
+        style(&run, "{wide_msg}");
+        let place = Place::Bars(all, run);
+        let screen = Screen { place, ..Screen::silent() };
+        let bar = screen.bar("train").unwrap();
+        let draw = |text: &str, done, total| {
+            let text = text.to_owned();
+            screen.draw(&bar, &board::Line { text, done, total, ..board::Line::default() });
+            bar.force_draw();
+            terminal.0.lock().unwrap().trim_end().to_owned()
+        };
+        let evaluating = draw("evaluating", 0, 0);
+        assert!(evaluating.ends_with("train evaluating"), "{evaluating}");
+        let half = draw("50%", 5, 10);
+        assert!(half.ends_with("train █████░░░░░ 50%"), "{half}");
+        let evaluating = draw("evaluating", 0, 0);
+        assert!(evaluating.ends_with("train evaluating"), "{evaluating}");
     }
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::count::{CountState, StageProgress};
-use super::words::{Rates, describe};
+use super::words::{Rates, Said, describe};
 use super::{Screen, board, lock};
 
 /// Whoever shows what a stage tells, where that is another process.
@@ -201,10 +201,10 @@ fn draw(shared: &Shared) {
         }
         let elapsed = shared.started.elapsed();
         let count = lock(&shared.count).clone();
-        let (long, short) = describe(count.as_ref(), elapsed, &mut rates);
+        let Said { long, short, left_s } = describe(count.as_ref(), elapsed, &mut rates);
         let parts = count.as_ref().map(StageProgress::parts).unwrap_or_default();
-        let mut line =
-            board::Line { stage: shared.stage.clone(), text: short, ..Default::default() };
+        let stage = shared.stage.clone();
+        let mut line = board::Line { stage, text: short, left_s, ..Default::default() };
         if let Some(StageProgress(count)) = &count {
             line.total = count.total.load(Ordering::Relaxed);
             line.done = count.done.load(Ordering::Relaxed);
@@ -218,12 +218,7 @@ fn draw(shared: &Shared) {
                 next_line = elapsed + shared.screen.interval(elapsed);
             }
             None => {}
-            Some(bar) => {
-                bar.set_length(line.total);
-                bar.set_position(line.done);
-                bar.set_message(shared.screen.hidden.shown(&line.text));
-                bar.tick();
-            }
+            Some(bar) => shared.screen.draw(bar, &line),
         }
         line.parts = parts;
         shared.screen.board.put(line);

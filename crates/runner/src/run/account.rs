@@ -14,13 +14,18 @@ impl Run<'_> {
     pub(super) fn show(&self) {
         let mut at_work = Vec::new();
         let mut left = 0.0;
+        let board = self.setup().screen.board.read();
         let chosen = &self.setup().selected.run;
         for (place, &index) in chosen.iter().enumerate() {
             let planned = self.planned[index].seconds.unwrap_or(0.0);
             match &self.states[index] {
                 State::AtWork(since) => {
                     at_work.push((place + 1).to_string());
-                    left += (planned - since.elapsed().as_secs_f64()).max(0.0);
+                    // What it has shown of its rate is better than what was planned.
+                    let name = &self.table.pipeline.stages[index].name;
+                    left += board
+                        .left_s(name)
+                        .unwrap_or_else(|| (planned - since.elapsed().as_secs_f64()).max(0.0));
                 }
                 State::Waiting | State::Ready(_) | State::Again(_) => left += planned,
                 State::Over | State::Failed | State::NotRun(_) => {}

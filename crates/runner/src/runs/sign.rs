@@ -73,7 +73,7 @@ fn cost(lineage: &Lineage) -> String {
             format!("${:.2}: {time} at ${} an hour{gpus}", hours(all) * price, number(price))
         }
         None => {
-            format!("{time} of this machine{gpus}; `dollars_per_hour` under `[pipeline]` prices it")
+            format!("{time} of this machine{gpus}; a pipeline with dollars_per_hour prices it")
         }
     }
 }

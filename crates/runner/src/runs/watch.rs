@@ -80,10 +80,7 @@ fn show(
         }
         if let Some((bar, parts)) = bars.get_mut(&line.stage) {
             screen.parts(Some(bar), parts, &line.parts);
-            bar.set_length(line.total);
-            bar.set_position(line.done);
-            bar.set_message(screen.hidden.shown(&line.text));
-            bar.tick();
+            screen.draw(bar, line);
         }
     }
     if !board.run.is_empty() {

@@ -46,7 +46,7 @@ impl Stage for EvalBpb {
     }
 
     fn preflight(_: &Config, _: &NoExec, resources: &Resources, ctx: &PlanCtx) -> Result<()> {
-        seat::preflight(resources, ctx, |rank| device::open_of(resources, rank))
+        seat::preflight(resources, ctx, "", |rank| device::open_of(resources, rank))
     }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {

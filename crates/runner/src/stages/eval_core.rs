@@ -115,7 +115,7 @@ impl Stage for EvalCore {
             return Ok(());
         }
         let bundle = config.bundle.as_ref().map(|b| core_bundle::preflight(b, ctx.extras()));
-        let ranks = seat::preflight(resources, ctx, |rank| device::open_of(resources, rank));
+        let ranks = seat::preflight(resources, ctx, "", |rank| device::open_of(resources, rank));
         failure::all_of(bundle.into_iter().chain([ranks]))
     }
 

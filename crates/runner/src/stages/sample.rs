@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::device;
 use super::loaded::{Loaded, no_gpt2};
+use super::{device, seat};
 use crate::{At, Ctx, Extras, NoExec, PlanCtx, Port, Resources, Result, Stage, port};
 
 /// The stage's keys.
@@ -75,7 +75,7 @@ impl Stage for Sample {
 
     fn preflight(_: &Config, _: &NoExec, resources: &Resources, ctx: &PlanCtx) -> Result<()> {
         no_gpt2(ctx)?;
-        device::open(resources).map(drop)
+        seat::preflight(resources, ctx, "", |rank| device::open_of(resources, rank))
     }
 
     fn run(config: Config, _: NoExec, ctx: &mut Ctx) -> Result<()> {

@@ -101,17 +101,21 @@ pub(crate) fn everywhere<T>(
     })
 }
 
-/// What a stage on several ranks lacks before anything runs: a launcher, and what `open` opens of the device of a rank on this machine.
+/// What a stage on several ranks lacks before anything runs: a launcher, and what `open` opens of the device of a rank on this machine. A sweep opens it once: `how`
+/// says what else `open` depends on.
 pub(crate) fn preflight(
     resources: &Resources,
     ctx: &PlanCtx,
+    how: &str,
     open: impl FnOnce(usize) -> Result<Box<dyn Device>>,
 ) -> Result<()> {
     let launched = ctx.extras().get::<Crew>().is_some_and(Crew::is_expected);
     let ranks = resources.all_ranks();
     // The last of the GPUs that this process opens is there if all are.
     let last = if launched || resources.gpus == 0 { 0 } else { ranks - 1 };
-    open(last)?;
+    let Resources { device, threads, .. } = resources;
+    let what = format!("{device} {last}, {threads} threads, {how}");
+    ctx.tried(&what, || open(last).map(drop))?;
     if ranks > 1 && resources.engine == RankEngine::Mpi && !launched {
         return Err(Lacking(format!(
             "its `resources` ask for `engine = \"mpi\"`, and no mpirun has started this process\n\
@@ -137,14 +141,65 @@ fn first_cause(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
     use anyhow::anyhow;
+    use farthing_kernels::reference::Reference;
 
     use super::*;
+    use crate::Accelerator;
+    use crate::ctx::Measured;
 
     fn missed(lost: usize) -> Result<()> {
         let error =
             farthing_comm::Error::Lost { lost, ranks: 3, rank: 0, during: "broadcast".into() };
         Err(farthing_train::Error::from(error).into())
+    }
+
+    #[test]
+    fn a_sweep_opens_a_device_once_and_hears_each_time_that_there_is_none() {
+        let ctx = PlanCtx::new(
+            0,
+            Vec::new(),
+            BTreeMap::new(),
+            Vec::new(),
+            BTreeMap::new(),
+            Arc::default(),
+            Measured::default(),
+        );
+        let opened = Cell::new(0);
+        let one = |resources: &Resources, how| {
+            preflight(resources, &ctx, how, |_| {
+                opened.set(opened.get() + 1);
+                Ok(Box::new(Reference::new()))
+            })
+        };
+        let cpu = Resources {
+            device: Accelerator::Cpu,
+            gpus: 0,
+            ranks: 1,
+            engine: RankEngine::Threads,
+            threads: 2,
+        };
+        for _ in 0..200 {
+            one(&cpu, "f32").unwrap();
+        }
+        assert_eq!(opened.get(), 1);
+        for other in [
+            Resources { threads: 3, ..cpu.clone() },
+            Resources { device: Accelerator::Emulated, ..cpu.clone() },
+            Resources { device: Accelerator::Cuda, gpus: 2, ..cpu.clone() },
+        ] {
+            one(&other, "f32").unwrap();
+        }
+        one(&cpu, "bf16").unwrap();
+        assert_eq!(opened.get(), 5);
+        let none = Resources { threads: 4, ..cpu };
+        for i in 0..3 {
+            let said = preflight(&none, &ctx, "f32", |_| Err(anyhow!("no room for variant {i}")));
+            assert_eq!(said.unwrap_err().to_string(), format!("no room for variant {i}"));
+        }
     }
 
     #[test]

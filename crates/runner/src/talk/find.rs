@@ -106,10 +106,10 @@ pub(crate) fn command(folder: &Path) -> &'static str {
 }
 
 impl Which {
-    /// What the model is called: as it was named.
+    /// What the model is called, without where it is.
     #[cfg(feature = "serve")]
     pub(crate) fn name(&self) -> String {
-        self.dir.display().to_string()
+        super::name::of(&self.dir, self.stage.as_deref())
     }
 
     /// Loads the model that is meant; `tell` hears what is not obvious.
@@ -232,7 +232,7 @@ fn age(run: &Path) -> (String, Option<SystemTime>, String) {
     (second, written, name)
 }
 
-const RUN: &str = "run.json";
+pub(super) const RUN: &str = "run.json";
 const HINT: &str = "name the folder that the last lines of a run show, or the folder of a run, `runs/NAME/TIME-ID`";
 
 /// The model in a stage's folder in the store, done or under way.

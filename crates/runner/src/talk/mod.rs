@@ -1,10 +1,12 @@
 //! Using a trained model from the command line. `find` locates the model that a folder means, `generate` continues prompts, `chat` holds a conversation, `serve` answers over HTTP, and `eval` measures.
-//! `options` is what they share.
+//! `options` is what they share, `name` what a served model is called.
 
 mod chat;
 mod eval;
 mod find;
 mod generate;
+#[cfg(feature = "serve")]
+mod name;
 mod options;
 #[cfg(feature = "serve")]
 mod serve;

@@ -211,6 +211,8 @@ fn a_model_is_served_and_says_what_generate_says() {
     let args = [dir, "--max-tokens", "9", "--temperature", "1", "--prompt", "The town"];
     assert_eq!(said(&place, &args, ""), text + "\n");
     assert!(ask(port, "evil.example").starts_with("HTTP/1.1 403 "));
+    // Where it is on this machine is told to nobody.
+    assert_eq!(json["model"], "nano/train");
     child.kill().unwrap();
     child.wait().unwrap();
 

@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::matrix::MatMut;
-use super::simd::vectorised;
+use super::simd::{LANES, vectorised};
 use super::work::{Line, Workers};
 use super::{Cpu, DTYPES};
 use crate::ops::{Linear, LinearDims, LinearRelu2, Op};
 use crate::{Bf16, DType, Device, Error, Memory, Mut, Place, Ref, Result, Shape, Tensor};
-use rows::{BLOCK, Job, Left, PAD, Right};
+use rows::{BLOCK, Job, Left, PAD, Right, apart};
 
 /// Rows that share one reading of a matrix.
 const ROWS: usize = 12;
@@ -171,8 +171,7 @@ impl Matrix {
         match &self.values {
             Values::Bf16(values) => workers.scratch(m * k, |padded: &mut [f32]| {
                 for (to, from) in padded.chunks_exact_mut(k).zip(x.chunks_exact(i)) {
-                    to[..i].copy_from_slice(from);
-                    to[i..].fill(0.0);
+                    move_apart(to, from);
                 }
                 let w: &[Bf16] = bytemuck::cast_slice(values);
                 let x = Left { x: padded, scales: &[1.0; ROWS][..m] };
@@ -201,6 +200,21 @@ impl Matrix {
                 });
             }),
         }
+    }
+}
+
+/// Writes `from` in the order of [`apart`], and zeros behind it.
+fn move_apart(to: &mut [f32], from: &[f32]) {
+    let whole = from.len() - from.len() % LANES;
+    for (to, from) in to.chunks_exact_mut(LANES).zip(from[..whole].chunks_exact(LANES)) {
+        let (even, odd) = to.split_at_mut(LANES / 2);
+        for ((even, odd), pair) in even.iter_mut().zip(odd).zip(from.chunks_exact(2)) {
+            (*even, *odd) = (pair[0], pair[1]);
+        }
+    }
+    to[whole..].fill(0.0);
+    for (i, x) in from.iter().enumerate().skip(whole) {
+        to[apart(i)] = *x;
     }
 }
 

@@ -12,6 +12,13 @@ use crate::cpu::simd::{LANES, Lanes};
 
 /// Elements that rows are padded to a multiple of: a cache line of int8.
 pub(super) const PAD: usize = 64;
+/// Where weights are bf16, element `i` of x lies behind so many: of each [`LANES`] the even ones come first, then the odd ones. Two bf16 in 32 bits are a shift and a mask away
+/// from two f32, the even one and the odd one; in the order of the file they would have to be moved apart first.
+pub(super) fn apart(i: usize) -> usize {
+    let lane = i % LANES;
+    i - lane + lane / 2 + lane % 2 * (LANES / 2)
+}
+
 /// Elements of a row of x that share a scale, where x is whole numbers.
 pub(super) const BLOCK: usize = 512;
 
@@ -190,7 +197,11 @@ impl Step for Plain<Bf16> {
     }
 
     unsafe fn widen(from: *const Bf16) -> Self::Wide {
-        std::array::from_fn(|i| unsafe { (*from.add(i)).to_f32() })
+        let mut wide = [0.0; LANES];
+        for i in 0..LANES {
+            wide[apart(i)] = unsafe { (*from.add(i)).to_f32() };
+        }
+        wide
     }
 
     unsafe fn add(sum: Self::Sum, w: Self::Wide, x: *const f32) -> Self::Sum {
@@ -198,7 +209,7 @@ impl Step for Plain<Bf16> {
     }
 
     unsafe fn total(totals: &mut [f32; LANES], sum: Self::Sum, _: f32) {
-        *totals = sum;
+        *totals = std::array::from_fn(|i| sum[apart(i)]);
     }
 
     unsafe fn ask(_: *const Bf16) {}

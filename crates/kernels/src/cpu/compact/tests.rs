@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cpu::gemm::Kernel;
+use crate::cpu::simd::Lanes;
 
 fn random(len: usize, seed: u64) -> Vec<f64> {
     let mut draws = farthing_base::random::Draws::new(seed, "compact", 0);
@@ -135,6 +136,26 @@ fn bits_are_those_of_plain_loops_whatever_the_vectors() {
             });
             let results: Vec<Vec<f64>> = results.collect();
             assert!(results.windows(2).all(|two| two[0] == two[1]), "{kind:?}, {n}, {o}, {i}");
+        }
+    }
+}
+
+/// How weights are widened is nobody's business: element i is added to lane i mod 32, in the order of the file.
+#[test]
+fn bits_of_bf16_are_those_of_lanes_in_the_order_of_the_file() {
+    for [n, o, i] in SIZES {
+        let (x, w) = (random(n * i, 16), random(o * i, 17));
+        let mut dev = CompactCpu::new(Cpu::new(2).unwrap());
+        let (xs, ws) = (tensor(&dev, [n, i], &x), tensor(&dev, [o, i], &w));
+        dev.keep(Compact::Bf16, ws.view()).unwrap();
+        for (at, found) in product(&dev, &xs, &ws, None).into_iter().enumerate() {
+            let (x, w) = (&x[at / o * i..][..i], &w[at % o * i..][..i]);
+            let mut sums = [0.0f32; LANES];
+            for (k, (x, w)) in x.iter().zip(w).enumerate() {
+                let w = Bf16::from_f32(*w as f32).to_f32();
+                sums[k % LANES] = (*x as f32).mul_add(w, sums[k % LANES]);
+            }
+            assert_eq!(found, f64::from(Lanes(sums).add_up()), "{n}, {o}, {i}");
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::arch::x86_64::*;
 
-use super::rows::{BLOCK, Job, Plain, Step, columns};
+use super::rows::{BLOCK, Job, Plain, Step, apart, columns};
 use crate::Bf16;
 use crate::cpu::simd::LANES;
 
@@ -24,8 +24,15 @@ pub(super) unsafe fn bf16_512(job: Job<'_, '_, Bf16, f32>) {
 /// The machine has AVX2.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn bf16_256(job: Job<'_, '_, Bf16, f32>) {
+    // Eight sums in either case: with fewer, an addition would wait for the one before.
     // SAFETY: the caller's promise.
-    unsafe { columns::<Bf16By256, 2, 1>(job) }
+    unsafe {
+        if job.y.rows == 1 {
+            columns::<Bf16By256, 1, 2>(job);
+        } else {
+            columns::<Bf16By256, 2, 1>(job);
+        }
+    }
 }
 
 /// # Safety
@@ -44,6 +51,9 @@ pub(super) unsafe fn int8_256(job: Job<'_, '_, i8, i16>) {
     unsafe { columns::<Int8By256, 2, 2>(job) }
 }
 
+/// Of two bf16 in 32 bits the bits of the odd one, which are where an f32 has them.
+const ODD: i32 = !0xffff;
+
 struct Bf16By512;
 
 impl Step for Bf16By512 {
@@ -60,11 +70,11 @@ impl Step for Bf16By512 {
 
     #[inline(always)]
     unsafe fn widen(from: *const Bf16) -> Self::Wide {
-        let half = |i: usize| unsafe {
-            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.add(16 * i).cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
-        };
-        [half(0), half(1)]
+        unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(ODD));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(odd)]
+        }
     }
 
     #[inline(always)]
@@ -76,9 +86,11 @@ impl Step for Bf16By512 {
 
     #[inline(always)]
     unsafe fn total(totals: &mut [f32; LANES], sum: Self::Sum, _: f32) {
-        for (to, sum) in totals.chunks_exact_mut(16).zip(sum) {
+        let mut sums = [0.0; LANES];
+        for (to, sum) in sums.chunks_exact_mut(16).zip(sum) {
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), sum) }
         }
+        *totals = std::array::from_fn(|i| sums[apart(i)]);
     }
 
     #[inline(always)]
@@ -103,11 +115,13 @@ impl Step for Bf16By256 {
 
     #[inline(always)]
     unsafe fn widen(from: *const Bf16) -> Self::Wide {
-        let quarter = |i: usize| unsafe {
-            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(8 * i).cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        let half = |i: usize| unsafe {
+            let pairs = _mm256_loadu_si256(from.add(16 * i).cast());
+            let odd = _mm256_and_si256(pairs, _mm256_set1_epi32(ODD));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(odd)]
         };
-        [quarter(0), quarter(1), quarter(2), quarter(3)]
+        let ([a, c], [b, d]) = (half(0), half(1));
+        [a, b, c, d]
     }
 
     #[inline(always)]
@@ -119,9 +133,11 @@ impl Step for Bf16By256 {
 
     #[inline(always)]
     unsafe fn total(totals: &mut [f32; LANES], sum: Self::Sum, _: f32) {
-        for (to, sum) in totals.chunks_exact_mut(8).zip(sum) {
+        let mut sums = [0.0; LANES];
+        for (to, sum) in sums.chunks_exact_mut(8).zip(sum) {
             unsafe { _mm256_storeu_ps(to.as_mut_ptr(), sum) }
         }
+        *totals = std::array::from_fn(|i| sums[apart(i)]);
     }
 
     #[inline(always)]

@@ -37,6 +37,8 @@ pub(super) struct Layout {
     text: i32,
     left: i32,
     right: i32,
+    /// Characters of a number for which there is room at the right.
+    right_characters: usize,
     x_ticks: usize,
     y_ticks: usize,
     legend_rows: bool,
@@ -51,6 +53,7 @@ impl Layout {
         text: 13,
         left: 66,
         right: 66,
+        right_characters: 6,
         x_ticks: 8,
         y_ticks: 8,
         legend_rows: false,
@@ -63,16 +66,27 @@ impl Layout {
         text: 12,
         left: 56,
         right: 48,
+        right_characters: 4,
         x_ticks: 4,
         y_ticks: 7,
         legend_rows: true,
     };
+
+    /// With room at the right for the longest number there, beside what is written along the axis.
+    fn with_room_for(self, curve: &Curve) -> Self {
+        let Some(scale) = curve.bpb_per_nat else { return self };
+        let ticks = curve.ticks(scale, self.y_ticks);
+        let longest = ticks.iter().map(|t| tick(*t).chars().count()).max().unwrap_or(0);
+        let more = longest.saturating_sub(self.right_characters) as i32;
+        Self { right: self.right + more * self.text * 3 / 4, ..self }
+    }
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws the curve. The SVG has a `viewBox` and the class `class`, but no size of its own.
 pub(super) fn draw(curve: &Curve, layout: Layout, class: &str) -> Result<String> {
+    let layout = layout.with_room_for(curve);
     let mut svg = String::new();
     let size = ((layout.width * UNIT) as u32, (layout.height * UNIT) as u32);
     {
@@ -282,5 +296,33 @@ impl Legend {
             area.draw(&Text::new(*name, (x + 22 * UNIT, y), style.clone()))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_numbers_at_the_right_have_room_beside_what_the_axis_is_called() {
+        let right = |layout: Layout, range: (f64, f64), bpb_per_nat| {
+            let curve = Curve {
+                raw: Vec::new(),
+                smooth: Vec::new(),
+                held_out: Vec::new(),
+                bpb_per_nat,
+                lr: Vec::new(),
+                last_step: 2.0,
+                range,
+                log: false,
+            };
+            layout.with_room_for(&curve).right
+        };
+        let near = (6.924, 6.937);
+        assert_eq!(right(Layout::NARROW, (1.0, 7.0), Some(0.5)), 48);
+        assert_eq!(right(Layout::NARROW, near, Some(0.578)), 48 + 9);
+        assert_eq!(right(Layout::WIDE, near, Some(0.578)), 66);
+        assert_eq!(right(Layout::NARROW, near, None), 48);
+        assert!(right(Layout::NARROW, (0.0, 1e12), Some(1.0)) < Layout::NARROW.width / 2);
     }
 }

@@ -287,16 +287,17 @@ impl TrainConfig {
             optim.insert(group.name, keys);
         }
         let mut canonical = json!({
-            "model": model,
             "schedule": self.schedule.schedule(preset).ok()?,
             "scaling": self.schedule.scaling(preset),
             "batch_tokens": self.schedule.batch_tokens,
             "steps": self.schedule.steps,
-            "optim": optim,
             "evaluate": self.evaluate,
         });
-        // What is off is absent: a key from before it could be on stays as it was.
         let fields = canonical.as_object_mut()?;
+        // Moved, since `json!` writes out once more what it is given.
+        fields.insert("model".into(), model);
+        fields.insert("optim".into(), optim.into());
+        // What is off is absent: a key from before it could be on stays as it was.
         if self.precision == Some(Precision::Bf16) {
             fields.insert("precision".into(), json!(Precision::Bf16));
         }

@@ -73,7 +73,8 @@ pub(crate) fn preflight(
     resources: &Resources,
     ctx: &PlanCtx,
 ) -> Result<()> {
-    seat::preflight(resources, ctx, |rank| super::device(precision, resources, rank))?;
+    let how = format!("precision {precision:?}");
+    seat::preflight(resources, ctx, &how, |rank| super::device(precision, resources, rank))?;
     #[cfg(feature = "nvidia")]
     if resources.all_ranks() > 1 && resources.engine == RankEngine::Nccl {
         farthing_comm::Nccl::find().map_err(|e| Lacking(e.with_hint()))?;
