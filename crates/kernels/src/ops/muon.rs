@@ -354,7 +354,7 @@ pub fn polar_express(dev: &dyn Device) -> Outcome {
     let mut check = Check::new(dev, "polar_express");
     check.slack = if dev.compute_dtype() == DType::BF16 { 4.0 } else { 1.0 };
     for (k, r, s) in STACKS {
-        for count in [0, 1, 4, 5] {
+        for count in [0, 1, 5] {
             check.case(format!("({k}, {r}, {s}), {count} steps"));
             let x = check.normal([k, r, s]).master();
             check.run([&x], [], |d, [x], []| {
