@@ -59,8 +59,11 @@ struct Due<'p> {
     /// Nothing in it where it will not come.
     here: OnceLock<Option<Ref<'p>>>,
     /// What the first who asks for it does, to have it.
-    bring: Mutex<Option<Box<dyn FnOnce() -> Option<Ref<'p>> + Send + 'p>>>,
+    bring: Mutex<Option<Bring<'p>>>,
 }
+
+/// Has a piece come, or fails to.
+type Bring<'p> = Box<dyn FnOnce() -> Option<Ref<'p>> + Send + 'p>;
 
 impl<'p> Due<'p> {
     fn get(&self) -> Option<Ref<'p>> {

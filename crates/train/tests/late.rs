@@ -159,16 +159,14 @@ fn weights_come_in_under_the_forward_pass_and_gradients_leave_under_the_last_bac
             let waits = had.iter().collect::<std::collections::BTreeSet<_>>().len();
             assert!(waits > 3 && had.iter().all(|at| *at <= forward), "{had:?} of {first}..{last}");
         }
+        let mut start = 0_u64;
         for step in &steps {
             let [begun, had] = [Did::BeginsSum, Did::HasSummed].map(|did| of(step, did));
             let last = *had.last().unwrap();
-            let first_product = step[0].1;
             assert!(begun.len() > 3 && had.len() == begun.len(), "{step:?}");
             // In the second half of the products, while there are more, and waited for after the last.
-            assert!(
-                begun[0] > first_product.midpoint(last),
-                "{begun:?} of {first_product}..{last}"
-            );
+            assert!(begun[0] > start.midpoint(last), "{begun:?} of {start}..{last}");
+            start = last;
             let early = begun.iter().filter(|at| **at < last).count();
             assert!(early * 2 > begun.len(), "{begun:?} of ..{last}");
             assert!(had.iter().all(|at| *at == last), "{had:?}");

@@ -94,6 +94,9 @@ const THREAD_SERIALIZED: c_int = 2048;
 /// Its version, as `MPI_Abi_get_version` says it; a library of another ABI that knows the function says −1.
 const ABI: c_int = 1;
 
+/// `MPI_Abi_get_version`.
+type GetVersion = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
+
 /// What tells libraries apart.
 struct Found {
     /// Open MPI's objects: the world, a byte, errors that are returned.
@@ -114,7 +117,6 @@ impl Found {
             let (world, byte) = (object(b"ompi_mpi_comm_world\0")?, object(b"ompi_mpi_byte\0")?);
             Some([world, byte, object(b"ompi_mpi_errors_return\0")?])
         };
-        type GetVersion = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
         // SAFETY: MPI's own signature; it may be called before MPI has started.
         let abi = unsafe { library.get::<GetVersion>(b"MPI_Abi_get_version\0") }.ok();
         let abi = abi.and_then(|get_version| {

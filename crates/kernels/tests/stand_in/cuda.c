@@ -377,7 +377,8 @@ Status cuMemGetInfo_v2(size_t* left, size_t* all) {
 static Status give(void* at, int pinned) {
     struct Block* b = block_of(at, 0, pinned);
     if (!b || b->at != at) return INVALID_VALUE;
-    if (queued) bug("memory is freed while work is queued");
+    for (int i = 0; i < queued; i++)
+        if (work[i].act != RECORD && work[i].act != WAIT) bug("memory is freed while work is queued");
     if (!pinned) device_bytes -= b->bytes;
     free(b->at);
     b->at = NULL;
