@@ -93,6 +93,7 @@ mod tests {
         board.put(Line { left_s: Some(90.0), ..line("b", "3") });
         let lefts = ["a", "b", "c"].map(|stage| board.read().left_s(stage));
         assert_eq!(lefts, [None, Some(90.0), None]);
+        board.put(line("b", "3"));
         board.take_off("a");
         assert_eq!(board.read().stages, [line("b", "3")]);
         // What a later version adds is no reason not to look.

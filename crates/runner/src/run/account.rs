@@ -17,17 +17,20 @@ impl Run<'_> {
         let board = self.setup().screen.board.read();
         let chosen = &self.setup().selected.run;
         for (place, &index) in chosen.iter().enumerate() {
-            let planned = self.planned[index].seconds.unwrap_or(0.0);
+            let planned = self.planned[index].seconds;
             match &self.states[index] {
                 State::AtWork(since) => {
                     at_work.push((place + 1).to_string());
                     // What it has shown of its rate is better than what was planned.
                     let name = &self.table.pipeline.stages[index].name;
-                    left += board
-                        .left_s(name)
-                        .unwrap_or_else(|| (planned - since.elapsed().as_secs_f64()).max(0.0));
+                    left += planned.map_or(0.0, |planned| {
+                        let rest = (planned - since.elapsed().as_secs_f64()).max(0.0);
+                        board.left_s(name).unwrap_or(rest)
+                    });
                 }
-                State::Waiting | State::Ready(_) | State::Again(_) => left += planned,
+                State::Waiting | State::Ready(_) | State::Again(_) => {
+                    left += planned.unwrap_or(0.0);
+                }
                 State::Over | State::Failed | State::NotRun(_) => {}
             }
         }
