@@ -263,7 +263,7 @@ mod tests {
         let bar = screen.bar("train").unwrap();
         let draw = |text: &str, done, total| {
             let text = text.to_owned();
-            screen.draw(&bar, &board::Line { text, done, total, ..board::Line::default() });
+            screen.draw(&bar, &board::Line { text, total, done, ..board::Line::default() });
             bar.force_draw();
             terminal.0.lock().unwrap().trim_end().to_owned()
         };
