@@ -25,7 +25,7 @@ const STEPS: usize = 512;
 const PACKED: usize = 1 << 20;
 /// Rows of the result that one task works through a panel with, at most. What it reads of a stays in the second-level cache.
 const ROWS: usize = 224;
-/// Elements of b that one task packs and keeps, where each packs its own: 768 KiB, of a second-level cache of 1 MiB or more.
+/// Elements of b that strips of a meet one after the other, and that a task packs where each packs its own: 768 KiB, of a second-level cache of 1 MiB or more.
 const NEAR: usize = 3 << 16;
 /// Most elements of a block of a that are read again for each of those: 1 MiB.
 const WIDE: usize = 1 << 18;

@@ -3,15 +3,9 @@
 use std::ops::Range;
 
 use super::super::matrix::{Mat, MatMut};
-#[cfg(target_arch = "x86_64")]
-use super::STEPS;
 use super::Start;
 #[cfg(target_arch = "x86_64")]
-use super::{pack, tile};
-
-/// Elements of b that strips of a meet one after the other: 768 KiB, of a second-level cache of 1 MiB or more.
-#[cfg(target_arch = "x86_64")]
-const NEAR: usize = 3 << 16;
+use super::{NEAR, STEPS, pack, tile};
 
 /// What multiplies on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
