@@ -96,13 +96,17 @@ impl Hidden {
 
     /// The same for every text in a JSON value; names of keys stay.
     pub(crate) fn json(&self, value: &Value) -> Value {
+        let mut shown = value.clone();
+        self.hide(&mut shown);
+        shown
+    }
+
+    fn hide(&self, value: &mut Value) {
         match value {
-            Value::String(text) => without_secrets(&self.named(text)).into_owned().into(),
-            Value::Array(list) => list.iter().map(|value| self.json(value)).collect(),
-            Value::Object(map) => {
-                map.iter().map(|(key, value)| (key.clone(), self.json(value))).collect()
-            }
-            other => other.clone(),
+            Value::String(text) => *text = without_secrets(&self.named(text)).into_owned(),
+            Value::Array(list) => list.iter_mut().for_each(|value| self.hide(value)),
+            Value::Object(map) => map.values_mut().for_each(|value| self.hide(value)),
+            _ => {}
         }
     }
 }
