@@ -1,4 +1,4 @@
-//! All integration tests of this crate, in one program: they are linked once. Apart: `nvidia.rs`, which runs itself as another process, and `same_bits.rs`, which
+//! All integration tests of this crate, in one program: they are linked once. Apart: `nvidia`, which runs itself as another process, and `same_bits.rs`, which
 //! is packed for machines with a GPU.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 

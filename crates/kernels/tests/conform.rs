@@ -1,4 +1,4 @@
-//! `examples/conform.rs` on the emulated device and with arguments that it refuses. `nvidia.rs` runs it on a GPU's stand-in.
+//! `examples/conform.rs` on the emulated device and with arguments that it refuses. `nvidia` runs it on a GPU's stand-in.
 #![allow(clippy::print_stderr, reason = "a test that is skipped says why")]
 
 use std::path::Path;

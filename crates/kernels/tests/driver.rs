@@ -1,5 +1,5 @@
 //! The seam between launch code and the machine that runs it, on the emulated machine: memory, events, launches, and what reaches
-//! the caller when a kernel or a call goes wrong. `nvidia.rs` holds the other machine to the same.
+//! the caller when a kernel or a call goes wrong. `nvidia` holds the other machine to the same.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,6 +1,6 @@
 //! Matrix products on a GPU, by cuBLASLt.
 //!
-//! What a product is to a library that thinks in columns, `columns` says. Not yet run on a GPU: `tests/nvidia.rs` runs it
+//! What a product is to a library that thinks in columns, `columns` says. Not yet run on a GPU: `tests/nvidia` runs it
 //! against a stand-in, written after cuBLAS's documentation.
 
 use std::collections::HashMap;

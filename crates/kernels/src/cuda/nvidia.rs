@@ -1,7 +1,7 @@
 //! A GPU as a driver: memory, launches and events in one stream of its primary context; others are beside it (`Side`).
 //!
 //! What is needed for that is found and checked in `opening`; nothing here panics on a machine without a GPU. Not yet run on a
-//! GPU: `tests/nvidia.rs` runs it against a stand-in for the driver's library, written after NVIDIA's "CUDA Driver API".
+//! GPU: `tests/nvidia` runs it against a stand-in for the driver's library, written after NVIDIA's "CUDA Driver API".
 
 use std::collections::HashMap;
 use std::ffi::c_void;
