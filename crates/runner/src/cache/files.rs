@@ -9,11 +9,29 @@ use serde::de::DeserializeOwned;
 
 use crate::hidden::Hidden;
 
-/// Writes JSON, without what is hidden, so that it is whole or not there, whoever else writes it.
+/// Writes JSON, without what is hidden, so that it is whole or not there. For one writer at a time: what a killed one left is overwritten.
 ///
 /// # Errors
 /// The folder cannot be written.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize, hidden: &Hidden) -> io::Result<()> {
+    let text = json(value, hidden)?;
+    farthing_base::files::write(path, &[&text]).map_err(|error| error.source)
+}
+
+/// The same for a file that several runs may write at once.
+///
+/// # Errors
+/// The folder cannot be written.
+pub(crate) fn write_json_unique(
+    path: &Path,
+    value: &impl Serialize,
+    hidden: &Hidden,
+) -> io::Result<()> {
+    let text = json(value, hidden)?;
+    farthing_base::files::write_unique(path, &[&text]).map_err(|error| error.source)
+}
+
+fn json(value: &impl Serialize, hidden: &Hidden) -> io::Result<Vec<u8>> {
     let json = serde_json::to_value(value)?;
     let shown = hidden.json(&json);
     // Where nothing is hidden, keys stand in the order of their type.
@@ -23,7 +41,7 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize, hidden: &Hidden) -
         serde_json::to_vec_pretty(&shown)?
     };
     text.push(b'\n');
-    farthing_base::files::write_unique(path, &[&text]).map_err(|error| error.source)
+    Ok(text)
 }
 
 /// What a file of ours has at most: a record of a million files.

@@ -21,7 +21,7 @@ use crate::hidden::Hidden;
 use crate::progress::Screen;
 use crate::{Cancel, Figure, Port, Result};
 use digest::OutputDigest;
-use files::{read_json, sync, sync_tree, write_json};
+use files::{read_json, sync, sync_tree, write_json, write_json_unique};
 use identity::Identity;
 pub(crate) use lock::Lock;
 
@@ -319,7 +319,7 @@ impl Cache {
         let path = self.last_path(pipeline, stage);
         let write = || {
             fs::create_dir_all(self.root.join("last").join(pipeline))?;
-            write_json(&path, identity, self.hidden())
+            write_json_unique(&path, identity, self.hidden())
         };
         write().with_context(|| format!("writing {}", path.display()))
     }

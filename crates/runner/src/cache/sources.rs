@@ -12,7 +12,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::digest::parts_digest;
-use super::files::{read_json, write_json};
+use super::files::{read_json, write_json_unique};
 use crate::Result;
 use crate::hidden::Hidden;
 use crate::progress::format::amount;
@@ -81,7 +81,7 @@ impl Drop for Memory {
 /// Without a store yet, as before a first plan, there is nowhere to remember.
 fn remember(memory: &Path, known: &BTreeMap<String, Known>) {
     if memory.parent().is_some_and(Path::is_dir) {
-        let _ = write_json(memory, known, &Hidden::default());
+        let _ = write_json_unique(memory, known, &Hidden::default());
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn sign(reports: &[PathBuf], lineage: &Lineage, hidden: &Hidden) -> R
         let text = farthing_base::files::read_to_string(path).with_context(about)?;
         if text.contains(MARK) {
             let text = text.replacen(MARK, &facts, 1);
-            farthing_base::files::write_unique(path, &[text.as_bytes()]).with_context(about)?;
+            farthing_base::files::write(path, &[text.as_bytes()]).with_context(about)?;
         }
     }
     Ok(())

@@ -143,6 +143,20 @@ fn killed_at_any_moment_it_completes_with_equal_bytes() {
 }
 
 #[test]
+fn killed_while_it_recorded_what_it_made_leaves_nothing_more_than_that() {
+    let place = Place::with(SLOW);
+    assert_eq!(place.go(&["--set", "slow.exec.sleep_ms=0"]).code, 0);
+    let entry = place.entries("").into_iter().find(|e| e.join("rows").exists()).unwrap();
+    let names = || contents(&entry).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    let whole = names();
+    let partial = entry.with_extension("partial");
+    std::fs::rename(&entry, &partial).unwrap();
+    std::fs::rename(partial.join("stage.json"), partial.join("stage.json.tmp")).unwrap();
+    assert_eq!(place.go(&["--set", "slow.exec.sleep_ms=0"]).code, 0);
+    assert_eq!(names(), whole);
+}
+
+#[test]
 fn two_runners_do_the_work_once() {
     let place = Place::with(SLOW);
     let first = place.spawn(&GATED);
