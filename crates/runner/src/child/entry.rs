@@ -1,6 +1,8 @@
 //! The child's side: takes its lock, does the one stage that it was started for, and says how that went.
 
+use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
@@ -10,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Lines, Order, PARENT, Task, Word, say};
 use crate::cache::Cache;
+use crate::cli::err;
 use crate::crew::Crew;
 use crate::grammar::Written;
 use crate::hidden::Hidden;
@@ -18,14 +21,29 @@ use crate::progress::{CountState, Remote, Screen, Watch};
 use crate::run::caught;
 use crate::{App, Cancel, Cancelled, Ctx, LockFile, Result, failure};
 
-/// Whether this process was started for a stage, by the one above it.
+/// Whether this process was started for a stage. One that was killed just after it started this one is not its parent any more, and has left its socket;
+/// a program that a stage starts has the variable too.
 pub(crate) fn is_child() -> bool {
-    let parent = std::env::var(PARENT).ok().and_then(|id| id.parse::<u32>().ok());
-    parent == Some(std::os::unix::process::parent_id())
+    let Ok(parent) = std::env::var(PARENT) else { return false };
+    is_parent(&parent) || is_socket(&std::io::stdin()).unwrap_or(false)
+}
+
+fn is_parent(id: &str) -> bool {
+    id.parse() == Ok(std::os::unix::process::parent_id())
+}
+
+fn is_socket(file: &impl AsFd) -> std::io::Result<bool> {
+    let file = File::from(file.as_fd().try_clone_to_owned()?);
+    Ok(file.metadata()?.file_type().is_socket())
 }
 
 /// Does the stage. The exit code, which nobody looks at who has heard the words.
 pub(crate) fn serve(app: App) -> u8 {
+    if !std::env::var(PARENT).is_ok_and(|id| is_parent(&id)) {
+        let hint = "hint: a stage that starts a runner gives it a standard input of its own";
+        err(&Hidden::default(), &format!("error: the run of this stage is gone\n{hint}\n"));
+        return 2;
+    }
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let Ok(socket) = socket.map(Arc::new) else { return 2 };
     let cancel = Cancel::default();

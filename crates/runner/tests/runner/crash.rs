@@ -1,5 +1,7 @@
 //! Stages in processes of their own: what ends one is named and takes nothing else along, what it says comes back whole, and no process outlives its run.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 
 use crate::harness::{Output, PROCESSES, Place};
@@ -136,6 +138,26 @@ fn a_child_dies_with_its_parent_and_its_work_is_taken_over_at_once() {
     assert_eq!(end.code, 0, "{}", end.screen());
     assert!(end.why("slow").ends_with("resumes what was cut off"), "{}", end.screen());
     same_outputs(&place, &undisturbed());
+}
+
+#[test]
+fn a_child_whose_parent_is_gone_before_it_begins_is_no_run_of_its_own() {
+    let place = Place::with("[stage.a]\nuses = \"write\"\ntext = \"a\"\n");
+    let mut gone = Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let (of_parent, its) = UnixStream::pair().unwrap();
+    drop(of_parent);
+    let parent = gone.id().to_string();
+    let vars = [OWN[0], ("FARTHING_STAGE_OF", &parent)];
+    let this = Command::new(std::env::current_exe().unwrap());
+    let mut child = place.command(this, "", &["p.toml"], &vars);
+    let output = Output::of(child.stdin(OwnedFd::from(its)).spawn().unwrap());
+    assert_eq!(output.code, 2, "{}", output.screen());
+    assert!(output.stderr.contains("the run of this stage is gone"), "{}", output.screen());
+    assert!(!place.path("runs").exists() && !place.path("store").exists());
+    // A runner that a stage starts is a run.
+    let output = place.run_in("", &["p.toml"], &vars);
+    assert_eq!(output.ran(), ["a"]);
 }
 
 #[test]

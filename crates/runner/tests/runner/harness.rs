@@ -59,7 +59,9 @@ impl Place {
 
     /// From a folder inside, with these variables of the environment.
     pub(crate) fn spawn_in(&self, folder: &str, args: &[&str], vars: &[(&str, &str)]) -> Child {
-        self.spawn_by(Command::new(std::env::current_exe().unwrap()), folder, args, vars)
+        self.command(Command::new(std::env::current_exe().unwrap()), folder, args, vars)
+            .spawn()
+            .unwrap()
     }
 
     /// After these commands of a shell.
@@ -73,16 +75,17 @@ impl Place {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{commands}; exec \"$0\" \"$@\"")]);
         shell.arg(std::env::current_exe().unwrap());
-        self.spawn_by(shell, "", args, vars)
+        self.command(shell, "", args, vars).spawn().unwrap()
     }
 
-    fn spawn_by(
+    /// What starts the runner: this command, with these arguments after its own.
+    pub(crate) fn command(
         &self,
         mut command: Command,
         folder: &str,
         args: &[&str],
         vars: &[(&str, &str)],
-    ) -> Child {
+    ) -> Command {
         let all: Vec<&str> = ["runner"].iter().chain(args).copied().collect();
         command
             .args(["harness::child", "--exact", "--nocapture", "--test-threads=2"])
@@ -95,9 +98,8 @@ impl Place {
             .current_dir(self.dir.path().join(folder))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .stderr(Stdio::piped());
+        command
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Output {
