@@ -2,7 +2,7 @@
 
 use farthing_base::names::did_you_mean;
 use farthing_kernels::{ParamId, Shape, SlabSpec};
-use globset::GlobSet;
+use globset::{Candidate, GlobSet};
 
 use crate::{Error, Group, Origin, Result};
 
@@ -54,10 +54,12 @@ pub fn resolve(groups: &[Group], params: &[Listed<'_>]) -> Result<Vec<SlabSpec>>
 /// The index of the group that `name` belongs to.
 fn owner(groups: &[Group], sets: &[&GlobSet], name: &str) -> Result<usize> {
     let path = name.replace('.', "/");
+    // What a set looks at of a path, found once for all sets.
+    let path = Candidate::new(&path);
     let matching = |chooses_first: bool| -> Vec<usize> {
         (0..groups.len())
             .filter(|&g| (groups[g].origin == Origin::File) == chooses_first)
-            .filter(|&g| sets[g].is_match(&path))
+            .filter(|&g| sets[g].is_match_candidate(&path))
             .collect()
     };
     let names = |all: &[usize]| all.iter().map(|&g| groups[g].name.clone()).collect();

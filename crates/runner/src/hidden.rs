@@ -94,19 +94,19 @@ impl Hidden {
         printable(&without_secrets(&self.named(text))).into_owned()
     }
 
-    /// The same for every text in a JSON value; names of keys stay.
-    pub(crate) fn json(&self, value: &Value) -> Value {
-        let mut shown = value.clone();
-        self.hide(&mut shown);
-        shown
-    }
-
-    fn hide(&self, value: &mut Value) {
+    /// Hides in every text of a JSON value; names of keys stay. Whether there was anything to hide.
+    pub(crate) fn hide(&self, value: &mut Value) -> bool {
+        let any = |all: bool, value: &mut Value| self.hide(value) | all;
         match value {
-            Value::String(text) => *text = without_secrets(&self.named(text)).into_owned(),
-            Value::Array(list) => list.iter_mut().for_each(|value| self.hide(value)),
-            Value::Object(map) => map.values_mut().for_each(|value| self.hide(value)),
-            _ => {}
+            Value::String(text) => {
+                let named = self.named(text);
+                let shown = without_secrets(&named);
+                let other = (shown != *text).then(|| shown.into_owned());
+                other.map(|shown| *text = shown).is_some()
+            }
+            Value::Array(list) => list.iter_mut().fold(false, any),
+            Value::Object(map) => map.values_mut().fold(false, any),
+            _ => false,
         }
     }
 }
@@ -167,9 +167,11 @@ mod tests {
 
     #[test]
     fn every_text_of_a_value_is_looked_at() {
-        let value =
+        let mut value =
             json!({ "hunter2secret": ["http://u:p@h/?q", { "a": "hunter2secret", "n": 3 }] });
         let shown = json!({ "hunter2secret": ["http://…@h/?…", { "a": "${env:TOKEN}", "n": 3 }] });
-        assert_eq!(hidden().json(&value), shown);
+        assert!(hidden().hide(&mut value));
+        assert_eq!(value, shown);
+        assert!(!hidden().hide(&mut value));
     }
 }

@@ -75,9 +75,9 @@ impl Kind {
 
 /// A stage of a pipeline with its settings read.
 pub(crate) trait Job: Send + Sync {
-    /// The config after defaults, as one JSON text in the struct's order.
-    fn config_json(&self) -> Result<String>;
-    /// The config as the cache key has it, where that is not [`Job::config_json`].
+    /// The config after defaults.
+    fn config(&self) -> Result<serde_json::Value>;
+    /// The config as the cache key has it, where that is not [`Job::config`].
     fn key(&self, extras: &Extras) -> Result<Option<serde_json::Value>>;
     /// Completes the config by the names of the inputs that are connected.
     fn connect(&mut self, inputs: &[&str]) -> Result<()>;
@@ -116,8 +116,8 @@ fn build<S: Stage>(config: Value<'_>, exec: Option<Value<'_>>) -> ParseResult<Bo
 }
 
 impl<S: Stage> Job for Settings<S> {
-    fn config_json(&self) -> Result<String> {
-        Ok(serde_json::to_string(&self.config)?)
+    fn config(&self) -> Result<serde_json::Value> {
+        S::written(&self.config)
     }
 
     fn key(&self, extras: &Extras) -> Result<Option<serde_json::Value>> {

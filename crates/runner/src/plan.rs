@@ -328,8 +328,8 @@ fn identity(
     let config = job.map_or(Ok(None), |job| job.key(extras)).map_err(named)?;
     let device = stage.resources.device;
     let config = config.as_ref().unwrap_or(&stage.config);
-    let shown = cache.hidden().json(config);
-    let own = (shown != *config).then(|| config.clone());
+    let mut shown = config.clone();
+    let own = cache.hidden().hide(&mut shown).then(|| config.clone());
     let origin = job.and_then(Job::origin);
     if pins.is_none() {
         unknown = Unknown::Unpinned;

@@ -83,6 +83,16 @@ pub trait Stage: 'static {
     /// one is faulted before anything runs.
     const FIGURES: &'static [&'static str] = &[];
 
+    /// The config with its defaults, as it is shown and kept. A stage whose config is a [`serde_json::Value`] before it is text gives that, which
+    /// is quicker.
+    ///
+    /// # Errors
+    /// It does not serialise.
+    fn written(config: &Self::Config) -> Result<serde_json::Value> {
+        // Through text, so that an f32 of 0.02 is 0.02 and not the f64 next to it.
+        Ok(serde_json::from_str(&serde_json::to_string(config)?)?)
+    }
+
     /// The config as the cache key has it, where that takes what the application registered: with the defaults of a registered rule written out, so
     /// that spelling one out changes nothing, and changing one does. `None` for the config as it serialises.
     ///

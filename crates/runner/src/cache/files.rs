@@ -32,13 +32,12 @@ pub(crate) fn write_json_unique(
 }
 
 fn json(value: &impl Serialize, hidden: &Hidden) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_value(value)?;
-    let shown = hidden.json(&json);
+    let mut shown = serde_json::to_value(value)?;
     // Where nothing is hidden, keys stand in the order of their type.
-    let mut text = if shown == json {
-        serde_json::to_vec_pretty(value)?
-    } else {
+    let mut text = if hidden.hide(&mut shown) {
         serde_json::to_vec_pretty(&shown)?
+    } else {
+        serde_json::to_vec_pretty(value)?
     };
     text.push(b'\n');
     Ok(text)

@@ -184,23 +184,24 @@ pub(crate) fn differences(old: &Value, new: &Value) -> Option<String> {
 /// All that differs between two configs, a leaf each.
 pub(crate) fn all_differences(old: &Value, new: &Value) -> Vec<String> {
     let mut list = Vec::new();
-    compare(old, new, "", &mut list);
+    if old != new {
+        compare(old, new, "", &mut list);
+    }
     list
 }
 
-/// Leaves that differ, as `path old → new`.
+/// Leaves that differ of two values that do, as `path old → new`.
 fn compare(old: &Value, new: &Value, path: &str, changes: &mut Vec<String>) {
-    if old == new {
-        return;
-    }
     if let (Value::Object(a), Value::Object(b)) = (old, new) {
         let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
         keys.sort();
         keys.dedup();
         for key in keys {
-            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let null = &Value::Null;
-            compare(a.get(key).unwrap_or(null), b.get(key).unwrap_or(null), &inner, changes);
+            let [a, b] = [a, b].map(|map| map.get(key).unwrap_or(&Value::Null));
+            if a != b {
+                let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare(a, b, &inner, changes);
+            }
         }
     } else {
         changes.push(format!("{path} {} → {}", short(old), short(new)));

@@ -156,7 +156,7 @@ impl Cache {
             return Lookup::Damaged(format!("its {RECORD} has the key of another entry"));
         }
         // Older versions wrote down what is hidden now.
-        record.identity.config = self.hidden().json(&record.identity.config);
+        self.hidden().hide(&mut record.identity.config);
         if !record.identity.is_of(identity) {
             return Lookup::Damaged(format!("its {RECORD} is of other work than its key"));
         }

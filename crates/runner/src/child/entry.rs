@@ -177,8 +177,7 @@ mod tests {
         let config = "{prompts = [\"a.\\\"b\\u007F\"], \"max_tokens\" = 0x1_0, temperature = 1e-3}";
         let written =
             Written { config: config.to_owned(), exec: Some("{}".to_owned()), connected: vec![] };
-        let read = job(&Kind::of::<Sample>(), &written).unwrap().config_json().unwrap();
-        let read: serde_json::Value = serde_json::from_str(&read).unwrap();
+        let read = job(&Kind::of::<Sample>(), &written).unwrap().config().unwrap();
         assert_eq!(read["max_tokens"], 16);
         assert_eq!(read["prompts"][0], "a.\"b\u{7f}");
         assert_eq!(read["temperature"], 0.001);

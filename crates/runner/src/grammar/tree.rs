@@ -102,34 +102,47 @@ pub(crate) fn remove_at(value: &mut Value<'_>, span: &Span) -> Option<String> {
 
 /// A value in one line of TOML, numbers as they are written.
 pub(crate) fn written(value: &DeValue<'_>) -> String {
+    let mut line = String::new();
+    write(value, &mut line);
+    line
+}
+
+fn write(value: &DeValue<'_>, line: &mut String) {
     let text = |text: &str| {
         // What JSON leaves as it is and TOML does not.
         serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
     };
     match value {
-        DeValue::String(given) => text(given),
+        DeValue::String(given) => *line += &text(given),
         DeValue::Integer(given) => {
-            let sign = match given.radix() {
+            *line += match given.radix() {
                 2 => "0b",
                 8 => "0o",
                 16 => "0x",
                 _ => "",
             };
-            [sign, given.as_str()].concat()
+            *line += given.as_str();
         }
-        DeValue::Float(given) => given.as_str().to_owned(),
-        DeValue::Boolean(given) => given.to_string(),
-        DeValue::Datetime(given) => given.to_string(),
+        DeValue::Float(given) => *line += given.as_str(),
+        DeValue::Boolean(given) => *line += if *given { "true" } else { "false" },
+        DeValue::Datetime(given) => *line += &given.to_string(),
         DeValue::Array(list) => {
-            let items: Vec<String> = list.iter().map(|item| written(item.get_ref())).collect();
-            format!("[{}]", items.join(", "))
+            line.push('[');
+            for (i, item) in list.iter().enumerate() {
+                *line += if i == 0 { "" } else { ", " };
+                write(item.get_ref(), line);
+            }
+            line.push(']');
         }
         DeValue::Table(table) => {
-            let entry = |(key, value): (&Spanned<DeString<'_>>, &Value<'_>)| {
-                format!("{} = {}", text(key.get_ref()), written(value.get_ref()))
-            };
-            let entries: Vec<String> = table.iter().map(entry).collect();
-            format!("{{{}}}", entries.join(", "))
+            line.push('{');
+            for (i, (key, value)) in table.iter().enumerate() {
+                *line += if i == 0 { "" } else { ", " };
+                *line += &text(key.get_ref());
+                *line += " = ";
+                write(value.get_ref(), line);
+            }
+            line.push('}');
         }
     }
 }

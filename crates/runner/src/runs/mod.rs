@@ -254,11 +254,11 @@ impl RunFolder {
 
     /// Writes down what the screen shows. Who looks finds the file whole; that a disk refuses it is no matter.
     pub(crate) fn show(&self, board: &Board) {
-        let Ok(text) = serde_json::to_value(board) else { return };
+        let Ok(mut shown) = serde_json::to_value(board) else { return };
         if !self.earlier {
             let (path, new) = (self.path.join(SCREEN), self.path.join(".screen.new"));
-            let text = self.hidden.json(&text).to_string();
-            let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+            self.hidden.hide(&mut shown);
+            let _ = fs::write(&new, shown.to_string()).and_then(|()| fs::rename(&new, path));
         }
     }
 

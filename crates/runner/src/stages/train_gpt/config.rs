@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
 use farthing_model::{Gpt, ModelConfig};
 use farthing_optim::{Group, GroupKeys, OptimPreset, Registry, ScheduleKeys, merge, resolve};
@@ -261,60 +261,59 @@ impl TrainConfig {
     pub(crate) fn canonical(&self, registry: &Registry) -> Result<Option<Value>> {
         let groups = merge(self.preset().groups(), &self.optim)?;
         let complete = registry.complete(groups.clone())?;
-        if complete == groups {
-            return Ok(None);
-        }
-        self.with_groups(complete).context("the model or the schedule does not resolve").map(Some)
+        if complete == groups { Ok(None) } else { self.with_groups(complete).map(Some) }
     }
 
-    fn with_groups(&self, groups: Vec<Group>) -> Option<Value> {
+    /// Every preset and default written out, but for those of rules.
+    pub(crate) fn written(&self) -> Result<Value> {
+        self.with_groups(merge(self.preset().groups(), &self.optim)?)
+    }
+
+    fn with_groups(&self, groups: Vec<Group>) -> Result<Value> {
         // The vocabulary and the row length belong to the inputs, whose digests are in the key; what the preset derives
         // from the row length stays as the file has it.
-        let mut model = serde_json::to_value(self.model.resolve(65_536, 2_048).ok()?).ok()?;
-        let fields = model.as_object_mut()?;
-        fields.remove("vocab_size");
-        fields.remove("seq_len");
-        fields.insert("short_window".into(), json!(self.model.short_window));
-        fields.insert("preset".into(), json!(self.model.preset));
+        let mut model = serde_json::to_value(self.model.resolve(65_536, 2_048)?)?;
+        if let Value::Object(fields) = &mut model {
+            fields.remove("vocab_size");
+            fields.remove("seq_len");
+        }
+        model["short_window"] = json!(self.model.short_window);
+        model["preset"] = json!(self.model.preset);
         let preset = self.preset();
         // By name, and without where the settings come from: what the preset says may be spelled out.
         let mut optim = serde_json::Map::new();
         for group in groups {
-            let mut keys = serde_json::to_value(&group).ok()?;
-            let fields = keys.as_object_mut()?;
-            fields.remove("name");
-            fields.remove("origin");
+            let mut keys = serde_json::to_value(&group)?;
+            if let Value::Object(fields) = &mut keys {
+                fields.remove("name");
+                fields.remove("origin");
+            }
             optim.insert(group.name, keys);
         }
         let mut canonical = json!({
-            "schedule": self.schedule.schedule(preset).ok()?,
+            "schedule": self.schedule.schedule(preset)?,
             "scaling": self.schedule.scaling(preset),
             "batch_tokens": self.schedule.batch_tokens,
             "steps": self.schedule.steps,
             "evaluate": self.evaluate,
         });
-        let fields = canonical.as_object_mut()?;
         // Moved, since `json!` writes out once more what it is given.
-        fields.insert("model".into(), model);
-        fields.insert("optim".into(), optim.into());
+        canonical["model"] = model;
+        canonical["optim"] = optim.into();
         // What is off is absent: a key from before it could be on stays as it was.
         if self.precision == Some(Precision::Bf16) {
-            fields.insert("precision".into(), json!(Precision::Bf16));
+            canonical["precision"] = json!(Precision::Bf16);
         }
         if self.keep_best {
-            fields.insert("keep_best".into(), json!(true));
+            canonical["keep_best"] = json!(true);
         }
-        Some(canonical)
+        Ok(canonical)
     }
 }
 
 impl Serialize for TrainConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let groups = merge(self.preset().groups(), &self.optim).ok();
-        let written_out = groups.and_then(|groups| self.with_groups(groups)).ok_or_else(|| {
-            serde::ser::Error::custom("the model, schedule or optimizer groups do not resolve")
-        })?;
-        written_out.serialize(serializer)
+        self.written().map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 }
 

@@ -53,6 +53,10 @@ impl Stage for TrainGpt {
     const FIGURES: &'static [&'static str] =
         &["bpb_start", "bpb_end", "loss", "tokens", "tokens_per_s", "parameters", "best_bpb"];
 
+    fn written(config: &TrainConfig) -> Result<serde_json::Value> {
+        config.written()
+    }
+
     fn key(config: &TrainConfig, extras: &Extras) -> Result<Option<serde_json::Value>> {
         config.canonical(registry(extras)?)
     }
