@@ -219,7 +219,7 @@ fn read_one<'a>(
     let exec = keys.remove("exec");
     let connected: Vec<&str> = edges.inputs.iter().map(|edge| edge.port.name).collect();
     let job = header.kind.and_then(|kind| {
-        job(kind, keys, span, exec, &connected, header, vars, setting.extras, faults)
+        job(kind, keys, span, exec.as_ref(), &connected, header, vars, setting.extras, faults)
     });
     let mut draft = Draft {
         name: header.name.clone(),
@@ -344,7 +344,7 @@ fn job<'a>(
     kind: Kind,
     keys: DeTable<'a>,
     span: Span,
-    exec: Option<Value<'_>>,
+    exec: Option<&Value<'_>>,
     connected: &[&str],
     header: &Header,
     vars: &Vars<'a>,
@@ -360,18 +360,18 @@ fn job<'a>(
         faults.push(Fault::new("a setting must be a finite number", span, ""));
     }
     // Most tables are sound as they stand; what is wrong with one is looked for when it is refused.
-    let mut built = (kind.build)(table.clone(), exec.clone());
+    let mut built = (kind.build)(table.clone(), exec.cloned());
     if built.is_err() || faults.len() > before {
         vars.texts_where_wanted(kind.read_config, &mut table);
         faults.extend(strict::faults(kind.read_config, &table, &owner, vars));
-        if let Some(exec) = &exec {
+        if let Some(exec) = exec {
             let owner = format!("`exec` of stage `{}`", header.name);
             faults.extend(strict::faults(kind.read_exec, exec, &owner, vars));
         }
         if faults.len() > before {
             return None;
         }
-        built = (kind.build)(table.clone(), exec.clone());
+        built = (kind.build)(table.clone(), exec.cloned());
     }
     let mut job = match built {
         Ok(job) => job,
@@ -383,7 +383,7 @@ fn job<'a>(
     };
     let written = Written {
         config: tree::written(table.get_ref()),
-        exec: exec.as_ref().map(|exec| tree::written(exec.get_ref())),
+        exec: exec.map(|exec| tree::written(exec.get_ref())),
         connected: connected.iter().map(|&port| port.to_owned()).collect(),
     };
     if let Err(error) = job.connect(connected).and_then(|()| job.check(extras)) {
