@@ -341,7 +341,7 @@ fn time(setup: &Setup, resources: &Resources, ctx: &PlanCtx) -> Result<String> {
     ))
 }
 
-/// FLOP/s of a 512³ product: the fastest of those that 4 ms have room for, of two at least. A plan of many trainings takes less than 100 ms.
+/// FLOP/s of a 512³ product: the fastest of those that 4 ms have room for, of two at least. No longer, since a plan of 200 trainings takes about 100.
 fn product_rate(dev: &dyn Device) -> Result<f64> {
     const N: usize = 512;
     let (x, w) = (dev.activations([N, N])?, dev.activations([N, N])?);
